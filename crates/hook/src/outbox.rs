@@ -1,0 +1,98 @@
+//! A session's bounded queue past the router.
+
+use bytes::Bytes;
+use std::sync::Arc;
+
+use crate::message::{Properties, Qos};
+
+/// Which of the writer's two queues a message takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Goes with control packets and ordinary publishes, ahead of every block.
+    Control,
+    /// Firmware: goes when nothing else waits, at most 16 in one write.
+    Block,
+}
+
+/// A PUBLISH from the broker to one session.
+#[derive(Clone)]
+pub struct Outgoing {
+    /// The topic that the client sees; it need not have subscribed to it.
+    pub topic: Arc<str>,
+    /// The application message.
+    pub payload: Bytes,
+    /// The quality of service, usually that of the client's downlink subscription.
+    pub qos: Qos,
+    /// Which queue.
+    pub class: Class,
+    /// MQTT 5 properties; left out for a 3.1.1 client.
+    pub properties: Option<Box<Properties>>,
+    /// Who is told what became of it, and the number that it is told with.
+    pub receipt: Option<(Arc<dyn Receipt>, u32)>,
+}
+
+/// Told what became of an [`Outgoing`]. Called from the session's task: it must be quick and
+/// must not block. It may push to the same outbox.
+pub trait Receipt: Send + Sync {
+    /// The last byte was handed to the operating system (at QoS 1 and 2: for the first time).
+    fn written(&self, tag: u32);
+    /// The connection ended before that.
+    fn dropped(&self, tag: u32);
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The queue's bound in messages or bytes is reached; nothing was queued.
+    #[error("the session's outbox is full")]
+    Full,
+    /// The connection has ended.
+    #[error("the connection has ended")]
+    Closed,
+    /// The whole PUBLISH would be larger than the client's Maximum Packet Size.
+    #[error("the message is larger than the client's Maximum Packet Size")]
+    TooLarge,
+}
+
+/// The broker's side of an [`Outbox`].
+pub trait Sink: Send + Sync {
+    /// Queues a message and wakes the connection.
+    fn push(&self, message: Outgoing) -> Result<(), Refused>;
+    /// Blocks that are queued and not yet written.
+    fn pending_blocks(&self) -> usize;
+    /// Whether the connection still lives.
+    fn is_open(&self) -> bool;
+}
+
+/// The way to one connection's writer. Cheap to clone; it does not keep the connection alive.
+///
+/// Bounds: while more than a high-water mark is queued, the broker reads nothing more from that
+/// client's socket, so that a client which asks faster than it reads slows itself down; past a
+/// hard bound [`Outbox::send`] refuses.
+#[derive(Clone)]
+pub struct Outbox(Arc<dyn Sink>);
+
+impl Outbox {
+    /// An outbox over the broker's queue (or a test's).
+    pub fn new(sink: Arc<dyn Sink>) -> Self {
+        Outbox(sink)
+    }
+
+    /// Queues a message for this connection alone; order is kept within a [`Class`].
+    ///
+    /// # Errors
+    /// [`Refused`], and the message is dropped without calling its receipt.
+    pub fn send(&self, message: Outgoing) -> Result<(), Refused> {
+        self.0.push(message)
+    }
+
+    /// Blocks that are queued and not yet written.
+    pub fn pending_blocks(&self) -> usize {
+        self.0.pending_blocks()
+    }
+
+    /// Whether the connection still lives.
+    pub fn is_open(&self) -> bool {
+        self.0.is_open()
+    }
+}
