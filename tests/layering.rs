@@ -1,0 +1,176 @@
+//! The arrows between the crates of this workspace, and the few third-party crates that may be
+//! named in one place only. `docs/README.md` shows the same table to people.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Folder under `crates/`, package name, and what it may use of ours.
+const ARROWS: &[(&str, &str, &[&str])] = &[
+    ("hook", "hook", &[]),
+    ("broker", "broker", &["hook"]),
+    ("store", "store", &[]),
+    ("fuota", "fuota", &["hook", "store"]),
+    ("admin", "admin", &["fuota", "hook"]),
+    ("simulator", "simulator", &[]),
+    ("daemon", "fuotad", &["hook", "broker", "store", "fuota", "admin", "simulator"]),
+];
+
+/// Third-party crate, and the one folder that may depend on it.
+const KEPT_IN: &[(&str, &str)] =
+    &[("rumqttd", "broker"), ("object_store", "store"), ("rusqlite", "fuota")];
+
+/// Third-party crate, and the one file that may name its types.
+const NAMED_IN: &[(&str, &str)] =
+    &[("rumqttd", "crates/broker/src/router.rs"), ("object_store", "crates/store/src/origin.rs")];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("workspace root")
+}
+
+fn manifest(folder: &str) -> toml::Table {
+    let path = root().join("crates").join(folder).join("Cargo.toml");
+    fs::read_to_string(&path).expect("Cargo.toml").parse().expect("TOML")
+}
+
+/// The packages that a manifest depends on: ordinary, dev and build dependencies, for every
+/// target, under their real names.
+fn dependencies(table: &toml::Table) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (key, value) in table {
+        let Some(section) = value.as_table() else { continue };
+        match key.as_str() {
+            "dependencies" | "dev-dependencies" | "build-dependencies" => {
+                found.extend(section.iter().map(|(name, detail)| {
+                    detail.get("package").and_then(|name| name.as_str()).unwrap_or(name).to_owned()
+                }));
+            }
+            "target" => {
+                for nested in section.values().filter_map(toml::Value::as_table) {
+                    found.extend(dependencies(nested));
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The uses that the table does not allow, as sentences.
+fn forbidden_arrows(manifests: &BTreeMap<&str, BTreeSet<String>>) -> Vec<String> {
+    let ours: BTreeSet<&str> = ARROWS.iter().map(|(_, package, _)| *package).collect();
+    let mut wrong = Vec::new();
+    for (folder, _, may_use) in ARROWS {
+        for dependency in &manifests[folder] {
+            if ours.contains(dependency.as_str()) && !may_use.contains(&dependency.as_str()) {
+                wrong.push(format!("crates/{folder} may not use {dependency}"));
+            }
+            for (crate_name, home) in KEPT_IN {
+                if dependency == crate_name && folder != home {
+                    wrong.push(format!(
+                        "crates/{folder} may not use {crate_name}: crates/{home} does"
+                    ));
+                }
+            }
+        }
+    }
+    wrong
+}
+
+fn manifests() -> BTreeMap<&'static str, BTreeSet<String>> {
+    ARROWS.iter().map(|(folder, _, _)| (*folder, dependencies(&manifest(folder)))).collect()
+}
+
+#[test]
+fn every_crate_stands_in_the_table() {
+    let on_disk: BTreeSet<String> = fs::read_dir(root().join("crates"))
+        .expect("crates")
+        .map(|entry| entry.expect("entry").file_name().into_string().expect("UTF-8"))
+        .collect();
+    let in_table: BTreeSet<String> = ARROWS.iter().map(|(folder, ..)| (*folder).into()).collect();
+    assert_eq!(on_disk, in_table);
+    for (folder, package, _) in ARROWS {
+        assert_eq!(manifest(folder)["package"]["name"].as_str(), Some(*package), "crates/{folder}");
+    }
+}
+
+#[test]
+fn arrows_point_only_where_the_table_says() {
+    assert_eq!(forbidden_arrows(&manifests()), Vec::<String>::new());
+}
+
+#[test]
+fn a_wrong_arrow_is_seen() {
+    let mut manifests = manifests();
+    manifests.get_mut("broker").expect("in the table").insert("fuota".into());
+    manifests.get_mut("admin").expect("in the table").insert("rusqlite".into());
+    assert_eq!(
+        forbidden_arrows(&manifests),
+        ["crates/broker may not use fuota", "crates/admin may not use rusqlite: crates/fuota does"]
+    );
+}
+
+#[test]
+fn dependencies_are_found_in_every_section() {
+    let table = "
+        [dependencies]
+        a.workspace = true
+        [dev-dependencies]
+        b = { package = \"real-b\", version = \"1\" }
+        [target.'cfg(unix)'.build-dependencies]
+        c = \"1\"
+    ";
+    let found = dependencies(&table.parse().expect("TOML"));
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["a", "c", "real-b"]);
+}
+
+#[test]
+fn foreign_types_are_named_in_one_file_each() {
+    for (crate_name, file) in NAMED_IN {
+        let mut naming = Vec::new();
+        for source in sources(&root().join("crates")) {
+            let text = fs::read_to_string(&source).expect("source");
+            if text.lines().any(|line| names(line, crate_name)) {
+                naming.push(source.strip_prefix(root()).expect("inside").display().to_string());
+            }
+        }
+        assert_eq!(naming, [*file], "files that name types of {crate_name}");
+    }
+}
+
+/// Whether a line of code, comments aside, has a path that begins with this crate.
+fn names(line: &str, crate_name: &str) -> bool {
+    let code = line.split("//").next().unwrap_or_default();
+    code.match_indices(&format!("{crate_name}::")).any(|(at, _)| {
+        // `my_object_store::` is another name.
+        !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_')
+    }) || code.trim_start().starts_with(&format!("use {crate_name}"))
+        && code.trim_end().ends_with([';', '{'])
+}
+
+#[test]
+fn a_path_is_told_from_a_mention() {
+    assert!(names("use rumqttd::Router;", "rumqttd"));
+    assert!(names("    let x: rumqttd::local::LinkTx = y;", "rumqttd"));
+    assert!(names("use rumqttd;", "rumqttd"));
+    assert!(!names("// rumqttd::Router is wrapped", "rumqttd"));
+    assert!(!names("let filter = \"rumqttd=off\";", "rumqttd"));
+    assert!(!names("my_rumqttd::x()", "rumqttd"));
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("folder") {
+        let path = entry.expect("entry").path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
