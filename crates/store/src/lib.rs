@@ -1,1 +1,59 @@
-//! stub
+//! Firmware bytes: where they are, when they appear, a range of them.
+//!
+//! Firmware is dropped into a directory or a bucket, the *origin*. [`FirmwareStore::watch`] tells
+//! what settled there as [`Event`]s; by then the bytes were copied into the content-addressed
+//! place under `data_dir`, and an [`Image`] reads them from that copy alone. So a file that is
+//! overwritten, or an origin that goes away, touches no transfer under way.
+//!
+//! | module | subject |
+//! | --- | --- |
+//! | `store` | [`FirmwareStore`], the way in; [`Status`] |
+//! | `settings` | [`Settings`], and why a store cannot be opened |
+//! | `event` | what is told: [`Event`], [`Change`], [`Dropped`], [`Known`] |
+//! | `origin` | the directory or bucket behind `object_store`; [`Fingerprint`] |
+//! | `paths` | the folders of the contract: [`Target`] |
+//! | `inventory` | a listing, sorted into firmware, companions and what is refused |
+//! | `names` | title and version out of a file's name: [`NameParts`] |
+//! | `sidecar` | `FILE.toml` and `FILE.sha256`: [`Sidecar`] |
+//! | `listen` | notifications of the operating system |
+//! | `settle` | when a file is complete |
+//! | `watch` | the watcher, which ties these together |
+//! | `ingest` | copying while hashing |
+//! | `objects` | the content-addressed place |
+//! | `image` | ranges of verified bytes: [`Image`], [`ReadError`] |
+//! | `cache` | segments in memory: [`Segment`] |
+//! | `digest` | [`Digest`] |
+//!
+//! A dropped file goes `listen` → `watch` (`origin`, `inventory`, `settle`) → `ingest` →
+//! `objects` → [`Event::Batch`]. A block comes `image` → `cache`, or → `objects` → `cache`.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod cache;
+mod digest;
+mod event;
+mod image;
+mod ingest;
+mod inventory;
+mod listen;
+mod names;
+mod objects;
+mod origin;
+mod paths;
+mod settings;
+mod settle;
+mod sidecar;
+mod store;
+mod watch;
+
+pub use cache::Segment;
+pub use digest::{Digest, ParseDigestError};
+pub use event::{Change, Dropped, Event, Known};
+pub use image::{Image, ReadError, ReadErrorKind};
+pub use ingest::{IngestError, Ingested};
+pub use names::NameParts;
+pub use origin::Fingerprint;
+pub use paths::{Target, is_valid_name};
+pub use settings::{S3Settings, Settings, StoreError};
+pub use sidecar::Sidecar;
+pub use store::{FirmwareStore, Status};

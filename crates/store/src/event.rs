@@ -1,0 +1,78 @@
+//! What the store tells whoever watches it.
+
+use crate::digest::Digest;
+use crate::names::NameParts;
+use crate::origin::Fingerprint;
+use crate::paths::Target;
+use crate::sidecar::Sidecar;
+
+/// News of the watched place, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// What settled together and is to be decided together. The first batch is the whole first
+    /// scan: everything that is there, known before or not, and what was known and is gone. It
+    /// comes even if it is empty, and only after a scan that succeeded. Files that are still
+    /// being written then come in a later batch.
+    Batch(Vec<Change>),
+    /// The place cannot be read, or it looks as if something were not mounted. Nothing is known
+    /// to be gone.
+    Unavailable {
+        /// One sentence that says what is wrong and what to do.
+        reason: String,
+    },
+    /// The place can be read again.
+    Available,
+}
+
+/// What is new at one path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A file is there, complete, and its copy is in the content-addressed place: it is new, it
+    /// was overwritten, or its sidecar came, changed or went. The digest may be the one that was
+    /// told before; then only the fingerprint or the sidecar differs.
+    Present(Dropped),
+    /// A path that was told is no longer there.
+    Removed {
+        /// Relative to the root, with `/`.
+        path: String,
+    },
+    /// Something is there that is not accepted. What was told of the path before is outdated.
+    Refused {
+        /// Relative to the root, with `/`; of a folder, if all of it is refused.
+        path: String,
+        /// One sentence that says what is wrong and what to do.
+        reason: String,
+    },
+}
+
+/// A firmware file that is complete and copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// Relative to the root, with `/`.
+    pub path: String,
+    /// Whom its folder names.
+    pub target: Target,
+    /// The SHA-256 of its bytes.
+    pub digest: Digest,
+    /// Its size in bytes, at least 1.
+    pub size: u64,
+    /// To be kept with the path and given back as [`Known`] at the next start.
+    pub fingerprint: Fingerprint,
+    /// What `FILE.toml` says, if there is one.
+    pub sidecar: Option<Sidecar>,
+    /// What the file's name says.
+    pub from_name: NameParts,
+}
+
+/// A file that was told in an earlier run, so that it is not copied and hashed again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// As in [`Dropped::path`].
+    pub path: String,
+    /// As in [`Dropped::fingerprint`].
+    pub fingerprint: Fingerprint,
+    /// As in [`Dropped::digest`].
+    pub digest: Digest,
+    /// As in [`Dropped::size`].
+    pub size: u64,
+}

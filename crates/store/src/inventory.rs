@@ -1,0 +1,82 @@
+//! A listing, sorted into firmware files with their companions and what is refused.
+
+use std::collections::BTreeMap;
+
+use crate::origin::{Fingerprint, Listed, Listing};
+use crate::paths::{self, Companion, Place, Target};
+
+/// A firmware file as it was listed.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    pub(crate) target: Target,
+    pub(crate) listed: Listed,
+    pub(crate) sidecar: Option<Beside>,
+    pub(crate) sum: Option<Beside>,
+}
+
+/// A companion file.
+#[derive(Debug, Clone)]
+pub(crate) struct Beside {
+    pub(crate) path: String,
+    pub(crate) listed: Listed,
+}
+
+/// The states of a file and of its companions: all that a decision about it depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) file: Fingerprint,
+    pub(crate) sidecar: Option<Fingerprint>,
+    pub(crate) sum: Option<Fingerprint>,
+}
+
+impl Item {
+    pub(crate) fn state(&self) -> State {
+        let of = |beside: &Option<Beside>| beside.as_ref().map(|b| b.listed.fingerprint.clone());
+        State {
+            file: self.listed.fingerprint.clone(),
+            sidecar: of(&self.sidecar),
+            sum: of(&self.sum),
+        }
+    }
+}
+
+/// What is at the origin.
+#[derive(Debug, Default)]
+pub(crate) struct Inventory {
+    pub(crate) firmware: BTreeMap<String, Item>,
+    /// What has no place there, with the reason.
+    pub(crate) refused: BTreeMap<String, String>,
+}
+
+impl Inventory {
+    pub(crate) fn sort(listing: &Listing) -> Self {
+        let mut inventory = Self { refused: listing.unusable.clone(), ..Self::default() };
+        let mut companions = Vec::new();
+        for (path, listed) in &listing.files {
+            match paths::classify(path) {
+                Place::Firmware(target) => {
+                    let item = Item { target, listed: listed.clone(), sidecar: None, sum: None };
+                    inventory.firmware.insert(path.clone(), item);
+                }
+                Place::Companion { of, kind } => companions.push((path, listed, of, kind)),
+                Place::Refused { path, reason } => {
+                    inventory.refused.insert(path, reason);
+                }
+                Place::Ignored => {}
+            }
+        }
+        for (path, listed, of, kind) in companions {
+            let Some(item) = inventory.firmware.get_mut(&of) else {
+                tracing::debug!(path, "stands beside no firmware file");
+                continue;
+            };
+            let beside = Some(Beside { path: path.clone(), listed: listed.clone() });
+            match kind {
+                Companion::Sidecar => item.sidecar = beside,
+                Companion::Sum => item.sum = beside,
+                Companion::Signature => {}
+            }
+        }
+        inventory
+    }
+}

@@ -1,0 +1,135 @@
+//! An S3 bucket as the place where firmware is dropped.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::stream::{StreamExt as _, TryStreamExt as _};
+use object_store::aws::AmazonS3Builder;
+use object_store::path::Path;
+use object_store::{
+    BackoffConfig, ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _, RetryConfig,
+};
+
+use super::{Fingerprint, Listed, Listing};
+use crate::settings::{S3Settings, StoreError};
+
+/// How long a request is tried again before the bucket counts as unavailable. The next listing
+/// is due soon anyway, and until then nothing is known to have changed.
+const RETRY_FOR: Duration = Duration::from_secs(15);
+
+/// Questions for single objects at the same time, where a listing carries no `ETag`.
+const HEADS: usize = 8;
+
+/// Makes the client; nothing is sent yet.
+pub(super) fn open(bucket: &str, s3: &S3Settings) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    // Whoever came first chose the provider, and that is as good.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    if s3.access_key_id.is_some() != s3.secret_access_key.is_some() {
+        return Err(StoreError::S3(
+            "set access_key_id and secret_access_key together, or neither to use the AWS_* \
+             variables"
+                .into(),
+        ));
+    }
+    if let Some(endpoint) = &s3.endpoint {
+        let http = endpoint.starts_with("http://");
+        if !http && !endpoint.starts_with("https://") {
+            return Err(StoreError::S3(format!(
+                "endpoint {endpoint:?} must begin with https:// or http://"
+            )));
+        }
+        if http && !s3.allow_http {
+            return Err(StoreError::S3(format!(
+                "endpoint {endpoint:?} is not encrypted: use https://, or set \
+                 store.s3.allow_http = true"
+            )));
+        }
+    }
+    let mut builder = AmazonS3Builder::from_env()
+        .with_bucket_name(bucket)
+        .with_retry(RetryConfig {
+            backoff: BackoffConfig::default(),
+            max_retries: 4,
+            retry_timeout: RETRY_FOR,
+        })
+        .with_client_options(
+            ClientOptions::new()
+                .with_allow_http(s3.allow_http)
+                .with_connect_timeout(Duration::from_secs(5))
+                .with_timeout(Duration::from_secs(60)),
+        );
+    if let Some(endpoint) = &s3.endpoint {
+        builder = builder.with_endpoint(endpoint);
+    }
+    if let Some(region) = &s3.region {
+        builder = builder.with_region(region);
+    }
+    if let (Some(id), Some(secret)) = (&s3.access_key_id, &s3.secret_access_key) {
+        builder = builder.with_access_key_id(id).with_secret_access_key(secret);
+    }
+    let store = builder.build().map_err(|error| StoreError::S3(super::explain(&error)))?;
+    Ok(Arc::new(store))
+}
+
+/// Lists all objects below `prefix`.
+pub(super) async fn list(
+    store: &Arc<dyn ObjectStore>,
+    prefix: &Path,
+) -> object_store::Result<Listing> {
+    let now = SystemTime::now();
+    let below = (!prefix.as_ref().is_empty()).then_some(prefix);
+    let objects: Vec<(String, ObjectMeta)> = store
+        .list(below)
+        .try_filter_map(|meta| async { Ok(relative(&meta, prefix).map(|path| (path, meta))) })
+        // Some servers leave the ETag out of a listing. Size and time cannot stand in for it:
+        // two uploads of one size within a second would look the same.
+        .map_ok(|(path, meta)| async {
+            if meta.e_tag.is_some() {
+                return Ok(Some((path, meta)));
+            }
+            match store.head(&meta.location).await {
+                Ok(meta) => Ok(Some((path, meta))),
+                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+        .try_buffer_unordered(HEADS)
+        .try_filter_map(|object| async { Ok(object) })
+        .boxed()
+        .try_collect()
+        .await?;
+    let mut listing = Listing::default();
+    for (path, meta) in objects {
+        let e_tag = meta.e_tag.unwrap_or_else(|| {
+            let time = meta.last_modified.timestamp_micros();
+            format!("{}-{time}", meta.size)
+        });
+        let listed = Listed {
+            size: meta.size,
+            fingerprint: Fingerprint(e_tag),
+            age: now.duration_since(meta.last_modified.into()).ok(),
+        };
+        listing.files.insert(path, listed);
+    }
+    // Consoles mark an empty folder by an object of no bytes, named as the folder.
+    let folders: Vec<String> = listing
+        .files
+        .iter()
+        .filter(|(path, listed)| {
+            listed.size == 0 && crate::paths::folder(path) == crate::paths::Folder::Open
+        })
+        .map(|(path, _)| path.clone())
+        .collect();
+    for folder in folders {
+        listing.files.remove(&folder);
+    }
+    Ok(listing)
+}
+
+/// The path below the prefix; none for the prefix itself.
+fn relative(meta: &ObjectMeta, prefix: &Path) -> Option<String> {
+    let mut parts = meta.location.prefix_match(prefix)?.peekable();
+    parts.peek()?;
+    let parts: Vec<String> = parts.map(|part| part.as_ref().to_owned()).collect();
+    Some(parts.join("/"))
+}

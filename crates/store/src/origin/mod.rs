@@ -1,0 +1,253 @@
+//! The place where firmware is dropped, a directory or a bucket, behind `object_store`.
+//!
+//! Nothing outside this folder knows that crate. Reading is one code for both: ranges of a
+//! file, each under the condition that the file still has the fingerprint that was listed. The
+//! fingerprint is the `ETag`. Only the listing differs: a bucket's comes from the server,
+//! a directory's from [`directory`], which meets links, FIFOs and names that no bucket has.
+
+mod bucket;
+mod directory;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, Stream, StreamExt as _};
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
+
+use crate::settings::{Settings, StoreError};
+use directory::Directory;
+
+/// Bytes that one request to the origin asks for. A request that fails is repeated alone, so
+/// that a large object over a slow line needs no connection that lives for all of it.
+const PART: u64 = 4 << 20;
+
+/// Tells states of a file apart: the same fingerprint at the same path means the same bytes.
+///
+/// Opaque; made of size, times and inode, or of an `ETag`. Only good for comparing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Fingerprint(String);
+
+impl Fingerprint {
+    /// Takes back what [`Fingerprint::as_str`] gave, for instance out of a database.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text to keep.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A regular file, or an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) size: u64,
+    pub(crate) fingerprint: Fingerprint,
+    /// How long ago it was last changed, where the clock of the listing tells it.
+    pub(crate) age: Option<Duration>,
+}
+
+/// Everything at the origin, by path relative to its root.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    pub(crate) files: BTreeMap<String, Listed>,
+    /// What is there but cannot be firmware, with the reason.
+    pub(crate) unusable: BTreeMap<String, String>,
+    /// Folders that could not be listed: what is in them is unknown, not gone.
+    pub(crate) unknown: Vec<String>,
+    /// Folders that were listed, the root as the empty path. Of a directory only.
+    pub(crate) folders: Vec<String>,
+    /// Identifies the root directory itself: another one after it was replaced or unmounted.
+    pub(crate) root: Option<(u64, u64)>,
+}
+
+/// Why the origin did not give a file's bytes.
+#[derive(Debug)]
+pub(crate) enum OriginError {
+    /// It is there no more, or not as it was listed: look again.
+    Changed,
+    /// It could not be read; the sentence says why.
+    Failed(String),
+}
+
+/// The place where firmware is dropped.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    store: Arc<dyn ObjectStore>,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Directory(Arc<Directory>),
+    Bucket { prefix: Path, shown: String },
+}
+
+impl Origin {
+    pub(crate) fn open(settings: &Settings) -> Result<Self, StoreError> {
+        let url = &settings.url;
+        let wrong = |reason: &str| StoreError::Url { url: url.clone(), reason: reason.to_owned() };
+        if let Some(path) = url.strip_prefix("file:") {
+            // `file:///srv/firmware` is the same place as `file:/srv/firmware`.
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() {
+                return Err(wrong("name a directory, as in file:firmware"));
+            }
+            let directory = Arc::new(Directory::new(settings.base_dir.join(path)));
+            Ok(Self { store: directory.clone(), place: Place::Directory(directory) })
+        } else if let Some(rest) = url.strip_prefix("s3://") {
+            let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            if name.is_empty() {
+                return Err(wrong("name a bucket, as in s3://firmware/site-1"));
+            }
+            let prefix = Path::parse(prefix)
+                .map_err(|error| wrong(&format!("the prefix cannot be used: {error}")))?;
+            Ok(Self {
+                store: bucket::open(name, &settings.s3)?,
+                place: Place::Bucket { prefix, shown: url.clone() },
+            })
+        } else {
+            Err(wrong("use file:PATH for a directory or s3://BUCKET/PREFIX for a bucket"))
+        }
+    }
+
+    /// The directory, if it is one.
+    pub(crate) fn directory(&self) -> Option<PathBuf> {
+        match &self.place {
+            Place::Directory(directory) => Some(directory.root().to_owned()),
+            Place::Bucket { .. } => None,
+        }
+    }
+
+    /// Lists everything. The error is a sentence; after it nothing is known, in particular not
+    /// that anything is gone.
+    pub(crate) async fn list(&self) -> Result<Listing, String> {
+        match &self.place {
+            Place::Directory(directory) => {
+                let directory = directory.clone();
+                let survey = tokio::task::spawn_blocking(move || directory.survey());
+                survey.await.map_err(|_| "the daemon is stopping".to_owned())?
+            }
+            Place::Bucket { prefix, shown } => bucket::list(&self.store, prefix)
+                .await
+                .map_err(|error| format!("cannot list {shown}: {}", explain(&error))),
+        }
+    }
+
+    /// The bytes of a file, part after part, as long as it stays what was listed.
+    pub(crate) fn read<'a>(
+        &'a self,
+        path: &'a str,
+        listed: &'a Listed,
+    ) -> impl Stream<Item = Result<Bytes, OriginError>> + 'a {
+        let parts = (0..listed.size.div_ceil(PART)).map(|index| {
+            let from = index * PART;
+            from..(from + PART).min(listed.size)
+        });
+        stream::iter(parts)
+            .map(move |range| self.part(path, listed, range))
+            // One part is fetched while the one before is hashed and written.
+            .buffered(2)
+    }
+
+    /// The whole of a small file.
+    pub(crate) async fn read_small(
+        &self,
+        path: &str,
+        listed: &Listed,
+    ) -> Result<Bytes, OriginError> {
+        let mut bytes = BytesMut::new();
+        let mut parts = std::pin::pin!(self.read(path, listed));
+        while let Some(part) = parts.next().await {
+            bytes.extend_from_slice(&part?);
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// Whether the file is still what was listed.
+    pub(crate) async fn confirm(&self, path: &str, listed: &Listed) -> Result<(), OriginError> {
+        let meta = self.store.head(&self.location(path)?).await.map_err(failed)?;
+        same(&meta, listed)
+    }
+
+    async fn part(
+        &self,
+        path: &str,
+        listed: &Listed,
+        range: std::ops::Range<u64>,
+    ) -> Result<Bytes, OriginError> {
+        let location = self.location(path)?;
+        let wanted = range.end - range.start;
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range)),
+            if_match: Some(listed.fingerprint.0.clone()),
+            ..GetOptions::default()
+        };
+        let result = self.store.get_opts(&location, options).await.map_err(failed)?;
+        // Asked twice, because not every server knows the condition.
+        same(&result.meta, listed)?;
+        let bytes = result.bytes().await.map_err(failed)?;
+        if bytes.len() as u64 == wanted { Ok(bytes) } else { Err(OriginError::Changed) }
+    }
+
+    fn location(&self, path: &str) -> Result<Path, OriginError> {
+        let full = match &self.place {
+            Place::Bucket { prefix, .. } if !prefix.as_ref().is_empty() => {
+                Path::parse(format!("{prefix}/{path}"))
+            }
+            _ => Path::parse(path),
+        };
+        full.map_err(|error| OriginError::Failed(error.to_string()))
+    }
+}
+
+fn same(meta: &object_store::ObjectMeta, listed: &Listed) -> Result<(), OriginError> {
+    let same = meta.size == listed.size
+        && meta.e_tag.as_ref().is_none_or(|e_tag| *e_tag == listed.fingerprint.0);
+    if same { Ok(()) } else { Err(OriginError::Changed) }
+}
+
+fn failed(error: object_store::Error) -> OriginError {
+    match error {
+        object_store::Error::NotFound { .. } | object_store::Error::Precondition { .. } => {
+            OriginError::Changed
+        }
+        error => OriginError::Failed(explain(&error)),
+    }
+}
+
+/// One line: the innermost cause says what happened, the outer ones where.
+fn explain(error: &object_store::Error) -> String {
+    let hint = match error {
+        object_store::Error::Unauthenticated { .. }
+        | object_store::Error::PermissionDenied { .. } => {
+            "; check store.s3.access_key_id and store.s3.secret_access_key and what that key may \
+             do"
+        }
+        _ => "",
+    };
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text: String = text.chars().take(500).collect();
+    format!("{text}{hint}")
+}

@@ -1,0 +1,168 @@
+//! [`FirmwareStore`]: the one thing that the rest of the daemon holds of this crate.
+
+use std::io;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::digest::Digest;
+use crate::event::{Event, Known};
+use crate::image::{Image, Reader};
+use crate::ingest::{self, IngestError, Ingested};
+use crate::objects::Objects;
+use crate::origin::Origin;
+use crate::settings::{Settings, StoreError};
+use crate::watch::Watcher;
+
+/// Events that wait for the receiver. A batch is the unit, so few are enough; when they are all
+/// taken, the watcher stops looking until the receiver catches up, and nothing is lost by it.
+const EVENTS: usize = 16;
+
+/// Firmware bytes: where they are dropped, when they appear, a range of them.
+#[derive(Debug)]
+pub struct FirmwareStore {
+    shared: Arc<Shared>,
+    reader: Arc<Reader>,
+}
+
+/// What the store and its watcher share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) origin: Origin,
+    pub(crate) objects: Arc<Objects>,
+    /// Rung by [`FirmwareStore::rescan`].
+    pub(crate) asked: Notify,
+    /// Rung by a reader that found a copy missing or damaged.
+    pub(crate) damaged: Arc<Notify>,
+    /// Written by the watcher after each look, copied by whoever asks.
+    pub(crate) status: Mutex<Scan>,
+}
+
+/// What came of the last look.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    pub(crate) available: Result<(), String>,
+    pub(crate) files: usize,
+    pub(crate) bytes: u64,
+    pub(crate) refused: usize,
+    pub(crate) scanned: Option<SystemTime>,
+}
+
+/// How the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Where firmware is dropped, as it was configured.
+    pub url: String,
+    /// Whether that can be read; else one sentence that says what to do.
+    pub available: Result<(), String>,
+    /// Accepted files.
+    pub files: usize,
+    /// Their sizes together, in bytes.
+    pub bytes: u64,
+    /// Files and folders that are there and not accepted.
+    pub refused: usize,
+    /// When the last look ended that succeeded.
+    pub scanned: Option<SystemTime>,
+    /// Bytes of images in memory; see [`Settings::cache_bytes`].
+    pub cached_bytes: usize,
+}
+
+impl FirmwareStore {
+    /// Checks the settings and prepares the place for copies. Does not touch the place where
+    /// firmware is dropped: that may come later than the daemon, and is told by
+    /// [`FirmwareStore::watch`].
+    ///
+    /// # Errors
+    /// If the settings are wrong or `data_dir` cannot be written to.
+    pub fn open(settings: Settings) -> Result<Arc<Self>, StoreError> {
+        let origin = Origin::open(&settings)?;
+        let objects = Objects::open(&settings.data_dir)
+            .map_err(|source| StoreError::DataDir { path: settings.data_dir.clone(), source })?;
+        let objects = Arc::new(objects);
+        let damaged = Arc::new(Notify::new());
+        let reader = Reader::new(objects.clone(), settings.cache_bytes, damaged.clone());
+        let status = Scan {
+            available: Err("the firmware store was not looked at yet".into()),
+            files: 0,
+            bytes: 0,
+            refused: 0,
+            scanned: None,
+        };
+        let shared = Shared {
+            settings,
+            origin,
+            objects,
+            asked: Notify::new(),
+            damaged,
+            status: Mutex::new(status),
+        };
+        Ok(Arc::new(Self { shared: Arc::new(shared), reader: Arc::new(reader) }))
+    }
+
+    /// Watches where firmware is dropped, until `cancel` or until the receiver is dropped. Must
+    /// be called within a Tokio runtime, and once: a second watcher would do all work twice.
+    ///
+    /// `known` are the files that earlier runs told: their bytes are taken as unchanged while
+    /// their fingerprint is, and one that is gone is told as removed.
+    ///
+    /// The channel is bounded; while it is full the watcher waits.
+    pub fn watch(
+        self: &Arc<Self>,
+        known: Vec<Known>,
+        cancel: CancellationToken,
+    ) -> mpsc::Receiver<Event> {
+        let (sender, receiver) = mpsc::channel(EVENTS);
+        let watcher = Watcher::new(self.shared.clone(), known, sender);
+        tokio::spawn(watcher.run(cancel));
+        receiver
+    }
+
+    /// Looks now instead of after `poll_interval`. Returns at once.
+    pub fn rescan(&self) {
+        self.shared.asked.notify_one();
+    }
+
+    /// A handle for reading an image whose copy should be there. No I/O happens here.
+    pub fn image(&self, digest: Digest, size: u64) -> Image {
+        self.reader.image(digest, size)
+    }
+
+    /// Takes in an image that comes by another way than the watched place, such as an upload.
+    /// Only one part of it is in memory at a time.
+    ///
+    /// # Errors
+    /// If there are no bytes, more than [`Settings::max_size`], the stream fails, or the copy
+    /// cannot be written. Nothing is left behind then.
+    pub async fn ingest_stream(
+        &self,
+        bytes: impl Stream<Item = io::Result<Bytes>> + Send,
+    ) -> Result<Ingested, IngestError> {
+        ingest::take_in_stream(&self.shared.objects, self.shared.settings.max_size, bytes).await
+    }
+
+    /// How the store is now.
+    pub fn status(&self) -> Status {
+        let scan = self.shared.status.lock();
+        Status {
+            url: self.shared.settings.url.clone(),
+            available: scan.available.clone(),
+            files: scan.files,
+            bytes: scan.bytes,
+            refused: scan.refused,
+            scanned: scan.scanned,
+            cached_bytes: self.reader.cached_bytes(),
+        }
+    }
+}
+
+impl Drop for FirmwareStore {
+    fn drop(&mut self) {
+        self.reader.close();
+    }
+}
