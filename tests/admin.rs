@@ -191,8 +191,8 @@ fn progress_of_a_device_can_be_watched() {
     });
     let firmware = admin.rows("firmware");
     assert_eq!(firmware.len(), 1);
-    assert_eq!(firmware[0]["version"], "1.4.2");
-    assert_eq!(firmware[0]["title"], "pump");
+    assert_eq!(firmware[0]["version"], json!({"value": "1.4.2", "from": "file name"}));
+    assert_eq!(firmware[0]["title"], json!({"value": "pump", "from": "file name"}));
     assert_eq!(firmware[0]["size"], 10 * 4096);
     assert_eq!(firmware[0]["digest"], sha256(&bytes));
     let id =

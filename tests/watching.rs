@@ -246,8 +246,9 @@ fn a_sidecar_names_title_version_and_model() {
     site.drop_file("all/nightly.bin.toml", sidecar.as_bytes());
     site.drop_file("all/nightly.bin", &bytes);
     let found = row(&daemon, "all/nightly.bin", "accepted");
-    assert_eq!(found["title"], "pump");
-    assert_eq!(found["version"], "3.2.1");
+    // What decided each is shown.
+    assert_eq!(found["title"], json!({"value": "pump", "from": "sidecar"}));
+    assert_eq!(found["version"], json!({"value": "3.2.1", "from": "sidecar"}));
     // It names a model, so it fits only devices of that model.
     let mut unknown = device(&daemon, "no-model");
     unknown.client.expect_silence();
@@ -273,7 +274,8 @@ fn a_late_sidecar_is_evaluated_again() {
     row(&daemon, "devices/pump-1/nightly.bin", "accepted");
     site.drop_file("devices/pump-1/nightly.bin.toml", b"version = \"7.0.0\"\n");
     eventually("the sidecar's version", || {
-        (row(&daemon, "devices/pump-1/nightly.bin", "accepted")["version"] == "7.0.0").then_some(())
+        let row = row(&daemon, "devices/pump-1/nightly.bin", "accepted");
+        (row["version"]["value"] == "7.0.0").then_some(())
     });
 }
 
