@@ -33,7 +33,8 @@ fn everything_but_health_asks_for_the_token() {
         }
         // A token never stands in a query string.
         let query = format!("/api/v1/{path}?token={}", admin.token());
-        assert_eq!(admin.raw("GET", &query, &[&host], None).status, 401);
+        let answer = admin.raw("GET", &query, &[&host], None);
+        assert!([400, 401].contains(&answer.status), "{}", answer.status);
     }
 }
 
@@ -247,8 +248,8 @@ fn cli(site: &Site, daemon: &Daemon, arguments: &[&str]) -> Ended {
 
 fn cli_json(site: &Site, daemon: &Daemon, arguments: &[&str]) -> Value {
     let ended = cli(site, daemon, arguments);
-    let text = ended.log.join("\n");
-    assert_eq!(ended.status.code(), Some(0), "{arguments:?}: {text}");
+    assert_eq!(ended.status.code(), Some(0), "{arguments:?}: {}", ended.log.join("\n"));
+    let text = ended.stdout.join("\n");
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}"))
 }
 

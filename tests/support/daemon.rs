@@ -24,7 +24,12 @@ pub struct Daemon {
 /// What a daemon that ended left behind.
 pub struct Ended {
     pub status: ExitStatus,
+    /// Lines of both its outputs, in the order of their arrival.
     pub log: Vec<String>,
+    /// Those of the standard output alone.
+    pub stdout: Vec<String>,
+    /// Those of the standard error stream alone.
+    pub stderr: Vec<String>,
 }
 
 impl Ended {
@@ -128,8 +133,8 @@ fn spawn(mut command: Command) -> (Child, Log) {
         .spawn()
         .expect("fuotad starts");
     let log = Log::default();
-    log.follow(child.stdout.take().expect("piped"));
-    log.follow(child.stderr.take().expect("piped"));
+    log.follow(Pipe::Stdout, child.stdout.take().expect("piped"));
+    log.follow(Pipe::Stderr, child.stderr.take().expect("piped"));
     (child, log)
 }
 
@@ -139,12 +144,16 @@ fn finish(child: &mut Child, log: &Log) -> Ended {
         let _ = child.kill();
         panic!("the process did not end within {PATIENCE:?}:\n{}", log.lines().join("\n"));
     }
-    Ended { status: child.wait().expect("a child"), log: log.lines() }
+    Ended {
+        status: child.wait().expect("a child"),
+        log: log.lines(),
+        stdout: log.lines_of(Pipe::Stdout),
+        stderr: log.lines_of(Pipe::Stderr),
+    }
 }
 
-/// `ready` as the last word of a text line, or as the message of a JSON line.
 fn is_ready(line: &str) -> bool {
-    line.trim_end().ends_with(" ready") || line.trim() == "ready" || line.contains("\"ready\"")
+    line == "ready"
 }
 
 fn address_after(line: &str, words: &str) -> SocketAddr {
@@ -161,17 +170,23 @@ struct Log(Arc<(Mutex<Lines>, Condvar)>);
 
 #[derive(Default)]
 struct Lines {
-    lines: Vec<String>,
+    lines: Vec<(Pipe, String)>,
     open_pipes: usize,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pipe {
+    Stdout,
+    Stderr,
+}
+
 impl Log {
-    fn follow(&self, pipe: impl Read + Send + 'static) {
+    fn follow(&self, name: Pipe, pipe: impl Read + Send + 'static) {
         let log = self.clone();
         log.0.0.lock().expect("log").open_pipes += 1;
         std::thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                log.0.0.lock().expect("log").lines.push(line);
+                log.0.0.lock().expect("log").lines.push((name, line));
                 log.0.1.notify_all();
             }
             log.0.0.lock().expect("log").open_pipes -= 1;
@@ -180,7 +195,12 @@ impl Log {
     }
 
     fn lines(&self) -> Vec<String> {
-        self.0.0.lock().expect("log").lines.clone()
+        self.0.0.lock().expect("log").lines.iter().map(|(_, line)| line.clone()).collect()
+    }
+
+    fn lines_of(&self, pipe: Pipe) -> Vec<String> {
+        let log = self.0.0.lock().expect("log");
+        log.lines.iter().filter(|(from, _)| *from == pipe).map(|(_, line)| line.clone()).collect()
     }
 
     fn wait(&self, what: &str, mut matches: impl FnMut(&str) -> bool) -> String {
@@ -188,15 +208,14 @@ impl Log {
         let mut guard = self.0.0.lock().expect("log");
         let mut seen = 0;
         loop {
-            if let Some(line) = guard.lines[seen..].iter().find(|line| matches(line)) {
+            if let Some((_, line)) = guard.lines[seen..].iter().find(|(_, line)| matches(line)) {
                 return line.clone();
             }
             seen = guard.lines.len();
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || guard.open_pipes == 0 {
-                let log = guard.lines.join("\n");
                 drop(guard);
-                panic!("no log line with {what:?} in:\n{log}");
+                panic!("no log line with {what:?} in:\n{}", self.lines().join("\n"));
             }
             guard = self.0.1.wait_timeout(guard, left).expect("log").0;
         }

@@ -9,7 +9,8 @@
 //! | [`client`] | a raw MQTT client on a blocking socket |
 //! | [`device`] | a device that speaks the reference protocol |
 //! | [`http`] | HTTP/1.1 requests for the admin interface |
-//! | [`s3`] | an S3 server in the test's own process |
+//!
+//! `s3.rs` beside them is an S3 server in the test's own process; who needs it names it by path.
 //!
 //! No test sleeps: each waits for a packet, a log line, an answer or the end of a process, and
 //! fails when [`PATIENCE`] is over.

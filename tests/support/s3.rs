@@ -39,12 +39,7 @@ impl S3Server {
         let service = builder.build();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
-        Self {
-            root,
-            accepting: Some(accept(listener, service.clone())),
-            service,
-            address,
-        }
+        Self { root, accepting: Some(accept(listener, service.clone())), service, address }
     }
 
     /// The base address for clients.

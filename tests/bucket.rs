@@ -1,0 +1,129 @@
+//! A bucket instead of a directory: the same rules, against a real S3 server in this process.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "support/s3.rs"]
+mod s3;
+mod support;
+
+use s3::S3Server;
+use support::{Connect, Daemon, Device, Site, eventually, image};
+
+/// A server, and a site that watches `s3://firmware/site-a`.
+struct Bucket {
+    site: Site,
+    server: S3Server,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Bucket {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let server = runtime.block_on(S3Server::start());
+        let mut site = Site::new();
+        site.set("store.url", &format!("\"s3://{}/site-a\"", s3::BUCKET))
+            .set("store.s3.endpoint", &format!("\"{}\"", server.endpoint()))
+            .set("store.s3.region", "\"garage\"")
+            .set("store.s3.access_key_id", &format!("\"{}\"", s3::ACCESS_KEY_ID))
+            .set("store.s3.secret_access_key", &format!("\"{}\"", s3::SECRET_ACCESS_KEY))
+            .set("store.s3.allow_http", "true");
+        Bucket { site, server, runtime }
+    }
+
+    fn put(&self, path: &str, bytes: &[u8]) {
+        self.server.put(&format!("site-a/{path}"), bytes);
+    }
+}
+
+fn ready(daemon: &Daemon, status: u16) {
+    eventually(&format!("readiness is {status}"), || {
+        (daemon.admin().request("GET", "/readyz", None).status == status).then_some(())
+    });
+}
+
+#[test]
+fn an_object_reaches_a_device_byte_for_byte() {
+    let bucket = Bucket::new();
+    let daemon = bucket.site.start();
+    let mut device = Device::connect(daemon.mqtt(), &Connect::id("pump-1"));
+    // Larger than what is read at once, and no whole number of chunks.
+    let bytes = image(1, 1_500_001);
+    bucket.put("pump-1.4.2.bin", &bytes);
+    // What lies beside the prefix is nothing of ours.
+    bucket.server.put("elsewhere-9.9.9.bin", &image(2, 100));
+    bucket.server.put("site-abc/other-9.9.9.bin", &image(3, 100));
+    assert_eq!(device.expect_update(&bytes).version, "1.4.2");
+    device.client.expect_silence();
+    assert_eq!(daemon.admin().rows("firmware").len(), 1);
+}
+
+#[test]
+fn folders_sidecars_and_overwriting_mean_the_same() {
+    let bucket = Bucket::new();
+    bucket.put("devices/pump-1/nightly.bin.toml", b"version = \"2.0.0\"\nname = \"pump\"\n");
+    let old = image(4, 20_000);
+    bucket.put("devices/pump-1/nightly.bin", &old);
+    bucket.put("attic/lost.bin", &image(5, 100));
+    let daemon = bucket.site.start();
+    let mut device = Device::connect(daemon.mqtt(), &Connect::id("pump-1"));
+    let mut other = Device::connect(daemon.mqtt(), &Connect::id("pump-2"));
+    let manifest = device.manifest();
+    assert_eq!(manifest.version, "2.0.0");
+    assert!(device.fetch(0) == old[..4096]);
+    // Of equal size: only the ETag tells.
+    let new = image(6, 20_000);
+    bucket.put("devices/pump-1/nightly.bin", &new);
+    eventually("the new object is in the catalog", || {
+        let digest = support::sha256(&new);
+        daemon.admin().get("/api/v1/firmware").to_string().contains(&digest).then_some(())
+    });
+    device.request(1);
+    let (_, bytes) = device.update();
+    assert!(bytes == new);
+    other.client.expect_silence();
+    let refused = daemon.admin().rows("firmware").into_iter().any(|row| {
+        row["state"] == "refused"
+            && row["path"].as_str().is_some_and(|path| path.starts_with("attic"))
+    });
+    assert!(refused, "{}", daemon.admin().get("/api/v1/firmware"));
+}
+
+#[test]
+fn an_outage_is_no_deletion() {
+    let mut bucket = Bucket::new();
+    let bytes = image(7, 20_000);
+    bucket.put("pump-1.0.0.bin", &bytes);
+    let daemon = bucket.site.start();
+    let mut done = Device::connect(daemon.mqtt(), &Connect::id("done"));
+    done.expect_update(&bytes);
+    let mut busy = Device::connect(daemon.mqtt(), &Connect::id("busy"));
+    let manifest = busy.manifest();
+    busy.fetch(0);
+
+    bucket.runtime.block_on(bucket.server.stop());
+    daemon.expect_log(&["store", "unavailable"]);
+    ready(&daemon, 503);
+    // Copies are our own: the transfer and new offers go on.
+    assert!(busy.download(manifest).1 == bytes);
+    Device::connect(daemon.mqtt(), &Connect::id("new")).expect_update(&bytes);
+
+    bucket.runtime.block_on(bucket.server.resume());
+    ready(&daemon, 200);
+    done.client.expect_silence();
+    let newer = image(8, 9_000);
+    bucket.put("pump-1.1.0.bin", &newer);
+    done.expect_update(&newer);
+}
+
+#[test]
+fn a_wrong_key_is_said_and_never_printed() {
+    let mut bucket = Bucket::new();
+    let secret = "not-the-secret-of-this-site";
+    bucket.site.set("store.s3.secret_access_key", &format!("\"{secret}\""));
+    bucket.put("pump-1.0.0.bin", &image(9, 100));
+    // The broker serves ordinary clients whatever the store does.
+    let daemon = bucket.site.start();
+    daemon.expect_log(&["store", "unavailable"]);
+    ready(&daemon, 503);
+    let ended = daemon.stop();
+    assert!(!ended.log.iter().any(|line| line.contains(secret)));
+}
