@@ -1,1 +1,39 @@
-//! stub
+//! HTTP over the fuota service and the broker's status. It has no rule of its own: what may be
+//! done to devices and firmware is decided by the service, what clients are is the broker's.
+//!
+//! The way of a request: [`serve`] (bounded connections, slow ones end) → `doors` (Host and
+//! Origin, then the bearer token for everything under `/api`) → one handler → JSON, or a
+//! problem as RFC 9457 describes it.
+//!
+//! | module | subject |
+//! | --- | --- |
+//! | [`settings`] | token and names that the daemon gives |
+//! | `doors` | who may ask: Host, Origin, bearer token |
+//! | `problem` | errors as `application/problem+json` |
+//! | `extract` | bodies, queries and paths, bounded and strict |
+//! | `page` | listings in pages |
+//! | `health` | `/healthz` and `/readyz` |
+//! | `devices`, `firmware`, `clients`, `status` | one resource each, under `/api/v1` |
+//! | `server`, `stall` | connections, time limits, the orderly stop |
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod clients;
+mod devices;
+mod doors;
+mod extract;
+mod firmware;
+mod health;
+mod page;
+mod problem;
+mod routes;
+mod server;
+pub mod settings;
+mod stall;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use health::{Check, Readiness};
+pub use routes::router;
+pub use server::{Limits, serve, serve_with};
+pub use settings::Settings;

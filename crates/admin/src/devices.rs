@@ -1,0 +1,88 @@
+//! `/api/v1/devices`.
+
+use axum::{
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use fuota::{DevicePatch, DeviceQuery, DeviceView, NewDevice};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    extract::{Id, Json, Query},
+    page,
+    problem::Problem,
+    routes::App,
+};
+
+/// Which devices, and which page of them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListQuery {
+    limit: Option<usize>,
+    after: Option<String>,
+    online: Option<bool>,
+    registered: Option<bool>,
+    group: Option<String>,
+    model: Option<String>,
+    state: Option<String>,
+    search: Option<String>,
+}
+
+/// One page of devices.
+#[derive(Debug, Serialize)]
+pub struct ListView {
+    devices: Vec<DeviceView>,
+    /// The `after` of the next page.
+    next: Option<String>,
+}
+
+/// GET: one page, in the order of the ids.
+pub async fn list(
+    State(app): State<App>,
+    Query(query): Query<ListQuery>,
+) -> Result<axum::Json<ListView>, Problem> {
+    let limit = page::limit(query.limit)?;
+    let found = app.service.devices(&DeviceQuery {
+        after: query.after,
+        limit: limit + 1,
+        online: query.online,
+        registered: query.registered,
+        group: query.group,
+        model: query.model,
+        state: query.state,
+        search: query.search,
+    });
+    let (devices, next) = page::cut(found, limit, |device| &device.id);
+    Ok(axum::Json(ListView { devices, next }))
+}
+
+/// GET one.
+pub async fn one(State(app): State<App>, Id(id): Id) -> Result<axum::Json<DeviceView>, Problem> {
+    app.service.device(&id).map(axum::Json).ok_or_else(|| unknown(&id))
+}
+
+/// POST: registers a device; its token is in the answer and never again.
+pub async fn add(
+    State(app): State<App>,
+    Json(device): Json<NewDevice>,
+) -> Result<Response, Problem> {
+    let added = app.service.add_device(device).await?;
+    // An id needs no escaping in a path: rule 4 allows nothing that would.
+    let location = format!("/api/v1/devices/{}", added.id);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], axum::Json(added)).into_response())
+}
+
+/// PATCH one: what is not named stays.
+pub async fn change(
+    State(app): State<App>,
+    Id(id): Id,
+    Json(patch): Json<DevicePatch>,
+) -> Result<Response, Problem> {
+    let changed = app.service.set_device(&id, patch).await?;
+    Ok(axum::Json(changed).into_response())
+}
+
+fn unknown(id: &str) -> Problem {
+    Problem::not_found(format!("there is no device {id:?}"))
+}

@@ -1,0 +1,162 @@
+//! Who may ask (rule 30): a Host that is meant, an Origin that is ours, the bearer token.
+//!
+//! The Host check keeps a web page from reaching the interface through a name that it makes
+//! resolve to this machine. A page cannot choose the Host header, so only names that nobody
+//! else can own are served: loopback, the address that the connection came in on, and what the
+//! operator listed.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, StatusCode, header, uri::Authority},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use crate::{problem::Problem, settings::Settings};
+
+/// The local address of a request's connection, set by the server.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalAddress(pub SocketAddr);
+
+/// What requests are measured against.
+pub struct Doors {
+    /// Digest of the token: equal lengths make the comparison's time say nothing.
+    token: [u8; 32],
+    addresses: Vec<IpAddr>,
+    /// Lower-case names, and addresses as they were written.
+    names: Vec<String>,
+}
+
+impl Doors {
+    /// From the settings.
+    pub fn new(settings: &Settings) -> Self {
+        Doors {
+            token: Sha256::digest(settings.token.as_bytes()).into(),
+            addresses: settings.listen.iter().map(|address| address.ip().to_canonical()).collect(),
+            names: settings.allowed_hosts.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        }
+    }
+
+    fn is_our_host(&self, host: &str, local: Option<LocalAddress>) -> bool {
+        let host = host.to_ascii_lowercase();
+        let host = host.strip_suffix('.').unwrap_or(&host);
+        if host == "localhost" || self.names.iter().any(|name| name == host) {
+            return true;
+        }
+        let literal =
+            host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        let Ok(address) = literal.parse::<IpAddr>() else { return false };
+        let address = address.to_canonical();
+        let local = local.map(|LocalAddress(local)| local.ip().to_canonical());
+        address.is_loopback()
+            || local == Some(address)
+            || (self.addresses.contains(&address) && !address.is_unspecified())
+    }
+
+    fn is_our_token(&self, given: &str) -> bool {
+        let given: [u8; 32] = Sha256::digest(given.as_bytes()).into();
+        given.ct_eq(&self.token).into()
+    }
+}
+
+/// The outer door of every request: Host and Origin.
+pub async fn host_and_origin(
+    State(doors): State<Arc<Doors>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match check_host(&doors, &request) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+fn check_host(doors: &Doors, request: &Request) -> Result<(), Problem> {
+    let local = request.extensions().get::<LocalAddress>().copied();
+    let Some(host) = only(request.headers(), header::HOST)? else {
+        return Err(Problem::bad_request("the request has no Host header"));
+    };
+    let host = authority(host)
+        .ok_or_else(|| Problem::bad_request("the Host header is not a host name"))?;
+    // A request line may carry a host of its own, which HTTP prefers to the header.
+    for asked in [Some(&host), request.uri().authority()].into_iter().flatten() {
+        if !doors.is_our_host(asked.host(), local) {
+            return Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                format!(
+                    "this interface is not served under the name {:?}; if it should be, add that to admin.allowed_hosts",
+                    asked.host()
+                ),
+            ));
+        }
+    }
+    let Some(origin) = only(request.headers(), header::ORIGIN)? else { return Ok(()) };
+    let same = origin
+        .split_once("://")
+        .filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
+        .and_then(|(_, rest)| authority(rest))
+        .is_some_and(|origin| origin.as_str().eq_ignore_ascii_case(host.as_str()));
+    if same {
+        Ok(())
+    } else {
+        Err(Problem::new(StatusCode::FORBIDDEN, "the Origin header names another site"))
+    }
+}
+
+/// The value of a header that may stand there once.
+fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Problem> {
+    let mut values = headers.get_all(&name).iter();
+    let value = values.next();
+    if values.next().is_some() {
+        return Err(Problem::bad_request(format!("the {name} header stands there twice")));
+    }
+    value
+        .map(|value| value.to_str())
+        .transpose()
+        .map_err(|_| Problem::bad_request(format!("the {name} header is not text")))
+}
+
+/// `HOST` or `HOST:PORT` and nothing else.
+fn authority(text: &str) -> Option<Authority> {
+    text.parse::<Authority>().ok().filter(|authority| !authority.as_str().contains('@'))
+}
+
+/// The inner door, before everything under `/api`: the bearer token.
+pub async fn bearer(State(doors): State<Arc<Doors>>, request: Request, next: Next) -> Response {
+    match check_token(&doors, &request) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+fn check_token(doors: &Doors, request: &Request) -> Result<(), Problem> {
+    let given = only(request.headers(), header::AUTHORIZATION)?;
+    let token = given.and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    let unauthorized = |detail| Err(Problem::new(StatusCode::UNAUTHORIZED, detail));
+    match token {
+        Some(token) if doors.is_our_token(token) => {}
+        Some(_) => return unauthorized("the bearer token is not the admin token"),
+        None => {
+            return unauthorized("send the admin token in the header Authorization: Bearer TOKEN");
+        }
+    }
+    // Refused although the header is right, so that the habit does not form.
+    let names =
+        request.uri().query().unwrap_or_default().split('&').map(|part| part.split('=').next());
+    if names.flatten().any(|name| matches!(name, "token" | "access_token")) {
+        return Err(Problem::bad_request(
+            "a token does not belong into an address, where logs keep it",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! What a request carries, read strictly: bounded bodies, no unknown fields, and an answer in
+//! problem form whatever is wrong.
+
+use std::time::Duration;
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Request, rejection::BytesRejection},
+    http::{HeaderMap, StatusCode, header, request::Parts},
+};
+use serde::de::DeserializeOwned;
+
+use crate::problem::Problem;
+
+/// The largest body that is read, in bytes: a device with all its labels is far smaller.
+pub const MAX_BODY: usize = 64 * 1024;
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A JSON body.
+pub struct Json<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if !is_json(request.headers()) {
+            return Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "the body must be JSON, and the header must say so: Content-Type: application/json",
+            ));
+        }
+        let body =
+            match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
+                Ok(Ok(body)) => body,
+                Ok(Err(rejection)) => return Err(unreadable(&rejection)),
+                Err(_) => {
+                    return Err(Problem::new(
+                        StatusCode::REQUEST_TIMEOUT,
+                        format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()),
+                    ));
+                }
+            };
+        axum::Json::from_bytes(&body).map(|axum::Json(value)| Json(value)).map_err(|rejection| {
+            Problem::bad_request(format!(
+                "the body cannot be used: {}",
+                cause(&rejection.body_text())
+            ))
+        })
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(|value| value.to_str()) else {
+        return false;
+    };
+    let kind = value.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/json")
+}
+
+/// What was wrong, without axum's general words before it.
+fn cause(text: &str) -> &str {
+    text.split_once(": ").map_or(text, |(_, cause)| cause)
+}
+
+fn unreadable(rejection: &BytesRejection) -> Problem {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is larger than {MAX_BODY} bytes"),
+        ),
+        _ => Problem::bad_request("the body broke off"),
+    }
+}
+
+/// The query string.
+pub struct Query<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        axum::extract::Query::try_from_uri(&parts.uri)
+            .map(|axum::extract::Query(query)| Query(query))
+            .map_err(|rejection| {
+                Problem::bad_request(format!(
+                    "the query cannot be used: {}",
+                    cause(&rejection.body_text())
+                ))
+            })
+    }
+}
+
+/// The one variable part of a path, percent-decoded.
+pub struct Id(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        axum::extract::Path::<String>::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Path(id)| Id(id))
+            .map_err(|rejection| {
+                Problem::bad_request(format!(
+                    "the address cannot be used: {}",
+                    cause(&rejection.body_text())
+                ))
+            })
+    }
+}

@@ -1,0 +1,93 @@
+//! Which address leads to which handler, behind which door.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    http::{HeaderValue, Method, StatusCode, Uri, header},
+    middleware::{self, Next},
+    response::Response,
+    routing::get,
+};
+use fuota::Service;
+
+use crate::{
+    clients, devices,
+    doors::{self, Doors},
+    extract::MAX_BODY,
+    firmware,
+    health::{self, Readiness},
+    problem::Problem,
+    settings::Settings,
+    status,
+};
+
+/// What handlers share; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub service: Service,
+    pub broker: Arc<dyn hook::Broker>,
+    pub readiness: Readiness,
+    pub version: Arc<str>,
+    pub started: Instant,
+}
+
+/// The whole interface.
+pub fn router(
+    settings: Settings,
+    service: Service,
+    broker: Arc<dyn hook::Broker>,
+    readiness: Readiness,
+) -> Router {
+    let doors = Arc::new(Doors::new(&settings));
+    let app = App {
+        service,
+        broker,
+        readiness,
+        version: settings.version.into(),
+        started: Instant::now(),
+    };
+    let api = Router::new()
+        .route("/v1/devices", get(devices::list).post(devices::add))
+        .route("/v1/devices/{id}", get(devices::one).patch(devices::change))
+        .route("/v1/firmware", get(firmware::list))
+        .route("/v1/firmware/{id}", get(firmware::one))
+        .route("/v1/clients", get(clients::list))
+        .route("/v1/clients/{id}", get(clients::one).delete(clients::disconnect))
+        .route("/v1/status", get(status::status))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        // Around the fallbacks as well: without the token nobody learns which addresses exist.
+        .layer(middleware::from_fn_with_state(Arc::clone(&doors), doors::bearer));
+    Router::new()
+        .nest("/api", api)
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(doors, doors::host_and_origin))
+        .layer(middleware::from_fn(never_cached))
+        .with_state(app)
+}
+
+/// Answers may hold a token that is shown once, and are old the next moment.
+async fn never_cached(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    Problem::not_found(format!("there is nothing at {}", uri.path()))
+}
+
+async fn method_not_allowed(method: Method) -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{method} is not possible here; the Allow header names what is"),
+    )
+}

@@ -1,0 +1,131 @@
+//! Connections: how many, how slow they may be, and how they end.
+
+use std::{io, sync::Arc, time::Duration};
+
+use axum::{Router, extract::Request};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+use crate::{doors::LocalAddress, stall::Stall};
+
+/// Bounds on what one listener's clients may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once; further ones wait in the listener's queue until one ends.
+    pub connections: usize,
+    /// How long the headers of a request may take, the first and each further one of a
+    /// connection: an idle connection ends after this, too.
+    pub headers: Duration,
+    /// How long a client may read nothing of an answer.
+    pub stall: Duration,
+    /// How long an orderly stop waits for answers that are under way.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: 256,
+            headers: Duration::from_secs(10),
+            stall: Duration::from_secs(10),
+            drain: Duration::from_secs(3),
+        }
+    }
+}
+
+/// The most bytes that the headers of a request may have.
+const HEADER_BYTES: usize = 32 * 1024;
+/// A pause after the process ran out of file descriptors, so that the loop does not spin.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until cancelled, then lets running answers end, and returns.
+pub async fn serve(listener: TcpListener, router: Router, cancel: CancellationToken) {
+    serve_with(listener, router, cancel, Limits::default()).await;
+}
+
+/// As [`serve`], with bounds of the caller's.
+pub async fn serve_with(
+    listener: TcpListener,
+    router: Router,
+    cancel: CancellationToken,
+    limits: Limits,
+) {
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    let connections = TaskTracker::new();
+    loop {
+        let next = tokio::select! {
+            () = cancel.cancelled() => break,
+            next = accept(&listener, &permits) => next,
+        };
+        match next {
+            Ok(Some((socket, permit))) => {
+                let task = connection(socket, router.clone(), cancel.clone(), limits);
+                connections.spawn(async move {
+                    task.await;
+                    drop(permit);
+                });
+            }
+            Ok(None) => break,
+            Err(error) => {
+                warn!(%error, "the admin interface cannot accept a connection");
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    // What is still not done then is dropped with the runtime.
+    let _ = tokio::time::timeout(limits.drain, connections.wait()).await;
+}
+
+/// `None` only if the semaphore was closed, which nobody does.
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> io::Result<Option<(TcpStream, OwnedSemaphorePermit)>> {
+    let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return Ok(None) };
+    let (socket, _) = listener.accept().await?;
+    Ok(Some((socket, permit)))
+}
+
+async fn connection(socket: TcpStream, router: Router, cancel: CancellationToken, limits: Limits) {
+    let Ok(local) = socket.local_addr() else { return };
+    if socket.set_nodelay(true).is_err() {
+        return;
+    }
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(LocalAddress(local));
+        router.call(request)
+    });
+    let stream = TokioIo::new(Stall::new(socket, limits.stall));
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.headers)
+        .max_buf_size(HEADER_BYTES)
+        .serve_connection(stream, service);
+    tokio::pin!(serving);
+    let result = tokio::select! {
+        result = serving.as_mut() => result,
+        () = cancel.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = result {
+        debug!(%error, "a connection of the admin interface ended early");
+    }
+}
