@@ -1,0 +1,92 @@
+//! What the values must not say, alone or together.
+
+use std::net::SocketAddr;
+
+use super::{Config, read::Reader};
+
+/// Shorter admin tokens can be guessed.
+const SHORTEST_TOKEN: usize = 16;
+
+/// Notes every contradiction.
+pub fn check(config: &Config, reader: &mut Reader<'_>) {
+    if let Some(address) = beyond_loopback(&config.mqtt_listen)
+        && !config.auth.allow_open_network
+    {
+        reader.problem(
+            "mqtt.listen",
+            &format!(
+                "{address} can be reached from the network, and auth.mode \"open\" lets everybody in; \
+                 set auth.allow_open_network = true if that is meant"
+            ),
+        );
+    }
+    if let Some(address) = beyond_loopback(&config.admin.listen)
+        && !config.admin.allow_plain_network
+    {
+        reader.problem(
+            "admin.listen",
+            &format!(
+                "{address} can be reached from the network, where the admin token would travel in clear text; \
+                 set admin.allow_plain_network = true if that is meant"
+            ),
+        );
+    }
+    check_store(config, reader);
+    if let Err(reason) = crate::logging::targets(&config.log.level) {
+        reader.problem("log.level", &reason);
+    }
+    if let Some(token) = &config.admin.token {
+        let token = token.expose();
+        if token.len() < SHORTEST_TOKEN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            reader.problem(
+                "admin.token",
+                &format!("must have at least {SHORTEST_TOKEN} characters, all printable ASCII without spaces"),
+            );
+        }
+    }
+    for host in &config.admin.allowed_hosts {
+        if host.contains(['/', '@', '*', ' ']) || host.parse::<SocketAddr>().is_ok() {
+            reader.problem(
+                "admin.allowed_hosts",
+                &format!("takes host names or addresses without scheme and port, not {host:?}"),
+            );
+        }
+    }
+}
+
+fn check_store(config: &Config, reader: &mut Reader<'_>) {
+    let url = &config.store.url;
+    if let Some(bucket) = url.strip_prefix("s3://") {
+        if bucket.contains('@') {
+            // Not quoted: what stands before the @ is a secret.
+            reader.problem("store.url", "must not carry credentials; they belong in store.s3.*");
+        } else if bucket.is_empty() || bucket.starts_with('/') {
+            reader.problem("store.url", "names no bucket; write s3://BUCKET or s3://BUCKET/PREFIX");
+        }
+    } else if url.strip_prefix("file:").is_none_or(str::is_empty) {
+        reader.problem(
+            "store.url",
+            &format!("must be file:DIRECTORY or s3://BUCKET/PREFIX, not {url:?}"),
+        );
+    }
+    let s3 = &config.store.s3;
+    if s3.access_key_id.is_some() != s3.secret_access_key.is_some() {
+        reader.problem(
+            "store.s3.access_key_id",
+            "and store.s3.secret_access_key go together; one of them is missing",
+        );
+    }
+    if let Some(endpoint) = &s3.endpoint
+        && endpoint.starts_with("http://")
+        && !s3.allow_http
+    {
+        reader.problem(
+            "store.s3.endpoint",
+            "is not encrypted; set store.s3.allow_http = true if that is meant",
+        );
+    }
+}
+
+fn beyond_loopback(addresses: &[SocketAddr]) -> Option<SocketAddr> {
+    addresses.iter().copied().find(|address| !address.ip().to_canonical().is_loopback())
+}

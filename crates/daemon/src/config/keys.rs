@@ -1,0 +1,176 @@
+//! Every key of the configuration: the one table that the reader, `check-config` and the
+//! documentation agree on.
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// The dotted name.
+    pub name: &'static str,
+    /// What applies when nobody sets it, as it would stand in the file; empty for "not set".
+    pub default: &'static str,
+    /// Whether values show up in no output.
+    pub secret: bool,
+    /// What this version can do with it.
+    pub support: Support,
+}
+
+/// What this version can do with a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Support {
+    /// Everything that the documentation says.
+    Full,
+    /// The name is reserved: anything but off or the default is refused.
+    Later,
+    /// One value of several that are reserved.
+    Only {
+        /// Every value that the key will know; the first is the one that works.
+        values: &'static [&'static str],
+    },
+}
+
+const fn key(name: &'static str, default: &'static str) -> Key {
+    Key { name, default, secret: false, support: Support::Full }
+}
+
+const fn secret(name: &'static str) -> Key {
+    Key { name, default: "", secret: true, support: Support::Full }
+}
+
+const fn later(name: &'static str, default: &'static str) -> Key {
+    Key { name, default, secret: false, support: Support::Later }
+}
+
+const fn only(name: &'static str, values: &'static [&'static str]) -> Key {
+    Key { name, default: values[0], secret: false, support: Support::Only { values } }
+}
+
+/// All keys, in the order in which people read them.
+pub const KEYS: &[Key] = &[
+    key("data_dir", "data"),
+    key("mqtt.listen", "127.0.0.1:1883"),
+    later("mqtt.tls.listen", ""),
+    later("mqtt.tls.cert", ""),
+    later("mqtt.tls.key", ""),
+    later("mqtt.tls.client_ca", ""),
+    later("mqtt.ws.listen", ""),
+    later("mqtt.ws.path", "/mqtt"),
+    later("mqtt.wss.listen", ""),
+    later("mqtt.wss.path", "/mqtt"),
+    later("http.listen", ""),
+    only("auth.mode", &["open", "token"]),
+    key("auth.allow_open_network", "false"),
+    key("auth.open_downlink", "false"),
+    key("auth.max_unregistered", "10000"),
+    later("auth.strict", "false"),
+    key("store.url", "file:firmware"),
+    key("store.settle", "2s"),
+    key("store.poll_interval", "30s"),
+    key("store.max_size", "512 MB"),
+    key("store.cache", "64 MiB"),
+    key("store.s3.endpoint", ""),
+    key("store.s3.region", ""),
+    secret("store.s3.access_key_id"),
+    key("store.s3.access_key_id_file", ""),
+    secret("store.s3.secret_access_key"),
+    key("store.s3.secret_access_key_file", ""),
+    key("store.s3.allow_http", "false"),
+    later("store.trusted_keys", ""),
+    later("store.require_signature", "false"),
+    key("fuota.chunk_size", "4096"),
+    key("fuota.max_message", ""),
+    key("fuota.max_window", "64"),
+    key("fuota.max_attempts", "3"),
+    key("fuota.resume_grace", "5s"),
+    key("fuota.confirm_after", "10min"),
+    key("fuota.confirm_within", "30min"),
+    only("fuota.on_drop", &["deploy", "catalog"]),
+    only("fuota.drop_rollout", &["all", "canary"]),
+    only("fuota.on_existing", &["deploy", "hold"]),
+    later("fuota.fetch_allow", ""),
+    key("limits.connections", "100000"),
+    later("limits.connections_per_ip", ""),
+    later("limits.connects_per_second", ""),
+    key("limits.packet_bytes", "1 MiB"),
+    key("limits.queue_messages", "1000"),
+    key("limits.queue_bytes", "8 MiB"),
+    key("limits.inflight", "64"),
+    key("limits.subscriptions", "1000"),
+    key("limits.retained_messages", "100000"),
+    key("limits.retained_bytes", "64 MiB"),
+    key("limits.publish_hold", "1s"),
+    only("persistence.sync", &["os", "always", "never"]),
+    key("log.level", "info"),
+    key("log.format", "text"),
+    key("log.clients", "false"),
+    key("admin.listen", "127.0.0.1:8080"),
+    secret("admin.token"),
+    key("admin.token_file", ""),
+    key("admin.allowed_hosts", ""),
+    key("admin.allow_plain_network", "false"),
+    later("admin.tls.cert", ""),
+    later("admin.tls.key", ""),
+];
+
+/// The key of that name.
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// Whether the name is that of a table, such as `mqtt` or `store.s3`.
+pub fn is_section(name: &str) -> bool {
+    KEYS.iter().any(|key| key.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// The known name that somebody who wrote `name` most likely meant.
+///
+/// That is the closest by edits, where at most a third of it had to be edited, or else the only
+/// key that ends in the same last part (`listen` is in many sections, `chunk_size` in one).
+pub fn suggest(name: &str) -> Option<&'static str> {
+    let name = name.to_lowercase();
+    let closest = KEYS
+        .iter()
+        .map(|key| (strsim::damerau_levenshtein(key.name, &name), key.name))
+        .min_by_key(|(edits, _)| *edits)
+        .filter(|(edits, known)| *edits * 3 <= known.len());
+    if let Some((_, known)) = closest {
+        return Some(known);
+    }
+    let last = name.rsplit('.').next()?;
+    let mut same_end = KEYS.iter().filter(|key| key.name.rsplit('.').next() == Some(last));
+    match (same_end.next(), same_end.next()) {
+        (Some(key), None) => Some(key.name),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suggests_what_was_meant() {
+        assert_eq!(suggest("mqtt.lisen"), Some("mqtt.listen"));
+        assert_eq!(suggest("mqtt.Listen"), Some("mqtt.listen"));
+        assert_eq!(suggest("fouta.chunk_size"), Some("fuota.chunk_size"));
+        assert_eq!(suggest("chunk_size"), Some("fuota.chunk_size"), "the section was forgotten");
+        assert_eq!(suggest("store.secret_access_key"), Some("store.s3.secret_access_key"));
+        assert_eq!(suggest("colour"), None);
+    }
+
+    #[test]
+    fn names_are_unique_and_sections_are_no_keys() {
+        for (index, key) in KEYS.iter().enumerate() {
+            assert!(KEYS[index + 1..].iter().all(|other| other.name != key.name), "{}", key.name);
+            assert!(!is_section(key.name), "{} is a key and a section", key.name);
+        }
+        assert!(is_section("mqtt") && is_section("store.s3"));
+        assert!(!is_section("mqt") && !is_section("store.s"));
+    }
+
+    #[test]
+    fn every_secret_has_a_file_form() {
+        for key in KEYS.iter().filter(|key| key.secret) {
+            assert!(find(&format!("{}_file", key.name)).is_some(), "{}", key.name);
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! `broker.toml` and the environment, as one typed value.
+//!
+//! | module | subject |
+//! | --- | --- |
+//! | [`keys`] | the table of all keys: names, defaults, what is a secret, what comes later |
+//! | [`tree`] | file and environment merged; unknown keys are found here |
+//! | [`read`] | typed reading, with an error that names the key |
+//! | [`check`] | what the keys must not say together |
+//! | [`secret`] | values that no output shows |
+
+mod check;
+mod error;
+pub mod keys;
+mod overview;
+mod read;
+pub mod secret;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use error::ConfigError;
+pub use overview::Setting;
+pub use secret::Secret;
+
+use read::Reader;
+use tree::Tree;
+
+/// The daemon's configuration: complete, typed and checked. Paths are absolute.
+#[derive(Debug)]
+pub struct Config {
+    /// The file it came from; `None` where there is no `broker.toml` and the defaults apply.
+    pub file: Option<PathBuf>,
+    /// What relative paths are relative to: the directory of the file.
+    pub base_dir: PathBuf,
+    /// Database, content-addressed copies, admin token.
+    pub data_dir: PathBuf,
+    /// `mqtt.listen`.
+    pub mqtt_listen: Vec<SocketAddr>,
+    /// `auth.*`.
+    pub auth: Auth,
+    /// `store.*`.
+    pub store: Store,
+    /// `fuota.*`.
+    pub fuota: Fuota,
+    /// `limits.*`.
+    pub limits: Limits,
+    /// `log.*`.
+    pub log: Log,
+    /// `admin.*`.
+    pub admin: Admin,
+    /// Every key that this version knows with the value that applies, for `check-config`.
+    pub settings: Vec<Setting>,
+}
+
+/// `auth.*`.
+#[derive(Debug)]
+pub struct Auth {
+    /// Whether `open` mode may listen beyond loopback.
+    pub allow_open_network: bool,
+    /// Whether clients without an account may write to `fuota/devices/ID/down`.
+    pub open_downlink: bool,
+    /// Devices known without registration.
+    pub max_unregistered: usize,
+}
+
+/// `store.*`.
+#[derive(Debug)]
+pub struct Store {
+    /// `file:PATH` or `s3://bucket/prefix`.
+    pub url: String,
+    /// How long a plain binary must stand unchanged.
+    pub settle: Duration,
+    /// Time between two looks at everything.
+    pub poll_interval: Duration,
+    /// The largest image, in bytes.
+    pub max_size: u64,
+    /// Firmware kept in memory, in bytes.
+    pub cache_bytes: usize,
+    /// Access to a bucket.
+    pub s3: S3,
+}
+
+/// `store.s3.*`.
+#[derive(Debug)]
+pub struct S3 {
+    /// Where the service is, if not at AWS.
+    pub endpoint: Option<String>,
+    /// The region.
+    pub region: Option<String>,
+    /// The key's id.
+    pub access_key_id: Option<Secret>,
+    /// The key.
+    pub secret_access_key: Option<Secret>,
+    /// Whether an `http:` endpoint is fine.
+    pub allow_http: bool,
+}
+
+/// `fuota.*`.
+#[derive(Debug)]
+pub struct Fuota {
+    /// Bytes of firmware in a block, before encoding.
+    pub chunk_size: u32,
+    /// The largest PUBLISH that carries a block, in bytes; `None` for no bound but the client's.
+    pub max_message: Option<u32>,
+    /// Blocks in flight per device.
+    pub max_window: u32,
+    /// Offers of one image to one device.
+    pub max_attempts: u32,
+    /// How long a device that comes back may take before it gets the manifest again.
+    pub resume_grace: Duration,
+    /// When a silent but connected device counts as updated, unconfirmed.
+    pub confirm_after: Duration,
+    /// When a device that left after the last block counts as silent.
+    pub confirm_within: Duration,
+}
+
+/// `limits.*`; the broker's documentation says what each bounds.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct Limits {
+    pub connections: usize,
+    pub packet_bytes: usize,
+    pub queue_messages: usize,
+    pub queue_bytes: usize,
+    pub inflight: u16,
+    pub subscriptions: usize,
+    pub retained_messages: usize,
+    pub retained_bytes: usize,
+    pub publish_hold: Duration,
+}
+
+/// `log.*`.
+#[derive(Debug)]
+pub struct Log {
+    /// A level, or a list of `target=level`.
+    pub level: String,
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// Whether each session's start and end is logged, with what it published.
+    pub clients: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `admin.*`.
+#[derive(Debug)]
+pub struct Admin {
+    /// Where the admin interface listens.
+    pub listen: Vec<SocketAddr>,
+    /// The bearer token, where the configuration gives one; otherwise `data_dir/admin.token`.
+    pub token: Option<Secret>,
+    /// Names in a Host header that are served beside loopback and the address itself.
+    pub allowed_hosts: Vec<String>,
+    /// Whether it may listen beyond loopback without TLS.
+    pub allow_plain_network: bool,
+}
+
+impl Config {
+    /// Reads the file (`broker.toml` where `path` is `None`) and the process's environment.
+    ///
+    /// # Errors
+    /// A file that cannot be read, unknown keys, wrong types, values that this version cannot
+    /// do or that do not go together: see [`ConfigError`].
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        // Variables that are not Unicode are nobody's configuration.
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Self::load_with(path, environment)
+    }
+
+    /// As [`Config::load`], with an environment of the caller's.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_with(
+        path: Option<&Path>,
+        environment: HashMap<String, String>,
+    ) -> Result<Self, ConfigError> {
+        let tree = Tree::load(path, environment)?;
+        let mut reader = Reader::new(&tree);
+        reader.problems.extend(tree.problems.iter().cloned());
+        reader.refuse_later_keys();
+        let config = read(&mut reader, &tree);
+        if let Some(config) = &config {
+            check::check(config, &mut reader);
+        }
+        ConfigError::check(reader.problems)?;
+        // Only a default of the table that does not parse leads here, which a test rules out.
+        config.ok_or_else(|| ConfigError::one("the configuration is incomplete"))
+    }
+
+    /// The file with the admin token, where the configuration gives none itself.
+    pub fn token_path(&self) -> PathBuf {
+        self.data_dir.join("admin.token")
+    }
+}
+
+/// Reads every key. `None` where one is wrong: then the reader has the problem.
+fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
+    const BYTES: u64 = 1 << 40;
+    let data_dir = reader.path("data_dir");
+    let mqtt_listen = reader.listen("mqtt.listen");
+    let max_unregistered = reader.number("auth.max_unregistered", 0..=10_000_000);
+    let auth = (reader.switch("auth.allow_open_network"), reader.switch("auth.open_downlink"));
+
+    let url = reader.text("store.url");
+    let settle = reader.duration("store.settle", Duration::ZERO);
+    let poll_interval = reader.duration("store.poll_interval", Duration::from_millis(100));
+    let max_size = reader.size("store.max_size", 1..=BYTES);
+    let cache_bytes = reader.size("store.cache", 1 << 20..=BYTES);
+    let s3 = S3 {
+        endpoint: reader.text("store.s3.endpoint"),
+        region: reader.text("store.s3.region"),
+        access_key_id: reader.secret("store.s3.access_key_id"),
+        secret_access_key: reader.secret("store.s3.secret_access_key"),
+        allow_http: reader.switch("store.s3.allow_http"),
+    };
+
+    let chunk_size = reader.size("fuota.chunk_size", 1..=1 << 20);
+    let max_message = reader.size("fuota.max_message", 256..=256 << 20);
+    let max_window = reader.number("fuota.max_window", 1..=4096);
+    let max_attempts = reader.number("fuota.max_attempts", 1..=1000);
+    let resume_grace = reader.duration("fuota.resume_grace", Duration::ZERO);
+    let confirm_after = reader.duration("fuota.confirm_after", Duration::from_millis(1));
+    let confirm_within = reader.duration("fuota.confirm_within", Duration::from_millis(1));
+
+    let connections = reader.number("limits.connections", 1..=10_000_000);
+    let packet_bytes = reader.size("limits.packet_bytes", 1024..=268_435_460);
+    let queue_messages = reader.number("limits.queue_messages", 1..=10_000_000);
+    let queue_bytes = reader.size("limits.queue_bytes", 1024..=BYTES);
+    let inflight = reader.number("limits.inflight", 1..=65_535);
+    let subscriptions = reader.number("limits.subscriptions", 1..=10_000_000);
+    let retained_messages = reader.number("limits.retained_messages", 0..=100_000_000);
+    let retained_bytes = reader.size("limits.retained_bytes", 0..=BYTES);
+    let publish_hold = reader.duration("limits.publish_hold", Duration::ZERO);
+
+    let level = reader.text("log.level");
+    let format = reader.word("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    let clients = reader.switch("log.clients");
+    let admin = Admin {
+        listen: reader.listen("admin.listen"),
+        token: reader.secret("admin.token"),
+        allowed_hosts: reader.texts("admin.allowed_hosts"),
+        allow_plain_network: reader.switch("admin.allow_plain_network"),
+    };
+
+    Some(Config {
+        file: tree.file.clone(),
+        base_dir: tree.base_dir.clone(),
+        data_dir: data_dir?,
+        mqtt_listen,
+        auth: Auth {
+            allow_open_network: auth.0,
+            open_downlink: auth.1,
+            max_unregistered: max_unregistered?,
+        },
+        store: Store {
+            url: url?,
+            settle: settle?,
+            poll_interval: poll_interval?,
+            max_size: max_size?,
+            cache_bytes: cache_bytes?,
+            s3,
+        },
+        fuota: Fuota {
+            chunk_size: chunk_size?,
+            max_message,
+            max_window: max_window?,
+            max_attempts: max_attempts?,
+            resume_grace: resume_grace?,
+            confirm_after: confirm_after?,
+            confirm_within: confirm_within?,
+        },
+        limits: Limits {
+            connections: connections?,
+            packet_bytes: packet_bytes?,
+            queue_messages: queue_messages?,
+            queue_bytes: queue_bytes?,
+            inflight: inflight?,
+            subscriptions: subscriptions?,
+            retained_messages: retained_messages?,
+            retained_bytes: retained_bytes?,
+            publish_hold: publish_hold?,
+        },
+        log: Log { level: level?, format: format?, clients },
+        admin,
+        settings: overview::settings(tree),
+    })
+}

@@ -1,0 +1,48 @@
+//! Every setting that applies, for people: what `check-config` prints.
+
+use serde::Serialize;
+
+use super::{
+    keys::{KEYS, Support},
+    secret::REDACTED,
+    tree::Tree,
+};
+
+/// One key and its value, secrets redacted.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Setting {
+    /// The key's name.
+    pub key: &'static str,
+    /// The value as it is written in the file; `None` where the key is not set and has no default.
+    pub value: Option<String>,
+    /// `default`, the name of the file, or that of the environment variable.
+    pub source: String,
+}
+
+/// All settings that this version knows, and the reserved ones where somebody set them.
+pub fn settings(tree: &Tree) -> Vec<Setting> {
+    KEYS.iter()
+        .filter_map(|key| match tree.entries.get(key.name) {
+            Some(entry) => Some(Setting {
+                key: key.name,
+                value: Some(if key.secret { REDACTED.to_owned() } else { entry.raw.to_string() }),
+                source: tree.place(key.name, entry.origin),
+            }),
+            None if key.support == Support::Later => None,
+            None => Some(Setting {
+                key: key.name,
+                value: (!key.default.is_empty()).then(|| written(key.default)),
+                source: "default".to_owned(),
+            }),
+        })
+        .collect()
+}
+
+/// The default as TOML has it: numbers and switches bare, all else in quotes.
+fn written(default: &str) -> String {
+    if default.parse::<u64>().is_ok() || default.parse::<bool>().is_ok() {
+        default.to_owned()
+    } else {
+        format!("{default:?}")
+    }
+}

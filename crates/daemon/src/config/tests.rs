@@ -1,0 +1,363 @@
+//! Every line that a configuration can fail with.
+
+use std::{collections::HashMap, fs, path::PathBuf, time::Duration};
+
+use super::{keys::KEYS, *};
+
+struct Site {
+    dir: tempfile::TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        Site { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn load(&self, text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let path = self.path("broker.toml");
+        fs::write(&path, text).unwrap();
+        let environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        Config::load_with(Some(&path), environment)
+    }
+
+    fn error(&self, text: &str, environment: &[(&str, &str)]) -> String {
+        let error = self.load(text, environment).unwrap_err();
+        assert_eq!(error.problems().len(), 1, "{:?}", error.problems());
+        let line = error.to_string();
+        assert!(!line.contains('\n'), "{line:?}");
+        line
+    }
+}
+
+fn error(text: &str) -> String {
+    Site::new().error(text, &[])
+}
+
+fn load(text: &str) -> Config {
+    Site::new().load(text, &[]).unwrap()
+}
+
+#[test]
+fn defaults() {
+    let site = Site::new();
+    let config = site.load("", &[]).unwrap();
+    assert_eq!(config.data_dir, site.path("data"));
+    assert_eq!(config.mqtt_listen, ["127.0.0.1:1883".parse().unwrap()]);
+    assert_eq!(config.admin.listen, ["127.0.0.1:8080".parse().unwrap()]);
+    assert_eq!(config.token_path(), site.path("data/admin.token"));
+    assert_eq!(config.store.url, "file:firmware");
+    assert_eq!(config.store.settle, Duration::from_secs(2));
+    assert_eq!(config.store.max_size, 512_000_000);
+    assert_eq!(config.fuota.chunk_size, 4096);
+    assert_eq!(config.fuota.max_message, None);
+    assert_eq!(config.fuota.confirm_within, Duration::from_secs(30 * 60));
+    assert_eq!(config.log.format, LogFormat::Text);
+    assert!(!config.auth.allow_open_network && !config.log.clients);
+}
+
+/// The repository's own file, as people start from it.
+#[test]
+fn the_sample_file_sets_only_defaults() {
+    let text =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../broker.toml")).unwrap();
+    let site = Site::new();
+    let sample = site.load(&text, &[]).unwrap();
+    let plain = site.load("", &[]).unwrap();
+    assert_eq!(
+        format!("{:?}", (&sample.mqtt_listen, &sample.store, &sample.fuota, &sample.limits)),
+        format!("{:?}", (&plain.mqtt_listen, &plain.store, &plain.fuota, &plain.limits))
+    );
+    // And with every comment sign before a key taken away, each key is known.
+    let uncommented: String = text
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if rest.contains(" = ") && !rest.starts_with(' ') => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let path = site.path("all.toml");
+    fs::write(&path, uncommented).unwrap();
+    let problems = match Config::load_with(Some(&path), HashMap::new()) {
+        Ok(_) => Vec::new(),
+        Err(error) => error.problems().to_vec(),
+    };
+    assert!(problems.iter().all(|problem| !problem.contains("unknown key")), "{problems:?}");
+}
+
+#[test]
+fn every_key_stands_in_the_documentation_with_its_default() {
+    let page =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md"))
+            .unwrap();
+    for key in KEYS {
+        let row = page
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{}` |", key.name)))
+            .unwrap_or_else(|| panic!("docs/configuration.md has no row for {}", key.name));
+        let default = match key.default {
+            "" => "not set".to_owned(),
+            text => format!("`{text}`"),
+        };
+        assert!(
+            row.starts_with(&format!("| `{}` | {default} |", key.name)),
+            "{row} should say {default}"
+        );
+    }
+    for line in page.lines().filter(|line| line.starts_with("| `")) {
+        let name = line.trim_start_matches("| `").split('`').next().unwrap();
+        assert!(
+            keys::find(name).is_some(),
+            "{name} is in docs/configuration.md and not in the code"
+        );
+    }
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let site = Site::new();
+    let config = site
+        .load(
+            "[mqtt]\nlisten = \"127.0.0.1:1\"\n[fuota]\nchunk_size = 512\n",
+            &[
+                ("FUOTAD__MQTT__LISTEN", "127.0.0.1:2883,[::1]:2883"),
+                ("FUOTAD__STORE__S3__ALLOW_HTTP", "true"),
+                ("FUOTAD__STORE__SETTLE", "150ms"),
+                ("FUOTAD_URL", "not ours"),
+                ("PATH", "/bin"),
+            ],
+        )
+        .unwrap();
+    assert_eq!(
+        config.mqtt_listen,
+        ["127.0.0.1:2883".parse().unwrap(), "[::1]:2883".parse().unwrap()]
+    );
+    assert_eq!(config.fuota.chunk_size, 512);
+    assert_eq!(config.store.settle, Duration::from_millis(150));
+    assert!(config.store.s3.allow_http);
+}
+
+#[test]
+fn a_listener_takes_one_address_or_a_list() {
+    let config =
+        load("mqtt.listen = [\"127.0.0.1:0\", \"[::1]:1883\"]\nadmin.listen = \"[::1]:0\"");
+    assert_eq!(config.mqtt_listen.len(), 2);
+    assert_eq!(config.admin.listen, ["[::1]:0".parse().unwrap()]);
+    for bad in ["\"localhost\"", "\"127.0.0.1\"", "5", "[]", "[1883]", "\"\"", "true"] {
+        let line = error(&format!("mqtt.listen = {bad}"));
+        assert!(line.starts_with("broker.toml: mqtt.listen must be an address"), "{line}");
+    }
+}
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let site = Site::new();
+    let config = site.load("data_dir = \"state/here\"", &[]).unwrap();
+    assert_eq!(config.data_dir, site.path("state/here"));
+    assert_eq!(config.base_dir, site.dir.path());
+    let config = site.load("data_dir = \"/var/lib/fuotad\"", &[]).unwrap();
+    assert_eq!(config.data_dir, PathBuf::from("/var/lib/fuotad"));
+}
+
+#[test]
+fn a_named_file_must_exist() {
+    let site = Site::new();
+    let line = Config::load_with(Some(&site.path("nowhere.toml")), HashMap::new())
+        .unwrap_err()
+        .to_string();
+    assert!(line.ends_with("nowhere.toml: there is no such configuration file"), "{line}");
+    let line = Config::load_with(Some(site.dir.path()), HashMap::new()).unwrap_err().to_string();
+    assert!(line.contains("cannot be read"), "{line}");
+}
+
+#[test]
+fn unknown_keys_are_named_and_corrected() {
+    assert_eq!(
+        error("[mqtt]\nlisen = \"x\""),
+        "broker.toml: unknown key mqtt.lisen; did you mean mqtt.listen?"
+    );
+    assert_eq!(error("colour = 5"), "broker.toml: unknown key colour");
+    assert_eq!(error("[colours]\n"), "broker.toml: unknown key colours");
+    assert_eq!(
+        error("[fouta]\nchunk_size = 5"),
+        "broker.toml: unknown key fouta.chunk_size; did you mean fuota.chunk_size?"
+    );
+    assert_eq!(
+        error("[fuota.chunk_size]\nbytes = 5"),
+        "broker.toml: fuota.chunk_size takes a value, not a table"
+    );
+    assert_eq!(error("[mqtt.listen]\n"), "broker.toml: mqtt.listen takes a value, not a table");
+    assert_eq!(
+        error("mqtt = 5"),
+        "broker.toml: mqtt is a section, so it takes keys and not a value"
+    );
+    assert_eq!(
+        Site::new().error("", &[("FUOTAD__MQTT__LISEN", "x")]),
+        "FUOTAD__MQTT__LISEN: unknown key mqtt.lisen; did you mean mqtt.listen?"
+    );
+    // The environment must not hide what the file says.
+    assert!(
+        Site::new()
+            .error("mqtt = 5", &[("FUOTAD__MQTT__LISTEN", "127.0.0.1:1")])
+            .contains("is a section")
+    );
+}
+
+#[test]
+fn wrong_types_name_the_key() {
+    for (text, line) in [
+        ("fuota.chunk_size = \"many\"", "fuota.chunk_size must be a size such as"),
+        ("fuota.chunk_size = -1", "fuota.chunk_size must be a size such as"),
+        ("fuota.chunk_size = 1.5", "fuota.chunk_size must be a size such as"),
+        ("fuota.max_window = 0", "fuota.max_window must be a whole number from 1 to 4096, not 0"),
+        ("fuota.max_attempts = [3]", "fuota.max_attempts must be a whole number"),
+        ("store.settle = 2", "store.settle must be a duration with its unit"),
+        ("store.settle = \"soon\"", "store.settle must be a duration with its unit"),
+        ("store.poll_interval = \"0s\"", "store.poll_interval must be a duration"),
+        ("store.max_size = \"1.5 GB\"", "store.max_size must be a size"),
+        (
+            "auth.open_downlink = \"perhaps\"",
+            "auth.open_downlink must be true or false, not \"perhaps\"",
+        ),
+        ("log.clients = 1", "log.clients must be true or false, not 1"),
+        ("log.format = \"xml\"", "log.format must be \"text\" or \"json\", not \"xml\""),
+        ("log.level = \"loud\"", "log.level must be a level"),
+        ("data_dir = 5", "data_dir must be a text, not 5"),
+        ("store.url = \"firmware\"", "store.url must be file:DIRECTORY or s3://BUCKET/PREFIX"),
+        ("store.url = \"s3://\"", "store.url names no bucket"),
+        ("admin.allowed_hosts = [\"https://x\"]", "admin.allowed_hosts takes host names"),
+        ("limits.connections = 0", "limits.connections must be a whole number"),
+    ] {
+        let found = error(text);
+        assert!(found.starts_with(&format!("broker.toml: {line}")), "{text}: {found}");
+    }
+    let line = Site::new().error("", &[("FUOTAD__FUOTA__CHUNK_SIZE", "many")]);
+    assert!(line.starts_with("FUOTAD__FUOTA__CHUNK_SIZE: fuota.chunk_size must be"), "{line}");
+}
+
+#[test]
+fn what_is_not_toml_is_one_line_without_the_text() {
+    let line = error("[admin]\ntoken = hunter2-hunter2-hunter2");
+    assert!(line.contains("/broker.toml: TOML parse error at line 2"), "{line}");
+    assert!(!line.contains("hunter2"), "{line}");
+}
+
+#[test]
+fn keys_of_later_versions_are_refused_unless_off() {
+    for key in KEYS.iter().filter(|key| key.support == keys::Support::Later) {
+        let line = error(&format!("{} = \"something\"", key.name));
+        assert_eq!(line, format!("broker.toml: {} is not available in this version", key.name));
+        load(&format!("{} = \"off\"", key.name));
+        load(&format!("{} = {:?}", key.name, key.default));
+    }
+    for off in ["false", "[]", "0", "\"\""] {
+        load(&format!("auth.strict = {off}"));
+    }
+    assert!(error("auth.strict = true").ends_with("auth.strict is not available in this version"));
+    assert!(error("store.trusted_keys = [\"a.pub\"]").contains("not available"));
+}
+
+#[test]
+fn values_of_later_versions_are_refused() {
+    for (key, value) in [
+        ("auth.mode", "token"),
+        ("fuota.on_drop", "catalog"),
+        ("fuota.drop_rollout", "canary"),
+        ("fuota.on_existing", "hold"),
+        ("persistence.sync", "always"),
+        ("persistence.sync", "never"),
+    ] {
+        let line = error(&format!("{key} = \"{value}\""));
+        assert!(
+            line.starts_with(&format!(
+                "broker.toml: {key} = \"{value}\" is not available in this version"
+            )),
+            "{line}"
+        );
+        assert!(error(&format!("{key} = \"nonsense\"")).contains("must be"));
+    }
+    load("auth.mode = \"open\"\nfuota.on_drop = \"deploy\"\npersistence.sync = \"os\"");
+}
+
+#[test]
+fn the_network_must_be_meant() {
+    for address in ["0.0.0.0:1883", "[::]:1883", "192.0.2.1:1883", "[::ffff:192.0.2.1]:1883"] {
+        let line = error(&format!("mqtt.listen = [\"127.0.0.1:1\", \"{address}\"]"));
+        assert!(line.contains("set auth.allow_open_network = true"), "{line}");
+        load(&format!("mqtt.listen = \"{address}\"\nauth.allow_open_network = true"));
+        let line = error(&format!("admin.listen = \"{address}\""));
+        assert!(line.contains("set admin.allow_plain_network = true"), "{line}");
+        load(&format!("admin.listen = \"{address}\"\nadmin.allow_plain_network = true"));
+    }
+    load("mqtt.listen = [\"127.5.6.7:0\", \"[::ffff:127.0.0.1]:0\", \"[::1]:0\"]");
+}
+
+#[test]
+fn secrets_come_inline_or_from_a_file_and_are_never_shown() {
+    let site = Site::new();
+    fs::write(site.path("token"), "  0123456789abcdef\n").unwrap();
+    let config = site.load("admin.token_file = \"token\"", &[]).unwrap();
+    assert_eq!(config.admin.token.as_ref().unwrap().expose(), "0123456789abcdef");
+
+    let text = "[store.s3]\naccess_key_id = \"hunter2\"\nsecret_access_key_file = \"token\"\n[admin]\ntoken = \"hunter2-hunter2-hunter2\"";
+    let config = site.load(text, &[]).unwrap();
+    assert_eq!(config.store.s3.secret_access_key.as_ref().unwrap().expose(), "0123456789abcdef");
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("hunter2") && !shown.contains("0123456789abcdef"), "{shown}");
+    let token = config.settings.iter().find(|setting| setting.key == "admin.token").unwrap();
+    assert_eq!(token.value.as_deref(), Some("[redacted]"));
+
+    for (text, part) in [
+        ("admin.token_file = \"nowhere\"", "admin.token_file"),
+        ("admin.token = \"0123456789abcdef\"\nadmin.token_file = \"token\"", "are both set"),
+        ("admin.token = \"hunter2\"", "at least 16 characters"),
+        ("admin.token = [\"hunter2\"]", "not the given value"),
+        ("store.s3.access_key_id = \"hunter2\"", "go together"),
+        ("store.url = \"s3://id:hunter2@bucket\"", "must not carry credentials"),
+    ] {
+        let line = site.error(text, &[]);
+        assert!(line.contains(part) && !line.contains("hunter2"), "{text}: {line}");
+    }
+    fs::write(site.path("empty"), "\n").unwrap();
+    assert!(site.error("admin.token_file = \"empty\"", &[]).contains("is empty"));
+}
+
+#[test]
+fn plain_http_to_a_bucket_must_be_meant() {
+    assert!(
+        error("store.s3.endpoint = \"http://minio:9000\"").contains("store.s3.allow_http = true")
+    );
+    load("store.s3.endpoint = \"http://minio:9000\"\nstore.s3.allow_http = true");
+}
+
+#[test]
+fn one_look_finds_all_problems_and_shows_one_line() {
+    let error =
+        Site::new().load("colour = 1\nlog.format = \"xml\"\nauth.strict = true", &[]).unwrap_err();
+    assert_eq!(error.problems().len(), 3, "{:?}", error.problems());
+    assert!(
+        error.to_string().ends_with("(and 2 more: `fuotad check-config` lists all)"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_overview_says_where_each_value_comes_from() {
+    let config =
+        Site::new().load("fuota.chunk_size = 512", &[("FUOTAD__LOG__FORMAT", "json")]).unwrap();
+    let of = |name: &str| {
+        let setting = config.settings.iter().find(|setting| setting.key == name).unwrap();
+        (setting.value.as_deref(), setting.source.as_str())
+    };
+    assert_eq!(of("fuota.chunk_size"), (Some("512"), "broker.toml"));
+    assert_eq!(of("log.format"), (Some("\"json\""), "FUOTAD__LOG__FORMAT"));
+    assert_eq!(of("store.settle"), (Some("\"2s\""), "default"));
+    assert_eq!(of("fuota.max_window"), (Some("64"), "default"));
+    assert_eq!(of("fuota.max_message"), (None, "default"));
+}
