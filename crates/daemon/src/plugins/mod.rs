@@ -1,0 +1,3 @@
+//! Plugins that are part of the daemon itself.
+
+pub mod client_log;
