@@ -1,0 +1,246 @@
+//! The client of the admin interface.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use reqwest::{Method, StatusCode, Url};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    config::{Config, Secret},
+    token,
+};
+
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Entries asked for at once.
+const PAGE: &str = "1000";
+
+/// Where the daemon is, and how to show who asks.
+#[derive(Args, Debug)]
+pub struct Remote {
+    /// Address of the admin interface [default: from the configuration]
+    #[arg(long, env = "FUOTAD_URL", value_name = "URL")]
+    url: Option<String>,
+    /// File with the admin token [default: from the configuration]
+    #[arg(long, env = "FUOTAD_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// Why the daemon did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The address cannot be one.
+    #[error("{0}")]
+    Usage(String),
+    /// Nobody answers.
+    #[error("cannot reach the daemon at {url}: {reason}; is it running, and is the address right?")]
+    Unreachable {
+        /// The address that was tried.
+        url: String,
+        /// What happened.
+        reason: String,
+    },
+    /// No token, or the wrong one.
+    #[error("{0}")]
+    Unauthorized(String),
+    /// The daemon says no, and why.
+    #[error("{0}")]
+    Refused(String),
+    /// Something answers that is no fuotad.
+    #[error("what answers at {url} is not the admin interface of a fuotad: {reason}")]
+    Nonsense {
+        /// The address that answered.
+        url: String,
+        /// What was odd.
+        reason: String,
+    },
+}
+
+/// One daemon's admin interface.
+pub struct Api {
+    base: Url,
+    token: Secret,
+    http: reqwest::Client,
+}
+
+impl Api {
+    /// From the options, and from the configuration where they say nothing.
+    pub fn new(remote: &Remote, config: Option<&Path>) -> anyhow::Result<Self> {
+        // With both options given, the configuration of this machine does not matter.
+        let config = match (&remote.url, &remote.token_file) {
+            (Some(_), Some(_)) => None,
+            _ => Some(Config::load(config)?),
+        };
+        let base = match (&remote.url, &config) {
+            (Some(url), _) => url.clone(),
+            (None, Some(config)) => default_url(config)?,
+            (None, None) => {
+                return Err(ApiError::Usage("no address is known; give --url".into()).into());
+            }
+        };
+        let token = match (&remote.token_file, &config) {
+            (Some(path), _) => read_token(path)?,
+            (None, Some(config)) => match &config.admin.token {
+                Some(token) => token.clone(),
+                None => read_token(&config.token_path())?,
+            },
+            (None, None) => {
+                return Err(ApiError::Usage("no token is known; give --token-file".into()).into());
+            }
+        };
+        Self::with(&base, token)
+    }
+
+    /// At that address, with that token.
+    pub fn with(base: &str, token: Secret) -> anyhow::Result<Self> {
+        let wrong = |reason: &str| ApiError::Usage(format!("--url {base:?} {reason}"));
+        let url: Url = base.parse().map_err(|error| wrong(&format!("is no address: {error}")))?;
+        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+            return Err(wrong("must begin with http:// or https://").into());
+        }
+        if url.query().is_some() || !url.username().is_empty() || url.password().is_some() {
+            return Err(wrong("must not carry a query or a password").into());
+        }
+        // No proxy and no redirect may see the token.
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(TIMEOUT)
+            .build()
+            .context("no HTTP client can be made")?;
+        Ok(Api { base: url, token, http })
+    }
+
+    /// GET of one thing.
+    pub async fn get(&self, path: &[&str]) -> anyhow::Result<Value> {
+        self.send(Method::GET, path, &[], None::<&()>).await
+    }
+
+    /// GET of a whole listing, page by page. `path` ends with the name of the list's field.
+    pub async fn list(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> anyhow::Result<Vec<Value>> {
+        let field = path.last().copied().unwrap_or_default();
+        let mut all = Vec::new();
+        let mut after = None;
+        loop {
+            let mut query: Vec<(&str, String)> = query.to_vec();
+            query.push(("limit", PAGE.to_owned()));
+            query.extend(after.take().map(|after| ("after", after)));
+            let mut page = self.send(Method::GET, path, &query, None::<&()>).await?;
+            let Some(Value::Array(entries)) = page.get_mut(field).map(Value::take) else {
+                return Err(self.nonsense(&format!("the answer has no list {field:?}")).into());
+            };
+            // An empty page that promises another would never end.
+            let empty = entries.is_empty();
+            all.extend(entries);
+            match page.get("next") {
+                Some(Value::String(next)) if !empty => after = Some(next.clone()),
+                _ => return Ok(all),
+            }
+        }
+    }
+
+    /// Any request.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+        body: Option<&impl Serialize>,
+    ) -> anyhow::Result<Value> {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(["api", "v1"]).extend(path);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let mut request = self.http.request(method, url).bearer_auth(self.token.expose());
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let text = response.text().await.map_err(|error| self.unreachable(&error))?;
+        if status == StatusCode::NO_CONTENT {
+            return Ok(Value::Null);
+        }
+        let answer: Value = serde_json::from_str(&text)
+            .map_err(|_| self.nonsense(&format!("it answers {status} without JSON")))?;
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let detail = answer.get("detail").and_then(Value::as_str).map_or_else(
+            || format!("the daemon answers {status}"),
+            |detail| super::output::safe(detail),
+        );
+        Err(match status {
+            StatusCode::UNAUTHORIZED => {
+                ApiError::Unauthorized(format!("the daemon at {}: {detail}", self.base))
+            }
+            _ => ApiError::Refused(detail),
+        }
+        .into())
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> ApiError {
+        // The innermost cause says it: connection refused, no such host, no answer in time.
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        let reason = if error.is_timeout() {
+            format!("no answer within {} s", TIMEOUT.as_secs())
+        } else {
+            cause.to_string()
+        };
+        ApiError::Unreachable { url: self.base.to_string(), reason }
+    }
+
+    fn nonsense(&self, reason: &str) -> ApiError {
+        ApiError::Nonsense { url: self.base.to_string(), reason: reason.to_owned() }
+    }
+}
+
+fn read_token(path: &Path) -> Result<Secret, ApiError> {
+    token::read(path).map_err(|error| {
+        let hint = if token::is_missing(&error) {
+            "; has the daemon been started with this configuration?"
+        } else {
+            "; run the command as the daemon's user, or give --token-file"
+        };
+        ApiError::Unauthorized(format!("{error:#}{hint}"))
+    })
+}
+
+/// The first address that the admin interface listens on, as seen from this machine.
+fn default_url(config: &Config) -> Result<String, ApiError> {
+    let mut address: SocketAddr = config
+        .admin
+        .listen
+        .first()
+        .copied()
+        .ok_or_else(|| ApiError::Usage("admin.listen names no address; give --url".into()))?;
+    if address.port() == 0 {
+        return Err(ApiError::Usage(
+            "admin.listen leaves the port to the system; give --url with the port that start-up printed".into(),
+        ));
+    }
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    Ok(format!("http://{address}"))
+}

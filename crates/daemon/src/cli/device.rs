@@ -1,0 +1,248 @@
+//! `fuotad device …`.
+
+use std::{
+    collections::BTreeMap,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::{
+    api::{Api, Remote},
+    output,
+    table::{Table, field},
+};
+
+/// What to do with devices.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Register a device, and print the token that it logs in with
+    Add {
+        /// Its id: letters, digits and . _ : - (at most 128)
+        id: String,
+        /// File with the token that it has already, or - for the standard input; at least 128 bits
+        #[arg(long, value_name = "FILE")]
+        device_token_file: Option<PathBuf>,
+        /// A group that it belongs to; repeatable
+        #[arg(long = "group", value_name = "NAME")]
+        groups: Vec<String>,
+        /// A label; repeatable
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+        labels: Vec<(String, String)>,
+        /// Its model
+        #[arg(long, value_name = "NAME")]
+        model: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// List devices
+    List {
+        /// Only those that are connected
+        #[arg(long, conflicts_with = "offline")]
+        online: bool,
+        /// Only those that are away
+        #[arg(long)]
+        offline: bool,
+        /// Only those of this group
+        #[arg(long, value_name = "NAME")]
+        group: Option<String>,
+        /// Only those of this model
+        #[arg(long, value_name = "NAME")]
+        model: Option<String>,
+        /// Only those whose newest offer is in this state
+        #[arg(long, value_name = "NAME")]
+        state: Option<String>,
+        /// Only those whose id contains this
+        #[arg(long, value_name = "TEXT")]
+        search: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show one device, as JSON
+    Show {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Change a device; what is not named stays
+    Set {
+        /// Its id
+        id: String,
+        /// All groups that it belongs to from now on; repeatable
+        #[arg(long = "group", value_name = "NAME", conflicts_with = "no_groups")]
+        groups: Vec<String>,
+        /// It belongs to no group from now on
+        #[arg(long)]
+        no_groups: bool,
+        /// All labels that it has from now on; repeatable
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label, conflicts_with = "no_labels")]
+        labels: Vec<(String, String)>,
+        /// It has no labels from now on
+        #[arg(long)]
+        no_labels: bool,
+        /// Its model
+        #[arg(long, value_name = "NAME", conflicts_with = "no_model")]
+        model: Option<String>,
+        /// Its model is not known from now on
+        #[arg(long)]
+        no_model: bool,
+        /// Make a new token; the old one works until the new one has logged in
+        #[arg(long)]
+        rotate_token: bool,
+        /// With --rotate-token: the old token ends at once
+        #[arg(long, requires = "rotate_token")]
+        now: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+}
+
+/// Does it.
+pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> {
+    match command {
+        Command::Add { id, device_token_file, groups, labels, model, json, remote } => {
+            let api = Api::new(&remote, config)?;
+            let mut body = json!({"id": id, "groups": groups, "labels": map(labels)});
+            if let Some(path) = device_token_file {
+                body["token"] = read_token(&path)?.into();
+            }
+            if let Some(model) = model {
+                body["model"] = model.into();
+            }
+            let added = api.send(Method::POST, &["devices"], &[], Some(&body)).await?;
+            if json {
+                return output::json(&added);
+            }
+            output::text(&format!(
+                "device  {}\ntoken   {}\n",
+                field(&added, "id"),
+                field(&added, "token")
+            ))?;
+            eprintln!("the token is shown only now");
+            Ok(())
+        }
+        Command::List { online, offline, group, model, state, search, json, remote } => {
+            let mut query = Vec::new();
+            if online || offline {
+                query.push(("online", online.to_string()));
+            }
+            for (name, value) in
+                [("group", group), ("model", model), ("state", state), ("search", search)]
+            {
+                query.extend(value.map(|value| (name, value)));
+            }
+            let devices = Api::new(&remote, config)?.list(&["devices"], &query).await?;
+            if json { output::json(&devices) } else { output::text(&table(&devices)) }
+        }
+        Command::Show { id, remote } => {
+            output::json(&Api::new(&remote, config)?.get(&["devices", &id]).await?)
+        }
+        Command::Set {
+            id,
+            groups,
+            no_groups,
+            labels,
+            no_labels,
+            model,
+            no_model,
+            rotate_token,
+            now,
+            json,
+            remote,
+        } => {
+            let api = Api::new(&remote, config)?;
+            let mut patch = Map::new();
+            if no_groups || !groups.is_empty() {
+                patch.insert("groups".into(), groups.into());
+            }
+            if no_labels || !labels.is_empty() {
+                patch.insert("labels".into(), json!(map(labels)));
+            }
+            if no_model || model.is_some() {
+                patch.insert("model".into(), model.unwrap_or_default().into());
+            }
+            if rotate_token {
+                patch.insert("rotate_token".into(), true.into());
+                patch.insert("now".into(), now.into());
+            }
+            anyhow::ensure!(
+                !patch.is_empty(),
+                "nothing to change is named; see `fuotad device set --help`"
+            );
+            let changed = api.send(Method::PATCH, &["devices", &id], &[], Some(&patch)).await?;
+            if json {
+                return output::json(&changed);
+            }
+            output::text(&table(std::slice::from_ref(&changed)))?;
+            let token = field(&changed, "token");
+            if !token.is_empty() {
+                output::text(&format!("token   {token}\n"))?;
+                eprintln!("the token is shown only now");
+            }
+            Ok(())
+        }
+    }
+}
+
+fn table(devices: &[Value]) -> String {
+    let mut table = Table::new(&[
+        "ID", "ONLINE", "VERSION", "STATE", "BLOCKS", "OFFERED", "MODEL", "GROUPS", "REASON",
+    ]);
+    for device in devices {
+        let total = field(device, "progress/chunks_total");
+        let blocks = match total.as_str() {
+            "" | "0" => String::new(),
+            total => format!("{}/{total}", field(device, "progress/chunks_sent")),
+        };
+        table.row(&[
+            field(device, "id"),
+            field(device, "online"),
+            field(device, "version"),
+            field(device, "state"),
+            blocks,
+            field(device, "firmware/version"),
+            field(device, "model"),
+            field(device, "groups"),
+            field(device, "reason"),
+        ]);
+    }
+    table.render()
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a label is KEY=VALUE".to_owned()),
+    }
+}
+
+fn map(labels: Vec<(String, String)>) -> BTreeMap<String, String> {
+    labels.into_iter().collect()
+}
+
+/// A token on the command line would stand in everybody's list of processes.
+fn read_token(path: &Path) -> anyhow::Result<String> {
+    let text = if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(path)
+    };
+    let text =
+        text.with_context(|| format!("the device's token in {} cannot be read", path.display()))?;
+    Ok(text.trim().to_owned())
+}

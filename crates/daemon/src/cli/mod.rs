@@ -1,0 +1,121 @@
+//! The command line. Results go to the standard output, everything else to the standard error
+//! stream, and the exit code says what happened (see [`exit`]).
+
+mod api;
+mod check_config;
+mod client;
+mod device;
+mod firmware;
+mod output;
+mod simulate;
+mod status;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::{config::Config, serve};
+use api::ApiError;
+
+/// What an exit code means.
+pub mod exit {
+    /// What was asked for failed, or the answer to the question is no.
+    pub const FAILURE: u8 = 1;
+    // 2 is clap's: the command line makes no sense.
+    /// Nobody answers at the address of the admin interface.
+    pub const UNREACHABLE: u8 = 3;
+    /// The daemon does not accept the admin token, or there is none to show.
+    pub const UNAUTHORIZED: u8 = 4;
+}
+
+/// MQTT broker with firmware updates built in.
+///
+/// Without a command it serves. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the daemon does
+/// not answer, 4 the daemon does not accept the admin token.
+#[derive(Debug, Parser)]
+#[command(name = "fuotad", version)]
+pub struct Cli {
+    /// Configuration file [default: broker.toml in the working directory, where there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker until SIGINT or SIGTERM
+    Serve,
+    /// Check the configuration, and show every setting with its source
+    CheckConfig(check_config::Args),
+    /// Run simulated devices against a broker; fails unless all of them got the image
+    Simulate(Box<simulate::Args>),
+    /// Register, list and change devices
+    #[command(subcommand)]
+    Device(device::Command),
+    /// Dropped firmware, and why some of it is not offered
+    #[command(subcommand)]
+    Firmware(firmware::Command),
+    /// Sessions of the broker
+    #[command(subcommand)]
+    Client(client::Command),
+    /// The daemon at a glance
+    Status(status::Args),
+}
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("fuotad: {}", one_line(&error));
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let config = cli.config.as_deref();
+    match cli.command {
+        None | Some(Command::Serve) => serve::run(Config::load(config)?)?,
+        Some(Command::CheckConfig(args)) => return check_config::run(&args, config),
+        Some(Command::Simulate(args)) => {
+            return client_runtime()?.block_on(simulate::run(*args, config));
+        }
+        Some(Command::Device(command)) => {
+            client_runtime()?.block_on(device::run(command, config))?
+        }
+        Some(Command::Firmware(command)) => {
+            client_runtime()?.block_on(firmware::run(command, config))?
+        }
+        Some(Command::Client(command)) => {
+            client_runtime()?.block_on(client::run(command, config))?
+        }
+        Some(Command::Status(args)) => client_runtime()?.block_on(status::run(&args, config))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn client_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+/// The whole chain of causes, without line breaks.
+fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<ApiError>() {
+        Some(ApiError::Unreachable { .. }) => exit::UNREACHABLE,
+        Some(ApiError::Unauthorized(_)) => exit::UNAUTHORIZED,
+        Some(ApiError::Usage(_) | ApiError::Refused(_) | ApiError::Nonsense { .. }) | None => {
+            exit::FAILURE
+        }
+    }
+}
