@@ -1,0 +1,86 @@
+//! The admin interface on a thread of its own.
+
+use std::{io, net::SocketAddr, thread};
+
+use anyhow::{Context as _, anyhow};
+use axum::Router;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Sockets that are bound and not yet served.
+pub struct Doors(Vec<std::net::TcpListener>);
+
+/// Binds all addresses of `admin.listen`, or none.
+///
+/// # Errors
+/// The first that cannot be bound, with the reason.
+pub fn bind(addresses: &[SocketAddr]) -> anyhow::Result<Doors> {
+    let one = |address: &SocketAddr| -> anyhow::Result<std::net::TcpListener> {
+        let listener = std::net::TcpListener::bind(address).map_err(|error| {
+            let reason = match error.kind() {
+                io::ErrorKind::AddrInUse => "the port is taken by another program".to_owned(),
+                io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+                io::ErrorKind::PermissionDenied => {
+                    "ports below 1024 need the privilege for it".to_owned()
+                }
+                _ => error.to_string(),
+            };
+            anyhow!("admin.listen: cannot listen on {address}: {reason}")
+        })?;
+        listener.set_nonblocking(true).context("admin.listen")?;
+        Ok(listener)
+    };
+    addresses.iter().map(one).collect::<anyhow::Result<_>>().map(Doors)
+}
+
+impl Doors {
+    /// The addresses, with the ports that the system chose where 0 was asked for.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.0.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+}
+
+/// The running thread.
+pub struct AdminThread {
+    /// Its other half lives in the thread: when that ends, however it ends, this is closed.
+    alive: watch::Receiver<()>,
+}
+
+impl AdminThread {
+    /// Starts the thread, which serves until cancelled.
+    pub fn start(doors: Doors, router: Router, cancel: CancellationToken) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("the admin interface does not start")?;
+        let (held, alive) = watch::channel(());
+        thread::Builder::new()
+            .name("admin".to_owned())
+            .spawn(move || {
+                let _held = held;
+                runtime.block_on(serve(doors, router, cancel));
+            })
+            .context("the admin interface does not start")?;
+        Ok(AdminThread { alive })
+    }
+
+    /// Waits until the thread has ended.
+    pub async fn ended(&mut self) {
+        while self.alive.changed().await.is_ok() {}
+    }
+}
+
+async fn serve(doors: Doors, router: Router, cancel: CancellationToken) {
+    let mut serving = tokio::task::JoinSet::new();
+    for listener in doors.0 {
+        match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => {
+                serving.spawn(admin::serve(listener, router.clone(), cancel.clone()));
+            }
+            Err(error) => {
+                tracing::error!(%error, "an address of the admin interface is not served")
+            }
+        }
+    }
+    serving.join_all().await;
+}

@@ -1,0 +1,223 @@
+//! The daemon: all parts started in order, watched, and stopped in order.
+//!
+//! ```text
+//! start  lock → token → sockets → store → fuota → broker → admin → "ready"
+//! stop   broker and admin close their doors and let clients go → fuota writes what is left
+//! ```
+//!
+//! The broker's sessions run on all cores. The admin interface has a thread and a runtime of its
+//! own, so that a long listing never delays a message.
+
+mod admin_thread;
+mod settings;
+mod signals;
+
+use std::{
+    io::Write as _,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use admin::Check;
+use anyhow::{Context as _, anyhow};
+use hook::Hook;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::{
+    config::{Config, LogFormat, Secret},
+    firmware_dir,
+    lock::DataDir,
+    logging,
+    plugins::client_log::ClientLog,
+    token,
+};
+use admin_thread::AdminThread;
+use signals::Signals;
+
+/// How long the last writes to the database may take at a stop.
+const LAST_WRITES: Duration = Duration::from_secs(10);
+/// How long tasks that are still there then may take to notice.
+const LEFTOVERS: Duration = Duration::from_secs(1);
+
+/// Serves until a signal.
+///
+/// # Errors
+/// A part that cannot start, or that ended by itself. Each is one sentence.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    logging::start(&config.log)?;
+    raise_open_files(config.limits.connections);
+    let data_dir = DataDir::claim(&config.data_dir)?;
+    firmware_dir::prepare(&config)?;
+    let token = match &config.admin.token {
+        Some(token) => token.clone(),
+        None => token::load_or_create(&config.token_path())?,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, usize::from))
+        .enable_all()
+        .build()
+        .context("the runtime does not start")?;
+    let result = runtime.block_on(serve(&config, &token));
+    // Nothing that matters is left: what had to be written is.
+    runtime.shutdown_timeout(LEFTOVERS);
+    drop(data_dir);
+    result
+}
+
+async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let mut signals = Signals::listen()?;
+    // First the sockets: a port that is taken should end the start before anything is opened.
+    let mqtt =
+        broker::bind(&config.mqtt_listen).map_err(|error| anyhow!("mqtt.listen: {error}"))?;
+    let doors = admin_thread::bind(&config.admin.listen)?;
+
+    let store = store::FirmwareStore::open(settings::store(config)).map_err(one_error)?;
+    let fuota = fuota::Fuota::open(settings::fuota(config), store).map_err(one_error)?;
+    let mut hooks: Vec<Arc<dyn Hook>> = Vec::new();
+    if config.log.clients {
+        // Before fuota, since a request that fuota consumes is shown to nobody after it.
+        hooks.push(Arc::new(ClientLog));
+    }
+    hooks.push(fuota.hook());
+    let server =
+        Arc::new(broker::Server::start(settings::broker(config), hooks).map_err(one_error)?);
+
+    let mut lines = Vec::new();
+    lines.push(format!("fuotad {}", env!("CARGO_PKG_VERSION")));
+    lines.push(match &config.file {
+        Some(file) => format!("configuration from {}", file.display()),
+        None => format!("no broker.toml in {}: the defaults apply", config.base_dir.display()),
+    });
+    lines.push(format!("data in {}", config.data_dir.display()));
+    lines.extend(mqtt.local_addrs().iter().map(|address| format!("mqtt listening on {address}")));
+    lines.extend(
+        doors.local_addrs().iter().map(|address| format!("admin listening on http://{address}")),
+    );
+    if config.admin.token.is_none() {
+        lines.push(format!("admin token in {}", config.token_path().display()));
+    }
+    lines.push(format!("watching {}", firmware_dir::shown(config)));
+
+    let readiness = {
+        let (server, service) = (Arc::clone(&server), fuota.service());
+        Arc::new(move || checks(&server, &service))
+    };
+    let router = admin::router(
+        settings::admin(config, token, &doors.local_addrs()),
+        fuota.service(),
+        server.handle(),
+        readiness,
+    );
+
+    let (close_doors, stop_fuota) = (CancellationToken::new(), CancellationToken::new());
+    let mut fuota_task = tokio::spawn(Arc::clone(&fuota).run(stop_fuota.clone()));
+    let mut admin_thread = AdminThread::start(doors, router, close_doors.clone())?;
+    let mut broker_task = tokio::spawn({
+        let (server, cancel) = (Arc::clone(&server), close_doors.clone());
+        async move { server.serve(mqtt, cancel).await }
+    });
+    announce(lines, config.log.format);
+    info!(milliseconds = started.elapsed().as_millis() as u64, "started");
+
+    // Until somebody says stop, or a part ends that should not.
+    let failed = tokio::select! {
+        signal = signals.next() => {
+            info!(signal, "stopping");
+            None
+        }
+        result = &mut broker_task => Some(ended("the broker", result.err())),
+        result = &mut fuota_task => Some(ended("the update engine", result.err())),
+        () = admin_thread.ended() => Some(ended("the admin interface", None)),
+    };
+    signals.end_at_once_on_the_next();
+
+    close_doors.cancel();
+    if !broker_task.is_finished() {
+        // It bounds its own stop: see broker::Settings::drain.
+        let _ = broker_task.await;
+    }
+    admin_thread.ended().await;
+    stop_fuota.cancel();
+    if !fuota_task.is_finished() && tokio::time::timeout(LAST_WRITES, fuota_task).await.is_err() {
+        error!("the last writes to the database took too long and were given up");
+    }
+    match failed {
+        Some(error) => Err(error),
+        None => {
+            info!("stopped");
+            Ok(())
+        }
+    }
+}
+
+/// The one sentence of a part's error, without the chain that it already contains.
+fn one_error(error: impl std::error::Error) -> anyhow::Error {
+    anyhow!("{error}")
+}
+
+fn ended(part: &str, error: Option<tokio::task::JoinError>) -> anyhow::Error {
+    match error {
+        Some(error) => anyhow!("{part} failed and the daemon stops: {error}"),
+        None => anyhow!("{part} ended by itself and the daemon stops"),
+    }
+}
+
+/// What must be up for `/readyz`. All of it is read from memory.
+fn checks(server: &broker::Server, service: &fuota::Service) -> Vec<Check> {
+    let site = service.status();
+    let store = match site.store_problem {
+        Some(reason) => Err(reason),
+        None if !site.ready => Err("the first look at the firmware is not done yet".to_owned()),
+        None => Ok(()),
+    };
+    vec![
+        Check { name: "mqtt", result: server.ready() },
+        Check { name: "store", result: store },
+        Check { name: "database", result: site.database_problem.map_or(Ok(()), Err) },
+    ]
+}
+
+/// One block of lines on the standard output, whatever `log.level` says; that nobody reads it is
+/// no error. Where logs are JSON, so are these.
+fn announce(mut lines: Vec<String>, format: LogFormat) {
+    lines.push("ready".to_owned());
+    let mut text = String::new();
+    for line in lines {
+        text += &match format {
+            LogFormat::Text => line,
+            LogFormat::Json => json!({
+                "timestamp": humantime::format_rfc3339_micros(SystemTime::now()).to_string(),
+                "level": "INFO",
+                "message": line,
+                "target": "fuotad",
+            })
+            .to_string(),
+        };
+        text.push('\n');
+    }
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// A connection is an open file, and the usual soft limit of 1024 is less than a site has.
+fn raise_open_files(connections: usize) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        warn!(%error, "the limit on open files cannot be raised");
+    }
+    // `None` is no limit. Some files are the daemon's own.
+    if let Some(files) = getrlimit(Resource::Nofile).current
+        && files < connections as u64 + 100
+    {
+        warn!(
+            open_files = files,
+            connections,
+            "the system allows fewer open files than limits.connections asks for; raise the hard limit"
+        );
+    }
+}

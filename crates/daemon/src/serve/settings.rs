@@ -1,0 +1,100 @@
+//! What each part is told, out of the configuration.
+
+use std::net::SocketAddr;
+
+use crate::config::{Config, Secret};
+
+/// For the broker.
+pub fn broker(config: &Config) -> broker::Settings {
+    let limits = &config.limits;
+    broker::Settings {
+        limits: broker::Limits {
+            connections: limits.connections,
+            packet_bytes: limits.packet_bytes,
+            queue_messages: limits.queue_messages,
+            queue_bytes: limits.queue_bytes,
+            inflight: limits.inflight,
+            subscriptions: limits.subscriptions,
+            retained_messages: limits.retained_messages,
+            retained_bytes: limits.retained_bytes,
+            publish_hold: limits.publish_hold,
+        },
+        ..broker::Settings::default()
+    }
+}
+
+/// For the store.
+pub fn store(config: &Config) -> store::Settings {
+    let store = &config.store;
+    let expose = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
+    store::Settings {
+        url: store.url.clone(),
+        base_dir: config.base_dir.clone(),
+        s3: store::S3Settings {
+            endpoint: store.s3.endpoint.clone(),
+            region: store.s3.region.clone(),
+            access_key_id: expose(&store.s3.access_key_id),
+            secret_access_key: expose(&store.s3.secret_access_key),
+            allow_http: store.s3.allow_http,
+        },
+        data_dir: config.data_dir.clone(),
+        settle: store.settle,
+        poll_interval: store.poll_interval,
+        max_size: store.max_size,
+        cache_bytes: store.cache_bytes,
+    }
+}
+
+/// For the update engine.
+pub fn fuota(config: &Config) -> fuota::Settings {
+    let fuota = &config.fuota;
+    fuota::Settings {
+        data_dir: config.data_dir.clone(),
+        chunk_size: fuota.chunk_size,
+        max_window: fuota.max_window,
+        max_attempts: fuota.max_attempts,
+        resume_grace: fuota.resume_grace,
+        confirm_after: fuota.confirm_after,
+        confirm_within: fuota.confirm_within,
+        max_message: fuota.max_message,
+        open_downlink: config.auth.open_downlink,
+        max_unregistered: config.auth.max_unregistered,
+        ..fuota::Settings::default()
+    }
+}
+
+/// For the admin interface, which listens at these addresses.
+pub fn admin(config: &Config, token: &Secret, listen: &[SocketAddr]) -> admin::Settings {
+    admin::Settings {
+        token: token.expose().to_owned(),
+        listen: listen.to_vec(),
+        allowed_hosts: config.admin.allowed_hosts.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    /// The table of keys, the documentation and the parts must not drift apart.
+    #[test]
+    fn the_parts_have_the_same_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("broker.toml");
+        std::fs::write(&file, "").unwrap();
+        let config = Config::load_with(Some(&file), HashMap::new()).unwrap();
+        let same = |ours: String, theirs: String| assert_eq!(ours, theirs);
+        same(format!("{:?}", broker(&config)), format!("{:?}", broker::Settings::default()));
+        let theirs =
+            fuota::Settings { data_dir: config.data_dir.clone(), ..fuota::Settings::default() };
+        same(format!("{:?}", fuota(&config)), format!("{theirs:?}"));
+        let theirs = store::Settings {
+            data_dir: config.data_dir.clone(),
+            base_dir: config.base_dir.clone(),
+            ..store::Settings::default()
+        };
+        same(format!("{:?}", store(&config)), format!("{theirs:?}"));
+    }
+}
