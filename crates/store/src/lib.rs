@@ -18,6 +18,7 @@
 //! | `listen` | notifications of the operating system |
 //! | `settle` | when a file is complete |
 //! | `watch` | the watcher, which ties these together |
+//! | `record` | what was told of each path |
 //! | `ingest` | copying while hashing |
 //! | `objects` | the content-addressed place |
 //! | `image` | ranges of verified bytes: [`Image`], [`ReadError`] |
@@ -40,6 +41,7 @@ mod names;
 mod objects;
 mod origin;
 mod paths;
+mod record;
 mod settings;
 mod settle;
 mod sidecar;

@@ -120,7 +120,8 @@ fn note(heard: &mut Heard, root: &Path, event: &Event) -> bool {
                 (Some(Activity::Closed), true)
             }
             EventKind::Modify(ModifyKind::Metadata(_)) => (None, true),
-            EventKind::Create(_) => (None, !CLOSING_IS_TOLD),
+            // Of a link or a FIFO nothing else is ever heard.
+            EventKind::Create(_) => (None, true),
             EventKind::Modify(_) if CLOSING_IS_TOLD => (Some(Activity::Writing), false),
             EventKind::Modify(_) => (Some(Activity::Closed), true),
             _ => continue,

@@ -46,6 +46,24 @@ pub(crate) struct Heard {
     pub(crate) lost: bool,
 }
 
+impl Heard {
+    /// Adds what was heard later.
+    pub(crate) fn extend(&mut self, later: Self) {
+        for path in &later.gone {
+            self.touched.remove(path);
+            self.fresh.remove(path);
+        }
+        for (path, activity) in later.touched {
+            self.gone.remove(&path);
+            let known = self.touched.entry(path).or_default();
+            *known = activity.or(*known);
+        }
+        self.fresh.extend(later.fresh);
+        self.gone.extend(later.gone);
+        self.lost |= later.lost;
+    }
+}
+
 /// The two kinds of files, by what a half of one would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {

@@ -73,17 +73,16 @@ fn explain(text: &str, error: &toml::de::Error) -> String {
         Some((number, text.lines().nth(number - 1)?))
     });
     let message = error.message().replace('\n', ", ");
-    match line {
-        Some((number, source)) => {
-            let key = source.split('=').next().unwrap_or_default().trim();
-            let key: String = key.chars().take(40).collect();
-            if message.contains(&key) || !source.contains('=') {
-                format!("line {number}: {message}")
-            } else {
-                format!("line {number}, `{key}`: {message}")
-            }
-        }
-        None => message,
+    let Some((number, source)) = line else {
+        return message;
+    };
+    let key = source.split('=').next().unwrap_or_default();
+    let key = key.trim_matches(|c: char| c.is_whitespace() || "[]\"'".contains(c));
+    let key: String = key.chars().filter(|c| !c.is_control()).take(40).collect();
+    if message.contains(&key) {
+        format!("line {number}: {message}")
+    } else {
+        format!("line {number}, `{key}`: {message}")
     }
 }
 

@@ -16,6 +16,7 @@ use crate::image::{Image, Reader};
 use crate::ingest::{self, IngestError, Ingested};
 use crate::objects::Objects;
 use crate::origin::Origin;
+use crate::record::Counts;
 use crate::settings::{Settings, StoreError};
 use crate::watch::Watcher;
 
@@ -48,9 +49,7 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Scan {
     pub(crate) available: Result<(), String>,
-    pub(crate) files: usize,
-    pub(crate) bytes: u64,
-    pub(crate) refused: usize,
+    pub(crate) counts: Counts,
     pub(crate) scanned: Option<SystemTime>,
 }
 
@@ -89,9 +88,7 @@ impl FirmwareStore {
         let reader = Reader::new(objects.clone(), settings.cache_bytes, damaged.clone());
         let status = Scan {
             available: Err("the firmware store was not looked at yet".into()),
-            files: 0,
-            bytes: 0,
-            refused: 0,
+            counts: Counts::default(),
             scanned: None,
         };
         let shared = Shared {
@@ -152,9 +149,9 @@ impl FirmwareStore {
         Status {
             url: self.shared.settings.url.clone(),
             available: scan.available.clone(),
-            files: scan.files,
-            bytes: scan.bytes,
-            refused: scan.refused,
+            files: scan.counts.files,
+            bytes: scan.counts.bytes,
+            refused: scan.counts.refused,
             scanned: scan.scanned,
             cached_bytes: self.reader.cached_bytes(),
         }

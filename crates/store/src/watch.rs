@@ -4,7 +4,7 @@
 //! every `poll_interval`, and when asked. Every look is a whole listing, so that nothing depends
 //! on a notification having come. One task owns all the state here.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::digest::Digest;
-use crate::event::{Change, Dropped, Event, Known};
+use crate::event::{Change, Event, Known};
 use crate::ingest::{self, Ingested, Outcome};
-use crate::inventory::{Inventory, Item, State};
+use crate::inventory::{Inventory, Item};
 use crate::listen::{Hints, Listener};
-use crate::names::NameParts;
 use crate::origin::Listing;
+use crate::record::{Record, Task};
 use crate::settle::{Heard, Kind, Ledger, Verdict, is_below};
 use crate::store::Shared;
 
@@ -29,6 +29,9 @@ const COPIES: usize = 2;
 
 /// How long notifications of deletions may lag behind the deletions.
 const LAG: Duration = Duration::from_millis(200);
+
+/// From a copy that was found damaged to the look that makes it anew.
+const DAMAGE_PAUSE: Duration = Duration::from_millis(300);
 
 /// New folders may hold folders; none of the contract lies deeper than this.
 const DEPTH: usize = 3;
@@ -44,46 +47,25 @@ pub(crate) struct Watcher {
     /// Of a directory only.
     listener: Option<Arc<Mutex<Listener>>>,
     ledger: Ledger,
-    /// Which bytes were seen at which path, told or not.
-    known: HashMap<String, Known>,
-    /// What was told, by path.
-    told: BTreeMap<String, Told>,
+    record: Record,
     /// Deletions that were notified since the last look that accounted for all files.
     gone: HashSet<String>,
+    /// What was heard since the last look that could list the origin.
+    heard: Heard,
     root: Option<(u64, u64)>,
     /// When the first look succeeded.
     began: Option<Instant>,
-    first_batch_told: bool,
     unavailable: bool,
     /// Since when something complete waits for what settles soon after it.
     due_since: Option<Instant>,
-}
-
-/// What was told of a path.
-#[derive(Debug)]
-enum Told {
-    Present {
-        state: State,
-        digest: Digest,
-        size: u64,
-    },
-    /// `state` is absent where there is no file to speak of. With `again` it is tried then.
-    Refused {
-        state: Option<State>,
-        reason: String,
-        again: Option<Instant>,
-    },
-    /// Not told: it is not what `FILE.sha256` says, perhaps because it is not whole yet.
-    Mismatched {
-        state: State,
-    },
 }
 
 /// A file that may be read.
 struct Due {
     path: String,
     item: Item,
-    known: Option<Ingested>,
+    /// These bytes were copied before.
+    copy: Option<Ingested>,
     /// It has not settled; only a matching `FILE.sha256` lets it in.
     early: bool,
 }
@@ -98,16 +80,15 @@ impl Watcher {
         let settings = &shared.settings;
         Self {
             ledger: Ledger::new(settings.settle, settings.poll_interval),
-            known: known.into_iter().map(|known| (known.path.clone(), known)).collect(),
+            record: Record::new(known),
             shared,
             events,
             hints,
             listener,
-            told: BTreeMap::new(),
             gone: HashSet::new(),
+            heard: Heard::default(),
             root: None,
             began: None,
-            first_batch_told: false,
             unavailable: false,
             due_since: None,
         }
@@ -122,7 +103,7 @@ impl Watcher {
                 tokio::select! {
                     () = hints.wait() => {}
                     () = shared.asked.notified() => {}
-                    () = shared.damaged.notified() => {}
+                    () = damage(&shared) => {}
                     () = sleep_until(next) => {}
                 }
             }
@@ -133,49 +114,55 @@ impl Watcher {
     /// Looks once and tells what is new. Returns when to look again at the latest.
     async fn look(&mut self) -> Result<Instant, Closed> {
         let poll = Instant::now() + self.shared.settings.poll_interval;
-        let (listing, heard) = match self.list().await {
-            Ok(listed) => listed,
+        let listing = match self.list().await {
+            Ok(listing) => listing,
             Err(reason) => {
                 self.tell_unavailable(reason).await?;
                 return Ok(poll);
             }
         };
-        let now = Instant::now();
-        let initial = self.began.is_none();
         let inventory = Inventory::sort(&listing);
         if let Some(reason) = self.looks_unmounted(&inventory) {
             self.tell_unavailable(reason).await?;
             return Ok(poll);
         }
-        self.ledger.observe(&listing.files, &heard, initial, now);
+        let now = Instant::now();
+        let heard = std::mem::take(&mut self.heard);
+        self.ledger.observe(&listing.files, &heard, self.began.is_none(), now);
         self.began.get_or_insert(now);
         self.tell_available().await?;
 
         let (due, settling) = self.sort_out(&inventory, now).await;
-        if let Some(later) = self.wait_for_more(&due, &settling, now) {
-            return Ok(later.min(poll));
+        let missing = self.record.missing(&inventory, &listing.unknown.into_iter().collect());
+        if let Some(until) = self.wait_for_more(!due.is_empty(), !missing.is_empty(), now)
+            && let Some(next) = settling.iter().copied().filter(|at| *at <= until).min()
+        {
+            return Ok(next.min(poll));
         }
         self.due_since = None;
-        let mut changes = self.missing(&inventory, &listing);
-        changes.extend(self.misplaced(&inventory));
+        self.gone.clear();
+        let mut changes: Vec<Change> =
+            missing.into_iter().map(|path| self.record.removed(path)).collect();
+        for (path, reason) in &inventory.refused {
+            changes.extend(self.record.refused(path, None, reason.clone(), None));
+        }
         let (taken, again) = self.take_in(due).await;
         changes.extend(taken);
-        self.gone.clear();
-        if !self.first_batch_told || !changes.is_empty() {
-            self.first_batch_told = true;
+        self.note_status();
+        if !self.record.complete || !changes.is_empty() {
+            self.record.complete = true;
             self.send(Event::Batch(changes)).await?;
         }
-        self.note_status();
         Ok(settling.into_iter().chain(again).min().unwrap_or(poll).min(poll))
     }
 
     /// Lists the origin, and listens to the folders that are there. What was heard is taken
     /// before the listing: what happens during it is heard at the next look.
-    async fn list(&mut self) -> Result<(Listing, Heard), String> {
-        let mut heard = self.hear();
+    async fn list(&mut self) -> Result<Listing, String> {
+        self.hear();
         let mut listing = self.shared.origin.list().await?;
         let Some(listener) = self.listener.clone() else {
-            return Ok((listing, heard));
+            return Ok(listing);
         };
         if self.root != listing.root {
             // Another directory at the same path: deletions in the old one say nothing of it.
@@ -191,18 +178,17 @@ impl Watcher {
             }
             listing = self.shared.origin.list().await?;
         }
-        if !self.told.is_empty() && Inventory::sort(&listing).firmware.is_empty() {
+        let accepted = !self.record.accepted().is_empty();
+        if accepted && Inventory::sort(&listing).firmware.is_empty() {
             // Perhaps all was just deleted. Then the notifications are on their way.
             sleep(LAG).await;
-            let more = self.hear();
-            heard.touched.extend(more.touched);
-            heard.fresh.extend(more.fresh);
-            heard.lost |= more.lost;
+            self.hear();
         }
-        Ok((listing, heard))
+        Ok(listing)
     }
 
-    fn hear(&mut self) -> Heard {
+    /// Takes what was heard. It stays until a listing could be compared with it.
+    fn hear(&mut self) {
         let heard = self.hints.take();
         if heard.lost {
             self.gone.clear();
@@ -211,7 +197,7 @@ impl Watcher {
             self.gone.remove(path);
         }
         self.gone.extend(heard.gone.iter().cloned());
-        heard
+        self.heard.extend(heard);
     }
 
     /// No firmware where firmware was is a missing mount, unless each deletion was notified.
@@ -219,12 +205,7 @@ impl Watcher {
         if !inventory.firmware.is_empty() {
             return None;
         }
-        let told = self
-            .told
-            .iter()
-            .filter_map(|(path, told)| matches!(told, Told::Present { .. }).then_some(path));
-        let vanished: Vec<&String> =
-            if self.first_batch_told { told.collect() } else { self.known.keys().collect() };
+        let vanished = self.record.accepted();
         let unexplained = vanished
             .iter()
             .filter(|path| !inventory.refused.contains_key(**path) && !is_below(path, &self.gone));
@@ -240,36 +221,26 @@ impl Watcher {
 
     /// Which files may be read now, and when others may.
     async fn sort_out(&self, inventory: &Inventory, now: Instant) -> (Vec<Due>, Vec<Instant>) {
-        let lost = self.lost_copies(inventory).await;
+        let lost = self.lost_copies().await;
         let mut due = Vec::new();
         let mut settling = Vec::new();
         for (path, item) in &inventory.firmware {
-            let known = self.known.get(path).filter(|known| {
-                known.fingerprint == item.listed.fingerprint && known.size == item.listed.size
-            });
-            let state = item.state();
-            let has_copy = known.is_some_and(|known| !lost.contains(&known.digest));
-            let mut early_tried = false;
-            match self.told.get(path) {
-                Some(Told::Present { state: told, .. }) if *told == state && has_copy => continue,
-                Some(Told::Refused { state: Some(told), again, .. }) if *told == state => {
-                    match again {
-                        None => continue,
-                        Some(at) if *at > now => {
-                            settling.push(*at);
-                            continue;
-                        }
-                        Some(_) => {}
-                    }
+            let known = self.record.known(path, &item.listed.fingerprint);
+            let copy = known.filter(|known| !lost.contains(&known.digest));
+            let task = self.record.task(path, &item.state(), copy.is_some(), now);
+            match task {
+                Task::Nothing => continue,
+                Task::Again(at) => {
+                    settling.push(at);
+                    continue;
                 }
-                Some(Told::Mismatched { state: told }) => early_tried = *told == state,
-                _ => {}
+                Task::Read | Task::ReadWhenSettled => {}
             }
             let companions = [&item.sidecar, &item.sum]
                 .into_iter()
                 .flatten()
-                .map(|beside| self.verdict(&beside.path, Kind::Companion, now));
-            let companions = companions.fold(Verdict::Complete, later);
+                .map(|beside| self.verdict(&beside.path, Kind::Companion, now))
+                .fold(Verdict::Complete, later);
             let file = match known {
                 // The same bytes as before are whole.
                 Some(_) => Verdict::Complete,
@@ -278,19 +249,12 @@ impl Watcher {
             let early = file != Verdict::Complete
                 && companions == Verdict::Complete
                 && item.sum.is_some()
-                && !early_tried
+                && task == Task::Read
                 && self.ledger.is_closed(path);
             match later(file, companions) {
                 Verdict::At(at) if !early => settling.push(at),
                 Verdict::Writing if !early => {}
-                _ => due.push(Due {
-                    path: path.clone(),
-                    item: item.clone(),
-                    known: known
-                        .filter(|_| has_copy)
-                        .map(|known| Ingested { digest: known.digest, size: known.size }),
-                    early,
-                }),
+                _ => due.push(Due { path: path.clone(), item: item.clone(), copy, early }),
             }
         }
         (due, settling)
@@ -304,93 +268,31 @@ impl Watcher {
         }
     }
 
-    /// The digests of listed files whose copy is not there, or not any more.
-    async fn lost_copies(&self, inventory: &Inventory) -> HashSet<Digest> {
-        let wanted: Vec<(Digest, u64)> = inventory
-            .firmware
-            .keys()
-            .filter_map(|path| self.known.get(path))
-            .map(|known| (known.digest, known.size))
-            .collect();
+    /// The digests of files whose copy is not there, or not any more.
+    async fn lost_copies(&self) -> HashSet<Digest> {
+        let copies = self.record.copies();
         let objects = self.shared.objects.clone();
         let check = move || {
-            let lost = wanted.into_iter().filter(|(digest, size)| !objects.has(*digest, *size));
+            let lost = copies.into_iter().filter(|(digest, size)| !objects.has(*digest, *size));
             lost.map(|(digest, _)| digest).collect()
         };
         tokio::task::spawn_blocking(check).await.unwrap_or_default()
     }
 
-    /// Until when to wait with what is complete, so that what was dropped together is told
-    /// together. The first batch waits for everything that stands still.
-    fn wait_for_more(
-        &mut self,
-        due: &[Due],
-        settling: &[Instant],
-        now: Instant,
-    ) -> Option<Instant> {
+    /// Until when to wait for files that settle soon, so that what was dropped together is told
+    /// together. The first batch waits for everything that stands still. A path that is gone may
+    /// have been moved, so it waits for its new place to settle.
+    fn wait_for_more(&mut self, due: bool, missing: bool, now: Instant) -> Option<Instant> {
         let settle = self.shared.settings.settle;
-        let until = if self.first_batch_told {
-            if due.is_empty() {
-                return None;
-            }
-            let group = (settle / 4).clamp(Duration::from_millis(10), Duration::from_millis(500));
-            let patience = *self.due_since.get_or_insert(now) + settle;
-            (now + group).min(patience)
-        } else {
-            self.began? + settle
-        };
-        settling.iter().copied().filter(|at| *at <= until && *at > now).min()
-    }
-
-    /// Paths that were told, or known from an earlier run, and are not there any more.
-    fn missing(&mut self, inventory: &Inventory, listing: &Listing) -> Vec<Change> {
-        let unknown: HashSet<String> = listing.unknown.iter().cloned().collect();
-        let is_missing = |path: &String| {
-            !inventory.firmware.contains_key(path)
-                && !inventory.refused.contains_key(path)
-                && !is_below(path, &unknown)
-        };
-        let mut missing: Vec<String> =
-            self.told.keys().filter(|path| is_missing(path)).cloned().collect();
-        if !self.first_batch_told {
-            missing.extend(self.known.keys().filter(|path| is_missing(path)).cloned());
+        if !self.record.complete {
+            return self.began.map(|began| began + settle);
         }
-        missing.sort();
-        missing.dedup();
-        let mut changes = Vec::new();
-        for path in missing {
-            self.known.remove(&path);
-            if !matches!(self.told.remove(&path), Some(Told::Mismatched { .. })) {
-                changes.push(Change::Removed { path });
-            }
-        }
-        changes
-    }
-
-    /// What has no place there, as far as it is new.
-    fn misplaced(&mut self, inventory: &Inventory) -> Vec<Change> {
-        let mut changes = Vec::new();
-        for (path, reason) in &inventory.refused {
-            changes.extend(self.refuse(path, None, reason.clone(), None));
-        }
-        changes
-    }
-
-    /// Notes a refusal; tells it if its reason is new.
-    fn refuse(
-        &mut self,
-        path: &str,
-        state: Option<State>,
-        reason: String,
-        again: Option<Instant>,
-    ) -> Option<Change> {
-        let told = Told::Refused { state, reason: reason.clone(), again };
-        let before = self.told.insert(path.to_owned(), told);
-        if matches!(&before, Some(Told::Refused { reason: told, .. }) if *told == reason) {
+        if !due && !missing {
             return None;
         }
-        tracing::warn!(path, reason, "refused");
-        Some(Change::Refused { path: path.to_owned(), reason })
+        let group = (settle / 4).clamp(Duration::from_millis(10), Duration::from_millis(500));
+        let patience = *self.due_since.get_or_insert(now) + settle;
+        Some(if missing { patience } else { patience.min(now + group) })
     }
 
     /// Copies what is due. Returns what to tell, and when to try again what did not work.
@@ -401,7 +303,7 @@ impl Watcher {
             .map(|due| async {
                 let (origin, objects) = (&shared.origin, &shared.objects);
                 let outcome =
-                    ingest::take_in(origin, objects, max_size, &due.path, &due.item, due.known);
+                    ingest::take_in(origin, objects, max_size, &due.path, &due.item, due.copy);
                 let outcome = outcome.await;
                 (due, outcome)
             })
@@ -414,7 +316,12 @@ impl Watcher {
             let state = due.item.state();
             match outcome {
                 Outcome::Stored { ingested, sidecar } => {
-                    changes.extend(self.stored(due, state, ingested, sidecar));
+                    self.ledger.used(&due.path);
+                    for beside in [&due.item.sidecar, &due.item.sum].into_iter().flatten() {
+                        self.ledger.used(&beside.path);
+                    }
+                    let Due { path, item, .. } = due;
+                    changes.extend(self.record.stored(path, item, ingested, sidecar));
                 }
                 Outcome::Changed => {
                     // If no notification comes of it, the next settled look is soon enough.
@@ -422,7 +329,7 @@ impl Watcher {
                     again.push(Instant::now() + settle.max(Duration::from_millis(100)));
                 }
                 Outcome::Mismatch(_) if due.early => {
-                    self.told.entry(due.path).or_insert(Told::Mismatched { state });
+                    self.record.compared(due.path, state);
                     again.push(Instant::now());
                 }
                 Outcome::Mismatch(digest) => {
@@ -431,57 +338,15 @@ impl Watcher {
                         "its SHA-256 is {digest}, which is not what {name}.sha256 says: copy \
                          the file again, or correct or remove {name}.sha256"
                     );
-                    changes.extend(self.refuse(&due.path, Some(state), reason, None));
+                    changes.extend(self.record.refused(&due.path, Some(state), reason, None));
                 }
                 Outcome::Refused { reason, retry } => {
                     let at = retry.then(|| Instant::now() + self.shared.settings.poll_interval);
-                    changes.extend(self.refuse(&due.path, Some(state), reason, at));
+                    changes.extend(self.record.refused(&due.path, Some(state), reason, at));
                 }
             }
         }
         (changes, again)
-    }
-
-    /// Notes a file whose copy is there; tells it unless only the copy was made anew.
-    fn stored(
-        &mut self,
-        due: Due,
-        state: State,
-        ingested: Ingested,
-        sidecar: Option<crate::sidecar::Sidecar>,
-    ) -> Option<Change> {
-        let Ingested { digest, size } = ingested;
-        let Due { path, item, .. } = due;
-        self.ledger.used(&path);
-        for beside in [&item.sidecar, &item.sum].into_iter().flatten() {
-            self.ledger.used(&beside.path);
-        }
-        let known = Known {
-            path: path.clone(),
-            fingerprint: item.listed.fingerprint.clone(),
-            digest,
-            size,
-        };
-        self.known.insert(path.clone(), known);
-        let told = Told::Present { state: state.clone(), digest, size };
-        if let Some(Told::Present { state: before, digest: digest_before, .. }) =
-            self.told.insert(path.clone(), told)
-            && before == state
-            && digest_before == digest
-        {
-            return None;
-        }
-        let name = path.rsplit('/').next().unwrap_or(&path);
-        tracing::info!(path, %digest, size, "firmware file is complete and copied");
-        Some(Change::Present(Dropped {
-            from_name: NameParts::parse(name),
-            target: item.target,
-            fingerprint: item.listed.fingerprint,
-            path,
-            digest,
-            size,
-            sidecar,
-        }))
     }
 
     async fn tell_unavailable(&mut self, reason: String) -> Result<(), Closed> {
@@ -504,20 +369,20 @@ impl Watcher {
 
     fn note_status(&self) {
         let mut status = self.shared.status.lock();
-        let refused = self.told.values().filter(|told| matches!(told, Told::Refused { .. }));
-        status.refused = refused.count();
-        let present = self.told.values().filter_map(|told| match told {
-            Told::Present { size, .. } => Some(*size),
-            _ => None,
-        });
-        (status.files, status.bytes) =
-            present.fold((0, 0), |(files, bytes), size| (files + 1, bytes + size));
+        status.counts = self.record.counts();
         status.scanned = Some(std::time::SystemTime::now());
     }
 
     async fn send(&self, event: Event) -> Result<(), Closed> {
         self.events.send(event).await.map_err(|_| Closed)
     }
+}
+
+/// Waits for a reader that found a copy missing or damaged. Not more often than now and then: if
+/// the file is gone where it was dropped, each further read finds the same.
+async fn damage(shared: &Shared) {
+    shared.damaged.notified().await;
+    sleep(DAMAGE_PAUSE).await;
 }
 
 /// Of two verdicts, the one that comes later.

@@ -230,14 +230,6 @@ fn failed(error: object_store::Error) -> OriginError {
 
 /// One line: the innermost cause says what happened, the outer ones where.
 fn explain(error: &object_store::Error) -> String {
-    let hint = match error {
-        object_store::Error::Unauthenticated { .. }
-        | object_store::Error::PermissionDenied { .. } => {
-            "; check store.s3.access_key_id and store.s3.secret_access_key and what that key may \
-             do"
-        }
-        _ => "",
-    };
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -249,5 +241,18 @@ fn explain(error: &object_store::Error) -> String {
     }
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let text: String = text.chars().take(500).collect();
-    format!("{text}{hint}")
+    // A listing's refusal comes as a generic error, so the status is looked for in its text.
+    let denied = matches!(
+        error,
+        object_store::Error::Unauthenticated { .. } | object_store::Error::PermissionDenied { .. }
+    ) || text.contains("403 Forbidden")
+        || text.contains("401 Unauthorized");
+    if denied {
+        format!(
+            "{text}; check store.s3.access_key_id and store.s3.secret_access_key, and what \
+             that key may do"
+        )
+    } else {
+        text
+    }
 }

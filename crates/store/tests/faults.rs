@@ -1,0 +1,267 @@
+//! What is not accepted, what is damaged, and what goes away.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use store::{Change, Digest, Event, FirmwareStore, Known, ReadErrorKind, StoreError};
+use support::Site;
+
+fn fast_poll(settings: &mut store::Settings) {
+    settings.poll_interval = Duration::from_millis(200);
+}
+
+#[tokio::test]
+async fn what_is_no_firmware_is_refused_with_a_reason() {
+    let mut site = Site::start_with(|settings| settings.max_size = 100).await;
+    let outside = site.dir().join("secret");
+    fs::write(&outside, b"secret").unwrap();
+
+    site.rename_in("empty.bin", b"");
+    let (path, reason) = site.refused().await;
+    assert_eq!(path, "empty.bin");
+    assert!(reason.contains("empty"), "{reason}");
+
+    site.rename_in("large.bin", &[0; 101]);
+    let (_, reason) = site.refused().await;
+    assert!(reason.contains("store.max_size"), "{reason}");
+
+    symlink(&outside, site.path("link.bin")).unwrap();
+    let (_, reason) = site.refused().await;
+    assert!(reason.contains("out of the watched directory"), "{reason}");
+
+    symlink("/", site.path("devices/d")).unwrap();
+    let (path, reason) = site.refused().await;
+    assert_eq!(path, "devices/d");
+    assert!(reason.contains("out of the watched directory"), "{reason}");
+
+    symlink("nowhere", site.path("dangling.bin")).unwrap();
+    let (_, reason) = site.refused().await;
+    assert!(reason.contains("leads nowhere"), "{reason}");
+
+    fs::write(site.root.join(OsStr::from_bytes(b"pump-\xff.bin")), b"x").unwrap();
+    let (path, reason) = site.refused().await;
+    assert_eq!(path, "pump-\\xff.bin");
+    assert!(reason.contains("UTF-8"), "{reason}");
+
+    site.rename_in("all/main/pump.bin", b"x");
+    let (path, reason) = site.refused().await;
+    assert_eq!(path, "all/main");
+    assert!(reason.contains("one component, `main`, for now"), "{reason}");
+
+    assert_eq!(site.store.status().refused, 7);
+    site.silence("marker").await;
+
+    // Removed, the refusal goes too.
+    fs::remove_file(site.path("link.bin")).unwrap();
+    assert_eq!(site.change().await, Change::Removed { path: "link.bin".into() });
+}
+
+#[tokio::test]
+async fn a_fifo_is_never_opened() {
+    let mut site = Site::start().await;
+    let fifo = site.path("pump.bin");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let (path, reason) = site.refused().await;
+    assert_eq!(path, "pump.bin");
+    assert!(reason.contains("regular file"), "{reason}");
+    // A writer that does not wait is turned away as long as nobody reads.
+    let written = Command::new("sh")
+        .args(["-c", "exec timeout 1 sh -c 'echo x > \"$0\"' \"$0\""])
+        .arg(&fifo)
+        .status()
+        .unwrap();
+    assert!(!written.success(), "somebody read from the FIFO");
+    site.silence("marker").await;
+}
+
+#[tokio::test]
+async fn a_link_within_the_root_is_followed() {
+    let mut site = Site::start_with(fast_poll).await;
+    site.rename_in("all/pump.bin", b"image");
+    site.present().await;
+    symlink("../../all/pump.bin", site.path("devices/d/pump.bin")).unwrap();
+    let dropped = site.present().await;
+    assert_eq!(dropped.path, "devices/d/pump.bin");
+    assert_eq!(dropped.digest, Digest::of(b"image"));
+}
+
+#[tokio::test]
+async fn an_unreadable_file_is_refused_and_does_not_hold_up_others() {
+    let mut site = Site::start().await;
+    site.rename_in("pump.bin", b"image");
+    site.present().await;
+    fs::set_permissions(site.path("pump.bin"), fs::Permissions::from_mode(0)).unwrap();
+    if fs::File::open(site.path("pump.bin")).is_ok() {
+        eprintln!("skipped: the superuser may read everything");
+        return;
+    }
+    let (_, reason) = site.refused().await;
+    assert!(reason.contains("cannot be read"), "{reason}");
+    site.silence("marker").await;
+    fs::set_permissions(site.path("pump.bin"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(site.present().await.digest, Digest::of(b"image"));
+}
+
+#[tokio::test]
+async fn a_root_that_goes_and_comes_back_loses_nothing() {
+    let mut site = Site::start_with(fast_poll).await;
+    site.rename_in("a.bin", b"a");
+    site.present().await;
+    site.rename_in("b.bin", b"b");
+    site.present().await;
+
+    let aside = site.dir().join("aside");
+    fs::rename(&site.root, &aside).unwrap();
+    let reason = site.unavailable().await;
+    assert!(reason.contains("missing"), "{reason}");
+    assert_eq!(site.store.status().available, Err(reason));
+
+    // The empty directory that a mount leaves.
+    fs::create_dir(&site.root).unwrap();
+    site.store.rescan();
+    while !site.store.status().available.clone().is_err_and(|reason| reason.contains("is empty")) {
+        tokio::task::yield_now().await;
+    }
+    fs::remove_dir(&site.root).unwrap();
+
+    fs::rename(&aside, &site.root).unwrap();
+    assert_eq!(site.event().await, Event::Available);
+    // Nothing is told anew, and it is listened to again.
+    site.silence("marker").await;
+    assert_eq!(site.store.status().files, 3);
+}
+
+#[tokio::test]
+async fn an_empty_directory_at_start_is_no_deletion() {
+    let remembered = Known {
+        path: "pump.bin".into(),
+        fingerprint: store::Fingerprint::new("1"),
+        digest: Digest::of(b"image"),
+        size: 5,
+    };
+    let fill = |root: &Path| fs::create_dir(root).unwrap();
+    let mut site = Site::prepare(|_| {}, fill, vec![remembered]);
+    let reason = site.unavailable().await;
+    assert!(reason.contains("is empty"), "{reason}");
+    site.rename_in("pump.bin", b"image");
+    assert_eq!(site.event().await, Event::Available);
+    assert_eq!(site.present().await.digest, Digest::of(b"image"));
+}
+
+#[tokio::test]
+async fn a_missing_root_at_start_is_waited_for() {
+    let mut site = Site::prepare(fast_poll, |_| {}, vec![]);
+    assert!(site.unavailable().await.contains("missing"));
+    fs::create_dir(&site.root).unwrap();
+    assert_eq!(site.event().await, Event::Available);
+    assert_eq!(site.batch().await, []);
+    site.silence("marker").await;
+}
+
+#[tokio::test]
+async fn a_file_in_place_of_the_root_is_named() {
+    let mut site = Site::prepare(|_| {}, |root| fs::write(root, b"").unwrap(), vec![]);
+    assert!(site.unavailable().await.contains("not a directory"));
+}
+
+#[tokio::test]
+async fn a_lost_copy_is_made_again() {
+    let mut site = Site::start().await;
+    site.rename_in("pump.bin", &vec![7; 3 << 20]);
+    let dropped = site.present().await;
+    let copy = site.copy_of(dropped.digest);
+    fs::remove_file(&copy).unwrap();
+    let image = site.store.image(dropped.digest, dropped.size);
+    let error = image.read(0, 10).await.unwrap_err();
+    assert_eq!((error.kind, error.retry), (ReadErrorKind::Missing, true));
+    eventually_reads(&image, 7).await;
+    assert!(copy.exists());
+    // It was not dropped anew, so nothing is told.
+    site.silence("marker").await;
+}
+
+#[tokio::test]
+async fn a_damaged_copy_is_never_served_and_made_again() {
+    let mut site = Site::start().await;
+    site.rename_in("pump.bin", &vec![7; 3 << 20]);
+    let dropped = site.present().await;
+    let copy = site.copy_of(dropped.digest);
+
+    // Before it was first read, and again after it was verified and partly read.
+    for offset in [0, 2 << 20] {
+        let file = fs::OpenOptions::new().write(true).open(&copy).unwrap();
+        std::os::unix::fs::FileExt::write_at(&file, b"x", 2 << 20).unwrap();
+        let image = site.store.image(dropped.digest, dropped.size);
+        let error = image.read(offset, 10).await.unwrap_err();
+        assert_eq!((error.kind, error.retry), (ReadErrorKind::Corrupt, true));
+        eventually_reads(&image, 7).await;
+    }
+    // Cut off.
+    let image = site.store.image(dropped.digest, dropped.size);
+    fs::OpenOptions::new().write(true).open(&copy).unwrap().set_len(1 << 20).unwrap();
+    let error = image.read(2 << 20, 10).await.unwrap_err();
+    assert_eq!(error.kind, ReadErrorKind::Corrupt);
+    eventually_reads(&image, 7).await;
+    site.silence("marker").await;
+}
+
+/// Reads the first bytes of an image until its copy is there again.
+async fn eventually_reads(image: &store::Image, byte: u8) {
+    let reading = async {
+        loop {
+            match image.read(0, 10).await {
+                Ok(bytes) => break assert_eq!(bytes, vec![byte; 10]),
+                Err(error) => assert!(error.retry, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), reading).await.expect("a new copy");
+}
+
+#[tokio::test]
+async fn a_place_for_copies_that_cannot_be_written_is_refused_and_retried() {
+    let mut site = Site::start_with(fast_poll).await;
+    let incoming = site.settings.data_dir.join("objects/incoming");
+    fs::remove_dir(&incoming).unwrap();
+    site.rename_in("pump.bin", b"image");
+    let (_, reason) = site.refused().await;
+    assert!(reason.contains("data_dir"), "{reason}");
+    fs::create_dir(&incoming).unwrap();
+    assert_eq!(site.present().await.digest, Digest::of(b"image"));
+}
+
+#[test]
+fn wrong_settings_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    for url in ["firmware", "file:", "http://x", "s3://", "s3:///prefix", ""] {
+        let mut settings = support::settings(dir.path());
+        settings.url = url.into();
+        let error = FirmwareStore::open(settings).unwrap_err();
+        assert!(matches!(error, StoreError::Url { .. }), "{url}: {error}");
+    }
+    let mut settings = support::settings(dir.path());
+    settings.url = "s3://bucket".into();
+    settings.s3.access_key_id = Some("id".into());
+    let error = FirmwareStore::open(settings.clone()).unwrap_err();
+    assert!(error.to_string().contains("secret_access_key"), "{error}");
+    settings.s3.access_key_id = None;
+    settings.s3.endpoint = Some("http://localhost:1".into());
+    let error = FirmwareStore::open(settings).unwrap_err();
+    assert!(error.to_string().contains("allow_http"), "{error}");
+
+    let mut settings = support::settings(dir.path());
+    settings.data_dir = dir.path().join("file");
+    fs::write(&settings.data_dir, b"").unwrap();
+    let error = FirmwareStore::open(settings).unwrap_err();
+    assert!(matches!(error, StoreError::DataDir { .. }), "{error}");
+}
