@@ -142,12 +142,18 @@ impl Client {
 
     /// Fails if a PUBLISH has arrived, or arrives before the answer to a PINGREQ.
     pub fn expect_silence(&mut self) {
-        self.ping();
-        if let Some(publish) = self.inbox.iter().find_map(|packet| match packet {
-            Packet::Publish(publish) => Some(publish),
-            _ => None,
-        }) {
+        if let Some(publish) = self.next_publish_before_ping() {
             panic!("expected silence, got {} on {}", publish.text(), publish.topic);
+        }
+    }
+
+    /// The next PUBLISH that has arrived, or arrives before the answer to a PINGREQ.
+    pub fn next_publish_before_ping(&mut self) -> Option<Publish> {
+        self.ping();
+        let position = self.inbox.iter().position(|packet| matches!(packet, Packet::Publish(_)))?;
+        match self.inbox.remove(position) {
+            Some(Packet::Publish(publish)) => Some(publish),
+            _ => None,
         }
     }
 
