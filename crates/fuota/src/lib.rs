@@ -1,1 +1,123 @@
-//! stub
+//! Which device gets which firmware, when, in which dialect: the plugin.
+//!
+//! [`Fuota::open`] reads its database, [`Fuota::hook`] goes to the broker, [`Fuota::service`] to
+//! the admin interface, and [`Fuota::run`] watches the store until it is cancelled.
+//!
+//! | module | subject |
+//! | --- | --- |
+//! | [`settings`] | what is configured |
+//! | [`views`] | what the service shows and takes |
+//! | [`service`] | what the admin interface asks and changes |
+//! | `plugin` | from the broker's phases to the engine |
+//! | `identity` | who a client is; `names`, `secret`: ids, keyed hashes of tokens |
+//! | `engine` | the parts together, their start, the run loop; `timers`: what is due later |
+//! | `ingest`, `catalog` | from what the store saw to what is accepted, held or in conflict |
+//! | `policy` | which image a device should run, and why not: pure functions |
+//! | `offers` | when a manifest goes out; `transfer`: one device, one image, the pin |
+//! | `serve`, `link` | the way of a block, and one connection's limits |
+//! | `outcome`, `state` | what became of an update, and the one function that moves its state |
+//! | `device`, `registry` | what is known of devices, in memory |
+//! | `db` | the one file that knows the database |
+//! | `dialect` | how devices ask and hear |
+//!
+//! A block passes `plugin` → `dialect` (decode) → `serve` → `link` (limits) → the store's cache →
+//! `dialect` (encode) → the connection's outbox. It takes one lock, its own connection's.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod catalog;
+mod db;
+mod device;
+mod dialect;
+mod engine;
+mod identity;
+mod ingest;
+mod link;
+mod names;
+mod offers;
+mod outcome;
+mod plugin;
+mod policy;
+mod registry;
+mod secret;
+mod serve;
+pub mod service;
+pub mod settings;
+mod state;
+mod timers;
+mod transfer;
+pub mod views;
+
+use std::{path::PathBuf, sync::Arc};
+
+use store::FirmwareStore;
+use tokio_util::sync::CancellationToken;
+
+pub use service::Service;
+pub use settings::Settings;
+pub use views::{
+    AddedDevice, ChangedDevice, Decided, DeviceCounts, DevicePatch, DeviceQuery, DeviceView,
+    FirmwareState, FirmwareView, NewDevice, OfferedFirmware, Progress, ServiceError, SiteStatus,
+};
+
+/// Why the plugin cannot start. Each text is one line that says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A setting that cannot work.
+    #[error("{key}: {problem}")]
+    Setting {
+        /// Which key.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The data directory, or the key in it, cannot be used.
+    #[error("cannot use {path}: {source}", path = path.display())]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The database cannot be used.
+    #[error("{0}")]
+    Database(String),
+}
+
+impl From<db::DbError> for OpenError {
+    fn from(error: db::DbError) -> Self {
+        OpenError::Database(error.to_string())
+    }
+}
+
+/// The plugin. See [the crate](self).
+pub struct Fuota {
+    engine: Arc<engine::Engine>,
+}
+
+impl Fuota {
+    /// Opens the database in [`Settings::data_dir`], which is made if needed. Reads all of it,
+    /// so it may take a while; nothing runs yet.
+    ///
+    /// # Errors
+    /// [`OpenError`], each one line for the operator.
+    pub fn open(settings: Settings, store: Arc<FirmwareStore>) -> Result<Arc<Fuota>, OpenError> {
+        Ok(Arc::new(Fuota { engine: engine::Engine::open(settings, store)? }))
+    }
+
+    /// For the broker's list of hooks.
+    pub fn hook(&self) -> Arc<dyn hook::Hook> {
+        Arc::new(plugin::Plugin(Arc::clone(&self.engine)))
+    }
+
+    /// For the admin interface.
+    pub fn service(&self) -> Service {
+        Service(Arc::clone(&self.engine))
+    }
+
+    /// Watches the store, drives the timers and writes progress, until cancelled. Returns when
+    /// everything is written. To be called once.
+    pub async fn run(self: Arc<Self>, cancel: CancellationToken) {
+        self.engine.run(cancel).await;
+    }
+}

@@ -1,0 +1,410 @@
+//! The fleet's database: the one file that knows it is SQLite.
+//!
+//! Everything is read once, at start. Afterwards the memory is the truth and one writer thread
+//! follows it: jobs come over a bounded queue, each is atomic, and those that wait together
+//! share one commit. A job's callback runs after its commit, so that "in the database before
+//! the manifest leaves" is a callback and nobody waits.
+//!
+//! The queue is full: the job is refused at once ([`DbError::Busy`]) and the caller decides;
+//! progress is written again at the next interval, an offer is tried again later.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, Row, Savepoint, params};
+use store::Digest;
+
+use crate::secret::TokenHash;
+
+/// Each script makes the next version of the schema; the number of scripts is the version.
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+/// Jobs that may wait.
+const QUEUE: usize = 16_384;
+/// Jobs in one commit.
+const GROUP: usize = 1024;
+/// Lines of the audit that are kept.
+const AUDIT_LINES: i64 = 100_000;
+
+/// Why the database did not do it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum DbError {
+    /// Too much waits to be written.
+    #[error("the database is behind with writing")]
+    Busy,
+    /// The program ends.
+    #[error("the database is closed")]
+    Closed,
+    /// SQLite says no.
+    #[error("the database: {0}")]
+    Sqlite(Arc<rusqlite::Error>),
+    /// It was written by a later version of this program.
+    #[error("{path} has schema version {found}, this program knows {known}: run a newer fuotad, or restore an older backup")]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: usize,
+        /// Ours.
+        known: usize,
+    },
+}
+
+impl From<rusqlite::Error> for DbError {
+    fn from(error: rusqlite::Error) -> Self {
+        DbError::Sqlite(Arc::new(error))
+    }
+}
+
+/// A row of `device`.
+#[derive(Clone, Default)]
+pub struct DeviceRow {
+    pub id: String,
+    pub registered: bool,
+    pub groups: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+    pub model: Option<String>,
+    pub title: Option<String>,
+    pub version: Option<String>,
+    pub dialect: Option<String>,
+    pub client_id: Option<String>,
+    pub token: Option<TokenHash>,
+    pub old_token: Option<(TokenHash, u64)>,
+    pub last_seen: Option<u64>,
+}
+
+/// A row of `file`.
+#[derive(Clone)]
+pub struct FileRow {
+    pub id: i64,
+    pub path: String,
+    pub fingerprint: String,
+    pub digest: Digest,
+    pub size: u64,
+    pub target: String,
+    pub sidecar: String,
+    pub name_title: Option<String>,
+    pub name_version: Option<String>,
+    pub created_seq: i64,
+    pub created_at: u64,
+    pub removed_seq: Option<i64>,
+}
+
+/// A row of `transfer`.
+#[derive(Clone)]
+pub struct TransferRow {
+    pub device: String,
+    pub digest: Digest,
+    pub size: u64,
+    pub chunk_size: u32,
+    pub path: String,
+    pub title: Option<String>,
+    pub version: String,
+    pub own_version: bool,
+    pub attempt: u32,
+    pub state: String,
+    pub reason: Option<String>,
+    pub served: Vec<u8>,
+    pub downloaded_at: Option<u64>,
+}
+
+/// A row of `history`.
+#[derive(Clone)]
+pub struct HistoryRow {
+    pub device: String,
+    pub digest: Digest,
+    pub offers: u32,
+    pub deliveries: u32,
+    pub differs: bool,
+}
+
+/// One change.
+pub enum Op {
+    Device(DeviceRow),
+    DeviceGone(String),
+    File(FileRow),
+    FileGone(i64),
+    Transfer(TransferRow),
+    History(HistoryRow),
+    Audit { at: u64, subject: String, action: &'static str, detail: Option<String> },
+    Clean(bool),
+}
+
+/// All that the database held at start.
+#[derive(Default)]
+pub struct Loaded {
+    pub devices: Vec<DeviceRow>,
+    pub files: Vec<FileRow>,
+    pub transfers: Vec<TransferRow>,
+    pub history: Vec<HistoryRow>,
+    /// Whether the run before ended in order.
+    pub clean: bool,
+}
+
+/// Called once, on the writer's thread, after the job's commit or its failure.
+pub type Done = Box<dyn FnOnce(Result<(), DbError>) + Send>;
+
+struct Job {
+    ops: Vec<Op>,
+    done: Option<Done>,
+}
+
+/// The way to the writer.
+pub struct Db {
+    jobs: Mutex<Option<SyncSender<Job>>>,
+    writer: Mutex<Option<thread::JoinHandle<()>>>,
+    problem: Arc<Mutex<Option<String>>>,
+}
+
+impl Db {
+    /// Opens or makes the file, brings its schema up to date and reads everything.
+    pub fn open(path: &Path) -> Result<(Db, Loaded), DbError> {
+        let mut connection = Connection::open(path)?;
+        // WAL: a reader from outside (a backup) never stops the writer. FULL: a pin that a
+        // power cut takes back could let a device mix two images, and commits are grouped.
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        migrate(&mut connection, path)?;
+        let loaded = load(&connection)?;
+        connection.execute("UPDATE run SET clean = 0", [])?;
+
+        let (sender, receiver) = sync_channel(QUEUE);
+        let problem = Arc::new(Mutex::new(None));
+        let shared = Arc::clone(&problem);
+        let writer = thread::Builder::new()
+            .name("fuota-db".into())
+            .spawn(move || write(connection, receiver, &shared))
+            .map_err(|_| DbError::Closed)?;
+        let db = Db { jobs: Mutex::new(Some(sender)), writer: Mutex::new(Some(writer)), problem };
+        Ok((db, loaded))
+    }
+
+    /// Queues one atomic job.
+    ///
+    /// # Errors
+    /// [`DbError::Busy`] or [`DbError::Closed`]: `done` is dropped uncalled.
+    pub fn submit(&self, ops: Vec<Op>, done: Option<Done>) -> Result<(), DbError> {
+        match self.jobs.lock().as_ref() {
+            None => Err(DbError::Closed),
+            Some(jobs) => jobs.try_send(Job { ops, done }).map_err(|error| match error {
+                TrySendError::Full(_) => DbError::Busy,
+                TrySendError::Disconnected(_) => DbError::Closed,
+            }),
+        }
+    }
+
+    /// Queues one job and waits for its commit.
+    pub async fn commit(&self, ops: Vec<Op>) -> Result<(), DbError> {
+        let (done, committed) = tokio::sync::oneshot::channel();
+        self.submit(ops, Some(Box::new(move |result| drop(done.send(result)))))?;
+        committed.await.unwrap_or(Err(DbError::Closed))
+    }
+
+    /// Why the last job could not be written, if it could not.
+    pub fn problem(&self) -> Option<String> {
+        self.problem.lock().clone()
+    }
+
+    /// Writes what waits and ends the writer. Blocks until it has.
+    pub fn close(&self) {
+        drop(self.submit(vec![Op::Clean(true)], None));
+        self.jobs.lock().take();
+        if let Some(writer) = self.writer.lock().take() {
+            drop(writer.join());
+        }
+    }
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), DbError> {
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let found = found as usize;
+    if found > MIGRATIONS.len() {
+        return Err(DbError::TooNew { path: path.into(), found, known: MIGRATIONS.len() });
+    }
+    for (number, script) in MIGRATIONS.iter().enumerate().skip(found) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(script)?;
+        transaction.pragma_update(None, "user_version", (number + 1) as i64)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+fn write(mut connection: Connection, jobs: Receiver<Job>, problem: &Mutex<Option<String>>) {
+    while let Ok(first) = jobs.recv() {
+        let mut group = vec![first];
+        group.extend(jobs.try_iter().take(GROUP - 1));
+        let (results, committed) = write_group(&mut connection, &group);
+        let failure = committed.as_ref().err().or(results.iter().find_map(|result| result.as_ref().err()));
+        if let Some(failure) = failure {
+            tracing::error!(error = %failure, "the database was not written");
+        }
+        *problem.lock() = failure.map(ToString::to_string);
+        for (job, result) in group.into_iter().zip(results) {
+            if let Some(done) = job.done {
+                done(committed.clone().and(result));
+            }
+        }
+    }
+}
+
+/// One commit for all; a job that fails takes only its own changes back.
+fn write_group(connection: &mut Connection, group: &[Job]) -> (Vec<Result<(), DbError>>, Result<(), DbError>) {
+    let mut results = Vec::with_capacity(group.len());
+    let mut run = || -> Result<(), DbError> {
+        let mut transaction = connection.transaction()?;
+        for job in group {
+            results.push(write_job(&mut transaction, job).map_err(DbError::from));
+        }
+        Ok(transaction.commit()?)
+    };
+    let committed = run();
+    results.resize_with(group.len(), || Ok(()));
+    (results, committed)
+}
+
+fn write_job(transaction: &mut rusqlite::Transaction<'_>, job: &Job) -> rusqlite::Result<()> {
+    let savepoint = transaction.savepoint()?;
+    for op in &job.ops {
+        apply(&savepoint, op)?;
+    }
+    savepoint.commit()
+}
+
+fn apply(sql: &Savepoint<'_>, op: &Op) -> rusqlite::Result<()> {
+    match op {
+        // An upsert, not INSERT OR REPLACE: that would delete the row first, and its transfer.
+        Op::Device(row) => sql
+            .prepare_cached(
+                "INSERT INTO device VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)
+                 ON CONFLICT (id) DO UPDATE SET registered=?2, groups=?3, labels=?4, model=?5, title=?6,
+                 version=?7, dialect=?8, client_id=?9, token=?10, old_token=?11, old_until=?12, last_seen=?13",
+            )?
+            .execute(params![
+                row.id, row.registered, json(&row.groups), json(&row.labels), row.model, row.title,
+                row.version, row.dialect, row.client_id, row.token.map(|hash| hash.0),
+                row.old_token.map(|(hash, _)| hash.0), row.old_token.map(|(_, until)| until as i64),
+                row.last_seen.map(|at| at as i64),
+            ])?,
+        Op::DeviceGone(id) => sql.prepare_cached("DELETE FROM device WHERE id = ?1")?.execute([id])?,
+        Op::File(row) => sql
+            .prepare_cached("INSERT OR REPLACE INTO file VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)")?
+            .execute(params![
+                row.id, row.path, row.fingerprint, row.digest.as_bytes(), row.size as i64, row.target,
+                row.sidecar, row.name_title, row.name_version, row.created_seq, row.created_at as i64,
+                row.removed_seq,
+            ])?,
+        Op::FileGone(id) => sql.prepare_cached("DELETE FROM file WHERE id = ?1")?.execute([id])?,
+        Op::Transfer(row) => sql
+            .prepare_cached("INSERT OR REPLACE INTO transfer VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)")?
+            .execute(params![
+                row.device, row.digest.as_bytes(), row.size as i64, row.chunk_size, row.path, row.title,
+                row.version, row.own_version, row.attempt, row.state, row.reason, row.served,
+                row.downloaded_at.map(|at| at as i64),
+            ])?,
+        Op::History(row) => sql
+            .prepare_cached("INSERT OR REPLACE INTO history VALUES (?1,?2,?3,?4,?5)")?
+            .execute(params![row.device, row.digest.as_bytes(), row.offers, row.deliveries, row.differs])?,
+        Op::Audit { at, subject, action, detail } => {
+            sql.prepare_cached("INSERT INTO audit (at, subject, action, detail) VALUES (?1,?2,?3,?4)")?
+                .execute(params![*at as i64, subject, action, detail])?;
+            sql.prepare_cached("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?1")?
+                .execute([AUDIT_LINES])?
+        }
+        Op::Clean(clean) => sql.execute("UPDATE run SET clean = ?1", [clean])?,
+    };
+    Ok(())
+}
+
+fn load(connection: &Connection) -> Result<Loaded, DbError> {
+    fn all<T>(
+        connection: &Connection,
+        table: &str,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Vec<T>> {
+        connection.prepare(&format!("SELECT * FROM {table}"))?.query_map([], read)?.collect()
+    }
+    let digest = |bytes: [u8; 32]| Digest::from_bytes(bytes);
+    let number = |row: &Row<'_>, name: &str| row.get::<_, i64>(name).map(|number| number as u64);
+    let maybe = |row: &Row<'_>, name: &str| row.get::<_, Option<i64>>(name).map(|number| number.map(|number| number as u64));
+    Ok(Loaded {
+        devices: all(connection, "device", |row| {
+            let hash = |name: &str| row.get::<_, Option<[u8; 32]>>(name).map(|hash| hash.map(TokenHash));
+            Ok(DeviceRow {
+                id: row.get("id")?,
+                registered: row.get("registered")?,
+                groups: serde_json::from_str(&row.get::<_, String>("groups")?).unwrap_or_default(),
+                labels: serde_json::from_str(&row.get::<_, String>("labels")?).unwrap_or_default(),
+                model: row.get("model")?,
+                title: row.get("title")?,
+                version: row.get("version")?,
+                dialect: row.get("dialect")?,
+                client_id: row.get("client_id")?,
+                token: hash("token")?,
+                old_token: hash("old_token")?.zip(maybe(row, "old_until")?),
+                last_seen: maybe(row, "last_seen")?,
+            })
+        })?,
+        files: all(connection, "file", |row| {
+            Ok(FileRow {
+                id: row.get("id")?,
+                path: row.get("path")?,
+                fingerprint: row.get("fingerprint")?,
+                digest: digest(row.get("digest")?),
+                size: number(row, "size")?,
+                target: row.get("target")?,
+                sidecar: row.get("sidecar")?,
+                name_title: row.get("name_title")?,
+                name_version: row.get("name_version")?,
+                created_seq: row.get("created_seq")?,
+                created_at: number(row, "created_at")?,
+                removed_seq: row.get("removed_seq")?,
+            })
+        })?,
+        transfers: all(connection, "transfer", |row| {
+            Ok(TransferRow {
+                device: row.get("device")?,
+                digest: digest(row.get("digest")?),
+                size: number(row, "size")?,
+                chunk_size: row.get("chunk_size")?,
+                path: row.get("path")?,
+                title: row.get("title")?,
+                version: row.get("version")?,
+                own_version: row.get("own_version")?,
+                attempt: row.get("attempt")?,
+                state: row.get("state")?,
+                reason: row.get("reason")?,
+                served: row.get("served")?,
+                downloaded_at: maybe(row, "downloaded_at")?,
+            })
+        })?,
+        history: all(connection, "history", |row| {
+            Ok(HistoryRow {
+                device: row.get("device")?,
+                digest: digest(row.get("digest")?),
+                offers: row.get("offers")?,
+                deliveries: row.get("deliveries")?,
+                differs: row.get("differs")?,
+            })
+        })?,
+        clean: connection.query_row("SELECT clean FROM run", [], |row| row.get(0))?,
+    })
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    // Lists and maps of texts always serialize.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[path = "db_tests.rs"]
+mod tests;

@@ -1,0 +1,74 @@
+use super::*;
+
+fn device(id: &str) -> Op {
+    Op::Device(DeviceRow { id: id.into(), groups: vec!["g".into()], ..DeviceRow::default() })
+}
+
+fn transfer(device: &str) -> Op {
+    Op::Transfer(TransferRow {
+        device: device.into(),
+        digest: Digest::of(b"x"),
+        size: u64::from(u32::MAX) + 1,
+        chunk_size: 4096,
+        path: "a.bin".into(),
+        title: None,
+        version: "1".into(),
+        own_version: true,
+        attempt: 1,
+        state: "offered".into(),
+        reason: None,
+        served: vec![1, 2],
+        downloaded_at: None,
+    })
+}
+
+#[tokio::test]
+async fn what_was_committed_is_there_after_the_next_open() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let path = dir.path().join("fuota.db");
+    let (db, loaded) = Db::open(&path).expect("made");
+    assert!(loaded.clean && loaded.devices.is_empty());
+    db.commit(vec![device("d"), transfer("d")]).await.expect("written");
+    db.commit(vec![device("d")]).await.expect("updated");
+    drop(db);
+
+    let (db, loaded) = Db::open(&path).expect("opened");
+    assert!(!loaded.clean, "it did not end in order");
+    assert_eq!(loaded.devices[0].groups, ["g"]);
+    assert_eq!(loaded.transfers[0].served, [1, 2], "an update of the device keeps its transfer");
+    assert_eq!(loaded.transfers[0].size, u64::from(u32::MAX) + 1);
+    db.commit(vec![Op::DeviceGone("d".into())]).await.expect("written");
+    db.close();
+
+    let (_db, loaded) = Db::open(&path).expect("opened");
+    assert!(loaded.clean);
+    assert!(loaded.devices.is_empty() && loaded.transfers.is_empty());
+}
+
+#[tokio::test]
+async fn a_job_is_atomic_and_fails_alone() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let path = dir.path().join("fuota.db");
+    let (db, _) = Db::open(&path).expect("made");
+    let broken = db.commit(vec![device("a"), transfer("nobody")]);
+    let whole = db.commit(vec![device("b")]);
+    let (broken, whole) = tokio::join!(broken, whole);
+    assert!(broken.is_err() && whole.is_ok());
+    db.close();
+    assert!(matches!(db.commit(vec![device("c")]).await, Err(DbError::Closed)));
+    let (_db, loaded) = Db::open(&path).expect("opened");
+    assert_eq!(loaded.devices.len(), 1);
+    assert_eq!(loaded.devices[0].id, "b");
+}
+
+#[test]
+fn an_older_program_refuses_a_newer_file() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let path = dir.path().join("fuota.db");
+    drop(Db::open(&path).expect("made"));
+    let connection = Connection::open(&path).expect("opened");
+    connection.pragma_update(None, "user_version", 99).expect("written");
+    drop(connection);
+    let error = Db::open(&path).err().expect("refused").to_string();
+    assert!(error.contains("99") && error.contains("newer fuotad"), "{error}");
+}

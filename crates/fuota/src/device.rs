@@ -1,0 +1,196 @@
+//! One device: what it is, which connections it has, and what it is being given.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use hook::Qos;
+use parking_lot::Mutex;
+use store::Digest;
+use tokio::time::Instant;
+
+use crate::{
+    db::{DeviceRow, HistoryRow, Op},
+    link::Link,
+    policy::{Facts, History},
+    secret::TokenHash,
+    transfer::{Transfer, unix_now},
+    views::{DeviceView, OfferedFirmware, Progress},
+};
+
+/// See [the module](self).
+pub struct Device {
+    pub id: Arc<str>,
+    /// False for a session without identity: nothing of it is written or listed.
+    pub stored: bool,
+    pub state: Mutex<DeviceState>,
+    /// It, or its transfer, differs from the database.
+    pub dirty: AtomicBool,
+    /// Seconds since 1970; 0 while it was never seen.
+    seen: AtomicU64,
+}
+
+/// Locked before a link's state where both are needed.
+#[derive(Default)]
+pub struct DeviceState {
+    pub registered: bool,
+    pub groups: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+    pub model: Option<String>,
+    /// Title of the firmware that it got last, where a sidecar named one.
+    pub title: Option<String>,
+    /// As it reported.
+    pub version: Option<String>,
+    pub dialect: Option<String>,
+    pub client_id: Option<String>,
+    pub token: Option<TokenHash>,
+    /// Replaced by `token`; works until then (seconds since 1970), or until `token` logs in.
+    pub old_token: Option<(TokenHash, u64)>,
+    /// Its connections, the newest last.
+    pub links: Vec<Arc<Link>>,
+    /// Its newest offer.
+    pub transfer: Option<Arc<Transfer>>,
+    /// An offer on its way into the database.
+    pub pinning: Option<Arc<Transfer>>,
+    pub history: HashMap<Digest, History>,
+    /// Why nothing is offered to it.
+    pub why: Option<String>,
+    /// Since when it has no connection.
+    pub away_since: Option<Instant>,
+    /// It was forgotten; a link that still holds it asks the registry again.
+    pub gone: bool,
+}
+
+impl Device {
+    pub fn new(id: Arc<str>, stored: bool) -> Device {
+        Device {
+            id,
+            stored,
+            state: Mutex::default(),
+            dirty: AtomicBool::new(false),
+            seen: AtomicU64::new(0),
+        }
+    }
+
+    pub fn from_row(row: DeviceRow) -> Device {
+        let device = Device::new(row.id.into(), true);
+        device.seen.store(row.last_seen.unwrap_or(0), Ordering::Relaxed);
+        *device.state.lock() = DeviceState {
+            registered: row.registered,
+            groups: row.groups,
+            labels: row.labels,
+            model: row.model,
+            title: row.title,
+            version: row.version,
+            dialect: row.dialect,
+            client_id: row.client_id,
+            token: row.token,
+            old_token: row.old_token,
+            away_since: Some(Instant::now()),
+            ..DeviceState::default()
+        };
+        device
+    }
+
+    pub fn row(&self, state: &DeviceState) -> DeviceRow {
+        DeviceRow {
+            id: self.id.to_string(),
+            registered: state.registered,
+            groups: state.groups.clone(),
+            labels: state.labels.clone(),
+            model: state.model.clone(),
+            title: state.title.clone(),
+            version: state.version.clone(),
+            dialect: state.dialect.clone(),
+            client_id: state.client_id.clone(),
+            token: state.token,
+            old_token: state.old_token,
+            last_seen: self.last_seen(),
+        }
+    }
+
+    pub fn history_row(&self, digest: Digest, history: History) -> HistoryRow {
+        let History { offers, deliveries, differs } = history;
+        HistoryRow { device: self.id.to_string(), digest, offers, deliveries, differs }
+    }
+
+    /// It was seen now.
+    pub fn touch(&self) {
+        self.seen.store(unix_now(), Ordering::Relaxed);
+        self.dirty.store(true, Ordering::Relaxed);
+    }
+
+    /// Seconds since 1970.
+    pub fn last_seen(&self) -> Option<u64> {
+        Some(self.seen.load(Ordering::Relaxed)).filter(|at| *at != 0)
+    }
+
+    pub fn view(&self) -> DeviceView {
+        let state = self.state.lock();
+        let newest = state.links.last();
+        let transfer = state.transfer.as_ref();
+        let update = transfer.map(|transfer| transfer.state());
+        let failure = update.as_ref().and_then(|update| update.reason().map(str::to_owned));
+        DeviceView {
+            id: self.id.to_string(),
+            online: newest.is_some(),
+            version: state.version.clone(),
+            reason: failure.or_else(|| state.why.clone()),
+            state: update.map(|update| update.name().to_owned()),
+            progress: transfer.map_or(Progress::default(), |transfer| Progress {
+                chunks_sent: transfer.sent(),
+                chunks_total: transfer.pin.total,
+            }),
+            firmware: transfer.map(|transfer| OfferedFirmware {
+                title: transfer.pin.title.clone(),
+                version: transfer.pin.version.clone(),
+                digest: transfer.pin.sha256.clone(),
+                chunk_size: transfer.pin.chunk_size,
+                attempt: transfer.pin.attempt,
+            }),
+            registered: state.registered,
+            groups: state.groups.clone(),
+            labels: state.labels.clone(),
+            model: state.model.clone(),
+            title: state.title.clone(),
+            dialect: state.dialect.clone(),
+            protocol: newest.map(|link| link.client.protocol.as_str().to_owned()),
+            address: newest.and_then(|link| Some(link.client.address?.to_string())),
+            client_id: newest.map(|link| link.client.id.to_string()).or_else(|| state.client_id.clone()),
+            last_seen: self.last_seen(),
+        }
+    }
+}
+
+impl DeviceState {
+    /// For the policy.
+    pub fn facts<'a>(&'a self, id: &'a str) -> Facts<'a> {
+        Facts {
+            id,
+            groups: &self.groups,
+            model: self.model.as_deref(),
+            title: self.title.as_deref(),
+            version: self.version.as_deref(),
+            history: &self.history,
+        }
+    }
+
+    /// Writes this transfer, if it is the device's newest offer: an offer that is on its way
+    /// into the database must not be overwritten by its predecessor.
+    pub fn transfer_op(&self, id: &str, transfer: &Arc<Transfer>) -> Option<Op> {
+        let newest = self.transfer.as_ref().is_some_and(|newest| Arc::ptr_eq(newest, transfer));
+        (newest && self.pinning.is_none()).then(|| Op::Transfer(transfer.row(id)))
+    }
+
+    /// The newest connection with a downlink: where offers go (rule 3).
+    pub fn newest_downlink(&self) -> Option<(Arc<Link>, Qos)> {
+        self.links.iter().rev().find_map(|link| {
+            let qos = link.state.lock().downlink?;
+            Some((Arc::clone(link), qos))
+        })
+    }
+}

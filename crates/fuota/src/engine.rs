@@ -1,0 +1,236 @@
+//! The engine: its parts, its start, and the loop that drives what no connection drives.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use hook::Broker;
+use parking_lot::Mutex;
+use store::FirmwareStore;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    OpenError, Settings,
+    catalog::Catalog,
+    db::{Db, Op},
+    device::Device,
+    dialect::{Dialect, reference::Reference},
+    ingest::Files,
+    policy::History,
+    registry::Registry,
+    secret::Key,
+    timers::{Event, Timers},
+    transfer::{Transfer, unix_now},
+};
+
+/// Everything that the hook, the service and the run loop share.
+pub struct Engine {
+    pub settings: Settings,
+    pub store: Arc<FirmwareStore>,
+    pub db: Db,
+    pub key: Key,
+    pub dialects: Vec<Arc<dyn Dialect>>,
+    pub registry: Registry,
+    pub files: Mutex<Files>,
+    pub catalog: ArcSwap<Catalog>,
+    pub timers: Timers,
+    pub counters: Counters,
+    pub broker: OnceLock<Arc<dyn Broker>>,
+    /// The first full scan was taken in: offers may go out (rule 6).
+    pub ready: AtomicBool,
+    pub store_problem: Mutex<Option<String>>,
+    runtime: OnceLock<Handle>,
+}
+
+/// Site-wide counters since the start.
+#[derive(Default)]
+pub struct Counters {
+    pub blocks: AtomicU64,
+    pub block_bytes: AtomicU64,
+    pub manifests: AtomicU64,
+    pub errors: AtomicU64,
+    pub refused: AtomicU64,
+}
+
+impl Counters {
+    pub fn add(counter: &AtomicU64, number: u64) {
+        counter.fetch_add(number, Ordering::Relaxed);
+    }
+}
+
+impl Engine {
+    pub fn open(settings: Settings, store: Arc<FirmwareStore>) -> Result<Arc<Engine>, OpenError> {
+        settings.check()?;
+        let unusable = |source| OpenError::DataDir { path: settings.data_dir.clone(), source };
+        std::fs::create_dir_all(&settings.data_dir).map_err(unusable)?;
+        let (db, loaded) = Db::open(&settings.data_dir.join("fuota.db"))?;
+        let tokens_exist = loaded.devices.iter().any(|device| device.token.is_some());
+        let key = Key::open(&settings.data_dir, !tokens_exist).map_err(unusable)?;
+
+        let registry = Registry::default();
+        for row in loaded.devices {
+            registry.load(Device::from_row(row));
+        }
+        for row in loaded.history {
+            if let Some(device) = registry.get(&row.device) {
+                let history = History { offers: row.offers, deliveries: row.deliveries, differs: row.differs };
+                device.state.lock().history.insert(row.digest, history);
+            }
+        }
+        for row in loaded.transfers {
+            let image = store.image(row.digest, row.size);
+            let transfer = Transfer::from_row(&row, image, loaded.clean);
+            if let (Some(device), Some(transfer)) = (registry.get(&row.device), transfer) {
+                device.state.lock().transfer = Some(Arc::new(transfer));
+            }
+        }
+        let engine = Arc::new(Engine {
+            settings,
+            store,
+            db,
+            key,
+            dialects: vec![Arc::new(Reference::default())],
+            registry,
+            files: Mutex::new(Files::new(loaded.files)),
+            catalog: ArcSwap::default(),
+            timers: Timers::default(),
+            counters: Counters::default(),
+            broker: OnceLock::new(),
+            ready: AtomicBool::new(false),
+            store_problem: Mutex::new(None),
+            runtime: OnceLock::new(),
+        });
+        engine.rebuild_catalog();
+        for device in engine.registry.all() {
+            engine.watch_outcome(&device);
+        }
+        Ok(engine)
+    }
+
+    /// Watches the store and does what is due, until cancelled; then writes everything.
+    pub async fn run(self: &Arc<Self>, cancel: CancellationToken) {
+        self.remember_runtime();
+        let known = self.files.lock().known();
+        let mut events = self.store.watch(known, cancel.clone());
+        let mut flush = tokio::time::interval(self.settings.flush_interval);
+        flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut watching = true;
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                event = events.recv(), if watching => match event {
+                    Some(event) => self.store_event(event).await,
+                    None => watching = false,
+                },
+                due = self.timers.due() => {
+                    for event in due {
+                        self.due(event);
+                    }
+                }
+                _ = flush.tick() => self.flush(),
+            }
+        }
+        self.flush();
+        let engine = Arc::clone(self);
+        // Waits for the writer thread, which has a disk to wait for.
+        drop(tokio::task::spawn_blocking(move || engine.db.close()).await);
+    }
+
+    fn due(self: &Arc<Self>, event: Event) {
+        match event {
+            Event::Grace(link) => drop(link.upgrade().map(|link| self.grace_over(&link))),
+            Event::Nudge(link) => drop(link.upgrade().map(|link| self.nudge_due(&link))),
+            Event::Announce(link) => drop(link.upgrade().map(|link| self.announce_again(&link))),
+            Event::Consider(device) => drop(device.upgrade().map(|device| self.consider(&device))),
+            Event::Confirm(device) => drop(device.upgrade().map(|device| self.confirm_due(&device))),
+            Event::Deferred(link, lane, wanted) => {
+                if let (Some(link), Some(lane)) = (link.upgrade(), lane.upgrade()) {
+                    self.serve_deferred(&link, &lane, wanted);
+                }
+            }
+        }
+    }
+
+    /// Writes what changed since the last time and is not worth a commit of its own.
+    pub fn flush(&self) {
+        for device in self.registry.all() {
+            let state = device.state.lock();
+            // While an offer is on its way into the database, its row must not be overwritten.
+            let transfer = state.transfer.as_ref().filter(|_| state.pinning.is_none());
+            let transfer = transfer.filter(|transfer| transfer.dirty.swap(false, Ordering::Relaxed));
+            let dirty = device.dirty.swap(false, Ordering::Relaxed);
+            if transfer.is_none() && !dirty {
+                continue;
+            }
+            // The device first: its transfer refers to it.
+            let mut ops = vec![Op::Device(device.row(&state))];
+            ops.extend(transfer.map(|transfer| Op::Transfer(transfer.row(&device.id))));
+            if self.db.submit(ops, None).is_err() {
+                device.dirty.store(true, Ordering::Relaxed);
+                if let Some(transfer) = transfer {
+                    transfer.dirty.store(true, Ordering::Relaxed);
+                }
+                break;
+            }
+        }
+    }
+
+    /// Computes the catalog anew from the files and from what is known of the devices, and logs
+    /// what changed. No device may be locked by the caller.
+    pub fn rebuild_catalog(&self) {
+        // Under this lock, so that the catalog that is stored last knows the newest names.
+        let files = self.files.lock();
+        let site = self.registry.site();
+        let catalog = Catalog::build(&files.rows, &files.refused, site);
+        let before = self.catalog.swap(Arc::new(catalog));
+        let now = self.catalog.load();
+        let known: HashSet<_> = before.views().iter().map(|view| (&view.id, view.state, &view.reason)).collect();
+        for view in now.views().iter().filter(|view| !known.contains(&(&view.id, view.state, &view.reason))) {
+            crate::ingest::log(view);
+        }
+    }
+
+    /// A device has this model or title: a name that the site did not know may hold files back
+    /// (rule 8). No device may be locked by the caller.
+    pub fn note_names(&self, model: Option<&str>, title: Option<&str>) {
+        /// Two names are several; more change nothing.
+        const ENOUGH: usize = 16;
+        let catalog = self.catalog.load();
+        let site = catalog.site();
+        let new = |names: &std::collections::BTreeSet<String>, name: Option<&str>| {
+            name.is_some_and(|name| names.len() < ENOUGH && !names.contains(name))
+        };
+        if new(&site.models, model) || new(&site.titles, title) {
+            self.rebuild_catalog();
+        }
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// The line of the audit for this.
+    pub fn audit(subject: &str, action: &'static str, detail: Option<String>) -> Op {
+        Op::Audit { at: unix_now(), subject: subject.into(), action, detail }
+    }
+
+    /// Remembers the runtime for calls from the database's thread.
+    pub fn remember_runtime(&self) {
+        if self.runtime.get().is_none()
+            && let Ok(handle) = Handle::try_current()
+        {
+            drop(self.runtime.set(handle));
+        }
+    }
+
+    /// The runtime; `None` before anything ran in one.
+    pub fn runtime(&self) -> Option<&Handle> {
+        self.runtime.get()
+    }
+}

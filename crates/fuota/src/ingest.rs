@@ -1,0 +1,291 @@
+//! From what the store saw to the catalog (rules 6, 9 and 10).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+};
+
+use store::{Change, Dropped, Event, Fingerprint, Known};
+
+use crate::{
+    catalog::{sidecar_text, target_text},
+    db::{FileRow, Op},
+    engine::Engine,
+    transfer::unix_now,
+    views::{FirmwareState, FirmwareView},
+};
+
+/// The file rows, as the database holds them, and the paths that were refused.
+pub struct Files {
+    pub rows: Vec<FileRow>,
+    /// Path to reason. Not stored: the store says it again at each start.
+    pub refused: BTreeMap<String, String>,
+    next_id: i64,
+    next_seq: i64,
+}
+
+impl Files {
+    pub fn new(rows: Vec<FileRow>) -> Files {
+        let next_id = rows.iter().map(|row| row.id + 1).max().unwrap_or(1);
+        let last = |row: &FileRow| row.removed_seq.unwrap_or(0).max(row.created_seq);
+        let next_seq = rows.iter().map(|row| last(row) + 1).max().unwrap_or(1);
+        Files { rows, refused: BTreeMap::new(), next_id, next_seq }
+    }
+
+    /// What the store need not hash again.
+    pub fn known(&self) -> Vec<Known> {
+        let present = self.rows.iter().filter(|row| row.removed_seq.is_none());
+        present
+            .map(|row| Known {
+                path: row.path.clone(),
+                fingerprint: Fingerprint::new(row.fingerprint.clone()),
+                digest: row.digest,
+                size: row.size,
+            })
+            .collect()
+    }
+
+    /// Takes in what settled together; `complete` where it is the whole listing, so that what
+    /// it does not name is gone. Returns what is to be written.
+    pub fn apply(&mut self, batch: Vec<Change>, complete: bool) -> Vec<Op> {
+        let mut ops = Vec::new();
+        let mut named = BTreeSet::new();
+        for change in batch {
+            match change {
+                Change::Present(dropped) => {
+                    named.insert(dropped.path.clone());
+                    self.refused.remove(&dropped.path);
+                    self.present(dropped, &mut ops);
+                }
+                Change::Removed { path } => {
+                    self.refused.remove(&path);
+                    self.remove(&path, &mut ops);
+                }
+                Change::Refused { path, reason } => {
+                    named.insert(path.clone());
+                    self.remove(&path, &mut ops);
+                    self.refused.insert(path, reason);
+                }
+            }
+        }
+        if complete {
+            let gone = self.rows.iter().filter(|row| row.removed_seq.is_none() && !named.contains(&row.path));
+            for path in gone.map(|row| row.path.clone()).collect::<Vec<_>>() {
+                self.remove(&path, &mut ops);
+            }
+        }
+        self.forget(&mut ops);
+        ops
+    }
+
+    fn present(&mut self, dropped: Dropped, ops: &mut Vec<Op>) {
+        let sidecar = sidecar_text(dropped.sidecar.as_ref());
+        let fingerprint = dropped.fingerprint.as_str().to_owned();
+        let present = |row: &&mut FileRow| row.removed_seq.is_none() && row.path == dropped.path;
+        if let Some(row) = self.rows.iter_mut().find(present) {
+            if row.digest == dropped.digest {
+                // The same bytes seen again; the sidecar may be new.
+                if row.sidecar != sidecar || row.fingerprint != fingerprint {
+                    row.sidecar = sidecar;
+                    row.fingerprint = fingerprint;
+                    ops.push(Op::File(row.clone()));
+                }
+                return;
+            }
+            // The removal and the creation share their place in the order: nothing is between.
+            row.removed_seq = Some(self.next_seq);
+            ops.push(Op::File(row.clone()));
+        }
+        let row = FileRow {
+            id: self.next_id,
+            path: dropped.path,
+            fingerprint,
+            digest: dropped.digest,
+            size: dropped.size,
+            target: target_text(&dropped.target),
+            sidecar,
+            name_title: dropped.from_name.title,
+            name_version: dropped.from_name.version,
+            created_seq: self.next_seq,
+            created_at: unix_now(),
+            removed_seq: None,
+        };
+        self.next_id += 1;
+        self.next_seq += 1;
+        let detail = format!("{} {}", row.target, row.digest);
+        ops.push(Op::File(row.clone()));
+        ops.push(Engine::audit(&row.path, "file added", Some(detail)));
+        self.rows.push(row);
+    }
+
+    fn remove(&mut self, path: &str, ops: &mut Vec<Op>) {
+        let present = |row: &&mut FileRow| row.removed_seq.is_none() && row.path == path;
+        if let Some(row) = self.rows.iter_mut().find(present) {
+            row.removed_seq = Some(self.next_seq);
+            self.next_seq += 1;
+            ops.push(Op::File(row.clone()));
+            ops.push(Engine::audit(path, "file removed", None));
+        }
+    }
+
+    /// Drops removed rows that nothing needs: they keep no older file from coming back, and no
+    /// present one was written over them.
+    fn forget(&mut self, ops: &mut Vec<Op>) {
+        let oldest = self.rows.iter().filter(|row| row.removed_seq.is_none()).map(|row| row.created_seq).min();
+        let replaced: BTreeSet<_> = self
+            .rows
+            .iter()
+            .filter(|row| row.removed_seq.is_none())
+            .map(|row| (row.path.clone(), row.created_seq))
+            .collect();
+        self.rows.retain(|row| {
+            let Some(removed) = row.removed_seq else { return true };
+            let needed = oldest.is_some_and(|oldest| oldest < removed)
+                || replaced.contains(&(row.path.clone(), removed));
+            if !needed {
+                ops.push(Op::FileGone(row.id));
+            }
+            needed
+        });
+    }
+}
+
+impl Engine {
+    /// What the store says.
+    pub async fn store_event(self: &Arc<Self>, event: Event) {
+        match event {
+            Event::Batch(batch) => self.ingest(batch).await,
+            Event::Unavailable { reason } => {
+                tracing::error!(reason, "store unavailable; running transfers go on");
+                *self.store_problem.lock() = Some(reason);
+            }
+            Event::Available => {
+                tracing::info!("store available again");
+                *self.store_problem.lock() = None;
+            }
+        }
+    }
+
+    async fn ingest(self: &Arc<Self>, batch: Vec<Change>) {
+        let first = !self.is_ready();
+        let ops = self.files.lock().apply(batch, first);
+        if !ops.is_empty()
+            && let Err(error) = self.db.commit(ops).await
+        {
+            // The files are still there: the next start reads them again.
+            tracing::error!(%error, "the catalog was not written");
+        }
+        self.rebuild_catalog();
+        self.ready.store(true, Ordering::Release);
+        self.reconsider_all().await;
+    }
+
+    /// The catalog changed: marks transfers whose file was overwritten, and offers what is new.
+    pub async fn reconsider_all(self: &Arc<Self>) {
+        let catalog = self.catalog.load_full();
+        let mut devices = self.registry.all();
+        devices.extend(self.registry.links().iter().filter_map(|link| {
+            // Sessions without identity are in no registry.
+            link.state.lock().device.clone().filter(|device| !device.stored)
+        }));
+        for (number, device) in devices.iter().enumerate() {
+            let online = {
+                let state = device.state.lock();
+                let running = state.transfer.as_ref().filter(|transfer| transfer.state().is_running());
+                if let Some(transfer) = running {
+                    let overwritten = catalog.was_overwritten(&transfer.pin.path, &transfer.pin.digest);
+                    transfer.overwritten.store(overwritten, Ordering::Relaxed);
+                }
+                !state.links.is_empty()
+            };
+            if online {
+                self.consider(device);
+            }
+            if number % 64 == 63 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+/// One line for a file whose standing is new.
+pub fn log(view: &FirmwareView) {
+    let value = |decided: &Option<crate::views::Decided>| {
+        decided.as_ref().map(|decided| format!("{} ({})", decided.value, decided.from)).unwrap_or_default()
+    };
+    let (title, version) = (value(&view.title), value(&view.version));
+    let digest = view.digest.as_deref().unwrap_or_default();
+    let reason = view.reason.as_deref().unwrap_or_default();
+    match view.state {
+        FirmwareState::Accepted => {
+            let target = view.target.as_deref().unwrap_or_default();
+            tracing::info!(path = view.path, title, version, target, digest, reason, "firmware accepted");
+        }
+        FirmwareState::Replaced => tracing::warn!(path = view.path, version, digest, "firmware replaced"),
+        state => tracing::warn!(path = view.path, ?state, reason, "firmware not accepted"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use store::{Digest, NameParts, Target};
+
+    fn present(path: &str, bytes: &str) -> Change {
+        Change::Present(Dropped {
+            path: path.into(),
+            target: Target::All,
+            digest: Digest::of(bytes.as_bytes()),
+            size: bytes.len() as u64,
+            fingerprint: Fingerprint::new(bytes),
+            sidecar: None,
+            from_name: NameParts::default(),
+        })
+    }
+
+    fn paths(files: &Files) -> Vec<(&str, bool)> {
+        files.rows.iter().map(|row| (&*row.path, row.removed_seq.is_none())).collect()
+    }
+
+    #[test]
+    fn rule_6_the_same_bytes_at_the_same_path_do_nothing() {
+        let mut files = Files::new(Vec::new());
+        assert_eq!(files.apply(vec![present("a", "1")], true).len(), 2);
+        assert!(files.apply(vec![present("a", "1")], false).is_empty());
+        assert!(files.apply(Vec::new(), false).is_empty(), "a later batch is no whole listing");
+        assert_eq!(paths(&files), [("a", true)]);
+    }
+
+    #[test]
+    fn rule_6_the_first_scan_is_complete() {
+        let mut files = Files::new(Vec::new());
+        drop(files.apply(vec![present("a", "1"), present("b", "2")], true));
+        let mut files = Files::new(files.rows);
+        drop(files.apply(vec![present("a", "1")], true));
+        assert_eq!(files.known().len(), 1);
+        assert_eq!(paths(&files), [("a", true), ("b", false)], "b keeps the older a from a device that b was for");
+    }
+
+    #[test]
+    fn rule_10_overwriting_replaces() {
+        let mut files = Files::new(Vec::new());
+        drop(files.apply(vec![present("a", "1")], true));
+        drop(files.apply(vec![present("a", "2")], false));
+        assert_eq!(files.rows[0].removed_seq, Some(files.rows[1].created_seq));
+        for number in 0..100 {
+            drop(files.apply(vec![present("a", &number.to_string())], false));
+        }
+        assert_eq!(files.rows.len(), 2, "what nothing needs is forgotten");
+    }
+
+    #[test]
+    fn what_is_refused_replaces_too() {
+        let mut files = Files::new(Vec::new());
+        drop(files.apply(vec![present("a", "1")], true));
+        drop(files.apply(vec![Change::Refused { path: "a".into(), reason: "no".into() }], false));
+        assert!(files.known().is_empty());
+        assert_eq!(files.refused["a"], "no");
+        drop(files.apply(vec![Change::Removed { path: "a".into() }], false));
+        assert!(files.refused.is_empty());
+    }
+}

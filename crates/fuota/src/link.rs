@@ -1,0 +1,349 @@
+//! One connection of a device: its window of blocks and the limits of rule 17.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use hook::{Client, Outbox, Qos, Receipt};
+use parking_lot::Mutex;
+use store::{Digest, Segment};
+use tokio::time::Instant;
+
+use crate::{
+    device::Device,
+    dialect::{Dialect, Echo},
+    engine::Engine,
+    transfer::Transfer,
+};
+
+/// How often one block may be asked for within [`REPEAT_WINDOW`] before it is slowed down.
+const REPEATS: u32 = 5;
+const REPEAT_WINDOW: Duration = Duration::from_secs(60);
+/// Then it is answered once in this time.
+const REPEAT_PACE: Duration = Duration::from_secs(1);
+/// How many image sizes one connection may ask for.
+const LOOP_FACTOR: u64 = 3;
+/// Requests that may wait while an offer is written to the database.
+const MAX_PENDING: usize = crate::dialect::MAX_REQUESTS;
+
+/// See [the module](self).
+pub struct Link {
+    pub client: Arc<Client>,
+    pub outbox: Outbox,
+    pub dialect: Arc<dyn Dialect>,
+    /// What the device is known as; `None` for a session without identity.
+    pub name: Option<Arc<str>>,
+    pub state: Mutex<LinkState>,
+}
+
+/// Taken by the connection's own task for each request, and by the engine for offers. The
+/// device's lock is never taken while this one is held.
+pub struct LinkState {
+    /// Set when the client first acts as a device.
+    pub device: Option<Arc<Device>>,
+    /// The granted quality of service of its downlink subscription.
+    pub downlink: Option<Qos>,
+    /// What it is served from.
+    pub lane: Option<Arc<Lane>>,
+    pub window: Window,
+    /// Images whose manifest went out on this connection (rule 16).
+    pub announced: Vec<Digest>,
+    /// Requests that came while the offer that answers them is written to the database.
+    pub pending: Vec<Wanted>,
+    /// Whether an offer is being written because of this connection.
+    pub waiting: bool,
+    /// When the last manifest went out.
+    pub spoken: Instant,
+    /// Whether a request came on this connection.
+    pub asked: bool,
+    /// Whether a timer for `resume_grace`, or for a nudge, is set.
+    pub grace_set: bool,
+    pub nudge_set: bool,
+    /// The connection has ended.
+    pub closed: bool,
+}
+
+/// A block that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub index: u32,
+    pub echo: Echo,
+}
+
+impl Link {
+    pub fn new(client: Arc<Client>, outbox: Outbox, dialect: Arc<dyn Dialect>, name: Option<Arc<str>>) -> Link {
+        Link {
+            client,
+            outbox,
+            dialect,
+            name,
+            state: Mutex::new(LinkState {
+                device: None,
+                downlink: None,
+                lane: None,
+                window: Window::default(),
+                announced: Vec::new(),
+                pending: Vec::new(),
+                waiting: false,
+                spoken: Instant::now(),
+                asked: false,
+                grace_set: false,
+                nudge_set: false,
+                closed: false,
+            }),
+        }
+    }
+}
+
+impl LinkState {
+    /// Serves from this transfer from now on; answers that are still being read for another
+    /// image are discarded.
+    pub fn switch(&mut self, lane: Arc<Lane>) {
+        let same = self.lane.as_ref().is_some_and(|old| Arc::ptr_eq(&old.transfer, &lane.transfer));
+        if !same {
+            self.window = Window::default();
+            self.lane = Some(lane);
+        }
+    }
+
+    /// Keeps a request until its offer stands; past the bound it is dropped.
+    pub fn keep(&mut self, wanted: Wanted) {
+        if self.pending.len() < MAX_PENDING {
+            self.pending.push(wanted);
+        }
+    }
+}
+
+/// One connection's way to one transfer; also the receipt of its blocks, so that a late
+/// receipt never marks a block of another transfer.
+pub struct Lane {
+    pub transfer: Arc<Transfer>,
+    pub device: Arc<Device>,
+    pub link: Weak<Link>,
+    pub engine: Weak<Engine>,
+}
+
+/// The tag of a manifest's receipt; no block has this index.
+pub const MANIFEST: u32 = u32::MAX;
+
+impl Receipt for Lane {
+    fn written(&self, tag: u32) {
+        if let (Some(engine), Some(link)) = (self.engine.upgrade(), self.link.upgrade()) {
+            engine.written(&link, self, tag);
+        }
+    }
+
+    fn dropped(&self, _tag: u32) {
+        // The connection has ended: its window goes with it.
+    }
+}
+
+/// What one connection asked for from one transfer.
+#[derive(Default)]
+pub struct Window {
+    /// Accepted and not yet written: in the outbox, waiting or being read.
+    pub open: u32,
+    /// Ready to be sent, but the outbox was full.
+    pub waiting: VecDeque<Wanted>,
+    /// Not in the cache: being read, or next to be.
+    pub missing: VecDeque<Wanted>,
+    /// Whether a task reads those.
+    pub reading: bool,
+    /// The cached part of the image that the last block came from.
+    pub held: Option<Segment>,
+    /// Whether the device was told that its window is full, since it last was not.
+    pub told_full: bool,
+    pub last_request: Option<Instant>,
+    /// Firmware bytes that were accepted on this connection.
+    bytes: u64,
+    asked: Vec<u64>,
+    repeats: HashMap<u32, Repeat>,
+    gaps: Gaps,
+}
+
+struct Repeat {
+    since: Instant,
+    count: u32,
+    last: Instant,
+    /// An answer is due at `last` plus [`REPEAT_PACE`].
+    deferred: bool,
+}
+
+/// What follows from the limits of rule 17 for one request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Answer it.
+    Answer,
+    /// Answer it at this time.
+    Later(Instant),
+    /// An answer to the same is due already.
+    Merged,
+    /// The window is full; tell the device.
+    Full,
+    /// The window is full, and the device was told.
+    StillFull,
+    /// It asked for more than three times the image.
+    Loop,
+}
+
+impl Window {
+    /// Admits a request for block `index` of `length` bytes at `now`.
+    pub fn admit(&mut self, index: u32, length: usize, image: u64, max_window: u32, now: Instant) -> Admission {
+        if let Some(last) = self.last_request.replace(now) {
+            self.gaps.add(now - last);
+        }
+        if self.open >= max_window {
+            return if std::mem::replace(&mut self.told_full, true) { Admission::StillFull } else { Admission::Full };
+        }
+        self.told_full = false;
+        if self.bytes + length as u64 > image * LOOP_FACTOR {
+            return Admission::Loop;
+        }
+        if self.note(index)
+            && let Some(other) = self.repeat(index, now)
+        {
+            return other;
+        }
+        self.bytes += length as u64;
+        self.open += 1;
+        Admission::Answer
+    }
+
+    /// A deferred answer is due: it enters the window.
+    pub fn admit_deferred(&mut self, index: u32, length: usize, now: Instant) {
+        if let Some(repeat) = self.repeats.get_mut(&index) {
+            repeat.deferred = false;
+            repeat.last = now;
+        }
+        self.bytes += length as u64;
+        self.open += 1;
+    }
+
+    /// One is written, or could not be served.
+    pub fn close_one(&mut self) {
+        self.open = self.open.saturating_sub(1);
+    }
+
+    /// Whether the index was asked for before on this connection.
+    fn note(&mut self, index: u32) -> bool {
+        let (word, bit) = (index as usize / 64, 1u64 << (index % 64));
+        if self.asked.len() <= word {
+            self.asked.resize(word + 1, 0);
+        }
+        let before = self.asked[word] & bit != 0;
+        self.asked[word] |= bit;
+        before
+    }
+
+    fn repeat(&mut self, index: u32, now: Instant) -> Option<Admission> {
+        let repeat = self.repeats.entry(index).or_insert(Repeat { since: now, count: 1, last: now, deferred: false });
+        if now - repeat.since >= REPEAT_WINDOW {
+            *repeat = Repeat { since: now, count: 0, last: repeat.last, deferred: repeat.deferred };
+        }
+        repeat.count = repeat.count.saturating_add(1);
+        if repeat.deferred {
+            return Some(Admission::Merged);
+        }
+        let due = repeat.last + REPEAT_PACE;
+        if repeat.count > REPEATS && now < due {
+            repeat.deferred = true;
+            return Some(Admission::Later(due));
+        }
+        repeat.last = now;
+        None
+    }
+
+    /// The device's own median time between two requests.
+    pub fn median_gap(&self) -> Duration {
+        self.gaps.median()
+    }
+}
+
+/// The last times between requests.
+#[derive(Default)]
+struct Gaps {
+    last: [Duration; 16],
+    count: usize,
+}
+
+impl Gaps {
+    fn add(&mut self, gap: Duration) {
+        self.last[self.count % self.last.len()] = gap;
+        self.count += 1;
+    }
+
+    fn median(&self) -> Duration {
+        let mut gaps = self.last;
+        let known = &mut gaps[..self.count.min(self.last.len())];
+        known.sort_unstable();
+        known.get(known.len() / 2).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IMAGE: u64 = 100_000;
+
+    fn ask(window: &mut Window, index: u32, now: Instant) -> Admission {
+        let admission = window.admit(index, 1000, IMAGE, 4, now);
+        if admission == Admission::Answer {
+            window.close_one();
+        }
+        admission
+    }
+
+    #[test]
+    fn rule_17_the_window_answers_one_error() {
+        let (mut window, now) = (Window::default(), Instant::now());
+        for index in 0..4 {
+            assert_eq!(window.admit(index, 1000, IMAGE, 4, now), Admission::Answer);
+        }
+        assert_eq!(window.admit(4, 1000, IMAGE, 4, now), Admission::Full);
+        assert_eq!(window.admit(5, 1000, IMAGE, 4, now), Admission::StillFull);
+        window.close_one();
+        assert_eq!(window.admit(4, 1000, IMAGE, 4, now), Admission::Answer);
+        assert_eq!(window.admit(5, 1000, IMAGE, 4, now), Admission::Full, "a new fullness is told anew");
+    }
+
+    #[test]
+    fn rule_17_the_same_index_more_than_five_times_a_minute_is_answered_once_a_second() {
+        let (mut window, start) = (Window::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        for millis in 0..5 {
+            assert_eq!(ask(&mut window, 7, at(millis)), Admission::Answer);
+        }
+        assert_eq!(ask(&mut window, 7, at(10)), Admission::Later(at(1004)));
+        assert_eq!(ask(&mut window, 7, at(20)), Admission::Merged);
+        assert_eq!(ask(&mut window, 8, at(21)), Admission::Answer, "another index is not slowed");
+        window.admit_deferred(7, 1000, at(1004));
+        assert_eq!(ask(&mut window, 7, at(1100)), Admission::Later(at(2004)));
+        window.admit_deferred(7, 1000, at(2004));
+        assert_eq!(ask(&mut window, 7, at(62_000)), Admission::Answer, "a minute later it counts anew");
+    }
+
+    #[test]
+    fn rule_17_more_than_three_times_the_image_is_a_loop() {
+        let (mut window, start) = (Window::default(), Instant::now());
+        for turn in 0..3u64 {
+            for index in 0..100 {
+                let now = start + Duration::from_secs(turn * 100 + u64::from(index));
+                assert_eq!(ask(&mut window, index, now), Admission::Answer);
+            }
+        }
+        assert_eq!(ask(&mut window, 0, start + Duration::from_secs(400)), Admission::Loop);
+    }
+
+    #[test]
+    fn rule_16_the_median_is_the_devices_own() {
+        let mut gaps = Gaps::default();
+        assert_eq!(gaps.median(), Duration::ZERO);
+        for seconds in [9, 1, 5] {
+            gaps.add(Duration::from_secs(seconds));
+        }
+        assert_eq!(gaps.median(), Duration::from_secs(5));
+    }
+}

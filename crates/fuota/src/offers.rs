@@ -1,0 +1,389 @@
+//! When a manifest goes out, to whom, and after what (rules 13 to 16).
+//!
+//! An offer is decided in memory, written to the database, and announced by the callback of
+//! that commit. Locks: a device's state, then a link's; never a device's under a link's.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use hook::{Class, Outgoing, Qos, Refused};
+use parking_lot::MutexGuard;
+use tokio::time::Instant;
+
+use crate::{
+    catalog::Release,
+    db::{DbError, Op},
+    device::{Device, DeviceState},
+    dialect::Framing,
+    engine::{Counters, Engine},
+    link::{Lane, Link, LinkState, MANIFEST, Wanted},
+    policy::{Decision, decide},
+    transfer::{Pin, Transfer},
+};
+
+/// After what an offer that could not be written or sent is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// What became of a transfer that could not go on as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewed {
+    /// Another manifest is on its way; nothing more is sent of the old image.
+    Offered,
+    /// It goes on after all.
+    Same,
+    /// No block fits the connection.
+    Impossible,
+}
+
+/// A device that stopped asking gets its manifest again after this many of its own gaps.
+const GAPS: u32 = 10;
+
+impl Engine {
+    /// Offers a connected device what it should run, if it should run anything else than what
+    /// it is being given. Called whenever something changed that may matter.
+    pub fn consider(self: &Arc<Self>, device: &Arc<Device>) {
+        if !self.is_ready() {
+            return;
+        }
+        let mut state = device.state.lock();
+        if state.gone || state.pinning.is_some() {
+            return;
+        }
+        let Some((link, _)) = state.newest_downlink() else { return };
+        if let Some(transfer) = state.transfer.clone().filter(|transfer| transfer.state().is_running()) {
+            drop(state);
+            return self.resume(&link, &transfer);
+        }
+        match decide(&self.catalog.load(), &state.facts(&device.id), self.settings.max_attempts) {
+            Decision::Run(release) if link.state.lock().announced.contains(&release.digest) => {
+                state.why = Some("it was offered this on its present connection; it is offered it again on the next".into());
+            }
+            Decision::Run(release) => {
+                self.offer(device, state, &link, &release, true);
+            }
+            Decision::Nothing(why) => state.why = Some(why),
+        }
+    }
+
+    /// The unfinished transfer of a device on a new connection: the manifest wipes what a
+    /// reference device has, so it may first ask by itself.
+    fn resume(self: &Arc<Self>, link: &Arc<Link>, transfer: &Arc<Transfer>) {
+        let mut state = link.state.lock();
+        if state.asked || state.waiting || state.announced.contains(&transfer.pin.digest) {
+            return;
+        }
+        if !transfer.may_be_known() {
+            drop(state);
+            return self.grace_over(link);
+        }
+        if !std::mem::replace(&mut state.grace_set, true) {
+            let at = Instant::now() + self.settings.resume_grace;
+            self.timers.at(at, crate::timers::Event::Grace(Arc::downgrade(link)));
+        }
+    }
+
+    /// Nothing was asked for in time: the manifest goes out (again).
+    pub fn grace_over(self: &Arc<Self>, link: &Arc<Link>) {
+        let device = {
+            let mut state = link.state.lock();
+            state.grace_set = false;
+            if state.closed || state.asked || state.waiting || state.downlink.is_none() {
+                return;
+            }
+            state.device.clone()
+        };
+        let Some(device) = device else { return };
+        let state = device.state.lock();
+        let Some(transfer) = state.transfer.clone().filter(|transfer| transfer.state().is_running()) else { return };
+        if !self.must_renew(link, &transfer) {
+            drop(state);
+        } else if self.renew(&device, state, link, &transfer) != Renewed::Same {
+            return;
+        }
+        let mut state = link.state.lock();
+        if !state.announced.contains(&transfer.pin.digest) {
+            self.enter(link, &mut state, &device, &transfer);
+            self.send_manifest(link, &mut state, &transfer);
+        }
+    }
+
+    /// Whether requests on this connection cannot be answered from this pin: the file holds
+    /// other bytes now (rule 15), or its blocks do not fit this connection (rule 18).
+    pub fn must_renew(&self, link: &Link, transfer: &Transfer) -> bool {
+        if transfer.overwritten.load(Ordering::Relaxed) && transfer.state().is_running() {
+            return true;
+        }
+        let pin = &transfer.pin;
+        link.dialect.chunk_size(pin.chunk_size, pin.size, &self.framing(link)) != Some(pin.chunk_size)
+    }
+
+    /// Puts a new offer in the place of one that [`must_renew`](Engine::must_renew): of the new
+    /// bytes where they are for this device, else of the same with a chunk that fits.
+    pub fn renew(
+        self: &Arc<Self>,
+        device: &Arc<Device>,
+        mut state: MutexGuard<'_, DeviceState>,
+        link: &Arc<Link>,
+        transfer: &Arc<Transfer>,
+    ) -> Renewed {
+        if transfer.overwritten.load(Ordering::Relaxed)
+            && let Decision::Run(release) =
+                decide(&self.catalog.load(), &state.facts(&device.id), self.settings.max_attempts)
+            && release.digest != transfer.pin.digest
+        {
+            let offered = self.offer(device, state, link, &release, true);
+            return if offered { Renewed::Offered } else { Renewed::Impossible };
+        }
+        // The new bytes are not for this device: it finishes what it began.
+        transfer.overwritten.store(false, Ordering::Relaxed);
+        let pin = &transfer.pin;
+        match link.dialect.chunk_size(pin.chunk_size, pin.size, &self.framing(link)) {
+            Some(chunk_size) if chunk_size == pin.chunk_size => {
+                drop(state);
+                self.enter(link, &mut link.state.lock(), device, transfer);
+                Renewed::Same
+            }
+            Some(chunk_size) => {
+                let total = pin.size.div_ceil(u64::from(chunk_size)) as u32;
+                let pin = Pin { chunk_size, total, ..pin.clone() };
+                self.pin(device, state, link, pin, true);
+                Renewed::Offered
+            }
+            None => {
+                state.why = Some(too_small(link));
+                Renewed::Impossible
+            }
+        }
+    }
+
+    /// Begins a new offer. `announce`: its manifest goes out on `link`, else only the requests
+    /// that wait there are answered. `false` where the connection's limit is too small.
+    pub fn offer(
+        self: &Arc<Self>,
+        device: &Arc<Device>,
+        mut state: MutexGuard<'_, DeviceState>,
+        link: &Arc<Link>,
+        release: &Release,
+        announce: bool,
+    ) -> bool {
+        let attempt = state.history.get(&release.digest).map_or(0, |history| history.offers) + 1;
+        let chunk_size = link.dialect.chunk_size(self.settings.chunk_size, release.size, &self.framing(link));
+        let Some(pin) = chunk_size.and_then(|chunk_size| Pin::new(release, chunk_size, attempt)) else {
+            state.why = Some(too_small(link));
+            drop(state);
+            self.fail_pending(link, &too_small(link));
+            return false;
+        };
+        self.pin(device, state, link, pin, announce);
+        true
+    }
+
+    /// Writes the pin; what follows, follows its commit (rule 14).
+    fn pin(
+        self: &Arc<Self>,
+        device: &Arc<Device>,
+        mut state: MutexGuard<'_, DeviceState>,
+        link: &Arc<Link>,
+        pin: Pin,
+        announce: bool,
+    ) {
+        let image = self.store.image(pin.digest, pin.size);
+        let transfer = Arc::new(Transfer::new(pin, image));
+        state.pinning = Some(Arc::clone(&transfer));
+        link.state.lock().waiting = true;
+        if !device.stored {
+            drop(state);
+            return self.pinned(device, link, &transfer, announce, Ok(()));
+        }
+        let pin = &transfer.pin;
+        let mut history = state.history.get(&pin.digest).copied().unwrap_or_default();
+        history.offers = pin.attempt;
+        let ops = vec![
+            Op::Device(device.row(&state)),
+            Op::Transfer(transfer.row(&device.id)),
+            Op::History(device.history_row(pin.digest, history)),
+            Engine::audit(&device.id, "offered", Some(format!("{} {}", pin.path, pin.sha256))),
+        ];
+        drop(state);
+        let (engine, device2, link2, transfer2) =
+            (Arc::clone(self), Arc::clone(device), Arc::clone(link), Arc::clone(&transfer));
+        let done = move |result| engine.pinned(&device2, &link2, &transfer2, announce, result);
+        if let Err(error) = self.db.submit(ops, Some(Box::new(done))) {
+            self.pinned(device, link, &transfer, announce, Err(error));
+        }
+    }
+
+    /// The pin is in the database, or could not be written.
+    fn pinned(
+        self: &Arc<Self>,
+        device: &Arc<Device>,
+        link: &Arc<Link>,
+        transfer: &Arc<Transfer>,
+        announce: bool,
+        result: Result<(), DbError>,
+    ) {
+        let pin = &transfer.pin;
+        let mut state = device.state.lock();
+        state.pinning = None;
+        if let Err(error) = result {
+            tracing::error!(device = %device.id, %error, "an offer was not written; it is tried again");
+            state.why = Some(format!("the offer was not written: {error}"));
+            drop(state);
+            self.fail_pending(link, "the server could not write the offer down; try again");
+            let at = Instant::now() + RETRY;
+            return self.timers.at(at, crate::timers::Event::Consider(Arc::downgrade(device)));
+        }
+        state.history.entry(pin.digest).or_default().offers = pin.attempt;
+        state.transfer = Some(Arc::clone(transfer));
+        state.why = None;
+        drop(state);
+        tracing::info!(
+            device = %device.id, path = %pin.path, version = %pin.version, digest = %pin.sha256,
+            chunk_size = pin.chunk_size, chunks = pin.total, attempt = pin.attempt, "offered"
+        );
+        // It may have been overwritten while its pin was written.
+        let overwritten = self.catalog.load().was_overwritten(&pin.path, &pin.digest);
+        transfer.overwritten.store(overwritten, Ordering::Relaxed);
+
+        let mut state = link.state.lock();
+        state.waiting = false;
+        if state.closed {
+            drop(state);
+            return self.consider(device);
+        }
+        self.enter(link, &mut state, device, transfer);
+        if announce {
+            self.send_manifest(link, &mut state, transfer);
+        }
+        let pending = std::mem::take(&mut state.pending);
+        drop(state);
+        self.serve_kept(link, pending);
+    }
+
+    /// Serves this connection from this transfer from now on.
+    pub fn enter(self: &Arc<Self>, link: &Arc<Link>, state: &mut LinkState, device: &Arc<Device>, transfer: &Arc<Transfer>) {
+        state.switch(Arc::new(Lane {
+            transfer: Arc::clone(transfer),
+            device: Arc::clone(device),
+            link: Arc::downgrade(link),
+            engine: Arc::downgrade(self),
+        }));
+    }
+
+    /// Sends the manifest of the transfer that the connection is in.
+    fn send_manifest(self: &Arc<Self>, link: &Arc<Link>, state: &mut LinkState, transfer: &Arc<Transfer>) {
+        let Some(lane) = state.lane.clone() else { return };
+        let framing = self.framing(link);
+        let mut payload = link.dialect.manifest(&transfer.pin.manifest(), false);
+        if framing.publish_size(link.dialect.downlink(), payload.len()) > framing.limit as usize {
+            payload = link.dialect.manifest(&transfer.pin.manifest(), true);
+        }
+        let sent = link.outbox.send(Outgoing {
+            topic: Arc::clone(link.dialect.downlink()),
+            payload,
+            qos: state.downlink.unwrap_or_default(),
+            // Among the blocks, so that none of the image before is written after it.
+            class: Class::Block,
+            properties: None,
+            receipt: Some((lane, MANIFEST)),
+        });
+        match sent {
+            Ok(()) => {
+                if !state.announced.contains(&transfer.pin.digest) {
+                    state.announced.push(transfer.pin.digest);
+                }
+                state.spoken = Instant::now();
+                Counters::add(&self.counters.manifests, 1);
+                self.watch_asking(link, state);
+            }
+            Err(Refused::Full) => {
+                let at = Instant::now() + RETRY;
+                self.timers.at(at, crate::timers::Event::Announce(Arc::downgrade(link)));
+            }
+            Err(Refused::TooLarge) => {
+                tracing::warn!(client = %link.client.id, limit = framing.limit, "no manifest fits the client's Maximum Packet Size");
+            }
+            Err(Refused::Closed) => {}
+        }
+    }
+
+    /// The outbox was full when a manifest or a block was due.
+    pub fn announce_again(self: &Arc<Self>, link: &Arc<Link>) {
+        let mut state = link.state.lock();
+        self.send_waiting(link, &mut state);
+        let Some(transfer) = state.lane.as_ref().map(|lane| Arc::clone(&lane.transfer)) else { return };
+        if !state.asked && !state.announced.contains(&transfer.pin.digest) {
+            self.send_manifest(link, &mut state, &transfer);
+        }
+    }
+
+    /// Sets the timer that notices a device which stopped asking.
+    pub fn watch_asking(&self, link: &Arc<Link>, state: &mut LinkState) {
+        if state.downlink.is_some() && !std::mem::replace(&mut state.nudge_set, true) {
+            let at = Instant::now() + self.patience(state);
+            self.timers.at(at, crate::timers::Event::Nudge(Arc::downgrade(link)));
+        }
+    }
+
+    fn patience(&self, state: &LinkState) -> Duration {
+        self.settings.nudge_after.max(state.window.median_gap() * GAPS)
+    }
+
+    /// Has the device stopped asking? Then its manifest goes out again, three times at most.
+    pub fn nudge_due(self: &Arc<Self>, link: &Arc<Link>) {
+        let mut state = link.state.lock();
+        state.nudge_set = false;
+        let Some(lane) = state.lane.clone() else { return };
+        let transfer = &lane.transfer;
+        if state.closed || state.downlink.is_none() || !transfer.state().is_running() {
+            return;
+        }
+        let last = state.window.last_request.map_or(state.spoken, |last| last.max(state.spoken));
+        let unanswered = state.window.open > 0 || state.waiting || !state.pending.is_empty();
+        if unanswered || last + self.patience(&state) > Instant::now() {
+            let at = if unanswered { Instant::now() } else { last } + self.patience(&state);
+            state.nudge_set = true;
+            return self.timers.at(at, crate::timers::Event::Nudge(Arc::downgrade(link)));
+        }
+        if !transfer.nudge() {
+            return;
+        }
+        tracing::info!(client = %link.client.id, version = %transfer.pin.version, sent = transfer.sent(), "it stopped asking; its manifest goes out again");
+        if !self.must_renew(link, transfer) {
+            return self.send_manifest(link, &mut state, transfer);
+        }
+        drop(state);
+        let state = lane.device.state.lock();
+        if state.pinning.is_none()
+            && self.renew(&lane.device, state, link, transfer) == Renewed::Same
+        {
+            self.send_manifest(link, &mut link.state.lock(), transfer);
+        }
+    }
+
+    /// How messages travel on this connection.
+    pub fn framing(&self, link: &Link) -> Framing {
+        let limit = self.settings.max_message.unwrap_or(u32::MAX);
+        Framing {
+            limit: limit.min(link.client.maximum_packet_size),
+            // With a packet id, whatever the subscription says later: two bytes of room.
+            qos: Qos::ExactlyOnce,
+            protocol: link.client.protocol,
+        }
+    }
+
+    /// The requests that waited for an offer get an error.
+    fn fail_pending(self: &Arc<Self>, link: &Arc<Link>, problem: &str) {
+        let mut state = link.state.lock();
+        state.waiting = false;
+        let pending: Vec<Wanted> = std::mem::take(&mut state.pending);
+        if let Some(wanted) = pending.first() {
+            self.send_error(link, &state, problem, &wanted.echo);
+        }
+    }
+}
+
+pub fn too_small(link: &Link) -> String {
+    format!("no block fits its limit of {} bytes a message", link.client.maximum_packet_size)
+}

@@ -1,0 +1,218 @@
+//! What became of an update: complete deliveries, reports, confirmation, silence (rules 13
+//! and 19).
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    db::Op,
+    device::{Device, DeviceState},
+    dialect::{Report, ReportedState},
+    engine::Engine,
+    link::Link,
+    names::is_name,
+    policy::same_version,
+    state::{Happened, UpdateState},
+    timers::Event,
+    transfer::Transfer,
+};
+
+/// The longest version and reason that a device may report, in bytes; more is cut.
+const LONGEST_TEXT: usize = 128;
+
+impl Engine {
+    /// The last missing block was written to this connection.
+    pub fn completed(self: &Arc<Self>, device: &Arc<Device>, transfer: &Arc<Transfer>, connection: u64) {
+        if !transfer.delivered(connection) {
+            return;
+        }
+        let pin = &transfer.pin;
+        let encoded = self.dialects.first().map_or(0, |dialect| {
+            let full = pin.range(0).map_or(0, |(_, length)| length);
+            dialect.block(0, &None, &vec![0; full]).len()
+        });
+        tracing::info!(
+            device = %device.id, path = %pin.path, version = %pin.version, digest = %pin.sha256, chunks = pin.total,
+            chunk_size = pin.chunk_size, encoded_block = encoded, "every block is delivered"
+        );
+        let mut state = device.state.lock();
+        let history = state.history.entry(pin.digest).or_default();
+        history.deliveries += 1;
+        history.differs = false;
+        let history = *history;
+        if pin.title.is_some() {
+            state.title.clone_from(&pin.title);
+        }
+        let ops = [
+            Some(Op::History(device.history_row(pin.digest, history))),
+            state.transfer_op(&device.id, transfer),
+            Some(Engine::audit(&device.id, "downloaded", Some(pin.sha256.clone()))),
+        ];
+        self.write(device, &state, ops.into_iter().flatten().collect());
+        drop(state);
+        self.note_names(None, pin.title.as_deref());
+        self.watch_outcome(device);
+        self.consider(device);
+    }
+
+    /// Moves a transfer's state and writes that down.
+    pub fn move_state(self: &Arc<Self>, device: &Arc<Device>, transfer: &Arc<Transfer>, happened: &Happened) {
+        let Some(next) = transfer.happened(happened) else { return };
+        tracing::info!(
+            device = %device.id, version = %transfer.pin.version, state = next.name(),
+            reason = next.reason().unwrap_or_default(), "update"
+        );
+        let state = device.state.lock();
+        let mut ops = Vec::from_iter(state.transfer_op(&device.id, transfer));
+        ops.push(Engine::audit(&device.id, next.name(), next.reason().map(str::to_owned)));
+        self.write(device, &state, ops);
+    }
+
+    /// Writes changes of a device, after the device itself; what cannot be queued is written
+    /// with the next interval, but for its line in the audit.
+    fn write(&self, device: &Device, state: &DeviceState, changes: Vec<Op>) {
+        if !device.stored {
+            return;
+        }
+        let mut ops = vec![Op::Device(device.row(state))];
+        ops.extend(changes);
+        if let Err(error) = self.db.submit(ops, None) {
+            tracing::warn!(device = %device.id, %error, "a change is written later");
+            device.dirty.store(true, Ordering::Relaxed);
+            if let Some(transfer) = &state.transfer {
+                transfer.dirty.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// What a device says about itself.
+    pub fn report(self: &Arc<Self>, link: &Arc<Link>, report: Report) {
+        let Some(device) = self.device_of(link) else { return };
+        if let Some(model) = &report.model {
+            self.learn_model(&device, model);
+        }
+        let current = {
+            let mut state = device.state.lock();
+            if let Some(version) = &report.version {
+                state.version = Some(cut(version));
+            }
+            device.dirty.store(true, Ordering::Relaxed);
+            state.transfer.clone()
+        };
+        if let Some(transfer) = current {
+            let happened = match report.state {
+                Some(ReportedState::Verified) => Some(Happened::ReportedVerified),
+                Some(ReportedState::Updating) => Some(Happened::ReportedUpdating),
+                Some(ReportedState::Failed(reason)) => Some(Happened::WentWrong(cut(&reason))),
+                None => None,
+            };
+            if let Some(happened) = happened {
+                self.move_state(&device, &transfer, &happened);
+            }
+            if let Some(version) = report.version.filter(|_| transfer.pin.own_version) {
+                self.compare(&device, &transfer, &version, link);
+            }
+        }
+        self.consider(&device);
+    }
+
+    /// A version was reported while this is the newest offer.
+    fn compare(self: &Arc<Self>, device: &Arc<Device>, transfer: &Arc<Transfer>, version: &str, link: &Link) {
+        if same_version(version, &transfer.pin.version) {
+            return self.move_state(device, transfer, &Happened::ReportedVersion);
+        }
+        // Before the device has restarted it says what it ran before; a new connection tells.
+        let counts = transfer.downloaded().is_some()
+            && !transfer.was_delivered_on(link.client.connection)
+            && transfer.state() != UpdateState::Updated;
+        if !counts {
+            return;
+        }
+        let pin = &transfer.pin;
+        let mut state = device.state.lock();
+        let history = state.history.entry(pin.digest).or_default();
+        if std::mem::replace(&mut history.differs, true) {
+            return;
+        }
+        let history = *history;
+        self.write(device, &state, vec![Op::History(device.history_row(pin.digest, history))]);
+        drop(state);
+        let reason = format!("version mismatch: it reports {version}, {} was delivered", pin.version);
+        self.move_state(device, transfer, &Happened::WentWrong(reason));
+    }
+
+    /// A model that a device names by itself fills an empty value and never changes one.
+    pub fn learn_model(&self, device: &Arc<Device>, model: &str) {
+        if !is_name(model) {
+            tracing::debug!(device = %device.id, "it names a model that is no name; ignored");
+            return;
+        }
+        {
+            let mut state = device.state.lock();
+            if state.model.is_some() {
+                return;
+            }
+            state.model = Some(model.to_owned());
+            device.dirty.store(true, Ordering::Relaxed);
+        }
+        self.note_names(Some(model), None);
+    }
+
+    /// Sets the timer that tells confirmed from silent, if that is open.
+    pub fn watch_outcome(&self, device: &Arc<Device>) {
+        let due = {
+            let state = device.state.lock();
+            let Some(transfer) = state.transfer.as_ref().filter(|transfer| transfer.state().awaits_outcome()) else { return };
+            match (transfer.downloaded(), state.away_since) {
+                (Some(downloaded), None) => downloaded + self.settings.confirm_after,
+                (_, Some(away)) => away + self.settings.confirm_within,
+                (None, None) => return,
+            }
+        };
+        self.timers.at(due, Event::Confirm(Arc::downgrade(device)));
+    }
+
+    /// Was it heard long enough after its last block, or did it stay away?
+    pub fn confirm_due(self: &Arc<Self>, device: &Arc<Device>) {
+        let now = Instant::now();
+        let (transfer, links, away) = {
+            let state = device.state.lock();
+            let Some(transfer) = state.transfer.clone().filter(|transfer| transfer.state().awaits_outcome()) else { return };
+            (transfer, state.links.clone(), state.away_since)
+        };
+        if let Some(away) = away {
+            if now >= away + self.settings.confirm_within {
+                self.move_state(device, &transfer, &Happened::StayedAway);
+            } // else it was back in between, and its new absence has its own timer
+            return;
+        }
+        let Some(heard_from) = transfer.downloaded().map(|at| at + self.settings.confirm_after) else { return };
+        // Any packet counts, so the broker is asked: a ping never comes to a plugin.
+        let heard = links.iter().any(|link| self.last_heard(link, now).is_some_and(|at| at >= heard_from));
+        if heard {
+            return self.move_state(device, &transfer, &Happened::Heard);
+        }
+        let pause = (self.settings.confirm_after / 20).clamp(Duration::from_millis(20), Duration::from_secs(5));
+        self.timers.at((now + pause).max(heard_from), Event::Confirm(Arc::downgrade(device)));
+    }
+
+    fn last_heard(&self, link: &Link, now: Instant) -> Option<Instant> {
+        let asked = link.state.lock().window.last_request;
+        let status = self.broker.get().and_then(|broker| broker.client(&link.client.id));
+        let packet = status.and_then(|status| now.checked_sub(status.idle?));
+        asked.max(packet)
+    }
+}
+
+/// At most so many bytes, at a character's end.
+fn cut(text: &str) -> String {
+    let mut end = text.len().min(LONGEST_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}

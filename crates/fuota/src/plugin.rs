@@ -1,0 +1,303 @@
+//! The hook: from the broker's phases to the engine (rules 1, 24 and 25).
+
+use std::sync::{Arc, atomic::Ordering};
+
+use bytes::Bytes;
+use hook::{
+    BoxFuture, Broker, Class, Client, ConnectRequest, ConnectVerdict, Context, Hook, Origin,
+    Outgoing, Publish, PublishVerdict, Reason, ReasonKind, Replacement, Role, SessionEnd,
+    SubscribeVerdict, Subscription,
+};
+use tokio::time::Instant;
+
+use crate::{
+    device::Device,
+    dialect::{Dialect, MAX_REQUESTS, Rest, Uplink},
+    engine::{Counters, Engine},
+    identity::is_staff,
+    link::Link,
+};
+
+/// Where services write to a device: this, its id, [`DOWN_END`].
+const DOWN_START: &str = "fuota/devices/";
+const DOWN_END: &str = "/down";
+
+/// See [the module](self).
+pub struct Plugin(pub Arc<Engine>);
+
+impl Hook for Plugin {
+    fn name(&self) -> &'static str {
+        "fuota"
+    }
+
+    fn start(&self, broker: Arc<dyn Broker>) {
+        drop(self.0.broker.set(broker));
+    }
+
+    fn connect<'a>(&'a self, request: &'a ConnectRequest) -> BoxFuture<'a, ConnectVerdict> {
+        Box::pin(std::future::ready(self.0.identify(request)))
+    }
+
+    fn session_start(&self, context: Context<'_>, subscriptions: &[Subscription]) {
+        let Context { client, outbox, slot } = context;
+        if is_staff(client.identity.role) {
+            return;
+        }
+        let engine = &self.0;
+        engine.remember_runtime();
+        let Some(dialect) = engine.dialects.first() else { return };
+        let name = engine.name_of(client);
+        let link = Arc::new(Link::new(Arc::clone(client), outbox.clone(), Arc::clone(dialect), name));
+        engine.registry.add_link(&link);
+        slot.set(Arc::clone(&link));
+        // Who is known already is online now; who is not becomes a device when it acts as one.
+        if link.name.as_ref().is_some_and(|name| engine.registry.get(name).is_some()) {
+            drop(engine.device_of(&link));
+        }
+        for subscription in subscriptions.iter().filter(|one| dialect.is_downlink(&one.filter)) {
+            engine.subscribed(&link, subscription);
+        }
+    }
+
+    fn wants(&self, topic: &str) -> bool {
+        self.0.dialects.iter().any(|dialect| dialect.claims(topic)) || downlink_device(topic).is_some()
+    }
+
+    fn publish(&self, context: Context<'_>, publish: &Publish<'_>) -> PublishVerdict {
+        let engine = &self.0;
+        if let Some(id) = downlink_device(publish.topic) {
+            return engine.downlink(context.client, id, publish);
+        }
+        let Some(dialect) = engine.dialects.iter().find(|dialect| dialect.claims(publish.topic)) else {
+            return PublishVerdict::Continue;
+        };
+        let link = context.slot.get_mut::<Arc<Link>>();
+        if publish.origin == Origin::Live
+            && let Some(link) = &link
+            && let Some(request) = dialect.read_request(publish.payload)
+        {
+            engine.request(link, request);
+            return PublishVerdict::Consume;
+        }
+        engine.uplink(context.client, link.map(|link| &*link), dialect.as_ref(), publish)
+    }
+
+    fn subscribe(&self, context: Context<'_>, subscription: &Subscription) -> SubscribeVerdict {
+        let engine = &self.0;
+        if let Some(inner) = shared_filter(&subscription.filter) {
+            let downlink = engine.dialects.iter().any(|dialect| dialect.is_downlink(inner));
+            if downlink || downlink_device(inner).is_some() {
+                Counters::add(&engine.counters.refused, 1);
+                return SubscribeVerdict::Reject(Reason::new(
+                    ReasonKind::NotAuthorized,
+                    "a downlink cannot be shared: every device has its own",
+                ));
+            }
+            return SubscribeVerdict::Continue;
+        }
+        if !engine.dialects.iter().any(|dialect| dialect.is_downlink(&subscription.filter)) {
+            return SubscribeVerdict::Continue;
+        }
+        match context.slot.get_mut::<Arc<Link>>() {
+            Some(link) => {
+                engine.subscribed(link, subscription);
+                SubscribeVerdict::Consume
+            }
+            // Services and operators read what all devices say there.
+            None => SubscribeVerdict::Continue,
+        }
+    }
+
+    fn unsubscribe(&self, context: Context<'_>, filter: &str) {
+        if let Some(link) = context.slot.get_mut::<Arc<Link>>()
+            && link.dialect.is_downlink(filter)
+        {
+            link.state.lock().downlink = None;
+        }
+    }
+
+    fn session_end(&self, context: Context<'_>, _end: SessionEnd) {
+        if let Some(link) = context.slot.take::<Arc<Link>>() {
+            self.0.ended(&link);
+        }
+    }
+}
+
+impl Engine {
+    /// A publish on a dialect's topic that is not one plain request.
+    fn uplink(
+        self: &Arc<Self>,
+        client: &Client,
+        link: Option<&Arc<Link>>,
+        dialect: &dyn Dialect,
+        publish: &Publish<'_>,
+    ) -> PublishVerdict {
+        let message = match dialect.read(publish.payload) {
+            Uplink::Ordinary => return PublishVerdict::Continue,
+            Uplink::Forged { name } => {
+                return self.refuse(client, format!("{name} is not accepted from a client"));
+            }
+            Uplink::Message(message) => message,
+        };
+        let asked = !message.requests.is_empty() || message.too_many;
+        match link {
+            // A will is sent when nobody is there to be answered.
+            _ if publish.origin == Origin::Will => {}
+            None if asked => {
+                return self.refuse(client, "only a device may request firmware; this account is none".into());
+            }
+            None => {}
+            Some(link) => {
+                for request in message.requests {
+                    self.request(link, request);
+                }
+                if message.too_many {
+                    let text = format!("more than {MAX_REQUESTS} requests in one message: the others were dropped");
+                    self.send_error(link, &link.state.lock(), &text, &None);
+                }
+                if let Some(report) = message.report {
+                    self.report(link, report);
+                }
+            }
+        }
+        match message.rest {
+            Rest::All => PublishVerdict::Continue,
+            Rest::Nothing => PublishVerdict::Consume,
+            Rest::Part(payload) => PublishVerdict::Replace(Box::new(Replacement {
+                topic: None,
+                payload: Some(payload),
+            })),
+        }
+    }
+
+    /// A publish to one device's downlink.
+    fn downlink(&self, client: &Client, id: &str, publish: &Publish<'_>) -> PublishVerdict {
+        let role = client.identity.role;
+        if !is_staff(role) && !(role == Role::Anonymous && self.settings.open_downlink) {
+            return self.refuse(client, "only service and operator accounts may write to a device".into());
+        }
+        for dialect in &self.dialects {
+            if let Some(name) = dialect.forgery(publish.payload) {
+                return self.refuse(client, format!("{name} is not accepted from a client"));
+            }
+        }
+        let newest = self.registry.get(id).and_then(|device| device.state.lock().newest_downlink());
+        let Some((link, qos)) = newest else {
+            return PublishVerdict::Reject(Reason::new(
+                ReasonKind::ImplementationSpecific,
+                "the device is not connected, or has no downlink; nothing was delivered",
+            ));
+        };
+        let sent = link.outbox.send(Outgoing {
+            topic: Arc::clone(link.dialect.downlink()),
+            payload: Bytes::copy_from_slice(publish.payload),
+            qos: qos.min(publish.qos),
+            class: Class::Control,
+            properties: publish.properties.cloned().map(Box::new),
+            receipt: None,
+        });
+        match sent {
+            Ok(()) => PublishVerdict::Consume,
+            Err(refused) => PublishVerdict::Reject(Reason::new(ReasonKind::QuotaExceeded, refused.to_string())),
+        }
+    }
+
+    fn refuse(&self, client: &Client, text: String) -> PublishVerdict {
+        tracing::warn!(client = %client.id, reason = text, "refused a publish");
+        Counters::add(&self.counters.refused, 1);
+        PublishVerdict::Reject(Reason::new(ReasonKind::NotAuthorized, text))
+    }
+
+    /// A connection has its downlink now, by SUBSCRIBE or from the session that it resumed.
+    fn subscribed(self: &Arc<Self>, link: &Arc<Link>, subscription: &Subscription) {
+        link.state.lock().downlink = Some(subscription.qos);
+        if let Some(device) = self.device_of(link) {
+            self.consider(&device);
+        }
+    }
+
+    /// The device behind a connection, made and joined when it first acts as one (rule 1).
+    /// `None` once the connection has ended.
+    pub fn device_of(self: &Arc<Self>, link: &Arc<Link>) -> Option<Arc<Device>> {
+        {
+            let state = link.state.lock();
+            if state.closed || state.device.is_some() {
+                return state.device.clone().filter(|_| !state.closed);
+            }
+        }
+        loop {
+            let device = self.find_device(link);
+            let mut state = device.state.lock();
+            if state.gone {
+                continue; // forgotten in between
+            }
+            state.links.push(Arc::clone(link));
+            state.away_since = None;
+            state.dialect = Some(link.dialect.name().into());
+            state.client_id = Some(link.client.id.chars().take(256).collect());
+            drop(state);
+            link.state.lock().device = Some(Arc::clone(&device));
+            device.touch();
+            if let Some((_, model)) = link.client.user_properties.iter().find(|(key, _)| key == "model") {
+                self.learn_model(&device, model);
+            }
+            self.watch_outcome(&device);
+            return Some(device);
+        }
+    }
+
+    fn find_device(&self, link: &Link) -> Arc<Device> {
+        let limit = self.settings.max_unregistered;
+        let found = link.name.as_ref().and_then(|name| self.registry.get_or_create(name, limit));
+        match found {
+            Some((device, forgotten)) => {
+                for old in forgotten {
+                    // Where it cannot be queued now, it is one too many after a restart only.
+                    drop(self.db.submit(vec![crate::db::Op::DeviceGone(old.id.to_string())], None));
+                }
+                device
+            }
+            // Without identity, or one more than may be known: for this connection only.
+            None => Arc::new(Device::new("(session)".into(), false)),
+        }
+    }
+
+    fn ended(self: &Arc<Self>, link: &Arc<Link>) {
+        self.registry.remove_link(link.client.connection);
+        let device = {
+            let mut state = link.state.lock();
+            state.closed = true;
+            state.downlink = None;
+            state.lane = None;
+            state.pending.clear();
+            state.device.take()
+        };
+        let Some(device) = device else { return };
+        {
+            let mut state = device.state.lock();
+            state.links.retain(|other| !Arc::ptr_eq(other, link));
+            if state.links.is_empty() {
+                state.away_since = Some(Instant::now());
+            }
+        }
+        device.touch();
+        self.watch_outcome(&device);
+        // Another connection of the device may be the newest with a downlink now.
+        self.consider(&device);
+    }
+
+    /// Site-wide: refused as forged or not allowed.
+    pub fn refused(&self) -> u64 {
+        self.counters.refused.load(Ordering::Relaxed)
+    }
+}
+
+/// The device that `fuota/devices/ID/down` names.
+fn downlink_device(topic: &str) -> Option<&str> {
+    topic.strip_prefix(DOWN_START)?.strip_suffix(DOWN_END)
+}
+
+/// The filter inside `$share/NAME/FILTER`.
+fn shared_filter(filter: &str) -> Option<&str> {
+    Some(filter.strip_prefix("$share/")?.split_once('/')?.1)
+}

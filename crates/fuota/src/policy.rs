@@ -1,0 +1,201 @@
+//! Which image should a device run, and why not: pure functions over a snapshot (rules 8, 12
+//! and 13).
+
+use std::{cmp::Reverse, collections::HashMap, sync::Arc};
+
+use semver::{BuildMetadata, Version};
+use store::{Digest, Target};
+
+use crate::catalog::{Catalog, Release, semantic};
+
+/// What one device experienced with one image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// How often it was offered.
+    pub offers: u32,
+    /// How often all its blocks were served.
+    pub deliveries: u32,
+    /// Whether the device reported another version since the last complete delivery.
+    pub differs: bool,
+}
+
+/// What is known of a device.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    pub id: &'a str,
+    pub groups: &'a [String],
+    pub model: Option<&'a str>,
+    /// Title of the firmware that it got last, if a person gave it one.
+    pub title: Option<&'a str>,
+    /// The version that it reported last; `None` while it never reported.
+    pub version: Option<&'a str>,
+    pub history: &'a HashMap<Digest, History>,
+}
+
+/// What follows for a device.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// Offer it this.
+    Run(Arc<Release>),
+    /// Offer it nothing, for this reason.
+    Nothing(String),
+}
+
+/// Which image the device should be offered now.
+pub fn decide(catalog: &Catalog, device: &Facts<'_>, max_attempts: u32) -> Decision {
+    let mut why_not = None;
+    let mut fitting: Vec<&Arc<Release>> = Vec::new();
+    for target in targets(device) {
+        for release in catalog.releases_for(&target) {
+            match fits(release, device) {
+                Ok(()) => fitting.push(release),
+                Err(reason) => drop(why_not.get_or_insert(reason)),
+            }
+        }
+    }
+    best_first(&mut fitting);
+    for (position, release) in fitting.iter().enumerate() {
+        let better = &fitting[..position];
+        // A removed one cannot run, but it keeps what is older than its removal from coming back.
+        let superseded = better.iter().any(|better| {
+            comparable(better, release)
+                && better.removed.is_none_or(|removed| release.created < removed)
+        });
+        if superseded || release.removed.is_some() {
+            continue;
+        }
+        match needs(release, device, max_attempts) {
+            Ok(()) => return Decision::Run(Arc::clone(release)),
+            Err(reason) => drop(why_not.get_or_insert(reason)),
+        }
+    }
+    Decision::Nothing(why_not.unwrap_or_else(|| "no firmware is for this device".into()))
+}
+
+fn targets(device: &Facts<'_>) -> Vec<Target> {
+    let mut targets = vec![Target::Device(device.id.into())];
+    targets.extend(device.groups.iter().map(|group| Target::Group(group.clone())));
+    targets.extend(device.model.map(|model| Target::Model(model.into())));
+    targets.push(Target::All);
+    targets
+}
+
+/// Rule 8 and the narrowing of rule 9.
+fn fits(release: &Release, device: &Facts<'_>) -> Result<(), String> {
+    let name = describe(release);
+    match (&release.model, device.model) {
+        (Some(model), Some(own)) if model.text != own => {
+            return Err(format!("{name} is for model {}, this device is a {own}", model.text));
+        }
+        (Some(model), None) => {
+            return Err(format!("{name} is for model {}, and this device's model is unknown", model.text));
+        }
+        (None, _) => {
+            if let (Some(title), Some(own)) = (release.explicit_title(), device.title)
+                && title != own
+            {
+                return Err(format!("{name} has another title than what this device runs, {own}"));
+            }
+        }
+        _ => {}
+    }
+    if let Some(least) = &release.min_version {
+        match device.version.and_then(semantic) {
+            Some(version) if version >= *least => {}
+            Some(version) => return Err(format!("{name} needs version {least} first, this device runs {version}")),
+            None => return Err(format!("{name} needs version {least} first, and what this device runs is unknown")),
+        }
+    }
+    Ok(())
+}
+
+/// Rule 12, best first.
+///
+/// "The higher version where both are semantic, else the later creation" alone is no order:
+/// 1.0 dropped third, `x` second and 2.0 first would each be better than the next. So a
+/// semantic version counts as created with the latest one that it is not lower than.
+fn best_first(releases: &mut [&Arc<Release>]) {
+    let specific = |release: &Release| match release.target {
+        Target::Device(_) => 0,
+        Target::Group(_) => 1,
+        Target::Model(_) => 2,
+        Target::All => 3,
+    };
+    let all: Vec<_> = releases
+        .iter()
+        .map(|release| (specific(release), precedence(release), release.created))
+        .collect();
+    releases.sort_by_cached_key(|release| {
+        let (tier, version) = (specific(release), precedence(release));
+        let not_higher = all.iter().filter(|(other_tier, other, _)| {
+            *other_tier == tier && version.is_some() && other.is_some() && *other <= version
+        });
+        let created = not_higher.map(|(.., created)| *created).fold(release.created, i64::max);
+        (tier, Reverse(created), Reverse(version), Reverse(release.created))
+    });
+}
+
+/// The semantic version without its build metadata, which has no rank.
+fn precedence(release: &Release) -> Option<Version> {
+    release.semantic().map(|version| Version { build: BuildMetadata::EMPTY, ..version })
+}
+
+/// Whether one can supersede the other: they share a title, or one has none.
+fn comparable(a: &Release, b: &Release) -> bool {
+    match (a.explicit_title(), b.explicit_title()) {
+        (Some(a), Some(b)) => a == b,
+        _ => true,
+    }
+}
+
+/// Rule 13.
+fn needs(release: &Release, device: &Facts<'_>, max_attempts: u32) -> Result<(), String> {
+    let name = describe(release);
+    let history = device.history.get(&release.digest).copied().unwrap_or_default();
+    // A version says nothing about another title, nor about an image that has none of its own.
+    let speaks = release.has_own_version()
+        && match (release.explicit_title(), device.title) {
+            (Some(title), Some(own)) => title == own,
+            _ => true,
+        };
+    if let Some(version) = device.version.filter(|_| speaks) {
+        if same_version(version, &release.version.text) {
+            return Err(format!("it runs {name}"));
+        }
+        if let (Some(own), Some(new)) = (semantic(version), release.semantic())
+            && own > new
+        {
+            return Err(format!("it runs {version}, which is higher than {name}"));
+        }
+        if history.differs && history.deliveries >= 2 {
+            return Err(format!(
+                "version mismatch: it reports {version} after {} complete deliveries of {name}",
+                history.deliveries,
+            ));
+        }
+    }
+    if history.deliveries > 0 && !(history.differs && speaks) {
+        return Err(format!("it was given {name}"));
+    }
+    if history.offers >= max_attempts {
+        return Err(format!("{name} was offered to it {} times without success", history.offers));
+    }
+    Ok(())
+}
+
+/// Whether two texts name one version: equal, or equal as semantic versions.
+pub fn same_version(a: &str, b: &str) -> bool {
+    a == b || semantic(a).zip(semantic(b)).is_some_and(|(a, b)| a == b)
+}
+
+/// Title, version and path, for people.
+pub fn describe(release: &Release) -> String {
+    match &release.title {
+        Some(title) => format!("{} {} ({})", title.text, release.version.text, release.path),
+        None => format!("{} ({})", release.version.text, release.path),
+    }
+}
+
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;

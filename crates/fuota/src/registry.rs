@@ -1,0 +1,158 @@
+//! The devices that are known, in memory: what every CONNECT and PUBLISH is answered from.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use dashmap::{DashMap, Entry};
+
+use crate::{catalog::Site, device::Device, link::Link, secret::TokenHash};
+
+/// See [the module](self).
+#[derive(Default)]
+pub struct Registry {
+    devices: DashMap<Arc<str>, Arc<Device>>,
+    /// Registered tokens, by their keyed hash.
+    tokens: DashMap<TokenHash, Arc<str>>,
+    /// Living connections that may be devices, by connection number.
+    links: DashMap<u64, Arc<Link>>,
+    unregistered: AtomicUsize,
+}
+
+impl Registry {
+    pub fn get(&self, id: &str) -> Option<Arc<Device>> {
+        self.devices.get(id).map(|device| Arc::clone(&device))
+    }
+
+    /// Every stored device, in no order.
+    pub fn all(&self) -> Vec<Arc<Device>> {
+        self.devices.iter().map(|entry| Arc::clone(&entry)).collect()
+    }
+
+    /// Adds what the database held.
+    pub fn load(&self, device: Device) {
+        let state = device.state.lock();
+        for hash in state.token.iter().chain(state.old_token.iter().map(|(hash, _)| hash)) {
+            self.tokens.insert(*hash, Arc::clone(&device.id));
+        }
+        let registered = state.registered;
+        drop(state);
+        if !registered {
+            self.unregistered.fetch_add(1, Ordering::Relaxed);
+        }
+        self.devices.insert(Arc::clone(&device.id), Arc::new(device));
+    }
+
+    /// The device of this name, made where there is none. Past `limit` unregistered ones those
+    /// that were idle longest are forgotten first (rule 5) and returned beside it; `None` where
+    /// all of them are connected, so that nothing can be forgotten.
+    pub fn get_or_create(&self, id: &Arc<str>, limit: usize) -> Option<(Arc<Device>, Vec<Arc<Device>>)> {
+        if let Some(device) = self.get(id) {
+            return Some((device, Vec::new()));
+        }
+        let mut forgotten = Vec::new();
+        if self.unregistered.load(Ordering::Relaxed) >= limit {
+            forgotten = self.forget_idle(limit);
+            if self.unregistered.load(Ordering::Relaxed) >= limit {
+                return None;
+            }
+        }
+        let device = match self.devices.entry(Arc::clone(id)) {
+            Entry::Occupied(entry) => Arc::clone(entry.get()),
+            Entry::Vacant(entry) => {
+                self.unregistered.fetch_add(1, Ordering::Relaxed);
+                let device = Arc::new(Device::new(Arc::clone(id), true));
+                entry.insert(Arc::clone(&device));
+                device
+            }
+        };
+        Some((device, forgotten))
+    }
+
+    /// Makes room for one, or for a hundredth of a large limit so that a stream of new names
+    /// does not look at every device each time.
+    fn forget_idle(&self, limit: usize) -> Vec<Arc<Device>> {
+        let excess = self.unregistered.load(Ordering::Relaxed).saturating_sub(limit) + 1;
+        let room = excess.max(limit / 100);
+        let mut idle: Vec<_> = self
+            .all()
+            .into_iter()
+            .filter(|device| {
+                let state = device.state.lock();
+                !state.registered && state.links.is_empty() && state.pinning.is_none()
+            })
+            .collect();
+        idle.sort_by_key(|device| device.last_seen());
+        idle.truncate(room);
+        idle.retain(|device| {
+            let mut state = device.state.lock();
+            // It may have come back, or been registered, since it was looked at.
+            let forget = !state.registered && state.links.is_empty() && state.pinning.is_none();
+            if forget {
+                state.gone = true;
+                self.devices.remove(&device.id);
+                self.unregistered.fetch_sub(1, Ordering::Relaxed);
+            }
+            forget
+        });
+        idle
+    }
+
+    /// An unregistered device became registered.
+    pub fn registered(&self) {
+        self.unregistered.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Adds a registered device that was never seen; `false` where the id is known.
+    pub fn insert_new(&self, device: Arc<Device>) -> bool {
+        match self.devices.entry(Arc::clone(&device.id)) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(entry) => {
+                entry.insert(device);
+                true
+            }
+        }
+    }
+
+    pub fn remove(&self, id: &str) {
+        self.devices.remove(id);
+    }
+
+    /// Whose token this is.
+    pub fn token_owner(&self, hash: &TokenHash) -> Option<Arc<str>> {
+        self.tokens.get(hash).map(|id| Arc::clone(&id))
+    }
+
+    pub fn add_token(&self, hash: TokenHash, id: Arc<str>) {
+        self.tokens.insert(hash, id);
+    }
+
+    pub fn remove_token(&self, hash: &TokenHash) {
+        self.tokens.remove(hash);
+    }
+
+    pub fn add_link(&self, link: &Arc<Link>) {
+        self.links.insert(link.client.connection, Arc::clone(link));
+    }
+
+    pub fn remove_link(&self, connection: u64) {
+        self.links.remove(&connection);
+    }
+
+    /// Every living connection that may be a device.
+    pub fn links(&self) -> Vec<Arc<Link>> {
+        self.links.iter().map(|entry| Arc::clone(&entry)).collect()
+    }
+
+    /// What the devices say about the site.
+    pub fn site(&self) -> Site {
+        let mut site = Site::default();
+        for device in self.all() {
+            let state = device.state.lock();
+            site.models.extend(state.model.clone());
+            site.titles.extend(state.title.clone());
+        }
+        site
+    }
+}

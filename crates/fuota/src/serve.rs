@@ -1,0 +1,351 @@
+//! The way of a block: request, limits, bytes, encoding, outbox.
+//!
+//! In the usual case that is one uncontended lock, that of the connection itself, and one
+//! allocation, that of the payload. What needs more (no offer yet, an overwritten file, a block
+//! that is not in the cache) leaves this way and comes back to it.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use hook::{Class, Outgoing, Refused};
+use tokio::time::Instant;
+
+use crate::{
+    dialect::{Echo, Request},
+    engine::{Counters, Engine},
+    link::{Admission, Lane, Link, LinkState, MANIFEST, Wanted},
+    offers::{Renewed, too_small},
+    policy::{Decision, decide},
+    state::Happened,
+    timers::Event,
+};
+
+/// After what a full outbox is tried again where nothing of ours is in it.
+const FULL_RETRY: Duration = Duration::from_millis(200);
+
+/// What is to be done once the connection is unlocked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Nothing,
+    /// The device asked for far more than the image.
+    EndLoop,
+    /// The last missing block turned out to be served.
+    Complete,
+}
+
+impl Engine {
+    /// One request of a device.
+    pub fn request(self: &Arc<Self>, link: &Arc<Link>, request: Request) {
+        let mut state = link.state.lock();
+        state.asked = true;
+        let index = match request.index {
+            Ok(index) => index,
+            Err(problem) => {
+                self.send_error(link, &state, &problem, &request.echo);
+                drop(state);
+                drop(self.device_of(link));
+                return;
+            }
+        };
+        let wanted = Wanted { index, echo: request.echo };
+        match state.lane.clone() {
+            Some(lane) if !state.waiting && !lane.transfer.overwritten.load(Ordering::Relaxed) => {
+                let then = self.serve(link, &mut state, &lane, wanted);
+                drop(state);
+                self.then(link, &lane, then);
+            }
+            _ => {
+                drop(state);
+                self.find_and_serve(link, wanted);
+            }
+        }
+    }
+
+    /// A request on a connection that is not being served, or whose image was overwritten.
+    fn find_and_serve(self: &Arc<Self>, link: &Arc<Link>, wanted: Wanted) {
+        let Some(device) = self.device_of(link) else { return };
+        let mut state = device.state.lock();
+        let current = state.transfer.clone().filter(|transfer| transfer.state().is_servable());
+        {
+            let mut on_link = link.state.lock();
+            if on_link.waiting || state.pinning.is_some() {
+                // Of an overwritten image nothing more is sent: the manifest that is on its way
+                // is the answer. Before a first offer the requests wait for it.
+                if on_link.lane.is_none() && on_link.waiting {
+                    on_link.keep(wanted);
+                } else if !on_link.waiting {
+                    self.send_error(link, &on_link, "an offer is being prepared on another connection of this device; try again", &wanted.echo);
+                }
+                return;
+            }
+        }
+        if let Some(transfer) = current {
+            if self.must_renew(link, &transfer) {
+                match self.renew(&device, state, link, &transfer) {
+                    Renewed::Same => self.serve_kept(link, vec![wanted]),
+                    Renewed::Impossible => {
+                        self.send_error(link, &link.state.lock(), &too_small(link), &wanted.echo);
+                    }
+                    // The manifest is the answer.
+                    Renewed::Offered => {}
+                }
+                return;
+            }
+            drop(state);
+            let mut on_link = link.state.lock();
+            self.enter(link, &mut on_link, &device, &transfer);
+            let Some(lane) = on_link.lane.clone() else { return };
+            let then = self.serve(link, &mut on_link, &lane, wanted);
+            drop(on_link);
+            return self.then(link, &lane, then);
+        }
+        if !self.is_ready() {
+            let on_link = link.state.lock();
+            return self.send_error(link, &on_link, "the firmware store is not read yet; try again", &wanted.echo);
+        }
+        match decide(&self.catalog.load(), &state.facts(&device.id), self.settings.max_attempts) {
+            Decision::Run(release) => {
+                let mut on_link = link.state.lock();
+                if on_link.announced.contains(&release.digest) {
+                    let failed = state.transfer.as_ref().map(|transfer| transfer.state());
+                    let reason = failed.as_ref().and_then(|state| state.reason()).unwrap_or("it ended");
+                    let text = format!("this update failed on this connection: {reason}; connect again for the next attempt");
+                    return self.send_error(link, &on_link, &text, &wanted.echo);
+                }
+                // A device with a downlink hears what it will get; without one it knows already.
+                let announce = on_link.downlink.is_some();
+                on_link.keep(wanted);
+                drop(on_link);
+                self.offer(&device, state, link, &release, announce);
+            }
+            Decision::Nothing(why) => {
+                let text = format!("no firmware: {why}");
+                state.why = Some(why);
+                drop(state);
+                let on_link = link.state.lock();
+                self.send_error(link, &on_link, &text, &wanted.echo);
+            }
+        }
+    }
+
+    /// Requests that waited for their offer.
+    pub fn serve_kept(self: &Arc<Self>, link: &Arc<Link>, pending: Vec<Wanted>) {
+        for wanted in pending {
+            let mut state = link.state.lock();
+            let Some(lane) = state.lane.clone() else { return };
+            let then = self.serve(link, &mut state, &lane, wanted);
+            drop(state);
+            self.then(link, &lane, then);
+        }
+    }
+
+    /// Checks one request against its image and the limits, and answers it.
+    fn serve(self: &Arc<Self>, link: &Arc<Link>, state: &mut LinkState, lane: &Arc<Lane>, wanted: Wanted) -> Then {
+        let pin = &lane.transfer.pin;
+        let Some((_, length)) = pin.range(wanted.index) else {
+            let text = format!(
+                "the chunk index {} is out of range: the image has {} chunks, 0 to {}",
+                wanted.index, pin.total, pin.total - 1,
+            );
+            self.send_error(link, state, &text, &wanted.echo);
+            return Then::Nothing;
+        };
+        let now = Instant::now();
+        let first = state.window.last_request.is_none();
+        let max_window = self.settings.max_window;
+        match state.window.admit(wanted.index, length, pin.size, max_window, now) {
+            Admission::Answer => {}
+            Admission::Later(at) => {
+                let event = Event::Deferred(Arc::downgrade(link), Arc::downgrade(lane), wanted);
+                self.timers.at(at, event);
+                return Then::Nothing;
+            }
+            Admission::Merged | Admission::StillFull => return Then::Nothing,
+            Admission::Full => {
+                let text = format!("{max_window} blocks are in flight already: wait for them before asking for more");
+                self.send_error(link, state, &text, &wanted.echo);
+                return Then::Nothing;
+            }
+            Admission::Loop => {
+                self.send_error(link, state, "loop: this connection asked for more than three times the image", &wanted.echo);
+                return Then::EndLoop;
+            }
+        }
+        let mut then = Then::Nothing;
+        if first {
+            if lane.transfer.happened(&Happened::Requested).is_some() {
+                tracing::info!(device = %lane.device.id, version = %pin.version, "download begins");
+            }
+            if lane.transfer.close_gap(wanted.index) {
+                then = Then::Complete;
+            }
+            self.watch_asking(link, state);
+        }
+        self.answer(link, state, lane, wanted);
+        then
+    }
+
+    /// Sends a block from the cache, or has it read.
+    fn answer(self: &Arc<Self>, link: &Arc<Link>, state: &mut LinkState, lane: &Arc<Lane>, wanted: Wanted) {
+        let Some((offset, length)) = lane.transfer.pin.range(wanted.index) else { return };
+        match lane.transfer.image.cached(offset, length, &mut state.window.held) {
+            Some(data) => self.send_block(link, state, lane, wanted, &data),
+            None => {
+                state.window.missing.push_back(wanted);
+                if !state.window.reading
+                    && let Some(runtime) = self.runtime()
+                {
+                    state.window.reading = true;
+                    runtime.spawn(Arc::clone(self).read_missing(Arc::clone(link), Arc::clone(lane)));
+                }
+            }
+        }
+    }
+
+    fn send_block(self: &Arc<Self>, link: &Link, state: &mut LinkState, lane: &Arc<Lane>, wanted: Wanted, data: &[u8]) {
+        let payload = link.dialect.block(wanted.index, &wanted.echo, data);
+        let encoded = payload.len();
+        let sent = link.outbox.send(Outgoing {
+            topic: Arc::clone(link.dialect.downlink()),
+            payload,
+            qos: state.downlink.unwrap_or_default(),
+            class: Class::Block,
+            properties: None,
+            receipt: Some((Arc::clone(lane) as Arc<dyn hook::Receipt>, wanted.index)),
+        });
+        match sent {
+            Ok(()) => {
+                tracing::debug!(device = %lane.device.id, index = wanted.index, bytes = data.len(), encoded, "block");
+                Counters::add(&self.counters.blocks, 1);
+                Counters::add(&self.counters.block_bytes, data.len() as u64);
+            }
+            // It keeps its place in the window and goes when something was written.
+            Err(Refused::Full) => {
+                if state.window.waiting.is_empty() {
+                    // What fills the outbox may not be ours, and then no receipt wakes us.
+                    self.timers.at(Instant::now() + FULL_RETRY, Event::Announce(lane.link.clone()));
+                }
+                state.window.waiting.push_back(wanted);
+            }
+            Err(Refused::TooLarge) => {
+                state.window.close_one();
+                let text = "the block with its group is larger than the client's Maximum Packet Size: use a shorter group";
+                self.send_error(link, state, text, &None);
+            }
+            Err(Refused::Closed) => state.window.close_one(),
+        }
+    }
+
+    /// Reads what is not in the cache, one block after the other, for one connection. Ends when
+    /// nothing is missing, or when the connection is in another transfer.
+    async fn read_missing(self: Arc<Self>, link: Arc<Link>, lane: Arc<Lane>) {
+        let here = |state: &LinkState| {
+            !state.closed && state.lane.as_ref().is_some_and(|now| Arc::ptr_eq(now, &lane))
+        };
+        loop {
+            let wanted = {
+                let mut state = link.state.lock();
+                if !here(&state) {
+                    return;
+                }
+                match state.window.missing.pop_front() {
+                    Some(wanted) => wanted,
+                    None => {
+                        state.window.reading = false;
+                        return;
+                    }
+                }
+            };
+            let Some((offset, length)) = lane.transfer.pin.range(wanted.index) else { continue };
+            let read = lane.transfer.image.read(offset, length).await;
+            let mut state = link.state.lock();
+            if !here(&state) {
+                return;
+            }
+            match read {
+                Ok(data) => self.send_block(&link, &mut state, &lane, wanted, &data),
+                Err(error) => {
+                    tracing::warn!(device = %lane.device.id, index = wanted.index, %error, "a block could not be read");
+                    state.window.close_one();
+                    let advice = if error.retry { "try again" } else { "an operator must look at the server's log" };
+                    let text = format!("chunk {} cannot be read now: {advice}", wanted.index);
+                    self.send_error(&link, &state, &text, &wanted.echo);
+                }
+            }
+        }
+    }
+
+    /// A block that was asked for too often may be answered again.
+    pub fn serve_deferred(self: &Arc<Self>, link: &Arc<Link>, lane: &Arc<Lane>, wanted: Wanted) {
+        let mut state = link.state.lock();
+        let here = state.lane.as_ref().is_some_and(|now| Arc::ptr_eq(now, lane));
+        let Some((_, length)) = lane.transfer.pin.range(wanted.index).filter(|_| here && !state.closed) else { return };
+        state.window.admit_deferred(wanted.index, length, Instant::now());
+        self.answer(link, &mut state, lane, wanted);
+    }
+
+    /// The receipt of a block or a manifest.
+    pub fn written(self: &Arc<Self>, link: &Arc<Link>, lane: &Lane, tag: u32) {
+        if tag == MANIFEST {
+            return lane.transfer.announced();
+        }
+        let complete = lane.transfer.mark(tag);
+        {
+            let mut state = link.state.lock();
+            let now = state.lane.clone().filter(|now| Arc::ptr_eq(&now.transfer, &lane.transfer));
+            if let Some(now) = now {
+                state.window.close_one();
+                drop(now);
+                self.send_waiting(link, &mut state);
+            }
+        }
+        if complete {
+            self.completed(&lane.device, &lane.transfer, link.client.connection);
+        }
+    }
+
+    /// Sends what the outbox had no room for, as far as it has now.
+    pub fn send_waiting(self: &Arc<Self>, link: &Arc<Link>, state: &mut LinkState) {
+        for _ in 0..state.window.waiting.len() {
+            let (Some(lane), Some(wanted)) = (state.lane.clone(), state.window.waiting.pop_front()) else { return };
+            let before = state.window.waiting.len();
+            self.answer(link, state, &lane, wanted);
+            if state.window.waiting.len() > before {
+                return;
+            }
+        }
+    }
+
+    fn then(self: &Arc<Self>, link: &Arc<Link>, lane: &Lane, then: Then) {
+        match then {
+            Then::Nothing => {}
+            Then::Complete => self.completed(&lane.device, &lane.transfer, link.client.connection),
+            Then::EndLoop => {
+                {
+                    // Not again on this connection.
+                    let mut state = link.state.lock();
+                    state.lane = None;
+                    state.announced.push(lane.transfer.pin.digest);
+                }
+                self.move_state(&lane.device, &lane.transfer, &Happened::WentWrong("loop".into()));
+            }
+        }
+    }
+
+    /// Tells the device why it gets no block.
+    pub fn send_error(&self, link: &Link, state: &LinkState, text: &str, echo: &Echo) {
+        tracing::debug!(client = %link.client.id, error = text, "refused a request");
+        Counters::add(&self.counters.errors, 1);
+        // A client that provokes more errors than it reads loses some of them.
+        let _ = link.outbox.send(Outgoing {
+            topic: Arc::clone(link.dialect.downlink()),
+            payload: link.dialect.error(text, echo),
+            qos: state.downlink.unwrap_or_default(),
+            class: Class::Control,
+            properties: None,
+            receipt: None,
+        });
+    }
+}

@@ -1,0 +1,108 @@
+//! What the daemon configures.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::OpenError;
+
+/// The largest chunk that may be configured, in bytes before encoding. Base64 makes a third
+/// more of it, and a whole block is one allocation.
+pub const MAX_CHUNK_SIZE: u32 = 1024 * 1024;
+
+/// How firmware updates are done on this site. Every duration is monotonic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the database (`fuota.db`) and the key of the token hashes (`token.key`) lie.
+    pub data_dir: PathBuf,
+    /// Bytes of firmware in one block, before encoding: 1 to [`MAX_CHUNK_SIZE`]. Applies to new
+    /// offers; a running transfer keeps what its manifest said.
+    pub chunk_size: u32,
+    /// Blocks in flight to one connection: asked for and not yet written to its socket.
+    pub max_window: u32,
+    /// How often one image is offered to one device, at most.
+    pub max_attempts: u32,
+    /// How long a device that reconnects in the middle of a transfer may take to ask again,
+    /// before the manifest is sent again.
+    pub resume_grace: Duration,
+    /// How long after its last block a device must still be heard to count as
+    /// `updated_unconfirmed`.
+    pub confirm_after: Duration,
+    /// How long a device may stay away after its last block before it is `silent`.
+    pub confirm_within: Duration,
+    /// The largest PUBLISH to a device, in bytes on the wire; `None`: only its own limit counts.
+    pub max_message: Option<u32>,
+    /// Whether clients without an account may write to `fuota/devices/ID/down`.
+    pub open_downlink: bool,
+    /// How many devices without registration are remembered.
+    pub max_unregistered: usize,
+    /// The shortest silence after which a manifest is repeated to a device that stopped asking.
+    pub nudge_after: Duration,
+    /// How often progress is written to the database, and so what a crash may forget.
+    pub flush_interval: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            data_dir: PathBuf::from("data"),
+            chunk_size: 4096,
+            max_window: 64,
+            max_attempts: 3,
+            resume_grace: Duration::from_secs(5),
+            confirm_after: Duration::from_secs(600),
+            confirm_within: Duration::from_secs(1800),
+            max_message: None,
+            open_downlink: false,
+            max_unregistered: 10_000,
+            nudge_after: Duration::from_secs(60),
+            flush_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Settings {
+    /// Refuses what cannot work, naming the key.
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        let invalid = |key, problem: String| Err(OpenError::Setting { key, problem });
+        if !(1..=MAX_CHUNK_SIZE).contains(&self.chunk_size) {
+            return invalid(
+                "fuota.chunk_size",
+                format!("{} is not between 1 and {MAX_CHUNK_SIZE} bytes", self.chunk_size),
+            );
+        }
+        if !(1..=4096).contains(&self.max_window) {
+            return invalid(
+                "fuota.max_window",
+                format!("{} is not between 1 and 4096 blocks", self.max_window),
+            );
+        }
+        if self.max_attempts == 0 {
+            return invalid("fuota.max_attempts", "0 would offer nothing; use at least 1".into());
+        }
+        if self.max_message.is_some_and(|limit| limit < 256) {
+            return invalid(
+                "fuota.max_message",
+                "fewer than 256 bytes cannot hold a manifest".into(),
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_key_that_cannot_work() {
+        assert!(Settings::default().check().is_ok());
+        for (broken, key) in [
+            (Settings { chunk_size: 0, ..Settings::default() }, "fuota.chunk_size"),
+            (Settings { max_window: 0, ..Settings::default() }, "fuota.max_window"),
+            (Settings { max_attempts: 0, ..Settings::default() }, "fuota.max_attempts"),
+            (Settings { max_message: Some(80), ..Settings::default() }, "fuota.max_message"),
+        ] {
+            let error = broken.check().expect_err(key).to_string();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Where one device stands with one image, and the only function that moves it.
+//!
+//! ```text
+//! offered ─ request ─▶ downloading ─ last block ─▶ downloaded ─ heard ─▶ updated_unconfirmed
+//!                                                     │ reports: verified, updating
+//!                                                     ├─ away too long ─▶ silent
+//!    from anywhere: the version is reported ─▶ updated; failure ─▶ failed
+//! ```
+
+/// One state of [the machine](self).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpdateState {
+    /// Pinned; the manifest is out or on its way.
+    Offered,
+    /// A block was asked for.
+    Downloading,
+    /// Every block was written to the device's connection.
+    Downloaded,
+    /// The device says that the image is whole.
+    Verified,
+    /// The device says that it installs the image.
+    Updating,
+    /// The device reports the image's version.
+    Updated,
+    /// It reports nothing, and was still heard long after its last block.
+    UpdatedUnconfirmed,
+    /// It went away after its last block and did not come back in time.
+    Silent,
+    /// It ended badly, for this reason.
+    Failed(String),
+    /// An operator ended it: a last state that listings and the database know.
+    Cancelled,
+}
+
+/// What can happen to a transfer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Happened {
+    /// The device asked for a block.
+    Requested,
+    /// The last missing block was written.
+    Served,
+    /// The device says that it has checked the image.
+    ReportedVerified,
+    /// The device says that it installs the image.
+    ReportedUpdating,
+    /// The device runs the image's version.
+    ReportedVersion,
+    /// The device was heard `confirm_after` after its last block.
+    Heard,
+    /// The device stayed away for `confirm_within`.
+    StayedAway,
+    /// It went wrong, for this reason.
+    WentWrong(String),
+}
+
+impl UpdateState {
+    /// The state after `happened`; `None` where it changes nothing.
+    pub fn next(&self, happened: &Happened) -> Option<UpdateState> {
+        use Happened as H;
+        use UpdateState as S;
+        match (self, happened) {
+            // The version that runs is the truth, whatever was believed before.
+            (S::Updated, _) => None,
+            (_, H::ReportedVersion) => Some(S::Updated),
+            // What ended stays ended.
+            (S::Failed(_) | S::Cancelled, _) => None,
+            (_, H::WentWrong(reason)) => Some(S::Failed(reason.clone())),
+
+            (S::Offered, H::Requested) => Some(S::Downloading),
+            (S::Offered | S::Downloading, H::Served) => Some(S::Downloaded),
+
+            (S::Downloaded | S::UpdatedUnconfirmed | S::Silent, H::ReportedVerified) => Some(S::Verified),
+            (
+                S::Downloaded | S::Verified | S::UpdatedUnconfirmed | S::Silent,
+                H::ReportedUpdating,
+            ) => Some(S::Updating),
+
+            (S::Downloaded | S::Verified | S::Updating, H::Heard) => Some(S::UpdatedUnconfirmed),
+            (S::Downloaded | S::Verified | S::Updating, H::StayedAway) => Some(S::Silent),
+            _ => None,
+        }
+    }
+
+    /// Whether blocks are still missing: the device is being offered this image.
+    pub fn is_running(&self) -> bool {
+        matches!(self, UpdateState::Offered | UpdateState::Downloading)
+    }
+
+    /// Whether every block was served and the outcome is open.
+    pub fn awaits_outcome(&self) -> bool {
+        matches!(self, UpdateState::Downloaded | UpdateState::Verified | UpdateState::Updating)
+    }
+
+    /// Whether requests are still answered with blocks.
+    pub fn is_servable(&self) -> bool {
+        !matches!(self, UpdateState::Failed(_) | UpdateState::Cancelled)
+    }
+
+    /// The name in listings and in the database.
+    pub fn name(&self) -> &'static str {
+        match self {
+            UpdateState::Offered => "offered",
+            UpdateState::Downloading => "downloading",
+            UpdateState::Downloaded => "downloaded",
+            UpdateState::Verified => "verified",
+            UpdateState::Updating => "updating",
+            UpdateState::Updated => "updated",
+            UpdateState::UpdatedUnconfirmed => "updated_unconfirmed",
+            UpdateState::Silent => "silent",
+            UpdateState::Failed(_) => "failed",
+            UpdateState::Cancelled => "cancelled",
+        }
+    }
+
+    /// Why it failed.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            UpdateState::Failed(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Back from its [`name`](UpdateState::name) and reason.
+    pub fn from_name(name: &str, reason: Option<String>) -> Option<UpdateState> {
+        use UpdateState as S;
+        Some(match name {
+            "failed" => S::Failed(reason.unwrap_or_default()),
+            _ => [
+                S::Offered, S::Downloading, S::Downloaded, S::Verified, S::Updating, S::Updated,
+                S::UpdatedUnconfirmed, S::Silent, S::Cancelled,
+            ]
+            .into_iter()
+            .find(|state| state.name() == name)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn states() -> impl Strategy<Value = UpdateState> {
+        prop::sample::select(vec![
+            "offered", "downloading", "downloaded", "verified", "updating", "updated",
+            "updated_unconfirmed", "silent", "failed", "cancelled",
+        ])
+        .prop_map(|name| UpdateState::from_name(name, Some("loop".into())).expect("a name"))
+    }
+
+    fn events() -> impl Strategy<Value = Happened> {
+        prop::sample::select(vec![
+            Happened::Requested, Happened::Served, Happened::ReportedVerified,
+            Happened::ReportedUpdating, Happened::ReportedVersion, Happened::Heard,
+            Happened::StayedAway, Happened::WentWrong("loop".into()),
+        ])
+    }
+
+    #[test]
+    fn rule_19_asking_no_more_is_never_success() {
+        let mut state = UpdateState::Offered;
+        for happened in [Happened::Requested, Happened::Heard, Happened::StayedAway] {
+            state = state.next(&happened).unwrap_or(state);
+        }
+        assert_eq!(state, UpdateState::Downloading);
+        state = state.next(&Happened::Served).expect("all served");
+        assert_eq!(state, UpdateState::Downloaded);
+        assert_eq!(state.next(&Happened::Heard), Some(UpdateState::UpdatedUnconfirmed));
+        assert_eq!(state.next(&Happened::StayedAway), Some(UpdateState::Silent));
+    }
+
+    proptest! {
+        #[test]
+        fn success_is_never_lost_and_ends_are_ends(state in states(), happened in events()) {
+            let next = state.next(&happened);
+            if state == UpdateState::Updated {
+                prop_assert_eq!(next, None);
+            } else if happened == Happened::ReportedVersion {
+                prop_assert_eq!(next, Some(UpdateState::Updated));
+            } else if !state.is_servable() {
+                prop_assert_eq!(next, None);
+            }
+        }
+
+        #[test]
+        fn names_round_trip(state in states()) {
+            let back = UpdateState::from_name(state.name(), state.reason().map(str::to_owned));
+            prop_assert_eq!(back, Some(state));
+        }
+    }
+}

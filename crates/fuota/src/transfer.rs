@@ -1,0 +1,299 @@
+//! One device and one image: the pin, and which blocks were served.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use parking_lot::Mutex;
+use store::{Digest, Image};
+use tokio::time::Instant;
+
+use crate::{
+    catalog::Release,
+    db::TransferRow,
+    dialect::Manifest,
+    state::{Happened, UpdateState},
+};
+
+/// What never changes of a transfer (rule 14).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    pub digest: Digest,
+    /// The digest in hex, as manifests carry it.
+    pub sha256: String,
+    pub size: u64,
+    /// Bytes of each block but the last.
+    pub chunk_size: u32,
+    /// Blocks.
+    pub total: u32,
+    pub path: String,
+    /// Only where a sidecar named one.
+    pub title: Option<String>,
+    pub version: String,
+    /// Whether a device may report the version; false where it is the digest's beginning.
+    pub own_version: bool,
+    /// The how manieth offer of this image to this device, from 1.
+    pub attempt: u32,
+}
+
+impl Pin {
+    /// `None` where the image has too many blocks of this size to be counted.
+    pub fn new(release: &Release, chunk_size: u32, attempt: u32) -> Option<Pin> {
+        Some(Pin {
+            digest: release.digest,
+            sha256: release.digest.to_string(),
+            size: release.size,
+            chunk_size,
+            total: blocks(release.size, chunk_size)?,
+            path: release.path.clone(),
+            title: release.explicit_title().map(str::to_owned),
+            version: release.version.text.clone(),
+            own_version: release.has_own_version(),
+            attempt,
+        })
+    }
+
+    /// Where block `index` lies: its offset and length in bytes. `None` past the end.
+    pub fn range(&self, index: u32) -> Option<(u64, usize)> {
+        if index >= self.total {
+            return None;
+        }
+        let offset = u64::from(index) * u64::from(self.chunk_size);
+        Some((offset, u64::from(self.chunk_size).min(self.size - offset) as usize))
+    }
+
+    /// As a dialect announces it.
+    pub fn manifest(&self) -> Manifest<'_> {
+        Manifest {
+            size: self.size,
+            total: self.total,
+            chunk_size: self.chunk_size,
+            version: &self.version,
+            title: self.title.as_deref(),
+            sha256: &self.sha256,
+        }
+    }
+}
+
+fn blocks(size: u64, chunk_size: u32) -> Option<u32> {
+    let total = size.div_ceil(u64::from(chunk_size.max(1)));
+    u32::try_from(total).ok().filter(|total| *total > 0 && *total < u32::MAX)
+}
+
+/// See [the module](self). Shared by the device's sessions, so that serving needs no lock.
+pub struct Transfer {
+    pub pin: Pin,
+    pub image: Image,
+    /// The file that it came from holds other bytes now: the next request gets the new manifest.
+    pub overwritten: AtomicBool,
+    /// Something changed since it was written to the database.
+    pub dirty: AtomicBool,
+    served: Box<[AtomicU64]>,
+    missing: AtomicU32,
+    status: Mutex<Status>,
+}
+
+/// What changes seldom.
+struct Status {
+    state: UpdateState,
+    /// When the last missing block was written, on both clocks: one to measure, one to store.
+    downloaded: Option<(Instant, u64)>,
+    /// The connection that it was written to.
+    delivered_on: Option<u64>,
+    /// Repeated manifests.
+    nudges: u32,
+    /// Whether a manifest was written to a connection, as far as this run knows.
+    announced: bool,
+    /// Loaded after a run that did not end in order: the last marks may be lost.
+    gap_possible: bool,
+}
+
+impl Transfer {
+    /// A new offer.
+    pub fn new(pin: Pin, image: Image) -> Transfer {
+        let words = (pin.total as usize).div_ceil(64);
+        Transfer {
+            missing: AtomicU32::new(pin.total),
+            pin,
+            image,
+            overwritten: AtomicBool::new(false),
+            dirty: AtomicBool::new(false),
+            served: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            status: Mutex::new(Status {
+                state: UpdateState::Offered,
+                downloaded: None,
+                delivered_on: None,
+                nudges: 0,
+                announced: false,
+                gap_possible: false,
+            }),
+        }
+    }
+
+    /// As the database holds it; `None` where the row makes no sense.
+    pub fn from_row(row: &TransferRow, image: Image, clean: bool) -> Option<Transfer> {
+        let pin = Pin {
+            digest: row.digest,
+            sha256: row.digest.to_string(),
+            size: row.size,
+            chunk_size: row.chunk_size,
+            total: blocks(row.size, row.chunk_size)?,
+            path: row.path.clone(),
+            title: row.title.clone(),
+            version: row.version.clone(),
+            own_version: row.own_version,
+            attempt: row.attempt,
+        };
+        let transfer = Transfer::new(pin, image);
+        for index in 0..transfer.pin.total {
+            let byte = row.served.get(index as usize / 8).copied().unwrap_or(0);
+            if byte & (1 << (index % 8)) != 0 {
+                transfer.mark(index);
+            }
+        }
+        let mut status = transfer.status.lock();
+        status.state = UpdateState::from_name(&row.state, row.reason.clone())?;
+        status.downloaded = row.downloaded_at.map(|at| (instant_of(at), at));
+        // Whether its manifest left is not known, so a device is given the time to go on.
+        status.announced = true;
+        status.gap_possible = !clean;
+        drop(status);
+        transfer.dirty.store(false, Ordering::Relaxed);
+        Some(transfer)
+    }
+
+    /// For the database.
+    pub fn row(&self, device: &str) -> TransferRow {
+        let status = self.status.lock();
+        TransferRow {
+            device: device.into(),
+            digest: self.pin.digest,
+            size: self.pin.size,
+            chunk_size: self.pin.chunk_size,
+            path: self.pin.path.clone(),
+            title: self.pin.title.clone(),
+            version: self.pin.version.clone(),
+            own_version: self.pin.own_version,
+            attempt: self.pin.attempt,
+            state: status.state.name().into(),
+            reason: status.state.reason().map(str::to_owned),
+            served: self.bitmap(),
+            downloaded_at: status.downloaded.map(|(_, at)| at),
+        }
+    }
+
+    fn bitmap(&self) -> Vec<u8> {
+        let words = self.served.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
+        words.take((self.pin.total as usize).div_ceil(8)).collect()
+    }
+
+    /// Marks a block as served; `true` where it was the last missing one.
+    pub fn mark(&self, index: u32) -> bool {
+        let Some(word) = self.served.get(index as usize / 64) else { return false };
+        let bit = 1 << (index % 64);
+        if word.load(Ordering::Relaxed) & bit != 0 || word.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+            return false;
+        }
+        self.dirty.store(true, Ordering::Relaxed);
+        self.missing.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+
+    /// Different blocks that were served.
+    pub fn sent(&self) -> u32 {
+        self.pin.total - self.missing.load(Ordering::Relaxed)
+    }
+
+    fn is_served(&self, index: u32) -> bool {
+        let word = self.served.get(index as usize / 64);
+        word.is_some_and(|word| word.load(Ordering::Relaxed) & (1 << (index % 64)) != 0)
+    }
+
+    /// The first request after a crash. Up to an interval's marks are lost with it; a device
+    /// whose blocks were served from the first on without a gap, and that now asks for a later
+    /// one, got those between. Without this, one that does not report could never be done.
+    /// `true` where nothing is missing then.
+    pub fn close_gap(&self, index: u32) -> bool {
+        /// More than an interval can hold; a device that is further ahead did something else.
+        const LARGEST: u32 = 4096;
+        if !std::mem::take(&mut self.status.lock().gap_possible) {
+            return false;
+        }
+        let sent = self.sent();
+        let prefix = (0..sent).all(|index| self.is_served(index));
+        let mut done = false;
+        if prefix && index > sent && index - sent <= LARGEST {
+            for lost in sent..index.min(self.pin.total) {
+                done |= self.mark(lost);
+            }
+        }
+        done
+    }
+
+    /// The state now.
+    pub fn state(&self) -> UpdateState {
+        self.status.lock().state.clone()
+    }
+
+    /// Moves the state; `Some` of the new one where that changed it.
+    pub fn happened(&self, happened: &Happened) -> Option<UpdateState> {
+        let mut status = self.status.lock();
+        let next = status.state.next(happened)?;
+        status.state = next.clone();
+        self.dirty.store(true, Ordering::Relaxed);
+        Some(next)
+    }
+
+    /// The last missing block was written to this connection. `false` where it counted before.
+    pub fn delivered(&self, connection: u64) -> bool {
+        {
+            let mut status = self.status.lock();
+            if status.downloaded.is_some() {
+                return false;
+            }
+            status.downloaded = Some((Instant::now(), unix_now()));
+            status.delivered_on = Some(connection);
+        }
+        self.happened(&Happened::Served);
+        true
+    }
+
+    /// When the last missing block was written.
+    pub fn downloaded(&self) -> Option<Instant> {
+        self.status.lock().downloaded.map(|(at, _)| at)
+    }
+
+    /// Whether this connection got the last missing block.
+    pub fn was_delivered_on(&self, connection: u64) -> bool {
+        self.status.lock().delivered_on == Some(connection)
+    }
+
+    /// Its manifest was written to a connection.
+    pub fn announced(&self) {
+        self.status.lock().announced = true;
+    }
+
+    /// Whether a device may know of it.
+    pub fn may_be_known(&self) -> bool {
+        self.status.lock().announced || self.sent() > 0
+    }
+
+    /// Counts a repeated manifest; `false` where three were sent already.
+    pub fn nudge(&self) -> bool {
+        let mut status = self.status.lock();
+        status.nudges += 1;
+        status.nudges <= 3
+    }
+}
+
+/// Seconds since 1970.
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// A stored time on this run's monotonic clock, as well as it can be told.
+fn instant_of(unix: u64) -> Instant {
+    let ago = Duration::from_secs(unix_now().saturating_sub(unix));
+    let now = Instant::now();
+    now.checked_sub(ago).unwrap_or(now)
+}

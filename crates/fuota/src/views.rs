@@ -1,0 +1,264 @@
+//! What the service shows and takes: plain data, as REST and the command line print it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Which devices, in the order of their ids.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct DeviceQuery {
+    /// Only ids after this one.
+    pub after: Option<String>,
+    /// At most this many; 0 means 1000.
+    pub limit: usize,
+    /// Only connected (`true`) or away (`false`) ones.
+    pub online: Option<bool>,
+    /// Only registered (`true`) or merely seen (`false`) ones.
+    pub registered: Option<bool>,
+    /// Only members of this group.
+    pub group: Option<String>,
+    /// Only devices of this model.
+    pub model: Option<String>,
+    /// Only devices in this state, by its name.
+    pub state: Option<String>,
+    /// Only devices whose id or original client id contains this.
+    pub search: Option<String>,
+}
+
+/// One device.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DeviceView {
+    /// Its id.
+    pub id: String,
+    /// Whether a connection of it lives now.
+    pub online: bool,
+    /// The version that it runs, as it reported; `None` while it reports nothing.
+    pub version: Option<String>,
+    /// The state of its newest offer, by name; `None` where it was offered nothing.
+    pub state: Option<String>,
+    /// Why it failed, or why nothing is offered to it.
+    pub reason: Option<String>,
+    /// How far its newest offer is.
+    pub progress: Progress,
+    /// What its newest offer is.
+    pub firmware: Option<OfferedFirmware>,
+    /// Whether it is registered.
+    pub registered: bool,
+    /// Its groups.
+    pub groups: Vec<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its model.
+    pub model: Option<String>,
+    /// The title of the firmware that it got last, where a sidecar named one.
+    pub title: Option<String>,
+    /// How it asks for firmware; `None` while it has not acted.
+    pub dialect: Option<String>,
+    /// Its MQTT version, `3.1.1` or `5`, while it is online.
+    pub protocol: Option<String>,
+    /// Where its newest connection comes from, while it is online.
+    pub address: Option<String>,
+    /// The client id of its newest connection; known also for a device that is away where the
+    /// id above is only a fingerprint of it.
+    pub client_id: Option<String>,
+    /// When it was last seen, in seconds since 1970; `None` if never.
+    pub last_seen: Option<u64>,
+}
+
+/// Blocks of one transfer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// Different blocks that were written to the device's connections.
+    pub chunks_sent: u32,
+    /// Blocks of the image.
+    pub chunks_total: u32,
+}
+
+/// The image of an offer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OfferedFirmware {
+    /// Its title.
+    pub title: Option<String>,
+    /// Its version.
+    pub version: String,
+    /// Its SHA-256 in hex.
+    pub digest: String,
+    /// Bytes before encoding in each block but the last.
+    pub chunk_size: u32,
+    /// The how manieth offer of this image to this device.
+    pub attempt: u32,
+}
+
+/// A device to register.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewDevice {
+    /// Its id.
+    pub id: String,
+    /// Its token, at least 16 bytes; made up where none is given.
+    #[serde(default)]
+    pub token: Option<String>,
+    /// Its groups.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Its model.
+    #[serde(default)]
+    pub model: Option<String>,
+}
+
+/// A registered device and its token, which is shown only here.
+#[derive(Clone, Debug, Serialize)]
+pub struct AddedDevice {
+    /// Its id.
+    pub id: String,
+    /// Its token.
+    pub token: String,
+}
+
+/// What to change of a device; what is `None` stays.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DevicePatch {
+    /// All its groups from now on.
+    pub groups: Option<Vec<String>>,
+    /// All its labels from now on.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Its model from now on; the empty text forgets it.
+    pub model: Option<String>,
+    /// Gives a registered device a new token. The old one works until the new one logs in, for
+    /// a day at most.
+    pub rotate_token: bool,
+    /// With `rotate_token`: the old token ends now.
+    pub now: bool,
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChangedDevice {
+    /// The device after it.
+    #[serde(flatten)]
+    pub device: DeviceView,
+    /// Its new token, shown only here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+/// One file of the watched directory, accepted or not.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FirmwareView {
+    /// Names this content at this path.
+    pub id: String,
+    /// Relative to the watched root, with `/`.
+    pub path: String,
+    /// What became of it.
+    pub state: FirmwareState,
+    /// Why it is not accepted, and what to do; or a warning about an accepted one.
+    pub reason: Option<String>,
+    /// Its title, and what decided it.
+    pub title: Option<Decided>,
+    /// Its version, and what decided it.
+    pub version: Option<Decided>,
+    /// The model that it is for, and what decided it.
+    pub model: Option<Decided>,
+    /// The lowest reported version that it may follow.
+    pub min_version: Option<String>,
+    /// What the sidecar notes.
+    pub notes: Option<String>,
+    /// Whom it is for: `all`, `group:NAME`, `model:NAME` or `device:ID`.
+    pub target: Option<String>,
+    /// SHA-256 in hex.
+    pub digest: Option<String>,
+    /// Bytes.
+    pub size: Option<u64>,
+    /// When it was accepted, in seconds since 1970.
+    pub created: Option<u64>,
+}
+
+/// A value and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Decided {
+    /// The value.
+    pub value: String,
+    /// `sidecar`, `file name`, `folder` or `digest`.
+    pub from: &'static str,
+}
+
+/// What became of a dropped file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FirmwareState {
+    /// It is offered to whom it fits.
+    Accepted,
+    /// It cannot be used as it is.
+    Refused,
+    /// Somebody must say more before it is offered.
+    Held,
+    /// It contradicts an earlier file.
+    Conflict,
+    /// Its file was replaced by one that names the same version; it is no longer offered.
+    Replaced,
+}
+
+/// The site at a glance. Counters since the start; none counts what was only delayed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SiteStatus {
+    /// Whether the first full scan of the store was taken in; nothing is offered before.
+    pub ready: bool,
+    /// Why the store cannot be read now.
+    pub store_problem: Option<String>,
+    /// Why the database cannot be written now.
+    pub database_problem: Option<String>,
+    /// Devices by registration and presence.
+    pub devices: DeviceCounts,
+    /// Devices per state of their newest offer.
+    pub states: BTreeMap<&'static str, usize>,
+    /// Files per state.
+    pub firmware: BTreeMap<&'static str, usize>,
+    /// Blocks queued to devices.
+    pub blocks: u64,
+    /// Firmware bytes in those, before encoding.
+    pub block_bytes: u64,
+    /// Manifests queued to devices, repeated ones included.
+    pub manifests: u64,
+    /// Errors sent to devices.
+    pub errors: u64,
+    /// Publishes and subscriptions refused as forged or not allowed.
+    pub refused: u64,
+}
+
+/// How many devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DeviceCounts {
+    /// Known.
+    pub total: usize,
+    /// Of those, registered.
+    pub registered: usize,
+    /// Of those known, connected.
+    pub online: usize,
+}
+
+/// Why the service did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ServiceError {
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// It exists already, or contradicts what exists.
+    #[error("{0}")]
+    Conflict(String),
+    /// A field cannot be accepted.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// It could not be written now; trying again may help.
+    #[error("{0}; try again")]
+    Unavailable(String),
+}
