@@ -26,6 +26,7 @@ pub enum Event {
 
 /// What is new at one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "most changes are files, and there are few")]
 pub enum Change {
     /// A file is there, complete, and its copy is in the content-addressed place: it is new, it
     /// was overwritten, or its sidecar came, changed or went. The digest may be the one that was

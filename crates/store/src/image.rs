@@ -382,10 +382,18 @@ pub(crate) struct Reader {
     objects: Arc<Objects>,
     cache: Cache,
     loads: Semaphore,
-    /// Images by digest, with the number of their last use. Locked when a transfer begins.
-    images: Mutex<(HashMap<Digest, (Image, u64)>, u64)>,
+    /// Locked when a transfer begins.
+    images: Mutex<Images>,
     /// Told when a copy was found missing or bad, so that the watcher looks.
     damaged: Arc<Notify>,
+}
+
+/// Images in use, and some that were.
+#[derive(Debug, Default)]
+struct Images {
+    /// With the number of the last use.
+    by_digest: HashMap<Digest, (Image, u64)>,
+    uses: u64,
 }
 
 impl Reader {
@@ -402,12 +410,12 @@ impl Reader {
     /// The one handle for an image, so that it is verified once and read by one file.
     pub(crate) fn image(self: &Arc<Self>, digest: Digest, size: u64) -> Image {
         let mut images = self.images.lock();
-        let (images, clock) = &mut *images;
-        *clock += 1;
-        if let Some((image, used)) = images.get_mut(&digest)
+        let Images { by_digest, uses } = &mut *images;
+        *uses += 1;
+        if let Some((image, used)) = by_digest.get_mut(&digest)
             && image.size() == size
         {
-            *used = *clock;
+            *used = *uses;
             return image.clone();
         }
         let image = Image {
@@ -420,23 +428,23 @@ impl Reader {
                 opening: Mutex::default(),
             }),
         };
-        images.insert(digest, (image.clone(), *clock));
+        by_digest.insert(digest, (image.clone(), *uses));
         // Those in use stay: they are as many as there are different images under way.
-        while images.len() > IDLE_IMAGES {
-            let idle = images
+        while by_digest.len() > IDLE_IMAGES {
+            let idle = by_digest
                 .iter()
                 .filter(|(_, (image, _))| Arc::strong_count(&image.inner) == 1)
                 .min_by_key(|(_, (_, used))| *used)
                 .map(|(digest, _)| *digest);
             let Some(idle) = idle else { break };
-            images.remove(&idle);
+            by_digest.remove(&idle);
         }
         image
     }
 
     /// Lets go of all images, which refer back to the reader.
     pub(crate) fn close(&self) {
-        self.images.lock().0.clear();
+        self.images.lock().by_digest.clear();
     }
 
     /// Bytes of images in memory now.

@@ -5,8 +5,11 @@
 mod s3;
 mod support;
 
+use std::process::Command;
 use std::time::Duration;
 
+use object_store::aws::AmazonS3Builder;
+use object_store::ObjectStoreExt as _;
 use store::{Change, Digest, Event, S3Settings, Settings, Target};
 use support::{Site, files, known};
 
@@ -119,4 +122,61 @@ async fn a_wrong_secret_is_turned_away() {
     let reason = site.unavailable().await;
     assert!(reason.contains("store.s3.secret_access_key"), "{reason}");
     assert!(!reason.contains("guessed"), "{reason}");
+}
+
+#[tokio::test]
+async fn what_an_ordinary_client_uploads_is_told() {
+    let server = s3::S3Server::start().await;
+    let client = AmazonS3Builder::new()
+        .with_endpoint(server.endpoint())
+        .with_bucket_name(s3::BUCKET)
+        .with_access_key_id(s3::ACCESS_KEY_ID)
+        .with_secret_access_key(s3::SECRET_ACCESS_KEY)
+        .with_allow_http(true);
+    let mut site = Site::prepare(bucket(&server, "site"), |_| {}, vec![]);
+    assert_eq!(site.batch().await, []);
+    let client = client.build().unwrap();
+    for image in ["image 1", "image 2"] {
+        client.put(&"site/groups/north/pump.bin".into(), image.into()).await.unwrap();
+        let dropped = site.present().await;
+        assert_eq!(dropped.target, Target::Group("north".into()));
+        assert_eq!(dropped.digest, Digest::of(image.as_bytes()));
+    }
+    // A large object comes in parts, and its ETag is no digest.
+    let mut upload = client.put_multipart(&"site/large.bin".into()).await.unwrap();
+    let part = vec![7; 6 << 20];
+    for _ in 0..2 {
+        upload.put_part(part.clone().into()).await.unwrap();
+    }
+    upload.complete().await.unwrap();
+    assert_eq!(site.present().await.digest, Digest::of(&part.repeat(2)));
+}
+
+/// Environment variables are the process's, so the store is opened in a process of its own:
+/// this test binary again, with the test below.
+#[tokio::test]
+async fn keys_come_from_the_usual_variables() {
+    let server = s3::S3Server::start().await;
+    server.put("pump.bin", b"image");
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child
+        .args(["--exact", "child_with_keys_in_its_environment", "--ignored"])
+        .env("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY_ID)
+        .env("AWS_SECRET_ACCESS_KEY", s3::SECRET_ACCESS_KEY)
+        .env("AWS_ENDPOINT_URL", server.endpoint())
+        .env("AWS_REGION", "garage");
+    let output = tokio::task::spawn_blocking(move || child.output()).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[tokio::test]
+#[ignore = "run by keys_come_from_the_usual_variables"]
+async fn child_with_keys_in_its_environment() {
+    let from_environment = |settings: &mut Settings| {
+        settings.url = format!("s3://{}", s3::BUCKET);
+        settings.s3.allow_http = true;
+    };
+    let mut site = Site::prepare(from_environment, |_| {}, vec![]);
+    assert_eq!(site.present().await.digest, Digest::of(b"image"));
 }

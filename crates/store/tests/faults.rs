@@ -99,7 +99,7 @@ async fn an_unreadable_file_is_refused_and_does_not_hold_up_others() {
     let mut site = Site::start().await;
     site.rename_in("pump.bin", b"image");
     site.present().await;
-    fs::set_permissions(site.path("pump.bin"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(site.path("pump.bin"), fs::Permissions::from_mode(0o000)).unwrap();
     if fs::File::open(site.path("pump.bin")).is_ok() {
         eprintln!("skipped: the superuser may read everything");
         return;

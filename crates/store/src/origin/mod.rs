@@ -256,3 +256,80 @@ fn explain(error: &object_store::Error) -> String {
         text
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A directory with a file `a` of some parts, its listing, and the way to read it.
+    async fn listed() -> (tempfile::TempDir, Origin, Listed) {
+        let dir = tempfile::tempdir().unwrap();
+        let settings =
+            Settings { url: format!("file:{}/root", dir.path().display()), ..Settings::default() };
+        fs::create_dir(dir.path().join("root")).unwrap();
+        fs::write(dir.path().join("root/a"), vec![1; 2 * PART as usize + 1]).unwrap();
+        fs::write(dir.path().join("secret"), vec![2; 2 * PART as usize + 1]).unwrap();
+        let origin = Origin::open(&settings).unwrap();
+        let listing = origin.list().await.unwrap();
+        let listed = listing.files["a"].clone();
+        (dir, origin, listed)
+    }
+
+    #[tokio::test]
+    async fn what_was_listed_is_read() {
+        let (_dir, origin, listed) = listed().await;
+        let bytes = origin.read_small("a", &listed).await.unwrap();
+        assert_eq!(bytes, vec![1; 2 * PART as usize + 1]);
+        origin.confirm("a", &listed).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_change_during_the_reading_is_noticed() {
+        let (dir, origin, listed) = listed().await;
+        let path = dir.path().join("root/a");
+        let mut parts = Box::pin(origin.read("a", &listed));
+        parts.next().await.unwrap().unwrap();
+        // In place, of the same size and with its old date.
+        let date = fs::metadata(&path).unwrap().modified().unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        std::os::unix::fs::FileExt::write_at(&file, b"x", 0).unwrap();
+        file.set_modified(date).unwrap();
+        let rest: Vec<_> = parts.collect().await;
+        // One part may have been fetched before the change.
+        assert!(matches!(rest.last(), Some(Err(OriginError::Changed))), "{rest:?}");
+        let confirmed = origin.confirm("a", &listed).await;
+        assert!(matches!(confirmed, Err(OriginError::Changed)));
+    }
+
+    #[tokio::test]
+    async fn what_is_planted_after_the_listing_is_not_read() {
+        let (dir, origin, listed) = listed().await;
+        let path = dir.path().join("root/a");
+        let plant: [&dyn Fn(); 4] = [
+            &|| symlink(dir.path().join("secret"), &path).unwrap(),
+            &|| symlink("../secret", &path).unwrap(),
+            &|| fs::hard_link(dir.path().join("secret"), &path).unwrap(),
+            &|| {
+                let made = std::process::Command::new("mkfifo").arg(&path).status();
+                assert!(made.unwrap().success());
+            },
+        ];
+        for (number, plant) in plant.into_iter().enumerate() {
+            fs::remove_file(&path).unwrap();
+            plant();
+            let read = origin.read_small("a", &listed).await;
+            assert!(read.is_err(), "{number}: {read:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_path_cannot_climb() {
+        let (_dir, origin, listed) = listed().await;
+        for path in ["../secret", "all/../../secret", "/etc/passwd", "a/../../secret"] {
+            assert!(origin.read_small(path, &listed).await.is_err(), "{path}");
+        }
+    }
+}
