@@ -1,0 +1,573 @@
+//! One socket's task: read, decide, write.
+//!
+//! Everything between a read and the answer in the write buffer is synchronous, so one poll
+//! reads a batch of packets, lets hooks answer them, and writes all answers at once. Waiting is
+//! done in one place, [`Connection::poll`]. What a client's packets do stands in
+//! [`crate::inbound`]; here is what moves bytes.
+
+use bytes::BytesMut;
+use hook::{Client, Outbox, Outgoing, Protocol, Qos, SessionEnd, Slot};
+use std::{
+    borrow::Cow,
+    cell::RefCell,
+    collections::{HashMap, VecDeque},
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    sync::OwnedMutexGuard,
+    time::Sleep,
+};
+
+use crate::{
+    codec::{self, AckKind, PublishHead},
+    counters::Tally,
+    exchange::{Exchange, Hold, Route},
+    hooks::View,
+    inbox::{Done, Kick, Taken},
+    message::{Delivery, Message},
+    outbound::{Content, Resend},
+    packet::{ConnAck, reason},
+    registry::Due,
+    session::{Session, State, clock_ms},
+    writer::Writer,
+};
+
+/// The read buffer that all connections of a worker thread share: an idle one has none.
+const READ_BYTES: usize = 64 * 1024;
+/// Ordinary messages in one write, in bytes; what is more goes with the next one.
+const WRITE_BYTES: usize = 64 * 1024;
+/// Blocks in one write: nothing else waits behind more.
+const WRITE_BLOCKS: usize = 16;
+/// While more than this waits for a socket that takes nothing, nothing is read from it.
+const UNREAD_BYTES: u64 = 256 * 1024;
+/// Rounds of read and write before other tasks run.
+const ROUNDS: usize = 16;
+/// How long a copy of a retained message may be under way.
+const SEEN_FOR: Duration = Duration::from_secs(5);
+/// How long a goodbye may take to leave.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
+/// The retained messages that a subscription was just sent, by topic: copies that were under way
+/// at that moment arrive within [`SEEN_FOR`] and are dropped.
+pub(crate) struct SeenRetained {
+    at: Instant,
+    sequences: HashMap<Arc<str>, u64>,
+}
+
+impl Default for SeenRetained {
+    fn default() -> Self {
+        SeenRetained { at: Instant::now(), sequences: HashMap::new() }
+    }
+}
+
+impl SeenRetained {
+    /// A retained message is sent.
+    pub fn note(&mut self, message: &Message) {
+        self.at = Instant::now();
+        self.sequences.insert(message.topic.clone(), message.sequence);
+    }
+
+    fn covers(&self, message: &Message) -> bool {
+        message.sequence != 0
+            && self.sequences.get(&message.topic).is_some_and(|sent| message.sequence <= *sent)
+    }
+}
+
+/// Why a connection ends.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    /// For hooks and the log.
+    pub end: SessionEnd,
+    /// The reason code and string of a DISCONNECT to an MQTT 5 client, where one is due.
+    pub tell: Option<(u8, Cow<'static, str>)>,
+    /// Whether the will is published.
+    pub will: bool,
+}
+
+impl Ending {
+    /// The client broke the protocol.
+    pub fn protocol(code: u8, text: impl Into<Cow<'static, str>>) -> Self {
+        Ending { end: SessionEnd::ProtocolError, tell: Some((code, text.into())), will: true }
+    }
+
+    fn lost() -> Self {
+        Ending { end: SessionEnd::ConnectionLost, tell: None, will: true }
+    }
+}
+
+/// What the handshake hands over.
+pub(crate) struct Parts<S> {
+    pub io: S,
+    pub exchange: Arc<Exchange>,
+    pub client: Arc<Client>,
+    pub session: Arc<Session>,
+    pub claim: u64,
+    pub state: OwnedMutexGuard<State>,
+    pub slots: Box<[Slot]>,
+    pub outbox: Outbox,
+    pub keep_alive: Option<Duration>,
+    /// Publishes that may be in flight to the client.
+    pub window: u16,
+    /// What came behind the CONNECT.
+    pub rest: Vec<u8>,
+}
+
+/// A client that is connected.
+pub(crate) struct Connection<S> {
+    io: S,
+    pub(crate) exchange: Arc<Exchange>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) session: Arc<Session>,
+    claim: u64,
+    pub(crate) state: OwnedMutexGuard<State>,
+    pub(crate) slots: Box<[Slot]>,
+    pub(crate) outbox: Outbox,
+    window: usize,
+    /// A packet that has not arrived whole, or may not be handled yet.
+    partial: Vec<u8>,
+    /// `partial` holds whole packets that had to wait.
+    waiting: bool,
+    pub(crate) writer: Writer,
+    /// The socket took less than there was.
+    flushing: bool,
+    taken: Taken,
+    done: Done,
+    /// Retained messages for new subscriptions, beside the bounded queues: they exist anyway.
+    pub(crate) backlog: VecDeque<Delivery>,
+    pub(crate) seen_retained: Option<Box<SeenRetained>>,
+    /// Topics by alias, as the client set them.
+    pub(crate) aliases: Option<Box<HashMap<u16, Arc<str>>>>,
+    pub(crate) route: Option<Box<Route>>,
+    /// A publish that waits for room, and its acknowledgement.
+    pub(crate) held: Option<(Box<Hold>, AckKind, u16)>,
+    keep_alive: Option<(Duration, Pin<Box<Sleep>>)>,
+    pub(crate) tally: Tally,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub fn new(parts: Parts<S>) -> Self {
+        Connection {
+            waiting: !parts.rest.is_empty(),
+            io: parts.io,
+            exchange: parts.exchange,
+            client: parts.client,
+            session: parts.session,
+            claim: parts.claim,
+            state: parts.state,
+            slots: parts.slots,
+            outbox: parts.outbox,
+            window: parts.window.into(),
+            partial: parts.rest,
+            writer: Writer::default(),
+            flushing: false,
+            taken: Taken::default(),
+            done: Done::default(),
+            backlog: VecDeque::new(),
+            seen_retained: None,
+            aliases: None,
+            route: None,
+            held: None,
+            // One and a half times the keep alive [MQTT-3.1.2-22].
+            keep_alive: parts.keep_alive.map(|seconds| {
+                let patience = seconds.mul_f32(1.5);
+                (patience, Box::pin(tokio::time::sleep(patience)))
+            }),
+            tally: Tally::default(),
+        }
+    }
+
+    /// The CONNACK, ahead of everything.
+    pub fn send_connack(&mut self, ack: &ConnAck) {
+        let protocol = self.client.protocol;
+        self.writer.encode(|out| codec::connack(out, protocol, ack));
+    }
+
+    /// Tells the hooks that the connection begins.
+    pub fn start_hooks(&mut self) {
+        let subscriptions = self.session.subscriptions();
+        let (exchange, mut view) = self.view();
+        exchange.hooks.session_start(&mut view, &subscriptions);
+    }
+
+    /// The hooks and what they are shown, borrowed apart from the rest.
+    pub(crate) fn view(&mut self) -> (&Exchange, View<'_>) {
+        let view = View { client: &self.client, outbox: &self.outbox, slots: &mut self.slots };
+        (&self.exchange, view)
+    }
+
+    /// Sends again what the session's last connection left unacknowledged [MQTT-4.4.0-1].
+    pub fn resume(&mut self) {
+        for resend in self.state.window.resend() {
+            match resend {
+                Resend::Publish(id, delivery) => self.encode_delivery(&delivery, id, true),
+                Resend::Release(id) => self.encode_ack(AckKind::PubRel, id, reason::SUCCESS, None),
+            }
+        }
+    }
+
+    /// Serves the client until it ends, and cleans up.
+    pub async fn run(mut self) -> SessionEnd {
+        let ending = std::future::poll_fn(|cx| self.poll(cx)).await;
+        self.finish(ending).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        let result = self.rounds(cx);
+        self.tally.flush(&self.exchange.totals);
+        match result {
+            Ok(()) => Poll::Pending,
+            Err(ending) => Poll::Ready(ending),
+        }
+    }
+
+    /// Reads and writes until neither makes progress.
+    fn rounds(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
+        for _ in 0..ROUNDS {
+            let taken = self.session.inbox.take(cx.waker(), &mut self.done, &mut self.taken);
+            taken.map_err(|Kick { end, reason, text }| Ending { end, tell: Some((reason, text)), will: true })?;
+            self.fill();
+            let wrote = self.flush(cx)?;
+            self.poll_held(cx);
+            let read = self.read(cx)?;
+            if !wrote && !read {
+                self.check_keep_alive(cx)?;
+                return Ok(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// `true` where something was written and the socket may take more.
+    fn flush(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
+        if self.writer.is_empty() {
+            return Ok(false);
+        }
+        match self.writer.poll_flush(cx, Pin::new(&mut self.io)) {
+            Poll::Ready(Ok(())) => {
+                self.flushing = false;
+                Ok(true)
+            }
+            Poll::Ready(Err(_)) => Err(Ending::lost()),
+            Poll::Pending => {
+                self.flushing = true;
+                Ok(false)
+            }
+        }
+    }
+
+    fn poll_held(&mut self, cx: &mut Context<'_>) {
+        if let Some((hold, kind, id)) = &mut self.held
+            && hold.poll(cx, &mut self.tally).is_ready()
+        {
+            let (kind, id) = (*kind, *id);
+            self.held = None;
+            self.encode_ack(kind, id, reason::SUCCESS, None);
+            // What waited behind it may go on.
+            self.waiting = !self.partial.is_empty();
+        }
+    }
+
+    /// Whether publishes have to wait: for room elsewhere, or for the client to read.
+    pub(crate) fn blocked(&self) -> bool {
+        self.held.is_some() || self.session.inbox.outbox_is_high()
+    }
+
+    /// `true` where something was read or handled.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
+        if self.flushing && self.writer.len() > UNREAD_BYTES {
+            return Ok(false);
+        }
+        if self.waiting && !self.blocked() {
+            let bytes = std::mem::take(&mut self.partial);
+            self.handle(&bytes)?;
+            return Ok(true);
+        }
+        if self.waiting && self.partial.len() >= READ_BYTES + self.exchange.settings.limits.packet_bytes {
+            return Ok(false);
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
+                Poll::Pending => Ok(false),
+                Poll::Ready(Err(_)) => Err(Ending::lost()),
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(Ending::lost()),
+                Poll::Ready(Ok(())) => {
+                    self.session.last_packet.store(clock_ms(), Ordering::Relaxed);
+                    if self.partial.is_empty() {
+                        self.handle(buffer.filled())?;
+                    } else {
+                        let mut bytes = std::mem::take(&mut self.partial);
+                        bytes.extend_from_slice(buffer.filled());
+                        self.handle(&bytes)?;
+                    }
+                    Ok(true)
+                }
+            }
+        })
+    }
+
+    /// Handles whole packets and keeps the rest.
+    fn handle(&mut self, bytes: &[u8]) -> Result<(), Ending> {
+        let used = self.packets(bytes)?;
+        self.partial = bytes[used.consumed..].to_vec();
+        self.waiting = used.waiting;
+        Ok(())
+    }
+
+    fn check_keep_alive(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
+        let Some((patience, timer)) = &mut self.keep_alive else { return Ok(()) };
+        while timer.as_mut().poll(cx).is_ready() {
+            let last = self.session.last_packet.load(Ordering::Relaxed);
+            let idle = Duration::from_millis(clock_ms().saturating_sub(last));
+            if idle >= *patience {
+                return Err(Ending {
+                    end: SessionEnd::KeepAliveTimeout,
+                    tell: Some((reason::KEEP_ALIVE_TIMEOUT, "nothing was heard for 1.5 times the keep alive".into())),
+                    will: true,
+                });
+            }
+            timer.as_mut().reset((Instant::now() + (*patience - idle)).into());
+        }
+        Ok(())
+    }
+
+    /// Moves what waits into the writer, in the order of its importance: control, ordinary
+    /// publishes, retained ones, and blocks only where nothing else waits.
+    fn fill(&mut self) {
+        if self.flushing {
+            return;
+        }
+        let start = self.writer.len();
+        while let Some(message) = self.taken.control.pop_front_if(|m| {
+            m.qos == Qos::AtMostOnce || self.state.window.len() < self.window
+        }) {
+            self.send_outgoing(message);
+        }
+        let full = |writer: &Writer| writer.len() - start >= WRITE_BYTES as u64;
+        while !full(&self.writer)
+            && let Some(delivery) = self.taken.lossy.pop_front()
+        {
+            self.send_delivery(delivery, true);
+        }
+        while !full(&self.writer)
+            && self.state.window.len() < self.window
+            && let Some(delivery) = self.taken.assured.pop_front()
+        {
+            self.send_delivery(delivery, true);
+        }
+        while !full(&self.writer)
+            && let Some(delivery) = self.backlog.pop_front_if(|d| {
+                d.qos == Qos::AtMostOnce || self.state.window.len() < self.window
+            })
+        {
+            self.send_delivery(delivery, false);
+        }
+        if full(&self.writer) {
+            return;
+        }
+        for _ in 0..WRITE_BLOCKS {
+            let Some(block) = self.taken.blocks.pop_front_if(|m| {
+                m.qos == Qos::AtMostOnce || self.state.window.len() < self.window
+            }) else {
+                break;
+            };
+            self.send_outgoing(block);
+        }
+    }
+
+    /// `counted` deliveries have a place in the inbox to give back.
+    fn send_delivery(&mut self, delivery: Delivery, counted: bool) {
+        if counted {
+            self.done.messages += 1;
+            self.done.bytes += delivery.message.cost();
+        }
+        if delivery.message.expired() {
+            self.tally.dropped += 1;
+            return;
+        }
+        if counted && self.is_older_than_retained(&delivery) {
+            return;
+        }
+        if self.client.maximum_packet_size != u32::MAX && !self.fits(&delivery) {
+            // [MQTT-3.1.2-25]: as if it had been sent.
+            self.tally.dropped += 1;
+            return;
+        }
+        self.tally.deliveries += 1;
+        if delivery.qos == Qos::AtMostOnce {
+            self.encode_delivery(&delivery, 0, false);
+        } else {
+            let id = self.state.window.send(Content::Delivery(delivery.clone()), delivery.qos);
+            self.session.inflight.store(self.state.window.len(), Ordering::Relaxed);
+            self.encode_delivery(&delivery, id, false);
+        }
+    }
+
+    /// A live copy of a publish that was already sent as the retained message, or of an older one.
+    fn is_older_than_retained(&mut self, delivery: &Delivery) -> bool {
+        let Some(seen) = &self.seen_retained else { return false };
+        if seen.at.elapsed() > SEEN_FOR {
+            self.seen_retained = None;
+            return false;
+        }
+        seen.covers(&delivery.message)
+    }
+
+    fn head<'a>(delivery: &'a Delivery, packet_id: u16, dup: bool) -> PublishHead<'a> {
+        PublishHead {
+            dup,
+            qos: delivery.qos,
+            retain: delivery.retain,
+            topic: &delivery.message.topic,
+            packet_id,
+            alias: None,
+            properties: delivery.message.properties.as_deref(),
+            expiry_left: delivery.message.seconds_left(),
+            subscriptions: delivery.subscriptions.as_deref().unwrap_or_default(),
+            payload_len: delivery.message.payload.len(),
+        }
+    }
+
+    fn fits(&self, delivery: &Delivery) -> bool {
+        let len = codec::publish_len(self.client.protocol, &Self::head(delivery, 1, false));
+        len <= self.client.maximum_packet_size as usize
+    }
+
+    fn encode_delivery(&mut self, delivery: &Delivery, packet_id: u16, dup: bool) {
+        let protocol = self.client.protocol;
+        let head = Self::head(delivery, packet_id, dup);
+        self.writer.encode(|out| codec::publish_head(out, protocol, &head));
+        self.writer.payload(&delivery.message.payload);
+    }
+
+    fn send_outgoing(&mut self, message: Outgoing) {
+        self.done.outbox_messages += 1;
+        self.done.outbox_bytes += message.payload.len();
+        self.done.blocks += usize::from(message.class == hook::Class::Block);
+        self.tally.outbox_messages += 1;
+        // At most QoS 1: see `Window::connection_ended`.
+        let qos = message.qos.min(Qos::AtLeastOnce);
+        let packet_id = match qos {
+            Qos::AtMostOnce => 0,
+            _ => {
+                let id = self.state.window.send(Content::Plugin, qos);
+                self.session.inflight.store(self.state.window.len(), Ordering::Relaxed);
+                id
+            }
+        };
+        let head = PublishHead {
+            dup: false,
+            qos,
+            retain: false,
+            topic: &message.topic,
+            packet_id,
+            alias: None,
+            properties: message.properties.as_deref(),
+            expiry_left: None,
+            subscriptions: &[],
+            payload_len: message.payload.len(),
+        };
+        let protocol = self.client.protocol;
+        self.writer.encode(|out| codec::publish_head(out, protocol, &head));
+        self.writer.payload(&message.payload);
+        if let Some((receipt, tag)) = message.receipt {
+            self.writer.receipt(receipt, tag);
+        }
+    }
+
+    /// PUBACK, PUBREC, PUBREL or PUBCOMP, ahead of all messages.
+    pub(crate) fn encode_ack(&mut self, kind: AckKind, id: u16, reason: u8, text: Option<&str>) {
+        let protocol = self.client.protocol;
+        self.writer.encode(|out| codec::ack(out, protocol, kind, id, reason, text));
+    }
+
+    /// Says goodbye, tells the hooks, and leaves the session to whoever comes next.
+    async fn finish(mut self, ending: Ending) -> SessionEnd {
+        let Ending { end, tell, will } = ending;
+        if end == SessionEnd::ProtocolError {
+            self.tally.protocol_errors += 1;
+            let why = tell.as_ref().map_or("", |(_, text)| text.as_ref());
+            tracing::debug!(client = &*self.client.id, why, "protocol error");
+        }
+        self.tally.flush(&self.exchange.totals);
+        let (exchange, mut view) = self.view();
+        exchange.hooks.session_end(&mut view, end);
+        self.slots = Box::default();
+
+        let mut pending = std::mem::take(&mut self.taken.assured);
+        let mut outbox = self.session.inbox.detach(std::mem::take(&mut self.done), &mut pending);
+        outbox.extend(self.taken.control.drain(..));
+        outbox.extend(self.taken.blocks.drain(..));
+        for message in outbox {
+            if let Some((receipt, tag)) = message.receipt {
+                receipt.dropped(tag);
+            }
+        }
+        self.writer.abandon();
+        // A hold goes on without its publisher: what it promised others is still to be queued.
+        if let Some((hold, ..)) = self.held.take() {
+            tokio::spawn(hold.wait(self.exchange.totals.clone()));
+        }
+        let Connection { mut io, mut writer, exchange, client, session, claim, state, .. } = self;
+        leave(&exchange, &session, state, claim, will);
+
+        if let (Some((code, text)), Protocol::V5) = (tell, client.protocol) {
+            let mut out = BytesMut::new();
+            codec::disconnect(&mut out, code, Some(&text));
+            writer.encode(|tail| tail.extend_from_slice(&out));
+        }
+        let goodbye = async {
+            std::future::poll_fn(|cx| writer.poll_flush(cx, Pin::new(&mut io))).await?;
+            io.shutdown().await
+        };
+        // The peer may be gone or read nothing; the session does not wait for it.
+        let _: Result<io::Result<()>, _> = tokio::time::timeout(GOODBYE, goodbye).await;
+        end
+    }
+}
+
+/// The connection gives the session up: its will, and its time without a connection.
+fn leave(
+    exchange: &Arc<Exchange>,
+    session: &Arc<Session>,
+    mut state: OwnedMutexGuard<State>,
+    claim: u64,
+    will: bool,
+) {
+    state.window.connection_ended();
+    session.inflight.store(state.window.len(), Ordering::Relaxed);
+    session.view.lock().since = Instant::now();
+    let expiry = state.expiry;
+    let over = expiry == Some(Duration::ZERO);
+    let will = if will { state.will.take() } else { state.will = None; None };
+    let now = match will {
+        // A will is due with the end of the session at the latest [MQTT-3.1.3.2.2].
+        Some(will) if !will.delay.is_zero() && !over => {
+            let delay = expiry.map_or(will.delay, |expiry| will.delay.min(expiry));
+            exchange.registry.schedule(session, claim, Due::Will, delay);
+            state.will = Some(will);
+            None
+        }
+        will => will,
+    };
+    match expiry {
+        _ if over => exchange.registry.remove(session, &mut state, &exchange.index),
+        Some(expiry) => exchange.registry.schedule(session, claim, Due::Expire, expiry),
+        None => {}
+    }
+    drop(state);
+    if let Some(will) = now {
+        exchange.publish_will(session, will);
+    }
+}

@@ -1,0 +1,371 @@
+//! From an accepted socket to a session that is ours.
+
+use hook::{Client, ConnectRequest, Outbox, Outgoing, Protocol, Reason, Refused, SessionEnd, Sink};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::{
+    codec::{self, CodecError, Frame},
+    connection::{Connection, Parts},
+    counters::Totals,
+    exchange::Exchange,
+    hooks::View,
+    inbound::reason_code,
+    message::Message,
+    packet::{ConnAck, Connect, reason},
+    registry::{Claimed, drop_subscriptions},
+    session::{Session, State, Will, clock_ms},
+    topic::check_name,
+};
+
+/// The largest CONNECT: client id, will topic, will payload, user name and password have 64 KB
+/// each at most [MQTT-1.5.4], and some properties.
+const CONNECT_BYTES: usize = 512 * 1024;
+
+/// Why no session came of a socket.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failed {
+    /// The peer left, or said nothing that MQTT knows; it gets no answer.
+    #[error("{0}")]
+    Silent(&'static str),
+    /// A CONNECT that is answered with this code.
+    #[error("{text}")]
+    Refused { protocol: Protocol, code: u8, text: String },
+    /// The socket broke.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Failed {
+    fn refused(protocol: Protocol, code: u8, text: impl Into<String>) -> Self {
+        Failed::Refused { protocol, code, text: text.into() }
+    }
+}
+
+impl From<CodecError> for Failed {
+    /// Before the version is known, or where 3.1.1 has no code for it, the connection is just
+    /// closed [MQTT-3.1.4-1].
+    fn from(error: CodecError) -> Self {
+        match error.protocol {
+            Some(protocol @ Protocol::V5) => Failed::refused(protocol, error.reason, error.text),
+            Some(protocol) if error.reason == reason::UNSUPPORTED_PROTOCOL_VERSION => {
+                Failed::refused(protocol, error.reason, error.text)
+            }
+            _ => Failed::Silent(error.text),
+        }
+    }
+}
+
+/// Reads the CONNECT, asks the hooks, claims the session and sends the CONNACK.
+pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    mut io: S,
+    address: Option<SocketAddr>,
+    exchange: Arc<Exchange>,
+) -> Result<Connection<S>, Failed> {
+    let (connect, rest) = read_connect(&mut io, &exchange).await?;
+    let protocol = connect.protocol;
+    match admit(connect, address, &exchange).await {
+        Ok(admitted) => admitted.begin(io, rest, exchange).await,
+        Err(failed) => {
+            if let Failed::Refused { code, text, .. } = &failed {
+                refuse(&mut io, protocol, *code, text).await;
+            }
+            Err(failed)
+        }
+    }
+}
+
+async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
+    io: &mut S,
+    exchange: &Exchange,
+) -> Result<(Connect, Vec<u8>), Failed> {
+    let max = exchange.settings.limits.packet_bytes.min(CONNECT_BYTES);
+    let mut buffer = Vec::with_capacity(256);
+    loop {
+        match codec::frame(&buffer, max).map_err(|e| Failed::Silent(e.text))? {
+            Frame::Complete { len } => match codec::decode_connect(&buffer[..len]) {
+                Ok(connect) => {
+                    buffer.drain(..len);
+                    return Ok((connect, buffer));
+                }
+                Err(error) => {
+                    let failed = Failed::from(error);
+                    if let Failed::Refused { protocol, code, text } = &failed {
+                        refuse(io, *protocol, *code, text).await;
+                    }
+                    return Err(failed);
+                }
+            },
+            // The first packet is a CONNECT [MQTT-3.1.0-1].
+            Frame::Incomplete if buffer.first().is_some_and(|first| *first != 0x10) => {
+                return Err(Failed::Silent("the first packet is not a CONNECT"));
+            }
+            Frame::Incomplete => {}
+        }
+        if io.read_buf(&mut buffer).await? == 0 {
+            return Err(Failed::Silent("closed before a CONNECT"));
+        }
+    }
+}
+
+async fn refuse<S: AsyncWrite + Unpin>(io: &mut S, protocol: Protocol, code: u8, text: &str) {
+    let mut out = bytes::BytesMut::new();
+    let ack = ConnAck { reason: code, reason_string: Some(text.into()), ..ConnAck::default() };
+    codec::connack(&mut out, protocol, &ack);
+    // The peer may be gone already; the refusal stands either way.
+    let _ = io.write_all(&out).await;
+    let _ = io.shutdown().await;
+}
+
+/// A CONNECT that was let in.
+struct Admitted {
+    connect: Connect,
+    client: Arc<Client>,
+    claimed: Claimed,
+}
+
+async fn admit(
+    mut connect: Connect,
+    address: Option<SocketAddr>,
+    exchange: &Arc<Exchange>,
+) -> Result<Admitted, Failed> {
+    let protocol = connect.protocol;
+    let refused = |code, text: &str| Err(Failed::refused(protocol, code, text));
+    if connect.enhanced_authentication {
+        return refused(reason::BAD_AUTHENTICATION_METHOD, "no enhanced authentication is offered");
+    }
+    let assigned_id = connect.client_id.is_empty();
+    if assigned_id && protocol == Protocol::V311 && !connect.clean_start {
+        // [MQTT-3.1.3-8]
+        return refused(reason::CLIENT_IDENTIFIER_NOT_VALID, "an empty client id needs a clean session");
+    }
+    if let Some(will) = &connect.will
+        && let Err(error) = check_name(&will.topic)
+    {
+        return refused(reason::TOPIC_NAME_INVALID, &format!("will topic: {error}"));
+    }
+    let client_id: Arc<str> = if assigned_id { assign_id().into() } else { connect.client_id.as_str().into() };
+    let request = ConnectRequest {
+        client_id: client_id.clone(),
+        assigned_id,
+        username: connect.username.take(),
+        password: connect.password.take(),
+        certificate_cn: None,
+        protocol,
+        address,
+        user_properties: std::mem::take(&mut connect.user_properties),
+    };
+    let identity = exchange
+        .hooks
+        .connect(&request)
+        .await
+        .map_err(|Reason { kind, text }| Failed::refused(protocol, reason_code(kind), text))?;
+    let client = Arc::new(Client {
+        connection: exchange.registry.next_connection(),
+        id: client_id.clone(),
+        assigned_id,
+        identity,
+        username: request.username.map(String::into_boxed_str),
+        protocol,
+        address,
+        maximum_packet_size: connect.maximum_packet_size,
+        receive_maximum: connect.receive_maximum,
+        user_properties: request.user_properties.into(),
+    });
+    let claimed = exchange.registry.claim(&client_id).await.ok_or_else(|| {
+        Failed::refused(protocol, reason::SESSION_TAKEN_OVER, "a newer connection has this client id")
+    })?;
+    Ok(Admitted { connect, client, claimed })
+}
+
+/// A client id that nobody else has: 96 random bits.
+fn assign_id() -> String {
+    let mut random = [0u8; 12];
+    // Without randomness the process cannot have started TLS or tokens either; ids then still
+    // differ by the clock.
+    if getrandom::fill(&mut random).is_err() {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        random.copy_from_slice(&now.unwrap_or_default().as_nanos().to_be_bytes()[4..]);
+    }
+    format!("auto-{}", hex::encode(random))
+}
+
+/// The plugin side of one connection's outbox.
+struct SessionSink {
+    session: Arc<Session>,
+    connection: u64,
+    /// What a PUBLISH may have beside topic and payload, below the client's maximum.
+    maximum_packet_size: usize,
+}
+
+/// Fixed header, topic length, packet id and an empty property length.
+const PUBLISH_HEAD: usize = 5 + 2 + 2 + 1;
+
+impl Sink for SessionSink {
+    fn push(&self, message: Outgoing) -> Result<(), Refused> {
+        if message.topic.len() + message.payload.len() + PUBLISH_HEAD > self.maximum_packet_size {
+            return Err(Refused::TooLarge);
+        }
+        self.session.inbox.push_outgoing(self.connection, message)
+    }
+
+    fn pending_blocks(&self) -> usize {
+        self.session.inbox.pending_blocks(self.connection)
+    }
+
+    fn is_open(&self) -> bool {
+        self.session.inbox.serves(self.connection)
+    }
+}
+
+impl Admitted {
+    async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
+        self,
+        mut io: S,
+        rest: Vec<u8>,
+        exchange: Arc<Exchange>,
+    ) -> Result<Connection<S>, Failed> {
+        let Admitted { connect, client, claimed } = self;
+        let Claimed { session, mut state, claim } = claimed;
+        let protocol = client.protocol;
+        let is_current = || session.is_last_claim(claim);
+        if !session.inbox.attach(client.connection, is_current) {
+            let text = "a newer connection has this client id";
+            refuse(&mut io, protocol, reason::SESSION_TAKEN_OVER, text).await;
+            return Err(Failed::refused(protocol, reason::SESSION_TAKEN_OVER, text));
+        }
+        let present = prepare(&session, &mut state, &connect, &exchange);
+        *session.view.lock() =
+            crate::session::View { client: Some(client.clone()), since: Instant::now() };
+        session.last_packet.store(clock_ms(), Ordering::Relaxed);
+        Totals::count(&exchange.totals.connects);
+
+        let limits = &exchange.settings.limits;
+        let outbox = Outbox::new(Arc::new(SessionSink {
+            session: session.clone(),
+            connection: client.connection,
+            maximum_packet_size: client.maximum_packet_size as usize,
+        }));
+        let ack = ConnAck {
+            session_present: present,
+            reason: reason::SUCCESS,
+            reason_string: None,
+            assigned_client_id: client.assigned_id.then(|| client.id.to_string()),
+            receive_maximum: limits.inflight,
+            maximum_packet_size: u32::try_from(limits.packet_bytes).unwrap_or(u32::MAX),
+            topic_alias_maximum: crate::inbound::TOPIC_ALIAS_MAXIMUM,
+            session_expiry: None,
+        };
+        let keep_alive = (connect.keep_alive > 0).then(|| Duration::from_secs(connect.keep_alive.into()));
+        let mut connection = Connection::new(Parts {
+            io,
+            slots: exchange.hooks.slots(),
+            window: client.receive_maximum.min(limits.inflight),
+            exchange,
+            client,
+            session,
+            claim,
+            state,
+            outbox,
+            keep_alive,
+            rest,
+        });
+        connection.send_connack(&ack);
+        connection.start_hooks();
+        connection.resume();
+        Ok(connection)
+    }
+}
+
+/// Makes the session what this CONNECT asks for; `true` is session present.
+fn prepare(session: &Session, state: &mut State, connect: &Connect, exchange: &Exchange) -> bool {
+    // The old connection's delayed will is due now, or void: a connection that goes on with
+    // the session makes it void [MQTT-3.1.3-9].
+    let present = state.present && !connect.clean_start;
+    if let Some(will) = state.will.take()
+        && !present
+    {
+        exchange.publish_will(session, will);
+    }
+    if !present {
+        drop_subscriptions(session, &exchange.index);
+        session.inbox.clear();
+        *state = State::default();
+    }
+    state.present = true;
+    state.expiry = match connect.session_expiry {
+        u32::MAX => None,
+        seconds => Some(Duration::from_secs(seconds.into())),
+    };
+    state.will = connect.will.as_ref().map(|will| Will {
+        delay: Duration::from_secs(will.delay_seconds.into()),
+        message: Arc::new(Message {
+            topic: will.topic.as_str().into(),
+            payload: will.payload.clone().into(),
+            qos: will.qos,
+            retain: will.retain,
+            properties: will.properties.clone(),
+            publisher: session.key,
+            sequence: 0,
+            expires: None,
+        }),
+    });
+    present
+}
+
+impl Connection<tokio::net::TcpStream> {
+    /// Serves an accepted TCP connection to its end.
+    pub(crate) async fn serve(
+        stream: tokio::net::TcpStream,
+        address: SocketAddr,
+        exchange: Arc<Exchange>,
+    ) -> Option<SessionEnd> {
+        let patience = exchange.settings.connect_timeout;
+        // Boxed: the handshake's buffers are gone when the connection idles.
+        let greeting = Box::pin(handshake(stream, Some(address), exchange.clone()));
+        match tokio::time::timeout(patience, greeting).await {
+            Ok(Ok(connection)) => Some(connection.run().await),
+            Ok(Err(error)) => {
+                Totals::count(&exchange.totals.connects_refused);
+                tracing::debug!(%address, %error, "connection refused");
+                None
+            }
+            Err(_) => {
+                Totals::count(&exchange.totals.connects_refused);
+                tracing::debug!(%address, "no CONNECT in time");
+                None
+            }
+        }
+    }
+}
+
+impl Exchange {
+    /// Publishes a will, asking the hooks as for any publish, but with no connection behind it.
+    pub fn publish_will(&self, session: &Session, will: Will) {
+        let Some(client) = session.view.lock().client.clone() else { return };
+        let outbox = Outbox::new(Arc::new(Closed));
+        let mut slots = self.hooks.slots();
+        let mut view = View { client: &client, outbox: &outbox, slots: &mut slots };
+        self.publish_checked(&mut view, session, &will.message);
+    }
+}
+
+/// The outbox of a client that is gone.
+struct Closed;
+
+impl Sink for Closed {
+    fn push(&self, _: Outgoing) -> Result<(), Refused> {
+        Err(Refused::Closed)
+    }
+    fn pending_blocks(&self) -> usize {
+        0
+    }
+    fn is_open(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,443 @@
+//! What each packet of a client does.
+
+use bytes::Bytes;
+use hook::{
+    Origin, Properties, Protocol, Qos, Reason, ReasonKind, SessionEnd, SubscribeVerdict,
+    Subscription,
+};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    codec::{self, AckKind, CodecError, Frame},
+    connection::{Connection, Ending},
+    counters::Tally,
+    exchange::{Draft, Exchange, Hold, Route},
+    hooks::{Outcome, View},
+    message::{Delivery, Message},
+    packet::{
+        Ack, Disconnect, Packet, Publish, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe,
+        reason,
+    },
+    session::{Held, Session},
+    topic::{Filter, check_filter, check_name},
+};
+
+/// Aliases that an MQTT 5 client may set, each way of a connection.
+pub(crate) const TOPIC_ALIAS_MAXIMUM: u16 = 32;
+/// So many packets are handled before the outbox is looked at again.
+const LOOK_EVERY: usize = 32;
+
+/// How far a batch of bytes was handled.
+pub(crate) struct Used {
+    pub consumed: usize,
+    /// Whole packets are left, which must wait.
+    pub waiting: bool,
+}
+
+/// What became of a publish.
+enum Submitted {
+    /// Routed, and perhaps still to be waited for.
+    Routed(Option<Box<Hold>>),
+    /// A hook took it.
+    Consumed,
+    /// A hook or a rule refused it.
+    Refused(Reason),
+}
+
+/// A publish as it enters the broker, live or as a will.
+struct Submission<'a> {
+    topic: &'a str,
+    payload: &'a [u8],
+    /// The payload again, where it need not be copied.
+    shared: Option<&'a Bytes>,
+    qos: Qos,
+    retain: bool,
+    origin: Origin,
+    properties: Option<Box<Properties>>,
+}
+
+impl From<CodecError> for Ending {
+    fn from(error: CodecError) -> Self {
+        Ending::protocol(error.reason, error.text)
+    }
+}
+
+/// The MQTT 5 reason code of a refusal.
+pub(crate) fn reason_code(kind: ReasonKind) -> u8 {
+    match kind {
+        ReasonKind::NotAuthorized => reason::NOT_AUTHORIZED,
+        ReasonKind::BadUserNameOrPassword => reason::BAD_USER_NAME_OR_PASSWORD,
+        ReasonKind::ClientIdentifierNotValid => reason::CLIENT_IDENTIFIER_NOT_VALID,
+        ReasonKind::TopicNameInvalid => reason::TOPIC_NAME_INVALID,
+        ReasonKind::PayloadFormatInvalid => reason::PAYLOAD_FORMAT_INVALID,
+        ReasonKind::QuotaExceeded => reason::QUOTA_EXCEEDED,
+        ReasonKind::ServerBusy => reason::SERVER_BUSY,
+        ReasonKind::AdministrativeAction => reason::ADMINISTRATIVE_ACTION,
+        ReasonKind::ImplementationSpecific => reason::IMPLEMENTATION_SPECIFIC_ERROR,
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Handles all whole packets at the front of `bytes` that need not wait.
+    pub(crate) fn packets(&mut self, bytes: &[u8]) -> Result<Used, Ending> {
+        let max = self.exchange.settings.limits.packet_bytes;
+        let mut consumed = 0;
+        for count in 0.. {
+            let rest = &bytes[consumed..];
+            let Frame::Complete { len } = codec::frame(rest, max)? else {
+                return Ok(Used { consumed, waiting: false });
+            };
+            // Acknowledgements and PINGREQ never wait: others may wait for them.
+            let may_wait = !matches!(rest[0] >> 4, 4..=7 | 12);
+            let look = self.held.is_some() || count % LOOK_EVERY == 0;
+            if may_wait && look && self.blocked() {
+                return Ok(Used { consumed, waiting: true });
+            }
+            let packet = codec::decode(&rest[..len], self.client.protocol)?;
+            self.packet(packet)?;
+            consumed += len;
+        }
+        Ok(Used { consumed, waiting: false })
+    }
+
+    fn packet(&mut self, packet: Packet<'_>) -> Result<(), Ending> {
+        match packet {
+            Packet::Publish(publish) => self.on_publish(publish),
+            Packet::PubAck(ack) => {
+                self.state.window.puback(ack.packet_id);
+                self.note_inflight();
+                Ok(())
+            }
+            Packet::PubRec(ack) => {
+                self.on_pubrec(ack);
+                Ok(())
+            }
+            Packet::PubRel(ack) => {
+                let known = self.state.received.remove(&ack.packet_id);
+                let code = if known { reason::SUCCESS } else { reason::PACKET_IDENTIFIER_NOT_FOUND };
+                self.encode_ack(AckKind::PubComp, ack.packet_id, code, None);
+                Ok(())
+            }
+            Packet::PubComp(ack) => {
+                self.state.window.pubcomp(ack.packet_id);
+                self.note_inflight();
+                Ok(())
+            }
+            Packet::Subscribe(subscribe) => {
+                self.on_subscribe(*subscribe);
+                Ok(())
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                self.on_unsubscribe(*unsubscribe);
+                Ok(())
+            }
+            Packet::PingReq => {
+                self.writer.encode(codec::pingresp);
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => Err(self.on_disconnect(disconnect)),
+            // [MQTT-3.1.0-2]
+            Packet::Connect(_) => Err(Ending::protocol(reason::PROTOCOL_ERROR, "a second CONNECT")),
+            // [MQTT-4.12.0-6]: no authentication method was agreed on.
+            Packet::Auth => Err(Ending::protocol(reason::PROTOCOL_ERROR, "AUTH without a method")),
+        }
+    }
+
+    fn note_inflight(&mut self) {
+        self.session.inflight.store(self.state.window.len(), Ordering::Relaxed);
+    }
+
+    fn on_pubrec(&mut self, ack: Ack) {
+        if ack.reason >= 0x80 {
+            self.state.window.pubrec_refused(ack.packet_id);
+            self.note_inflight();
+            return;
+        }
+        let known = self.state.window.pubrec(ack.packet_id);
+        let code = if known { reason::SUCCESS } else { reason::PACKET_IDENTIFIER_NOT_FOUND };
+        self.encode_ack(AckKind::PubRel, ack.packet_id, code, None);
+    }
+
+    fn on_disconnect(&mut self, disconnect: Disconnect) -> Ending {
+        if let Some(seconds) = disconnect.session_expiry {
+            if self.state.expiry == Some(Duration::ZERO) && seconds != 0 {
+                // [MQTT-3.14.2.2.2]
+                return Ending::protocol(reason::PROTOCOL_ERROR, "a session that ends with its connection cannot be prolonged");
+            }
+            self.state.expiry = match seconds {
+                u32::MAX => None,
+                seconds => Some(Duration::from_secs(seconds.into())),
+            };
+        }
+        // [MQTT-3.14.4-3]: an orderly goodbye takes the will with it, but for reason 4.
+        let will = disconnect.reason != reason::SUCCESS;
+        Ending { end: SessionEnd::ClientLeft, tell: None, will }
+    }
+
+    fn on_publish(&mut self, publish: Publish<'_>) -> Result<(), Ending> {
+        self.tally.publishes_received += 1;
+        let aliased;
+        let topic = match publish.alias {
+            None => publish.topic,
+            Some(alias) => {
+                aliased = self.resolve_alias(alias, publish.topic)?;
+                &*aliased
+            }
+        };
+        if let Err(error) = check_name(topic) {
+            return Err(Ending::protocol(reason::TOPIC_NAME_INVALID, error.to_string()));
+        }
+        let ack = match publish.qos {
+            Qos::AtMostOnce => None,
+            Qos::AtLeastOnce => Some(AckKind::PubAck),
+            Qos::ExactlyOnce => Some(AckKind::PubRec),
+        };
+        if publish.qos == Qos::ExactlyOnce {
+            // A second copy of what was already taken [MQTT-4.3.3-10].
+            if self.state.received.contains(&publish.packet_id) {
+                self.encode_ack(AckKind::PubRec, publish.packet_id, reason::SUCCESS, None);
+                return Ok(());
+            }
+            let limit = usize::from(self.exchange.settings.limits.inflight);
+            if self.client.protocol == Protocol::V5 && self.state.received.len() >= limit {
+                return Err(Ending::protocol(reason::RECEIVE_MAXIMUM_EXCEEDED, "more publishes in flight than the Receive Maximum"));
+            }
+        }
+        let submission = Submission {
+            topic,
+            payload: publish.payload,
+            shared: None,
+            qos: publish.qos,
+            retain: publish.retain,
+            origin: Origin::Live,
+            properties: publish.properties,
+        };
+        let mut view = View { client: &self.client, outbox: &self.outbox, slots: &mut self.slots };
+        let submitted =
+            self.exchange.submit(&mut view, &self.session, submission, &mut self.route, &mut self.tally);
+        let Some(kind) = ack else { return Ok(()) };
+        match submitted {
+            Submitted::Routed(Some(hold)) => {
+                self.remember_received(publish.qos, publish.packet_id);
+                self.held = Some((hold, kind, publish.packet_id));
+            }
+            Submitted::Routed(None) | Submitted::Consumed => {
+                self.remember_received(publish.qos, publish.packet_id);
+                self.encode_ack(kind, publish.packet_id, reason::SUCCESS, None);
+            }
+            Submitted::Refused(why) if self.client.protocol == Protocol::V5 => {
+                // A PUBREC with an error ends the exchange [MQTT-4.3.3-9].
+                self.encode_ack(kind, publish.packet_id, reason_code(why.kind), Some(&why.text));
+            }
+            // 3.1.1 has no way to refuse but to disconnect: it is acknowledged and dropped.
+            Submitted::Refused(_) => {
+                self.remember_received(publish.qos, publish.packet_id);
+                self.encode_ack(kind, publish.packet_id, reason::SUCCESS, None);
+            }
+        }
+        Ok(())
+    }
+
+    fn remember_received(&mut self, qos: Qos, packet_id: u16) {
+        if qos == Qos::ExactlyOnce {
+            self.state.received.insert(packet_id);
+        }
+    }
+
+    fn resolve_alias(&mut self, alias: u16, topic: &str) -> Result<Arc<str>, Ending> {
+        if alias == 0 || alias > TOPIC_ALIAS_MAXIMUM {
+            // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
+            return Err(Ending::protocol(reason::TOPIC_ALIAS_INVALID, "a topic alias is 1 to the Topic Alias Maximum"));
+        }
+        let aliases = self.aliases.get_or_insert_default();
+        if topic.is_empty() {
+            return aliases.get(&alias).cloned().ok_or_else(|| {
+                Ending::protocol(reason::PROTOCOL_ERROR, "the topic alias was never set")
+            });
+        }
+        let topic: Arc<str> = topic.into();
+        aliases.insert(alias, topic.clone());
+        Ok(topic)
+    }
+
+    fn on_subscribe(&mut self, subscribe: Subscribe) {
+        let Subscribe { packet_id, identifier, filters } = subscribe;
+        let mut retained = Vec::new();
+        let codes: Vec<u8> = filters
+            .into_iter()
+            .map(|options| match self.subscribe(options, identifier, &mut retained) {
+                Ok(qos) => qos as u8,
+                Err(code) => {
+                    self.tally.refused += 1;
+                    code
+                }
+            })
+            .collect();
+        let protocol = self.client.protocol;
+        self.writer.encode(|out| codec::suback(out, protocol, packet_id, &codes));
+        self.backlog.extend(retained);
+    }
+
+    fn subscribe(
+        &mut self,
+        mut options: SubscribeFilter,
+        identifier: Option<u32>,
+        retained: &mut Vec<Delivery>,
+    ) -> Result<Qos, u8> {
+        let text = std::mem::take(&mut options.filter);
+        let filter = check_filter(&text).map_err(|_| reason::TOPIC_FILTER_INVALID)?;
+        let refused = |why: Reason| reason_code(why.kind);
+        self.exchange.hooks.authorize_subscribe(&self.client, &text).map_err(refused)?;
+        let known = self.session.subscriptions.lock().get(text.as_str()).map(|held| held.consumed);
+        if known.is_none()
+            && self.session.subscriptions.lock().len() >= self.exchange.settings.limits.subscriptions
+        {
+            return Err(reason::QUOTA_EXCEEDED);
+        }
+        let qos = options.qos;
+        let asked = Subscription { filter: text.clone(), qos };
+        let (exchange, mut view) = self.view();
+        let consumed = match exchange.hooks.subscribe(&mut view, &asked) {
+            SubscribeVerdict::Continue => false,
+            SubscribeVerdict::Consume => true,
+            SubscribeVerdict::Reject(why) => return Err(reason_code(why.kind)),
+        };
+        if known == Some(false) && consumed {
+            self.exchange.index.remove(filter, self.session.key);
+        }
+        let handling = options.retain_handling;
+        let held = Held { options, identifier, consumed };
+        if !consumed {
+            self.exchange.index.insert(filter, held.entry(&self.session));
+        }
+        self.session.subscriptions.lock().insert(text.as_str().into(), held);
+        let wanted = match handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => known.is_none(),
+            RetainHandling::DoNotSend => false,
+        };
+        // Shared subscriptions get no retained messages [MQTT-4.8.2.2].
+        if wanted && !consumed && filter.share.is_none() {
+            self.collect_retained(filter, qos, identifier, retained);
+        }
+        Ok(qos)
+    }
+
+    fn collect_retained(
+        &mut self,
+        filter: Filter<'_>,
+        qos: Qos,
+        identifier: Option<u32>,
+        retained: &mut Vec<Delivery>,
+    ) {
+        for message in self.exchange.retained.matching(filter.levels) {
+            self.seen_retained.get_or_insert_default().note(&message);
+            retained.push(Delivery {
+                qos: message.qos.min(qos),
+                message,
+                retain: true,
+                subscriptions: identifier.map(|id| Arc::from([id])),
+            });
+        }
+    }
+
+    fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe) {
+        let codes: Vec<u8> =
+            unsubscribe.filters.iter().map(|filter| self.unsubscribe(filter)).collect();
+        let protocol = self.client.protocol;
+        self.writer.encode(|out| codec::unsuback(out, protocol, unsubscribe.packet_id, &codes));
+    }
+
+    fn unsubscribe(&mut self, text: &str) -> u8 {
+        let Ok(filter) = check_filter(text) else { return reason::TOPIC_FILTER_INVALID };
+        let Some(held) = self.session.subscriptions.lock().remove(text) else {
+            return reason::NO_SUBSCRIPTION_EXISTED;
+        };
+        if !held.consumed {
+            self.exchange.index.remove(filter, self.session.key);
+        }
+        let (exchange, mut view) = self.view();
+        exchange.hooks.unsubscribe(&mut view, text);
+        reason::SUCCESS
+    }
+}
+
+impl Exchange {
+    /// A publish past the hooks and the rules of topics, to its receivers.
+    fn submit(
+        &self,
+        view: &mut View<'_>,
+        session: &Session,
+        submission: Submission<'_>,
+        route: &mut Option<Box<Route>>,
+        tally: &mut Tally,
+    ) -> Submitted {
+        let refused = |why, tally: &mut Tally| {
+            tally.refused += 1;
+            Submitted::Refused(why)
+        };
+        let Submission { topic, payload, shared, qos, retain, origin, properties } = submission;
+        if let Err(why) = self.hooks.authorize_publish(view.client, topic) {
+            return refused(why, tally);
+        }
+        let shown =
+            hook::Publish { topic, payload, qos, retain, origin, properties: properties.as_deref() };
+        let (new_topic, new_payload) = match self.hooks.publish(view, &shown) {
+            Outcome::Route(topic, payload) => (topic, payload),
+            Outcome::Consumed => {
+                tally.publishes_consumed += 1;
+                return Submitted::Consumed;
+            }
+            Outcome::Rejected(why) => return refused(why, tally),
+        };
+        let topic = new_topic.as_deref().unwrap_or(topic);
+        if let Err(error) = check_name(topic) {
+            return refused(Reason::new(ReasonKind::TopicNameInvalid, error.to_string()), tally);
+        }
+        if topic.starts_with('$') {
+            // The broker's own; what plugins take below `$` they have consumed above.
+            let text = "topics that begin with $ belong to the broker";
+            return refused(Reason::new(ReasonKind::NotAuthorized, text), tally);
+        }
+        let payload = new_payload
+            .or_else(|| shared.cloned())
+            .unwrap_or_else(|| Bytes::copy_from_slice(payload));
+        let draft = Draft {
+            payload,
+            qos,
+            retain,
+            properties,
+            publisher: session.key,
+            ingress: session.lane,
+        };
+        Submitted::Routed(self.publish(topic, draft, route, tally))
+    }
+
+    /// A will, or another message without a connection, past the same hooks and rules.
+    pub(crate) fn publish_checked(&self, view: &mut View<'_>, session: &Session, message: &Message) {
+        let mut tally = Tally::default();
+        let submission = Submission {
+            topic: &message.topic,
+            payload: &message.payload,
+            shared: Some(&message.payload),
+            qos: message.qos,
+            retain: message.retain,
+            origin: Origin::Will,
+            properties: message.properties.clone(),
+        };
+        match self.submit(view, session, submission, &mut None, &mut tally) {
+            Submitted::Routed(Some(hold)) => {
+                tokio::spawn(hold.wait(self.totals.clone()));
+            }
+            Submitted::Routed(None) | Submitted::Consumed => {}
+            Submitted::Refused(why) => {
+                tracing::info!(client = &*session.client_id, why = %why.text, "will refused");
+            }
+        }
+        tally.flush(&self.totals);
+    }
+}

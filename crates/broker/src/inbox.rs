@@ -1,0 +1,323 @@
+//! A session's bounded queues: what publishers and plugins put in, and its connection takes out.
+//!
+//! One lock guards all of it. A publisher holds it for one push, the connection for one swap,
+//! so that neither waits for the other's work.
+
+use hook::{Class, Outgoing, Refused, SessionEnd};
+use parking_lot::Mutex;
+use std::{borrow::Cow, collections::VecDeque, sync::Arc, task::Waker};
+
+use crate::{message::Delivery, settings::Limits};
+
+/// While more than this waits in an outbox, no further PUBLISH of that client is read.
+const OUTBOX_HIGH_BYTES: usize = 8 * 1024 * 1024;
+/// The same in messages.
+const OUTBOX_HIGH_MESSAGES: usize = 1024;
+/// Past this many times the high-water mark an outbox refuses.
+const OUTBOX_HARD_FACTOR: usize = 4;
+/// A queue that grew beyond this many places gives its memory back when it is empty.
+const KEEP_CAPACITY: usize = 32;
+
+/// Why a connection is to end, from outside its task.
+#[derive(Clone, Debug)]
+pub(crate) struct Kick {
+    /// What hooks are told.
+    pub end: SessionEnd,
+    /// The MQTT 5 reason code of the DISCONNECT.
+    pub reason: u8,
+    /// Its reason string.
+    pub text: Cow<'static, str>,
+}
+
+/// What became of a message that was offered to an inbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// It will be delivered as its QoS promises.
+    Queued,
+    /// The bound is reached, and a connection is there to drain it.
+    Full,
+    /// The bound is reached and nobody drains: the message is dropped.
+    Dropped,
+    /// Nothing was promised: QoS 0 for a session that is away, or a session that has ended.
+    Skipped,
+}
+
+/// What the connection took out in one swap. Emptied queues are given back with the next one.
+#[derive(Default)]
+pub(crate) struct Taken {
+    /// QoS 0 deliveries.
+    pub lossy: VecDeque<Delivery>,
+    /// QoS 1 and 2 deliveries.
+    pub assured: VecDeque<Delivery>,
+    /// Outbox, [`Class::Control`].
+    pub control: VecDeque<Outgoing>,
+    /// Outbox, [`Class::Block`].
+    pub blocks: VecDeque<Outgoing>,
+}
+
+/// What the connection has got rid of since its last swap: room for more.
+#[derive(Default, Debug)]
+pub(crate) struct Done {
+    /// Deliveries handed to the writer or dropped.
+    pub messages: usize,
+    /// Their cost in bytes.
+    pub bytes: usize,
+    /// Outbox messages written.
+    pub outbox_messages: usize,
+    /// Their payload bytes.
+    pub outbox_bytes: usize,
+    /// Those of them that were blocks.
+    pub blocks: usize,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// The connection that drains it; 0 while the session is away.
+    connection: u64,
+    /// The session is gone for good.
+    ended: bool,
+    waker: Option<Waker>,
+    kick: Option<Kick>,
+    queues: Taken,
+    messages: usize,
+    bytes: usize,
+    outbox_messages: usize,
+    outbox_bytes: usize,
+    pending_blocks: usize,
+    /// Publishers that wait for room.
+    waiting: Vec<Waker>,
+}
+
+/// The queues of one session. See the module.
+pub(crate) struct Inbox {
+    inner: Mutex<Inner>,
+    limits: Arc<Limits>,
+}
+
+impl Inbox {
+    pub fn new(limits: Arc<Limits>) -> Self {
+        Inbox { inner: Mutex::default(), limits }
+    }
+
+    /// A connection begins to drain. `current` is asked under the lock: `false` means that a
+    /// newer connection has claimed the session, and nothing happens.
+    pub fn attach(&self, connection: u64, current: impl FnOnce() -> bool) -> bool {
+        let mut inner = self.inner.lock();
+        if !current() {
+            return false;
+        }
+        inner.connection = connection;
+        inner.kick = None;
+        true
+    }
+
+    /// The connection is gone: QoS 0 and the outbox go with it, `pending` (QoS 1 and 2, not yet
+    /// sent) goes back to the front. Returns the outbox messages, for their receipts.
+    pub fn detach(&self, done: Done, pending: &mut VecDeque<Delivery>) -> Vec<Outgoing> {
+        let mut inner = self.inner.lock();
+        inner.settle(&done);
+        inner.connection = 0;
+        inner.waker = None;
+        inner.kick = None;
+        for lossy in std::mem::take(&mut inner.queues.lossy) {
+            inner.messages = inner.messages.saturating_sub(1);
+            inner.bytes = inner.bytes.saturating_sub(lossy.message.cost());
+        }
+        pending.append(&mut inner.queues.assured);
+        inner.queues.assured = std::mem::take(pending);
+        inner.outbox_messages = 0;
+        inner.outbox_bytes = 0;
+        inner.pending_blocks = 0;
+        let mut outbox: Vec<Outgoing> = std::mem::take(&mut inner.queues.control).into();
+        outbox.extend(std::mem::take(&mut inner.queues.blocks));
+        let waiting = std::mem::take(&mut inner.waiting);
+        drop(inner);
+        waiting.into_iter().for_each(Waker::wake);
+        outbox
+    }
+
+    /// Drops all deliveries: the session starts clean.
+    pub fn clear(&self) {
+        let mut inner = self.inner.lock();
+        inner.queues.lossy.clear();
+        inner.queues.assured.clear();
+        inner.messages = 0;
+        inner.bytes = 0;
+    }
+
+    /// The session is gone for good: whatever comes is skipped.
+    pub fn close(&self) {
+        self.clear();
+        self.inner.lock().ended = true;
+    }
+
+    /// Whether a connection drains it.
+    pub fn is_connected(&self) -> bool {
+        self.inner.lock().connection != 0
+    }
+
+    /// Messages and bytes that wait, outbox included.
+    pub fn waiting(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        (inner.messages + inner.outbox_messages, inner.bytes + inner.outbox_bytes)
+    }
+
+    /// QoS 0: dropped where there is no room.
+    pub fn push_lossy(&self, delivery: Delivery) -> Pushed {
+        let mut inner = self.inner.lock();
+        if inner.connection == 0 || inner.ended {
+            return Pushed::Skipped;
+        }
+        if !self.has_room(&inner, &delivery) {
+            return Pushed::Dropped;
+        }
+        inner.messages += 1;
+        inner.bytes += delivery.message.cost();
+        inner.queues.lossy.push_back(delivery);
+        wake(inner);
+        Pushed::Queued
+    }
+
+    /// QoS 1 and 2. On [`Pushed::Full`] the waker is kept and called when there is room.
+    pub fn push_assured(&self, delivery: Delivery, waker: Option<&Waker>) -> Pushed {
+        let mut inner = self.inner.lock();
+        if inner.ended {
+            return Pushed::Skipped;
+        }
+        if !self.has_room(&inner, &delivery) {
+            if inner.connection == 0 {
+                return Pushed::Dropped;
+            }
+            if let Some(waker) = waker
+                && !inner.waiting.iter().any(|w| w.will_wake(waker))
+            {
+                inner.waiting.push(waker.clone());
+            }
+            return Pushed::Full;
+        }
+        inner.messages += 1;
+        inner.bytes += delivery.message.cost();
+        inner.queues.assured.push_back(delivery);
+        wake(inner);
+        Pushed::Queued
+    }
+
+    fn has_room(&self, inner: &Inner, delivery: &Delivery) -> bool {
+        inner.messages < self.limits.queue_messages
+            && inner.bytes + delivery.message.cost() <= self.limits.queue_bytes
+    }
+
+    /// A plugin's message for one connection.
+    pub fn push_outgoing(&self, connection: u64, message: Outgoing) -> Result<(), Refused> {
+        let mut inner = self.inner.lock();
+        if inner.connection != connection {
+            return Err(Refused::Closed);
+        }
+        if inner.outbox_messages >= OUTBOX_HIGH_MESSAGES * OUTBOX_HARD_FACTOR
+            || inner.outbox_bytes + message.payload.len() > OUTBOX_HIGH_BYTES * OUTBOX_HARD_FACTOR
+        {
+            return Err(Refused::Full);
+        }
+        inner.outbox_messages += 1;
+        inner.outbox_bytes += message.payload.len();
+        match message.class {
+            Class::Control => inner.queues.control.push_back(message),
+            Class::Block => {
+                inner.pending_blocks += 1;
+                inner.queues.blocks.push_back(message);
+            }
+        }
+        wake(inner);
+        Ok(())
+    }
+
+    /// Blocks pushed for this connection and not yet written.
+    pub fn pending_blocks(&self, connection: u64) -> usize {
+        let inner = self.inner.lock();
+        if inner.connection == connection { inner.pending_blocks } else { 0 }
+    }
+
+    /// Whether this connection still drains it.
+    pub fn serves(&self, connection: u64) -> bool {
+        self.inner.lock().connection == connection
+    }
+
+    /// Whether the outbox is above its high-water mark.
+    pub fn outbox_is_high(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.outbox_bytes > OUTBOX_HIGH_BYTES || inner.outbox_messages > OUTBOX_HIGH_MESSAGES
+    }
+
+    /// Asks the connection, if there is one, to end. The first reason stands.
+    pub fn kick(&self, kick: Kick) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.connection == 0 {
+            return false;
+        }
+        inner.kick.get_or_insert(kick);
+        wake(inner);
+        true
+    }
+
+    /// The connection's turn: takes what came in, gives back room, and leaves its waker.
+    /// `Err` says that the connection is to end.
+    pub fn take(&self, waker: &Waker, done: &mut Done, into: &mut Taken) -> Result<(), Kick> {
+        let mut inner = self.inner.lock();
+        if let Some(kick) = inner.kick.take() {
+            return Err(kick);
+        }
+        inner.settle(&std::mem::take(done));
+        move_all(&mut inner.queues.lossy, &mut into.lossy);
+        move_all(&mut inner.queues.assured, &mut into.assured);
+        move_all(&mut inner.queues.control, &mut into.control);
+        move_all(&mut inner.queues.blocks, &mut into.blocks);
+        match &mut inner.waker {
+            Some(old) if old.will_wake(waker) => {}
+            other => *other = Some(waker.clone()),
+        }
+        let waiting = if inner.waiting.is_empty()
+            || inner.messages >= self.limits.queue_messages
+            || inner.bytes >= self.limits.queue_bytes
+        {
+            Vec::new()
+        } else {
+            std::mem::take(&mut inner.waiting)
+        };
+        drop(inner);
+        waiting.into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn settle(&mut self, done: &Done) {
+        self.messages = self.messages.saturating_sub(done.messages);
+        self.bytes = self.bytes.saturating_sub(done.bytes);
+        self.outbox_messages = self.outbox_messages.saturating_sub(done.outbox_messages);
+        self.outbox_bytes = self.outbox_bytes.saturating_sub(done.outbox_bytes);
+        self.pending_blocks = self.pending_blocks.saturating_sub(done.blocks);
+    }
+}
+
+/// Wakes the connection after the lock is gone, so that it does not run into it.
+fn wake(mut inner: parking_lot::MutexGuard<'_, Inner>) {
+    let waker = inner.waker.take();
+    drop(inner);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+fn move_all<T>(from: &mut VecDeque<T>, to: &mut VecDeque<T>) {
+    if from.is_empty() {
+        return;
+    }
+    if to.is_empty() {
+        std::mem::swap(from, to);
+    } else {
+        to.append(from);
+    }
+    if from.capacity() > KEEP_CAPACITY {
+        *from = VecDeque::new();
+    }
+}

@@ -1,0 +1,156 @@
+//! Packet ids and the in-flight window of what the broker sends at QoS 1 and 2.
+
+use hook::Qos;
+use std::collections::VecDeque;
+
+use crate::message::Delivery;
+
+/// What a packet id stands for.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// An ordinary message: sent again, with DUP, on the session's next connection.
+    Delivery(Delivery),
+    /// A plugin's message: it belongs to one connection and ends with it.
+    Plugin,
+}
+
+/// How far a publish has come.
+#[derive(Debug)]
+enum Stage {
+    /// PUBLISH sent; QoS 1 waits for PUBACK, QoS 2 for PUBREC.
+    Published(Content, Qos),
+    /// PUBREL sent; waits for PUBCOMP [MQTT-4.3.3-8].
+    Released,
+}
+
+/// Publishes sent and not yet acknowledged, in the order of sending.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    last_id: u16,
+    slots: VecDeque<(u16, Stage)>,
+}
+
+/// What to send again when a session is resumed [MQTT-4.4.0-1].
+#[derive(Debug)]
+pub(crate) enum Resend {
+    /// The PUBLISH, with DUP.
+    Publish(u16, Delivery),
+    /// The PUBREL.
+    Release(u16),
+}
+
+impl Window {
+    /// How many are in flight.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Takes the next free packet id for a publish. The caller has seen that fewer than 65,535
+    /// are in flight (`limits.inflight` is a u16), so one is free.
+    pub fn send(&mut self, content: Content, qos: Qos) -> u16 {
+        loop {
+            // Packet ids run from 1 to 65,535 [MQTT-2.2.1-3].
+            self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+            if !self.slots.iter().any(|(id, _)| *id == self.last_id) {
+                break;
+            }
+        }
+        self.slots.push_back((self.last_id, Stage::Published(content, qos)));
+        self.last_id
+    }
+
+    /// PUBACK: ends a QoS 1 publish. `false` where that id waits for none.
+    pub fn puback(&mut self, id: u16) -> bool {
+        self.remove(id, |stage| matches!(stage, Stage::Published(_, Qos::AtLeastOnce)))
+    }
+
+    /// PUBREC without error: from now on the PUBREL counts. `true` where a PUBREL is due,
+    /// `false` where the id is unknown.
+    pub fn pubrec(&mut self, id: u16) -> bool {
+        match self.slots.iter_mut().find(|(slot, _)| *slot == id) {
+            Some((_, stage @ Stage::Published(_, Qos::ExactlyOnce))) => {
+                *stage = Stage::Released;
+                true
+            }
+            // The PUBREL was lost with a connection, or the client asks twice.
+            Some((_, Stage::Released)) => true,
+            _ => false,
+        }
+    }
+
+    /// PUBREC with an error code: the publish has ended [MQTT-4.3.3-4].
+    pub fn pubrec_refused(&mut self, id: u16) -> bool {
+        self.remove(id, |stage| matches!(stage, Stage::Published(_, Qos::ExactlyOnce)))
+    }
+
+    /// PUBCOMP: ends a QoS 2 publish. `false` where that id waits for none.
+    pub fn pubcomp(&mut self, id: u16) -> bool {
+        self.remove(id, |stage| matches!(stage, Stage::Released))
+    }
+
+    fn remove(&mut self, id: u16, fits: impl Fn(&Stage) -> bool) -> bool {
+        match self.slots.iter().position(|(slot, stage)| *slot == id && fits(stage)) {
+            Some(at) => {
+                self.slots.remove(at);
+                if self.slots.is_empty() {
+                    self.slots = VecDeque::new();
+                }
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The connection has ended: plugin messages end with it. They are sent at QoS 1 at most,
+    /// so that no half QoS 2 exchange is left behind under their packet id.
+    pub fn connection_ended(&mut self) {
+        self.slots.retain(|(_, stage)| !matches!(stage, Stage::Published(Content::Plugin, _)));
+    }
+
+    /// Everything to send again, oldest first.
+    pub fn resend(&self) -> Vec<Resend> {
+        self.slots
+            .iter()
+            .filter_map(|(id, stage)| match stage {
+                Stage::Published(Content::Delivery(delivery), _) => {
+                    Some(Resend::Publish(*id, delivery.clone()))
+                }
+                Stage::Published(Content::Plugin, _) => None,
+                Stage::Released => Some(Resend::Release(*id)),
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_skip_zero_and_what_is_in_flight() {
+        let mut window = Window { last_id: u16::MAX - 1, ..Window::default() };
+        assert_eq!(window.send(Content::Plugin, Qos::AtLeastOnce), u16::MAX);
+        assert_eq!(window.send(Content::Plugin, Qos::AtLeastOnce), 1);
+        window.last_id = u16::MAX - 1;
+        assert_eq!(window.send(Content::Plugin, Qos::AtLeastOnce), 2);
+    }
+
+    #[test]
+    fn acknowledgements_end_only_what_waits_for_them() {
+        let mut window = Window::default();
+        let one = window.send(Content::Plugin, Qos::AtLeastOnce);
+        let two = window.send(Content::Plugin, Qos::ExactlyOnce);
+        assert!(!window.pubrec(one) && !window.puback(two) && !window.pubcomp(two));
+        assert!(window.pubrec(two) && window.pubrec(two), "asked twice, released twice");
+        assert!(window.puback(one) && !window.puback(one), "out of order is fine, twice is not");
+        assert!(window.pubcomp(two) && window.len() == 0);
+    }
+
+    #[test]
+    fn plugin_messages_end_with_the_connection() {
+        let mut window = Window::default();
+        window.send(Content::Plugin, Qos::AtLeastOnce);
+        window.connection_ended();
+        assert!(window.resend().is_empty() && window.len() == 0);
+    }
+}

@@ -1,0 +1,198 @@
+//! All sessions: who holds which, who takes over, and what happens when their time is up.
+
+use dashmap::DashMap;
+use hook::SessionEnd;
+use parking_lot::Mutex;
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::{Notify, OwnedMutexGuard};
+
+use crate::{
+    inbox::Kick,
+    index::Index,
+    packet::reason,
+    session::{Session, State},
+    settings::Limits,
+    topic::check_filter,
+};
+
+/// What is to happen to a session that is away, unless it comes back before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Publish its delayed will.
+    Will,
+    /// Forget it.
+    Expire,
+}
+
+struct Job {
+    due: Due,
+    session: Arc<Session>,
+    /// The claim that was the last one when the job was made: a newer one makes it void.
+    claim: u64,
+}
+
+/// The registry. See the module.
+pub(crate) struct Registry {
+    by_client_id: DashMap<Arc<str>, Arc<Session>>,
+    by_key: DashMap<u64, Arc<Session>>,
+    keys: AtomicU64,
+    connections: AtomicU64,
+    hasher: RandomState,
+    lanes: usize,
+    limits: Arc<Limits>,
+    jobs: Mutex<BTreeMap<(Instant, u64), Job>>,
+    job_ids: AtomicU64,
+    jobs_changed: Notify,
+}
+
+/// A session that a connection holds.
+pub(crate) struct Claimed {
+    pub session: Arc<Session>,
+    pub state: OwnedMutexGuard<State>,
+    pub claim: u64,
+}
+
+impl Registry {
+    pub fn new(lanes: usize, limits: Arc<Limits>) -> Self {
+        Registry {
+            by_client_id: DashMap::new(),
+            by_key: DashMap::new(),
+            keys: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            hasher: RandomState::new(),
+            lanes: lanes.max(1),
+            limits,
+            jobs: Mutex::default(),
+            job_ids: AtomicU64::new(0),
+            jobs_changed: Notify::new(),
+        }
+    }
+
+    /// A number for a new connection, never 0.
+    pub fn next_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The lane, and the ingress, of a client id; the same on every connection.
+    pub fn lane_of(&self, client_id: &str) -> usize {
+        // The remainder is below `lanes`, so it fits.
+        (self.hasher.hash_one(client_id) % self.lanes as u64) as usize
+    }
+
+    /// The session of a client id, once nobody else holds it: whoever did is told that it was
+    /// taken over and has ended when this returns. `None` where a still newer connection
+    /// claimed it meanwhile.
+    pub async fn claim(&self, client_id: &Arc<str>) -> Option<Claimed> {
+        loop {
+            let session = self
+                .by_client_id
+                .entry(client_id.clone())
+                .or_insert_with(|| {
+                    let key = self.keys.fetch_add(1, Ordering::Relaxed) + 1;
+                    let lane = self.lane_of(client_id);
+                    let session =
+                        Arc::new(Session::new(key, client_id.clone(), lane, self.limits.clone()));
+                    self.by_key.insert(key, session.clone());
+                    session
+                })
+                .clone();
+            let claim = session.claim();
+            session.inbox.kick(Kick {
+                end: SessionEnd::TakenOver,
+                reason: reason::SESSION_TAKEN_OVER,
+                text: "the same client id connected again".into(),
+            });
+            let state = session.state.clone().lock_owned().await;
+            if state.ended {
+                continue;
+            }
+            return session.is_last_claim(claim).then_some(Claimed { session, state, claim });
+        }
+    }
+
+    /// The session of a key, as a lane's blob names it.
+    pub fn by_key(&self, key: u64) -> Option<Arc<Session>> {
+        self.by_key.get(&key).map(|s| s.clone())
+    }
+
+    /// The session of a client id.
+    pub fn find(&self, client_id: &str) -> Option<Arc<Session>> {
+        self.by_client_id.get(client_id).map(|s| s.clone())
+    }
+
+    /// All sessions, at the moment of asking.
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        self.by_client_id.iter().map(|s| s.clone()).collect()
+    }
+
+    /// How many sessions there are.
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Forgets a session that the caller holds: its subscriptions, its queues, its name.
+    pub fn remove(&self, session: &Arc<Session>, state: &mut State, index: &Index) {
+        state.ended = true;
+        drop_subscriptions(session, index);
+        session.inbox.close();
+        self.by_key.remove(&session.key);
+        self.by_client_id.remove_if(&session.client_id, |_, s| s.key == session.key);
+    }
+
+    /// Something is to happen to a session unless a newer connection claims it before.
+    pub fn schedule(&self, session: &Arc<Session>, claim: u64, due: Due, after: Duration) {
+        let Some(at) = Instant::now().checked_add(after) else { return };
+        let id = self.job_ids.fetch_add(1, Ordering::Relaxed);
+        self.jobs.lock().insert((at, id), Job { due, session: session.clone(), claim });
+        self.jobs_changed.notify_one();
+    }
+
+    /// Waits for the next job whose session nobody has claimed since, and returns it with the
+    /// session's state.
+    pub async fn next_due(&self) -> (Due, Arc<Session>, OwnedMutexGuard<State>) {
+        loop {
+            let next = self.jobs.lock().keys().next().map(|(at, _)| *at);
+            match next {
+                None => self.jobs_changed.notified().await,
+                Some(at) if at > Instant::now() => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(at.into()) => {}
+                        () = self.jobs_changed.notified() => {}
+                    }
+                }
+                Some(_) => {
+                    let Some((_, job)) = self.jobs.lock().pop_first() else { continue };
+                    if !job.session.is_last_claim(job.claim) {
+                        continue;
+                    }
+                    // Held only where a claim came in this instant; then the job is void.
+                    if let Ok(state) = job.session.state.clone().try_lock_owned()
+                        && job.session.is_last_claim(job.claim)
+                        && !state.ended
+                    {
+                        return (job.due, job.session, state);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Takes all of a session's filters out of the index and forgets them.
+pub(crate) fn drop_subscriptions(session: &Session, index: &Index) {
+    for (filter, held) in std::mem::take(&mut *session.subscriptions.lock()) {
+        if !held.consumed
+            && let Ok(parsed) = check_filter(&filter)
+        {
+            index.remove(parsed, session.key);
+        }
+    }
+}

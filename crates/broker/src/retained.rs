@@ -1,0 +1,230 @@
+//! The retained message of each topic.
+
+use parking_lot::RwLock;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{message::Message, settings::Limits};
+
+#[derive(Default)]
+struct Node {
+    children: HashMap<Box<str>, Node>,
+    message: Option<Arc<Message>>,
+}
+
+impl Node {
+    fn take(&mut self, levels: Option<&str>) -> Option<Arc<Message>> {
+        let Some(levels) = levels else { return self.message.take() };
+        let (level, rest) = split(levels);
+        let child = self.children.get_mut(level)?;
+        let old = child.take(rest);
+        if child.message.is_none() && child.children.is_empty() {
+            self.children.remove(level);
+        }
+        old
+    }
+
+    fn all(&self, found: &mut Vec<Arc<Message>>) {
+        found.extend(self.message.clone());
+        for child in self.children.values() {
+            child.all(found);
+        }
+    }
+
+    fn collect(&self, filter: Option<&str>, first: bool, found: &mut Vec<Arc<Message>>) {
+        let Some(filter) = filter else { return found.extend(self.message.clone()) };
+        let (level, rest) = split(filter);
+        // Wildcards at the first level do not match `$` topics [MQTT-4.7.2-1].
+        let below = || self.children.iter().filter(|(name, _)| !first || !name.starts_with('$'));
+        match level {
+            "#" => {
+                if !first {
+                    found.extend(self.message.clone());
+                }
+                below().for_each(|(_, child)| child.all(found));
+            }
+            "+" => below().for_each(|(_, child)| child.collect(rest, false, found)),
+            name => {
+                if let Some(child) = self.children.get(name) {
+                    child.collect(rest, false, found);
+                }
+            }
+        }
+    }
+}
+
+fn split(levels: &str) -> (&str, Option<&str>) {
+    match levels.split_once('/') {
+        Some((level, rest)) => (level, Some(rest)),
+        None => (levels, None),
+    }
+}
+
+#[derive(Default)]
+struct Tree {
+    root: Node,
+    messages: usize,
+    bytes: usize,
+}
+
+/// All retained messages, in a tree by topic level.
+pub(crate) struct Retained {
+    tree: RwLock<Tree>,
+    sequence: AtomicU64,
+    max_messages: usize,
+    max_bytes: usize,
+}
+
+impl Retained {
+    pub fn new(limits: &Limits) -> Self {
+        Retained {
+            tree: RwLock::default(),
+            sequence: AtomicU64::new(0),
+            max_messages: limits.retained_messages,
+            max_bytes: limits.retained_bytes,
+        }
+    }
+
+    /// The place of the next retained publish in the broker-wide order; never 0.
+    pub fn next_sequence(&self) -> u64 {
+        self.sequence.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Keeps a message, or forgets the topic's where the payload is empty [MQTT-3.3.1-6].
+    /// An older message (by sequence) never replaces a newer one. `false` where a bound is
+    /// reached: the message is delivered but not retained.
+    pub fn store(&self, message: &Arc<Message>) -> bool {
+        let mut tree = self.tree.write();
+        if message.payload.is_empty() {
+            if let Some(old) = tree.root.take(Some(&message.topic)) {
+                tree.messages -= 1;
+                tree.bytes -= old.cost();
+            }
+            return true;
+        }
+        let (messages, bytes) = (tree.messages, tree.bytes);
+        let mut node = &tree.root;
+        let mut old = None;
+        let mut levels = message.topic.split('/');
+        loop {
+            match levels.next() {
+                None => break old = node.message.as_ref().map(|m| (m.cost(), m.sequence)),
+                Some(level) => match node.children.get(level) {
+                    Some(child) => node = child,
+                    None => break,
+                },
+            }
+        }
+        if old.is_some_and(|(_, sequence)| sequence > message.sequence) {
+            return true;
+        }
+        let messages = messages + usize::from(old.is_none());
+        let bytes = bytes - old.map_or(0, |(cost, _)| cost) + message.cost();
+        if messages > self.max_messages || bytes > self.max_bytes {
+            return false;
+        }
+        let mut node = &mut tree.root;
+        for level in message.topic.split('/') {
+            node = node.children.entry(level.into()).or_default();
+        }
+        node.message = Some(message.clone());
+        tree.messages = messages;
+        tree.bytes = bytes;
+        true
+    }
+
+    /// All retained messages that a filter (without share prefix) matches; expired ones are
+    /// left out.
+    pub fn matching(&self, filter: &str) -> Vec<Arc<Message>> {
+        let mut found = Vec::new();
+        self.tree.read().root.collect(Some(filter), true, &mut found);
+        found.retain(|message| !message.expired());
+        found
+    }
+
+    /// How many topics have one.
+    pub fn len(&self) -> usize {
+        self.tree.read().messages
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use hook::Qos;
+
+    fn message(retained: &Retained, topic: &str, payload: &'static str) -> Arc<Message> {
+        Arc::new(Message {
+            topic: topic.into(),
+            payload: Bytes::from_static(payload.as_bytes()),
+            qos: Qos::AtMostOnce,
+            retain: true,
+            properties: None,
+            publisher: 1,
+            sequence: retained.next_sequence(),
+            expires: None,
+        })
+    }
+
+    fn topics(retained: &Retained, filter: &str) -> Vec<String> {
+        let mut found: Vec<String> =
+            retained.matching(filter).iter().map(|m| m.topic.to_string()).collect();
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn matches_as_filters_do() {
+        let retained = Retained::new(&Limits::default());
+        for topic in ["a", "a/b", "a/b/c", "é/x", "$SYS/x", "/a"] {
+            assert!(retained.store(&message(&retained, topic, "1")));
+        }
+        for (filter, expected) in [
+            ("#", vec!["/a", "a", "a/b", "a/b/c", "é/x"]),
+            ("a/#", vec!["a", "a/b", "a/b/c"]),
+            ("+", vec!["a"]),
+            ("+/+", vec!["/a", "a/b", "é/x"]),
+            ("$SYS/#", vec!["$SYS/x"]),
+            ("a/b", vec!["a/b"]),
+            ("a/x", vec![]),
+        ] {
+            assert_eq!(topics(&retained, filter), expected, "{filter}");
+        }
+    }
+
+    #[test]
+    fn an_empty_payload_forgets_and_prunes() {
+        let retained = Retained::new(&Limits::default());
+        retained.store(&message(&retained, "a/b", "1"));
+        retained.store(&message(&retained, "a/b", ""));
+        assert_eq!(retained.len(), 0);
+        assert!(retained.tree.read().root.children.is_empty());
+        assert_eq!(retained.tree.read().bytes, 0);
+    }
+
+    #[test]
+    fn bounds_hold_and_a_replacement_counts_once() {
+        let limits = Limits { retained_messages: 1, retained_bytes: 70, ..Limits::default() };
+        let retained = Retained::new(&limits);
+        assert!(retained.store(&message(&retained, "a", "1")));
+        assert!(retained.store(&message(&retained, "a", "2")), "the same topic again");
+        assert!(!retained.store(&message(&retained, "b", "1")), "one message is the bound");
+        assert!(!retained.store(&message(&retained, "a", "123456")), "70 bytes are the bound");
+        assert_eq!(retained.matching("a")[0].payload, "2");
+    }
+
+    #[test]
+    fn an_older_publish_does_not_replace_a_newer_one() {
+        let retained = Retained::new(&Limits::default());
+        let (old, new) = (message(&retained, "a", "old"), message(&retained, "a", "new"));
+        retained.store(&new);
+        retained.store(&old);
+        assert_eq!(retained.matching("a")[0].payload, "new");
+    }
+}

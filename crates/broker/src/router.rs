@@ -1,0 +1,168 @@
+//! The one file that knows rumqttd: its router as an exchange of parcels between a few links
+//! that the broker itself owns.
+//!
+//! One link per lane, with a constant id and one constant ASCII filter. Nothing that a client
+//! chose ever enters the router as a topic, filter or id: a parcel's address travels in its
+//! blob, which the router does not read. `docs/decisions/0002-rumqttd-seam.md` says why.
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rumqttd::{
+    Router as Rumqttd, RouterConfig,
+    local::{LinkBuilder, LinkRx, LinkTx},
+    protocol::{
+        Disconnect, DisconnectReasonCode, Filter, Packet, Publish, PublishProperties, QoS,
+        RetainForwardRule, Subscribe,
+    },
+};
+use std::{sync::Arc, time::Duration};
+
+/// The router's log of one lane, in bytes of payload: what is charged to a lane stays below it,
+/// so that the log never overruns what is in transit.
+const SEGMENT_BYTES: usize = 256 * 1024;
+const SEGMENTS: usize = 10;
+/// What one lane may have in transit; two segments less than the log keeps.
+pub(crate) const LANE_CREDIT: usize = SEGMENT_BYTES * (SEGMENTS - 2);
+/// How long the router may take to register a link. It takes 0.1 ms; one that died never does.
+const LINK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What travels: the payload, and a blob that says for whom.
+#[derive(Clone, Debug)]
+pub(crate) struct Parcel {
+    pub payload: Bytes,
+    pub blob: Bytes,
+}
+
+/// The router is dead, or does not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the router does not answer: {0}")]
+pub(crate) struct RouterError(String);
+
+/// The sending half of a running router.
+pub(crate) struct Router {
+    ingresses: Vec<Mutex<LinkTx>>,
+    topics: Vec<Bytes>,
+}
+
+/// The receiving half of one lane.
+pub(crate) struct LaneReader(LinkRx);
+
+impl Router {
+    /// Starts a router with this many lanes. Blocks for a few milliseconds: call it off the
+    /// runtime's workers.
+    pub fn start(lanes: usize) -> Result<(Arc<Router>, Vec<LaneReader>), RouterError> {
+        let (done, started) = std::sync::mpsc::sync_channel(1);
+        // Registering a link with a router that just died blocks for ever: give up on the thread.
+        std::thread::Builder::new()
+            .name("router-links".into())
+            .spawn(move || {
+                let _ = done.send(Self::link_all(lanes));
+            })
+            .map_err(|e| RouterError(e.to_string()))?;
+        started.recv_timeout(LINK_TIMEOUT).map_err(|e| RouterError(e.to_string()))?
+    }
+
+    fn link_all(lanes: usize) -> Result<(Arc<Router>, Vec<LaneReader>), RouterError> {
+        let config = RouterConfig {
+            max_connections: lanes + 1,
+            max_outgoing_packet_count: 200,
+            max_segment_size: SEGMENT_BYTES,
+            max_segment_count: SEGMENTS,
+            ..RouterConfig::default()
+        };
+        let events = Rumqttd::new(0, config).spawn();
+        let mut ingresses = Vec::with_capacity(lanes);
+        let mut readers = Vec::with_capacity(lanes);
+        let mut topics = Vec::with_capacity(lanes);
+        for lane in 0..lanes {
+            let (mut tx, rx, _) = LinkBuilder::new(&format!("lane-{lane}"), events.clone())
+                .clean_session(true)
+                .build()
+                .map_err(|e| RouterError(e.to_string()))?;
+            let topic = format!("lane/{lane}");
+            let filter = Filter {
+                path: topic.clone(),
+                qos: QoS::AtMostOnce,
+                nolocal: false,
+                preserve_retain: false,
+                retain_forward_rule: RetainForwardRule::Never,
+            };
+            let subscribe = Packet::Subscribe(Subscribe { pkid: 1, filters: vec![filter] }, None);
+            send(&mut tx, subscribe)?;
+            ingresses.push(Mutex::new(tx));
+            readers.push(LaneReader(rx));
+            topics.push(Bytes::from(topic));
+        }
+        Ok((Arc::new(Router { ingresses, topics }), readers))
+    }
+
+    /// Appends a parcel to a lane, through one ingress. Order is kept per ingress and lane.
+    pub fn send(&self, ingress: usize, lane: usize, parcel: Parcel) -> Result<(), RouterError> {
+        let properties =
+            PublishProperties { correlation_data: Some(parcel.blob), ..PublishProperties::default() };
+        // `Publish::new` makes QoS 0, which is all that a lane carries.
+        let publish = Publish::new(self.topics[lane].clone(), parcel.payload, false);
+        let packet = Packet::Publish(publish, Some(properties));
+        let mut tx = self.ingresses[ingress % self.ingresses.len()].lock();
+        {
+            // While the buffer is not empty an event is outstanding, and the router will take
+            // this packet with it: one event at most per ingress, so that nothing blocks here.
+            let mut buffer = tx.buffer();
+            if !buffer.is_empty() {
+                buffer.push_back(packet);
+                return Ok(());
+            }
+        }
+        send(&mut tx, packet)
+    }
+
+    /// Takes all links away from the router. Each reader then says its [`LaneReader::last_word`].
+    pub fn leave(&self) {
+        for tx in &self.ingresses {
+            let goodbye = Disconnect { reason_code: DisconnectReasonCode::NormalDisconnection };
+            // An error says that the router is gone already.
+            let _ = send(&mut tx.lock(), Packet::Disconnect(goodbye, None));
+        }
+    }
+}
+
+/// `LinkTx::send` is asynchronous in name only: it never waits but for a full channel, which
+/// one outstanding event per ingress excludes.
+fn send(tx: &mut LinkTx, packet: Packet) -> Result<(), RouterError> {
+    let mut future = std::pin::pin!(tx.send(packet));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.as_mut().poll(&mut cx) {
+        std::task::Poll::Ready(Ok(_)) => Ok(()),
+        std::task::Poll::Ready(Err(e)) => Err(RouterError(e.to_string())),
+        std::task::Poll::Pending => Err(RouterError("its event channel is full".into())),
+    }
+}
+
+impl LaneReader {
+    /// The next parcel.
+    ///
+    /// # Errors
+    /// The router has died.
+    pub async fn next(&mut self) -> Result<Parcel, RouterError> {
+        loop {
+            let notification = self.0.next().await.map_err(|e| RouterError(e.to_string()))?;
+            let Some(notification) = notification else { continue };
+            match Option::<Packet>::from(notification) {
+                Some(Packet::Publish(publish, properties)) => {
+                    let blob = properties.and_then(|p| p.correlation_data).unwrap_or_default();
+                    return Ok(Parcel { payload: publish.payload, blob });
+                }
+                // The acknowledgement of our subscription.
+                Some(_) => {}
+                // `Unschedule`: the router pauses after about 200 notifications until it is woken.
+                None => self.0.wake().await.map_err(|e| RouterError(e.to_string()))?,
+            }
+        }
+    }
+
+    /// Ends the router's thread, after [`Router::leave`]. It holds its own sender and would never
+    /// end by itself; a wake for an id that it has freed panics it, which is the only way.
+    pub async fn last_word(self) {
+        let _ = tokio::time::timeout(LINK_TIMEOUT, self.0.wake()).await;
+    }
+}

@@ -1,0 +1,272 @@
+//! All of it together, and the way back for plugins.
+
+use bytes::Bytes;
+use hook::{Broker, ClientStatus, Counters, Hook, Identity, Properties, Protocol, Qos, Reason, SessionEnd};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    connection::Connection,
+    counters::{Tally, Totals},
+    exchange::{Draft, Exchange},
+    hooks::Hooks,
+    inbound::reason_code,
+    inbox::Kick,
+    index::Index,
+    lanes::Lanes,
+    listener::Listeners,
+    packet::reason,
+    registry::{Due, Registry},
+    retained::Retained,
+    router::RouterError,
+    session::{Session, clock_ms},
+    settings::Settings,
+    topic::check_name,
+};
+
+/// Why the broker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The embedded router did not come up.
+    #[error("the message router did not start: {0}")]
+    Router(String),
+}
+
+impl From<RouterError> for StartError {
+    fn from(error: RouterError) -> Self {
+        StartError::Router(error.to_string())
+    }
+}
+
+/// A running broker: its sessions, its router and its plugins; [`Server::serve`] opens the doors.
+pub struct Server {
+    exchange: Arc<Exchange>,
+    handle: Arc<Handle>,
+    /// Ends the tasks that belong to no connection.
+    background: CancellationToken,
+}
+
+/// What plugins and the admin interface hold.
+struct Handle {
+    exchange: Arc<Exchange>,
+    connections: AtomicUsize,
+}
+
+impl Server {
+    /// Starts the router and the background tasks and tells the hooks. Must run inside a
+    /// multi-threaded runtime; blocks it for some milliseconds.
+    ///
+    /// # Errors
+    /// The router did not come up.
+    pub fn start(settings: Settings, hooks: Vec<Arc<dyn Hook>>) -> Result<Server, StartError> {
+        let limits = Arc::new(settings.limits.clone());
+        let lane_count = settings.lanes.max(1);
+        let registry = Arc::new(Registry::new(lane_count, limits.clone()));
+        let totals = Arc::new(Totals::default());
+        let lanes = Lanes::start(lane_count, registry.clone(), totals.clone())?;
+        let exchange = Arc::new(Exchange {
+            hooks: Hooks::new(hooks),
+            index: Arc::new(Index::default()),
+            retained: Retained::new(&limits),
+            registry,
+            lanes: lanes.clone(),
+            totals,
+            settings,
+        });
+        let background = CancellationToken::new();
+        tokio::spawn(lanes.supervise(background.clone()));
+        tokio::spawn(run_due(exchange.clone(), background.clone()));
+        let handle = Arc::new(Handle { exchange: exchange.clone(), connections: AtomicUsize::new(0) });
+        let broker: Arc<dyn Broker> = handle.clone();
+        exchange.hooks.start(&broker);
+        Ok(Server { exchange, handle, background })
+    }
+
+    /// The way back for plugins and the admin interface.
+    pub fn handle(&self) -> Arc<dyn Broker> {
+        self.handle.clone()
+    }
+
+    /// Whether messages can be exchanged now.
+    ///
+    /// # Errors
+    /// What is wrong, in a sentence.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.exchange.lanes.ready() {
+            Ok(())
+        } else {
+            Err("the message router does not answer and is being replaced".into())
+        }
+    }
+
+    /// Accepts connections until cancelled, then says goodbye to all clients (MQTT 5: 0x8B) and
+    /// returns when they have left, or after `settings.drain`.
+    pub async fn serve(&self, listeners: Listeners, cancel: CancellationToken) {
+        let (exchange, handle) = (self.exchange.clone(), self.handle.clone());
+        listeners
+            .accept(cancel, move |stream, address| {
+                let (exchange, handle) = (exchange.clone(), handle.clone());
+                serve_one(stream, address, exchange, handle)
+            })
+            .await;
+        self.drain().await;
+        self.background.cancel();
+    }
+
+    async fn drain(&self) {
+        let gone = async {
+            while self.handle.connections.load(Ordering::Acquire) > 0 {
+                // Again in each round: a handshake may just have been completed.
+                for session in self.exchange.registry.all() {
+                    session.inbox.kick(Kick {
+                        end: SessionEnd::Shutdown,
+                        reason: reason::SERVER_SHUTTING_DOWN,
+                        text: "the broker stops".into(),
+                    });
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(self.exchange.settings.drain, gone).await.is_err() {
+            tracing::warn!("some clients did not leave in time");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.background.cancel();
+    }
+}
+
+/// Counts a connection while it lives.
+struct Counted(Arc<Handle>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+async fn serve_one(
+    stream: TcpStream,
+    address: std::net::SocketAddr,
+    exchange: Arc<Exchange>,
+    handle: Arc<Handle>,
+) {
+    let others = handle.connections.fetch_add(1, Ordering::AcqRel);
+    let _counted = Counted(handle);
+    if others >= exchange.settings.limits.connections {
+        Totals::count(&exchange.totals.connects_refused);
+        tracing::warn!(%address, "connection refused: limits.connections is reached");
+        return;
+    }
+    Connection::serve(stream, address, exchange).await;
+}
+
+/// Publishes delayed wills and forgets expired sessions.
+async fn run_due(exchange: Arc<Exchange>, cancel: CancellationToken) {
+    loop {
+        let (due, session, mut state) = tokio::select! {
+            next = exchange.registry.next_due() => next,
+            () = cancel.cancelled() => return,
+        };
+        let will = state.will.take();
+        if due == Due::Expire {
+            exchange.registry.remove(&session, &mut state, &exchange.index);
+        }
+        drop(state);
+        if let Some(will) = will {
+            exchange.publish_will(&session, will);
+        }
+    }
+}
+
+impl Handle {
+    fn status(&self, session: &Session) -> ClientStatus {
+        let view = session.view.lock();
+        let connected = session.inbox.is_connected();
+        let client = view.client.as_deref();
+        let (queued_messages, queued_bytes) = session.inbox.waiting();
+        ClientStatus {
+            id: session.client_id.clone(),
+            connected,
+            identity: client.map_or(Identity::ANONYMOUS, |c| c.identity.clone()),
+            protocol: client.map_or(Protocol::V311, |c| c.protocol),
+            address: client.and_then(|c| c.address),
+            since: view.since.elapsed(),
+            idle: connected.then(|| {
+                let last = session.last_packet.load(Ordering::Relaxed);
+                Duration::from_millis(clock_ms().saturating_sub(last))
+            }),
+            queued_messages,
+            queued_bytes,
+            inflight: session.inflight.load(Ordering::Relaxed),
+            subscriptions: session.subscriptions(),
+        }
+    }
+}
+
+impl Broker for Handle {
+    fn publish(&self, topic: &str, payload: Bytes, qos: Qos, retain: bool, properties: Option<Properties>) {
+        if let Err(error) = check_name(topic) {
+            tracing::warn!(topic, %error, "a plugin's publish was dropped");
+            return;
+        }
+        let properties = properties.map(Box::new);
+        let draft = Draft { payload, qos, retain, properties, publisher: 0, ingress: 0 };
+        let mut tally = Tally::default();
+        if let Some(hold) = self.exchange.publish(topic, draft, &mut None, &mut tally) {
+            tokio::spawn(hold.wait(self.exchange.totals.clone()));
+        }
+        tally.flush(&self.exchange.totals);
+    }
+
+    fn disconnect(&self, client_id: &str, reason: &Reason) -> bool {
+        self.exchange.registry.find(client_id).is_some_and(|session| {
+            session.inbox.kick(Kick {
+                end: SessionEnd::Kicked,
+                reason: reason_code(reason.kind),
+                text: reason.text.clone(),
+            })
+        })
+    }
+
+    fn clients(&self) -> Vec<ClientStatus> {
+        self.exchange.registry.all().iter().map(|session| self.status(session)).collect()
+    }
+
+    fn client(&self, client_id: &str) -> Option<ClientStatus> {
+        self.exchange.registry.find(client_id).map(|session| self.status(&session))
+    }
+
+    fn counters(&self) -> Counters {
+        let totals = &self.exchange.totals;
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Counters {
+            connections: self.connections.load(Ordering::Relaxed) as u64,
+            sessions: self.exchange.registry.len() as u64,
+            subscriptions: self.exchange.index.len() as u64,
+            retained_messages: self.exchange.retained.len() as u64,
+            connects: read(&totals.connects),
+            connects_refused: read(&totals.connects_refused),
+            publishes_received: read(&totals.publishes_received),
+            publishes_consumed: read(&totals.publishes_consumed),
+            refused: read(&totals.refused),
+            deliveries: read(&totals.deliveries),
+            outbox_messages: read(&totals.outbox_messages),
+            dropped: read(&totals.dropped),
+            direct: read(&totals.direct),
+            routed: read(&totals.routed),
+            router_renewals: read(&totals.router_renewals),
+            protocol_errors: read(&totals.protocol_errors),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What outlives a connection.
+
+use hook::{Client, Subscription};
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{inbox::Inbox, index::Entry, message::Message, outbound::Window, packet::SubscribeFilter, settings::Limits};
+
+/// One session: found by its client id, held by at most one connection at a time.
+pub(crate) struct Session {
+    /// Unique since the broker's start, never 0.
+    pub key: u64,
+    /// The client id.
+    pub client_id: Arc<str>,
+    /// The lane that QoS 0 takes to it under load.
+    pub lane: usize,
+    /// Its queues.
+    pub inbox: Inbox,
+    /// Held, as a lock, by the connection that serves it: whoever waits for the lock waits for
+    /// that connection to end.
+    pub state: Arc<tokio::sync::Mutex<State>>,
+    /// Counts claims. A connection whose claim is not the last one gives way.
+    pub claims: AtomicU64,
+    /// Its subscriptions by filter. Only its connection changes them.
+    pub subscriptions: Mutex<BTreeMap<Box<str>, Held>>,
+    /// What the operator sees.
+    pub view: Mutex<View>,
+    /// Publishes sent and not yet acknowledged, for the operator.
+    pub inflight: AtomicUsize,
+    /// When its last packet came, in [`clock_ms`].
+    pub last_packet: AtomicU64,
+}
+
+/// Milliseconds since the first call in this process: an [`Instant`] that fits an atomic.
+pub(crate) fn clock_ms() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// One subscription, as the session holds it.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    /// Its options, QoS as granted.
+    pub options: SubscribeFilter,
+    /// Its identifier.
+    pub identifier: Option<u32>,
+    /// A hook consumed it: it does not stand in the index.
+    pub consumed: bool,
+}
+
+impl Held {
+    /// The entry of the index that this subscription makes.
+    pub fn entry(&self, session: &Arc<Session>) -> Entry {
+        Entry {
+            session: session.clone(),
+            qos: self.options.qos,
+            no_local: self.options.no_local,
+            retain_as_published: self.options.retain_as_published,
+            identifier: self.identifier,
+        }
+    }
+}
+
+/// The last connection, for `clients` and for hooks that run without one (a delayed will).
+pub(crate) struct View {
+    /// As hooks saw it; `None` before the first connection is complete.
+    pub client: Option<Arc<Client>>,
+    /// Since when it is connected, or away.
+    pub since: Instant,
+}
+
+/// The part of a session that only its connection touches.
+#[derive(Default)]
+pub(crate) struct State {
+    /// Taken out of the registry; a new session must be made.
+    pub ended: bool,
+    /// Whether it has been used: `session present` in the next CONNACK.
+    pub present: bool,
+    /// Publishes sent and not yet acknowledged.
+    pub window: Window,
+    /// Packet ids of QoS 2 publishes received and not yet released.
+    pub received: HashSet<u16>,
+    /// The will that stands for the current connection, or is delayed after it.
+    pub will: Option<Will>,
+    /// How long it outlives its connection; `None` is for ever.
+    pub expiry: Option<Duration>,
+}
+
+/// A will, ready to be published.
+#[derive(Clone, Debug)]
+pub(crate) struct Will {
+    /// The message; its expiry counts from the moment of publication.
+    pub message: Arc<Message>,
+    /// How long after the connection.
+    pub delay: Duration,
+}
+
+impl Session {
+    pub fn new(key: u64, client_id: Arc<str>, lane: usize, limits: Arc<Limits>) -> Self {
+        Session {
+            key,
+            client_id,
+            lane,
+            inbox: Inbox::new(limits),
+            state: Arc::default(),
+            claims: AtomicU64::new(0),
+            subscriptions: Mutex::default(),
+            view: Mutex::new(View { client: None, since: Instant::now() }),
+            inflight: AtomicUsize::new(0),
+            last_packet: AtomicU64::new(clock_ms()),
+        }
+    }
+
+    /// Registers a claim and returns its number.
+    pub fn claim(&self) -> u64 {
+        self.claims.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Whether no newer claim has been made.
+    pub fn is_last_claim(&self, claim: u64) -> bool {
+        self.claims.load(Ordering::Acquire) == claim
+    }
+
+    /// Its subscriptions in the words of hooks.
+    pub fn subscriptions(&self) -> Vec<Subscription> {
+        let held = self.subscriptions.lock();
+        held.iter()
+            .map(|(filter, held)| Subscription { filter: filter.to_string(), qos: held.options.qos })
+            .collect()
+    }
+
+    #[cfg(test)]
+    pub fn for_test(key: u64) -> Arc<Self> {
+        Arc::new(Session::new(key, format!("s{key}").into(), 0, Arc::default()))
+    }
+}

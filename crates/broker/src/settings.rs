@@ -1,0 +1,67 @@
+//! What the daemon decides for the broker.
+
+use std::time::Duration;
+
+/// Everything that the broker is told at start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bounds on what clients may use.
+    pub limits: Limits,
+    /// How long an accepted socket may take until its CONNECT is complete.
+    pub connect_timeout: Duration,
+    /// Lanes through the router, one per worker thread by default.
+    pub lanes: usize,
+    /// How long an orderly stop waits for connections to say goodbye.
+    pub drain: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            limits: Limits::default(),
+            connect_timeout: Duration::from_secs(10),
+            lanes: std::thread::available_parallelism().map_or(2, usize::from),
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Bounds, so that memory is bounded by configuration and one client harms nobody else.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections at once, all listeners together.
+    pub connections: usize,
+    /// The largest packet taken from a client, in bytes on the wire, header included.
+    pub packet_bytes: usize,
+    /// Messages waiting for one session; a connected subscriber's queue that stays full for
+    /// `publish_hold` disconnects it, an absent one's drops the newest.
+    pub queue_messages: usize,
+    /// Bytes waiting for one session, counted as payload, topic and 64 bytes a message.
+    pub queue_bytes: usize,
+    /// Unacknowledged QoS 1 and 2 publishes in each direction of one session.
+    pub inflight: u16,
+    /// Subscriptions of one session.
+    pub subscriptions: usize,
+    /// Retained messages of all topics.
+    pub retained_messages: usize,
+    /// Bytes of all retained messages, payload and topic.
+    pub retained_bytes: usize,
+    /// How long a QoS 1 or 2 publish waits for a full subscriber before that one is ended.
+    pub publish_hold: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: 100_000,
+            packet_bytes: 1024 * 1024,
+            queue_messages: 1_000,
+            queue_bytes: 8 * 1024 * 1024,
+            inflight: 64,
+            subscriptions: 1_000,
+            retained_messages: 100_000,
+            retained_bytes: 64 * 1024 * 1024,
+            publish_hold: Duration::from_secs(1),
+        }
+    }
+}
