@@ -17,7 +17,8 @@ const GROWTH: u64 = 2_000_000;
 
 /// The conditions of the run and the table's head.
 pub fn head(name: &str, frame: usize, plan: &Plan) {
-    println!("{}, {} workers per server, release", machine(), workers());
+    let build = if cfg!(debug_assertions) { "NOT optimised" } else { "release" };
+    println!("{}, {} workers per server, {build}", machine(), workers());
     println!(
         "frames of {frame} bytes with {} bytes of firmware; {} rounds of {:?} per server and row\n",
         crate::CHUNK,
