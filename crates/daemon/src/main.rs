@@ -6,7 +6,7 @@
 //! | [`cli`] | commands, and the client of the admin interface that most of them are |
 //! | [`serve`] | the daemon: all parts started, watched and stopped in order |
 //! | [`firmware_dir`] | the watched directory at start |
-//! | [`logging`] | structured logs |
+//! | [`logging`], [`panics`] | structured logs |
 //! | [`lock`] | one daemon per data directory |
 //! | [`token`] | the admin token |
 //! | [`plugins`] | plugins of the daemon itself |
@@ -17,6 +17,7 @@ mod config;
 mod firmware_dir;
 mod lock;
 mod logging;
+mod panics;
 mod plugins;
 mod serve;
 mod token;

@@ -180,10 +180,10 @@ impl Api {
         if status.is_success() {
             return Ok(answer);
         }
-        let detail = answer.get("detail").and_then(Value::as_str).map_or_else(
-            || format!("the daemon answers {status}"),
-            |detail| super::output::safe(detail),
-        );
+        let detail = answer
+            .get("detail")
+            .and_then(Value::as_str)
+            .map_or_else(|| format!("the daemon answers {status}"), super::output::safe);
         Err(match status {
             StatusCode::UNAUTHORIZED => {
                 ApiError::Unauthorized(format!("the daemon at {}: {detail}", self.base))

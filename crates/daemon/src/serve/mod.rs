@@ -15,21 +15,20 @@ mod signals;
 use std::{
     io::Write as _,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use admin::Check;
+use admin::{Check, Readiness};
 use anyhow::{Context as _, anyhow};
 use hook::Hook;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    config::{Config, LogFormat, Secret},
+    config::{Config, Secret},
     firmware_dir,
     lock::DataDir,
-    logging,
+    logging, panics,
     plugins::client_log::ClientLog,
     token,
 };
@@ -38,6 +37,12 @@ use signals::Signals;
 
 /// How long the last writes to the database may take at a stop.
 const LAST_WRITES: Duration = Duration::from_secs(10);
+/// Open files that are not clients': listeners, admin connections, firmware, database, libraries.
+const OWN_FILES: usize = 512;
+/// How long `ready` waits for the first look at the firmware. Clients are served meanwhile.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+/// How often the parts are asked in that time.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
 /// How long tasks that are still there then may take to notice.
 const LEFTOVERS: Duration = Duration::from_secs(1);
 
@@ -45,9 +50,10 @@ const LEFTOVERS: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// A part that cannot start, or that ended by itself. Each is one sentence.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(mut config: Config) -> anyhow::Result<()> {
     logging::start(&config.log)?;
-    raise_open_files(config.limits.connections);
+    panics::log();
+    config.limits.connections = raise_open_files(config.limits.connections);
     let data_dir = DataDir::claim(&config.data_dir)?;
     firmware_dir::prepare(&config)?;
     let token = match &config.admin.token {
@@ -101,7 +107,7 @@ async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
     }
     lines.push(format!("watching {}", firmware_dir::shown(config)));
 
-    let readiness = {
+    let readiness: Readiness = {
         let (server, service) = (Arc::clone(&server), fuota.service());
         Arc::new(move || checks(&server, &service))
     };
@@ -109,7 +115,7 @@ async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
         settings::admin(config, token, &doors.local_addrs()),
         fuota.service(),
         server.handle(),
-        readiness,
+        Arc::clone(&readiness),
     );
 
     let (close_doors, stop_fuota) = (CancellationToken::new(), CancellationToken::new());
@@ -119,11 +125,12 @@ async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
         let (server, cancel) = (Arc::clone(&server), close_doors.clone());
         async move { server.serve(mqtt, cancel).await }
     });
-    announce(lines, config.log.format);
+    announce(&lines);
     info!(milliseconds = started.elapsed().as_millis() as u64, "started");
 
     // Until somebody says stop, or a part ends that should not.
     let failed = tokio::select! {
+        () = async { announce_ready(&readiness).await; std::future::pending().await } => None,
         signal = signals.next() => {
             info!(signal, "stopping");
             None
@@ -165,12 +172,15 @@ fn ended(part: &str, error: Option<tokio::task::JoinError>) -> anyhow::Error {
     }
 }
 
+/// What the store's check says before the first scan.
+const NOT_LOOKED: &str = "the first look at the firmware is not done yet";
+
 /// What must be up for `/readyz`. All of it is read from memory.
 fn checks(server: &broker::Server, service: &fuota::Service) -> Vec<Check> {
     let site = service.status();
     let store = match site.store_problem {
         Some(reason) => Err(reason),
-        None if !site.ready => Err("the first look at the firmware is not done yet".to_owned()),
+        None if !site.ready => Err(NOT_LOOKED.to_owned()),
         None => Ok(()),
     };
     vec![
@@ -180,44 +190,53 @@ fn checks(server: &broker::Server, service: &fuota::Service) -> Vec<Check> {
     ]
 }
 
-/// One block of lines on the standard output, whatever `log.level` says; that nobody reads it is
-/// no error. Where logs are JSON, so are these.
-fn announce(mut lines: Vec<String>, format: LogFormat) {
-    lines.push("ready".to_owned());
-    let mut text = String::new();
-    for line in lines {
-        text += &match format {
-            LogFormat::Text => line,
-            LogFormat::Json => json!({
-                "timestamp": humantime::format_rfc3339_micros(SystemTime::now()).to_string(),
-                "level": "INFO",
-                "message": line,
-                "target": "fuotad",
-            })
-            .to_string(),
-        };
-        text.push('\n');
+/// Says `ready` when every part is up, or the store has said why it is not. The last word of the
+/// start comes after [`FIRST_LOOK`] at the latest: a large image takes longer to copy.
+async fn announce_ready(readiness: &Readiness) {
+    let began = Instant::now();
+    let is_open = || {
+        readiness()
+            .iter()
+            .any(|check| check.result.as_ref().is_err_and(|reason| reason == NOT_LOOKED))
+    };
+    while is_open() && began.elapsed() < FIRST_LOOK {
+        tokio::time::sleep(ASK_AGAIN).await;
     }
+    for check in readiness() {
+        if let Err(reason) = check.result {
+            warn!(part = check.name, reason, "not ready yet");
+        }
+    }
+    announce(&["ready".to_owned()]);
+}
+
+/// Lines on the standard output, whatever `log.level` and `log.format` say; that nobody reads
+/// them is no error.
+fn announce(lines: &[String]) {
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// A connection is an open file, and the usual soft limit of 1024 is less than a site has.
-fn raise_open_files(connections: usize) {
+/// A connection is an open file, and the usual soft limit of 1024 is less than a site has. Gives
+/// the connections that there is room for: without that bound, too many clients would leave no
+/// file for the database and the firmware.
+fn raise_open_files(wanted: usize) -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         warn!(%error, "the limit on open files cannot be raised");
     }
-    // `None` is no limit. Some files are the daemon's own.
-    if let Some(files) = getrlimit(Resource::Nofile).current
-        && files < connections as u64 + 100
-    {
-        warn!(
+    // `None` is no limit.
+    let Some(files) = getrlimit(Resource::Nofile).current else { return wanted };
+    let room = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(OWN_FILES).max(1);
+    if room < wanted {
+        info!(
             open_files = files,
-            connections,
-            "the system allows fewer open files than limits.connections asks for; raise the hard limit"
+            connections = room,
+            "the system's limit on open files bounds the connections"
         );
     }
+    wanted.min(room)
 }

@@ -93,6 +93,8 @@ mod tests {
         let theirs = store::Settings {
             data_dir: config.data_dir.clone(),
             base_dir: config.base_dir.clone(),
+            // A contract of the daemon's: 512 MB, where a MB is a million.
+            max_size: 512_000_000,
             ..store::Settings::default()
         };
         same(format!("{:?}", store(&config)), format!("{theirs:?}"));
