@@ -8,8 +8,8 @@ mod support;
 use std::process::Command;
 use std::time::Duration;
 
-use object_store::aws::AmazonS3Builder;
 use object_store::ObjectStoreExt as _;
+use object_store::aws::AmazonS3Builder;
 use store::{Change, Digest, Event, S3Settings, Settings, Target};
 use support::{Site, files, known};
 

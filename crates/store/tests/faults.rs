@@ -128,9 +128,12 @@ async fn a_root_that_goes_and_comes_back_loses_nothing() {
     // The empty directory that a mount leaves.
     fs::create_dir(&site.root).unwrap();
     site.store.rescan();
-    while !site.store.status().available.clone().is_err_and(|reason| reason.contains("is empty")) {
-        tokio::task::yield_now().await;
-    }
+    let looked = async {
+        while !site.store.status().available.is_err_and(|reason| reason.contains("is empty")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), looked).await.expect("a look");
     fs::remove_dir(&site.root).unwrap();
 
     fs::rename(&aside, &site.root).unwrap();
