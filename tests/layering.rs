@@ -133,6 +133,10 @@ fn foreign_types_are_named_in_one_module_each() {
     for (crate_name, module) in NAMED_IN {
         let mut inside = 0;
         for source in sources(&root().join("crates")) {
+            // Tests may look at the other side with the same library.
+            if source.components().any(|part| part.as_os_str() == "tests") {
+                continue;
+            }
             let text = fs::read_to_string(&source).expect("source");
             if !text.lines().any(|line| names(line, crate_name)) {
                 continue;

@@ -13,6 +13,8 @@ use support::{Connect, Device, Manifest, Site, device::Message, image, sha256};
 
 const DEVICES: usize = 20;
 const REPLACEMENTS: u64 = 100;
+/// Blocks of all devices together between two replacements: less than one image for each.
+const BLOCKS_BETWEEN: usize = 10 * DEVICES;
 /// Odd sizes, so that two images never have their chunks in common by chance.
 const SIZE: usize = 40 * 1024 + 13;
 
@@ -64,7 +66,7 @@ fn live(mut device: Device, last: &str, blocks: &Sender<()>) -> Story {
 /// Replaces the file again and again, each time after the devices got some more blocks.
 fn replace(site: &Site, blocks: &Receiver<()>) {
     for seed in 1..=REPLACEMENTS {
-        for _ in 0..DEVICES {
+        for _ in 0..BLOCKS_BETWEEN {
             blocks.recv_timeout(support::PATIENCE).expect("the downloads go on");
         }
         site.drop_file("pump.bin", &image(seed, SIZE));
