@@ -69,6 +69,7 @@ async fn a_slow_copy_is_never_taken_in_half() {
         let mut file = fs::OpenOptions::new().append(true).create(true).open(&path).unwrap();
         file.write_all(&[part; 1000]).unwrap();
         image.extend_from_slice(&[part; 1000]);
+        drop(file);
         sleep(settle / 4).await;
     }
     assert!(begin.elapsed() > 2 * settle);
