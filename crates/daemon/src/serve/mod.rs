@@ -8,6 +8,8 @@
 //! The broker's sessions run on all cores. The admin interface has a thread and a runtime of its
 //! own, so that a long listing never delays a message.
 
+#[cfg(test)]
+mod admin_tests;
 mod admin_thread;
 mod settings;
 mod signals;

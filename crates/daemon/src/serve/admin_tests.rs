@@ -1,0 +1,370 @@
+//! The admin interface over a real update service and a broker that is not one.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use admin::Check;
+use bytes::Bytes;
+use hook::{
+    Broker, ClientStatus, Counters, Identity, Properties, Protocol, Qos, Reason, ReasonKind, Role,
+    Subscription,
+};
+use reqwest::{Method, StatusCode, header::HeaderMap};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+/// Remembers who was disconnected.
+#[derive(Default)]
+struct FakeBroker {
+    sessions: BTreeMap<String, ClientStatus>,
+    disconnected: Mutex<Vec<(String, ReasonKind)>>,
+}
+
+impl FakeBroker {
+    fn with(ids: &[&str]) -> Self {
+        let status = |id: &str| ClientStatus {
+            id: id.into(),
+            connected: id != "away",
+            identity: Identity { name: Some("hall".into()), role: Role::Service },
+            protocol: Protocol::V5,
+            address: Some("192.0.2.1:5000".parse().unwrap()),
+            since: Duration::from_secs(90),
+            idle: (id != "away").then_some(Duration::from_secs(3)),
+            queued_messages: 4,
+            queued_bytes: 500,
+            inflight: 2,
+            subscriptions: vec![Subscription { filter: "plant/#".into(), qos: Qos::AtLeastOnce }],
+        };
+        let sessions = ids.iter().map(|id| ((*id).to_owned(), status(id))).collect();
+        FakeBroker { sessions, ..FakeBroker::default() }
+    }
+}
+
+impl Broker for FakeBroker {
+    fn publish(&self, _: &str, _: Bytes, _: Qos, _: bool, _: Option<Properties>) {}
+
+    fn disconnect(&self, client_id: &str, reason: &Reason) -> bool {
+        let connected = self.sessions.get(client_id).is_some_and(|session| session.connected);
+        if connected {
+            self.disconnected.lock().unwrap().push((client_id.to_owned(), reason.kind));
+        }
+        connected
+    }
+
+    fn clients(&self) -> Vec<ClientStatus> {
+        // In no order that anybody may rely on.
+        self.sessions.values().rev().cloned().collect()
+    }
+
+    fn client(&self, client_id: &str) -> Option<ClientStatus> {
+        self.sessions.get(client_id).cloned()
+    }
+
+    fn counters(&self) -> Counters {
+        Counters { connections: 7, router_renewals: 1, ..Counters::default() }
+    }
+}
+
+struct Interface {
+    _dir: tempfile::TempDir,
+    address: SocketAddr,
+    broker: Arc<FakeBroker>,
+    /// What the store's check says.
+    problem: Arc<Mutex<Option<String>>>,
+    service: fuota::Service,
+    http: reqwest::Client,
+    cancel: CancellationToken,
+}
+
+impl Drop for Interface {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Value,
+}
+
+impl Interface {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let firmware = dir.path().join("firmware");
+        std::fs::create_dir_all(firmware.join("attic")).unwrap();
+        std::fs::write(firmware.join("pump-1.0.0.bin"), b"firmware").unwrap();
+        std::fs::write(firmware.join("attic/lost.bin"), b"firmware too").unwrap();
+        let settings = store::Settings {
+            base_dir: dir.path().to_owned(),
+            data_dir: dir.path().join("data"),
+            settle: Duration::ZERO,
+            poll_interval: Duration::from_millis(50),
+            ..store::Settings::default()
+        };
+        let store = store::FirmwareStore::open(settings).unwrap();
+        let settings =
+            fuota::Settings { data_dir: dir.path().join("data"), ..fuota::Settings::default() };
+        let fuota = fuota::Fuota::open(settings, store).unwrap();
+        let (service, cancel) = (fuota.service(), CancellationToken::new());
+        tokio::spawn(Arc::clone(&fuota).run(cancel.clone()));
+
+        let broker = Arc::new(FakeBroker::with(&["away", "a/b c", "dashboard"]));
+        let problem = Arc::new(Mutex::new(None));
+        let readiness: admin::Readiness = {
+            let problem = Arc::clone(&problem);
+            Arc::new(move || {
+                let store = problem.lock().unwrap().clone().map_or(Ok(()), Err);
+                vec![Check { name: "mqtt", result: Ok(()) }, Check { name: "store", result: store }]
+            })
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let settings = admin::Settings {
+            token: TOKEN.into(),
+            listen: vec![address],
+            allowed_hosts: Vec::new(),
+            version: "1.2.3".into(),
+        };
+        let as_broker: Arc<dyn Broker> = broker.clone();
+        let router = admin::router(settings, service.clone(), as_broker, readiness);
+        tokio::spawn(admin::serve(listener, router, cancel.clone()));
+        // As in main: a client needs one provider even where only http is spoken.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Interface { _dir: dir, address, broker, problem, service, http, cancel }
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let mut request =
+            self.http.request(method, format!("http://{}{path}", self.address)).bearer_auth(TOKEN);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() };
+        Answer { status, headers, body }
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let answer = self.ask(Method::GET, path, None).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.body);
+        answer.body
+    }
+
+    /// The answer must be a problem, complete, with a sentence.
+    async fn problem(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let answer = self.ask(method, path, body).await;
+        assert_eq!(answer.headers["content-type"], "application/problem+json", "{path}");
+        assert_eq!(answer.body["status"], answer.status.as_u16(), "{path}: {}", answer.body);
+        assert_eq!(answer.body["title"], answer.status.canonical_reason().unwrap(), "{path}");
+        assert!(answer.body["detail"].as_str().unwrap().len() > 10, "{}", answer.body);
+        answer
+    }
+}
+
+#[tokio::test]
+async fn a_device_from_registration_to_rotation() {
+    let interface = Interface::start().await;
+    let new =
+        json!({"id": "pump-1", "groups": ["b", "a"], "labels": {"floor": "2"}, "model": "P1"});
+    let added = interface.ask(Method::POST, "/api/v1/devices", Some(new.clone())).await;
+    assert_eq!(added.status, StatusCode::CREATED, "{}", added.body);
+    assert_eq!(added.headers["location"], "/api/v1/devices/pump-1");
+    assert_eq!(added.headers["cache-control"], "no-store", "it carries a token");
+    let token = added.body["token"].as_str().unwrap().to_owned();
+
+    let one = interface.get("/api/v1/devices/pump-1").await;
+    assert_eq!(one["model"], "P1");
+    assert_eq!(one["labels"], json!({"floor": "2"}));
+    assert_eq!(one["online"], false);
+    assert!(!one.to_string().contains(&token));
+
+    let path = "/api/v1/devices/pump-1";
+    let changed = interface.ask(Method::PATCH, path, Some(json!({"model": "P2"}))).await;
+    assert_eq!(changed.status, StatusCode::OK);
+    assert_eq!(changed.body["model"], "P2");
+    assert_eq!(changed.body["labels"], json!({"floor": "2"}), "what is not named stays");
+    assert!(changed.body.get("token").is_none());
+    let rotated = interface.ask(Method::PATCH, path, Some(json!({"rotate_token": true}))).await;
+    assert_ne!(rotated.body["token"].as_str().unwrap(), token);
+
+    let again = interface.problem(Method::POST, "/api/v1/devices", Some(new)).await;
+    assert_eq!(again.status, StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn devices_come_in_pages_and_by_filter() {
+    let interface = Interface::start().await;
+    for (id, group) in [("d1", "odd"), ("d2", "even"), ("d3", "odd"), ("d4", "even"), ("d5", "odd")]
+    {
+        let new = json!({"id": id, "groups": [group]});
+        let added = interface.ask(Method::POST, "/api/v1/devices", Some(new)).await;
+        assert_eq!(added.status, StatusCode::CREATED);
+    }
+    let (mut ids, mut path) = (Vec::new(), "/api/v1/devices?limit=2".to_owned());
+    loop {
+        let page = interface.get(&path).await;
+        ids.extend(page["devices"].as_array().unwrap().iter().map(|device| device["id"].clone()));
+        match page["next"].as_str() {
+            Some(next) => path = format!("/api/v1/devices?limit=2&after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(ids, ["d1", "d2", "d3", "d4", "d5"]);
+    let odd = interface.get("/api/v1/devices?group=odd&limit=3").await;
+    assert_eq!(odd["devices"].as_array().unwrap().len(), 3);
+    assert_eq!(odd["next"], Value::Null, "a full last page promises no other");
+    assert_eq!(interface.get("/api/v1/devices?online=true").await["devices"], json!([]));
+    assert_eq!(interface.get("/api/v1/devices?search=D9").await["devices"], json!([]));
+    for query in ["limit=0", "limit=1001", "limit=x", "colour=red", "online=perhaps"] {
+        let path = format!("/api/v1/devices?{query}");
+        let answer = interface.problem(Method::GET, &path, None).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_device_names_the_field() {
+    let interface = Interface::start().await;
+    for (body, status, part) in [
+        (json!({"id": "a b"}), 422, "id"),
+        (json!({"id": "a", "groups": ["x y"]}), 422, "groups"),
+        (json!({"id": "a", "model": "x y"}), 422, "model"),
+        (json!({"id": "a", "token": "short"}), 422, "token"),
+        (json!({"id": 5}), 400, "id"),
+        (json!({}), 400, "id"),
+        (json!({"id": "a", "colour": 1}), 400, "colour"),
+        (json!([]), 400, "body"),
+    ] {
+        let answer = interface.problem(Method::POST, "/api/v1/devices", Some(body.clone())).await;
+        assert_eq!(answer.status.as_u16(), status, "{body}: {}", answer.body);
+        assert!(answer.body["detail"].as_str().unwrap().contains(part), "{body}: {}", answer.body);
+        if status == 422 {
+            assert_eq!(answer.body["field"], part, "{body}");
+        }
+    }
+    let unknown = interface.problem(Method::PATCH, "/api/v1/devices/nobody", Some(json!({}))).await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn firmware_is_listed_with_what_was_refused() {
+    let interface = Interface::start().await;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while interface.service.firmware().len() < 2 {
+        assert!(tokio::time::Instant::now() < deadline, "the files are found");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let listed = interface.get("/api/v1/firmware").await;
+    let files = listed["firmware"].as_array().unwrap();
+    let by_path = |start: &str| {
+        let is_it = |file: &&Value| file["path"].as_str().unwrap().starts_with(start);
+        files.iter().find(is_it).unwrap_or_else(|| panic!("no {start} in {listed}")).clone()
+    };
+    let pump = by_path("pump-1.0.0.bin");
+    assert_eq!(pump["state"], "accepted");
+    assert_eq!(pump["version"], json!({"value": "1.0.0", "from": "file name"}));
+    let lost = by_path("attic");
+    assert_eq!(lost["state"], "refused");
+    assert!(lost["reason"].as_str().unwrap().contains("folder"), "{lost}");
+    let id = pump["id"].as_str().unwrap();
+    assert_eq!(interface.get(&format!("/api/v1/firmware/{id}")).await, pump);
+    let first = interface.get("/api/v1/firmware?limit=1").await;
+    let next = first["next"].as_str().unwrap();
+    let second = interface.get(&format!("/api/v1/firmware?limit=1&after={next}")).await;
+    assert_eq!(second["next"], Value::Null);
+    assert_ne!(first["firmware"], second["firmware"]);
+}
+
+#[tokio::test]
+async fn clients_are_listed_shown_and_disconnected() {
+    let interface = Interface::start().await;
+    let listed = interface.get("/api/v1/clients").await;
+    let ids: Vec<&Value> =
+        listed["clients"].as_array().unwrap().iter().map(|client| &client["id"]).collect();
+    assert_eq!(ids, ["a/b c", "away", "dashboard"], "in order");
+    assert!(listed["clients"][0].get("subscriptions").is_none(), "a list stays bounded");
+    let one = interface.get("/api/v1/clients/a%2Fb%20c").await;
+    assert_eq!(
+        one,
+        json!({
+            "id": "a/b c", "connected": true, "name": "hall", "role": "service", "protocol": "5",
+            "address": "192.0.2.1:5000", "since_seconds": 90, "idle_seconds": 3,
+            "queued_messages": 4, "queued_bytes": 500, "inflight": 2, "subscription_count": 1,
+            "subscriptions": [{"filter": "plant/#", "qos": 1}],
+        })
+    );
+    let away = interface.get("/api/v1/clients?connected=false").await;
+    assert_eq!(away["clients"].as_array().unwrap().len(), 1);
+
+    let gone = interface.ask(Method::DELETE, "/api/v1/clients/a%2Fb%20c", None).await;
+    assert_eq!(gone.status, StatusCode::NO_CONTENT);
+    let disconnected = interface.broker.disconnected.lock().unwrap().clone();
+    assert_eq!(disconnected, [("a/b c".to_owned(), ReasonKind::AdministrativeAction)]);
+    for path in ["/api/v1/clients/away", "/api/v1/clients/nobody"] {
+        let answer = interface.problem(Method::DELETE, path, None).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    }
+}
+
+#[tokio::test]
+async fn nothing_there_and_not_like_that() {
+    let interface = Interface::start().await;
+    for path in ["/", "/api", "/api/", "/api/v1", "/api/v1/nothing", "/api/v2/devices", "/nothing"]
+    {
+        let answer = interface.problem(Method::GET, path, None).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    for (method, path) in [
+        (Method::DELETE, "/api/v1/status"),
+        (Method::PUT, "/api/v1/devices"),
+        (Method::POST, "/healthz"),
+    ] {
+        let answer = interface.problem(method, path, None).await;
+        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+        assert!(answer.headers["allow"].to_str().unwrap().contains("GET"), "{path}");
+    }
+    let bad = interface.problem(Method::GET, "/api/v1/devices/%ff", None).await;
+    assert_eq!(bad.status, StatusCode::BAD_REQUEST);
+    // Without the token, an address that does not exist is told from none that does.
+    let url = format!("http://{}/api/v1/nothing", interface.address);
+    let answer = interface.http.get(url).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(answer.headers()["www-authenticate"], "Bearer realm=\"fuotad\"");
+}
+
+#[tokio::test]
+async fn readiness_has_its_reasons() {
+    let interface = Interface::start().await;
+    let url = |path: &str| format!("http://{}{path}", interface.address);
+    let ready = interface.http.get(url("/readyz")).send().await.unwrap();
+    assert_eq!(ready.status(), StatusCode::OK, "and it needs no token");
+    *interface.problem.lock().unwrap() = Some("the disk is gone".to_owned());
+    let ready = interface.http.get(url("/readyz")).send().await.unwrap();
+    assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let body: Value = ready.json().await.unwrap();
+    assert_eq!(
+        body,
+        json!({"ready": false, "checks": [
+            {"name": "mqtt", "ok": true},
+            {"name": "store", "ok": false, "reason": "the disk is gone"},
+        ]})
+    );
+    let health = interface.http.get(url("/healthz")).send().await.unwrap();
+    assert_eq!(health.status(), StatusCode::OK, "the process lives all the same");
+    let status = interface.get("/api/v1/status").await;
+    assert_eq!(status["version"], "1.2.3");
+    assert_eq!(status["ready"], false);
+    assert_eq!(status["broker"]["connections"], 7);
+    assert_eq!(status["broker"]["router_renewals"], 1);
+    assert!(status["fuota"]["devices"]["total"].is_u64(), "{status}");
+}
