@@ -143,12 +143,14 @@ fn deleting_a_file_stops_new_offers_only() {
 #[test]
 fn a_slow_copy_is_offered_when_it_is_whole() {
     let site = Site::new();
+    // There before the start: of a file in a folder that just appeared it is not known whether
+    // somebody writes to it, until he does.
+    fs::create_dir_all(site.firmware().join("devices/pump-1")).unwrap();
+    fs::create_dir_all(site.firmware().join("devices/clock")).unwrap();
     let daemon = site.start();
     let mut device = device(&daemon, "pump-1");
     let mut clock = self::device(&daemon, "clock");
     let bytes = image(9, 60_000);
-    fs::create_dir_all(site.firmware().join("devices/pump-1")).unwrap();
-    fs::create_dir_all(site.firmware().join("devices/clock")).unwrap();
     let mut copy = File::create(site.firmware().join("devices/pump-1/image.bin")).unwrap();
     for (step, piece) in bytes.chunks(20_000).enumerate() {
         copy.write_all(piece).unwrap();
