@@ -52,12 +52,12 @@ const LEFTOVERS: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// A part that cannot start, or that ended by itself. Each is one sentence.
-pub fn run(mut config: Config) -> anyhow::Result<()> {
+pub fn run(config: Config) -> anyhow::Result<()> {
     logging::start(&config.log)?;
     panics::log();
-    config.limits.connections = raise_open_files(config.limits.connections);
-    let data_dir = DataDir::claim(&config.data_dir)?;
+    // Before anything is made: a name that is wrong should leave nothing behind.
     firmware_dir::prepare(&config)?;
+    let data_dir = DataDir::claim(&config.data_dir)?;
     let token = match &config.admin.token {
         Some(token) => token.clone(),
         None => token::load_or_create(&config.token_path())?,
@@ -90,8 +90,9 @@ async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
         hooks.push(Arc::new(ClientLog));
     }
     hooks.push(fuota.hook());
-    let server =
-        Arc::new(broker::Server::start(settings::broker(config), hooks).map_err(one_error)?);
+    let connections = raise_open_files(config.limits.connections);
+    let server = broker::Server::start(settings::broker(config, connections), hooks);
+    let server = Arc::new(server.map_err(one_error)?);
 
     let mut lines = Vec::new();
     lines.push(format!("fuotad {}", env!("CARGO_PKG_VERSION")));

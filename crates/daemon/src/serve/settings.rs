@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 
 use crate::config::{Config, Secret};
 
-/// For the broker.
-pub fn broker(config: &Config) -> broker::Settings {
+/// For the broker, which may have so many connections.
+pub fn broker(config: &Config, connections: usize) -> broker::Settings {
     let limits = &config.limits;
     broker::Settings {
         limits: broker::Limits {
-            connections: limits.connections,
+            connections,
             packet_bytes: limits.packet_bytes,
             queue_messages: limits.queue_messages,
             queue_bytes: limits.queue_bytes,
@@ -86,7 +86,10 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         let config = Config::load_with(Some(&file), HashMap::new()).unwrap();
         let same = |ours: String, theirs: String| assert_eq!(ours, theirs);
-        same(format!("{:?}", broker(&config)), format!("{:?}", broker::Settings::default()));
+        same(
+            format!("{:?}", broker(&config, config.limits.connections)),
+            format!("{:?}", broker::Settings::default()),
+        );
         let theirs =
             fuota::Settings { data_dir: config.data_dir.clone(), ..fuota::Settings::default() };
         same(format!("{:?}", fuota(&config)), format!("{theirs:?}"));
