@@ -212,7 +212,11 @@ impl Catalog {
             }
             if state == FirmwareState::Accepted {
                 catalog.accepted.insert(release.path.clone(), release.digest);
-                catalog.by_target.entry(release.target.clone()).or_default().push(Arc::clone(release));
+                catalog
+                    .by_target
+                    .entry(release.target.clone())
+                    .or_default()
+                    .push(Arc::clone(release));
             }
             if let Some(before) = overwritten_without_new_version(release, &gone) {
                 reason.get_or_insert_with(|| {
@@ -279,7 +283,11 @@ fn judge(release: &Release, known: &Site, earlier: &HashMap<(&str, &str), &Relea
             FirmwareState::Conflict,
             format!(
                 "{} already is {} {} with other bytes ({}, this is {}): give this file another version",
-                other.path, title.text, release.version.text, other.digest.short(), release.digest.short(),
+                other.path,
+                title.text,
+                release.version.text,
+                other.digest.short(),
+                release.digest.short(),
             ),
         ));
     }
@@ -303,7 +311,10 @@ fn judge(release: &Release, known: &Site, earlier: &HashMap<(&str, &str), &Relea
     Ok(())
 }
 
-fn overwritten_without_new_version<'a>(release: &Release, gone: &'a [Arc<Release>]) -> Option<&'a Arc<Release>> {
+fn overwritten_without_new_version<'a>(
+    release: &Release,
+    gone: &'a [Arc<Release>],
+) -> Option<&'a Arc<Release>> {
     gone.iter().find(|before| {
         before.path == release.path
             && before.removed == Some(release.created)

@@ -41,10 +41,16 @@ fn what_decided_is_shown() {
         row("x.bin", "all", "c", 3, "{}"),
     ];
     let catalog = Catalog::build(&rows, &BTreeMap::new(), Site::default());
-    let decided: Vec<_> = catalog.views().iter().map(|view| {
-        let text = |decided: &Option<Decided>| decided.as_ref().map(|d| format!("{} ({})", d.value, d.from));
-        (text(&view.title), text(&view.version), text(&view.model))
-    }).collect();
+    let decided: Vec<_> = catalog
+        .views()
+        .iter()
+        .map(|view| {
+            let text = |decided: &Option<Decided>| {
+                decided.as_ref().map(|d| format!("{} ({})", d.value, d.from))
+            };
+            (text(&view.title), text(&view.version), text(&view.model))
+        })
+        .collect();
     let some = |text: &str| Some(text.to_owned());
     assert_eq!(decided[0], (some("fw (file name)"), some("1.2.0 (file name)"), None));
     assert_eq!(decided[1], (some("Pump (sidecar)"), some("2.0.0 (sidecar)"), some("m (folder)")));
@@ -100,7 +106,9 @@ fn rule_10_an_overwritten_file_with_the_same_version_shows_both() {
     let states: Vec<_> = catalog.views().iter().map(|view| view.state).collect();
     assert_eq!(states, [FirmwareState::Replaced, FirmwareState::Accepted]);
     let warning = catalog.views()[1].reason.as_deref().expect("a warning");
-    assert!(warning.contains(&Digest::of(b"a").short()) && warning.contains(&Digest::of(b"b").short()));
+    assert!(
+        warning.contains(&Digest::of(b"a").short()) && warning.contains(&Digest::of(b"b").short())
+    );
     assert!(catalog.was_overwritten("fw-1.0.bin", &Digest::of(b"a")));
     assert!(!catalog.was_overwritten("fw-1.0.bin", &Digest::of(b"b")));
 }

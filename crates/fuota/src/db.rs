@@ -46,7 +46,9 @@ pub enum DbError {
     #[error("the database: {0}")]
     Sqlite(Arc<rusqlite::Error>),
     /// It was written by a later version of this program.
-    #[error("{path} has schema version {found}, this program knows {known}: run a newer fuotad, or restore an older backup")]
+    #[error(
+        "{path} has schema version {found}, this program knows {known}: run a newer fuotad, or restore an older backup"
+    )]
     TooNew {
         /// The file.
         path: PathBuf,
@@ -81,7 +83,7 @@ pub struct DeviceRow {
 }
 
 /// A row of `file`.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct FileRow {
     pub id: i64,
     pub path: String,
@@ -244,7 +246,8 @@ fn write(mut connection: Connection, jobs: Receiver<Job>, problem: &Mutex<Option
         let mut group = vec![first];
         group.extend(jobs.try_iter().take(GROUP - 1));
         let (results, committed) = write_group(&mut connection, &group);
-        let failure = committed.as_ref().err().or(results.iter().find_map(|result| result.as_ref().err()));
+        let failure =
+            committed.as_ref().err().or(results.iter().find_map(|result| result.as_ref().err()));
         if let Some(failure) = failure {
             tracing::error!(error = %failure, "the database was not written");
         }
@@ -258,7 +261,10 @@ fn write(mut connection: Connection, jobs: Receiver<Job>, problem: &Mutex<Option
 }
 
 /// One commit for all; a job that fails takes only its own changes back.
-fn write_group(connection: &mut Connection, group: &[Job]) -> (Vec<Result<(), DbError>>, Result<(), DbError>) {
+fn write_group(
+    connection: &mut Connection,
+    group: &[Job],
+) -> (Vec<Result<(), DbError>>, Result<(), DbError>) {
     let mut results = Vec::with_capacity(group.len());
     let mut run = || -> Result<(), DbError> {
         let mut transaction = connection.transaction()?;
@@ -335,10 +341,13 @@ fn load(connection: &Connection) -> Result<Loaded, DbError> {
     }
     let digest = |bytes: [u8; 32]| Digest::from_bytes(bytes);
     let number = |row: &Row<'_>, name: &str| row.get::<_, i64>(name).map(|number| number as u64);
-    let maybe = |row: &Row<'_>, name: &str| row.get::<_, Option<i64>>(name).map(|number| number.map(|number| number as u64));
+    let maybe = |row: &Row<'_>, name: &str| {
+        row.get::<_, Option<i64>>(name).map(|number| number.map(|number| number as u64))
+    };
     Ok(Loaded {
         devices: all(connection, "device", |row| {
-            let hash = |name: &str| row.get::<_, Option<[u8; 32]>>(name).map(|hash| hash.map(TokenHash));
+            let hash =
+                |name: &str| row.get::<_, Option<[u8; 32]>>(name).map(|hash| hash.map(TokenHash));
             Ok(DeviceRow {
                 id: row.get("id")?,
                 registered: row.get("registered")?,

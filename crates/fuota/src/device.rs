@@ -59,6 +59,8 @@ pub struct DeviceState {
     pub history: HashMap<Digest, History>,
     /// Why nothing is offered to it.
     pub why: Option<String>,
+    /// When the timer is due that tells confirmed from silent.
+    pub outcome_at: Option<Instant>,
     /// Since when it has no connection.
     pub away_since: Option<Instant>,
     /// It was forgotten; a link that still holds it asks the registry again.
@@ -160,7 +162,9 @@ impl Device {
             dialect: state.dialect.clone(),
             protocol: newest.map(|link| link.client.protocol.as_str().to_owned()),
             address: newest.and_then(|link| Some(link.client.address?.to_string())),
-            client_id: newest.map(|link| link.client.id.to_string()).or_else(|| state.client_id.clone()),
+            client_id: newest
+                .map(|link| link.client.id.to_string())
+                .or_else(|| state.client_id.clone()),
             last_seen: self.last_seen(),
         }
     }

@@ -56,6 +56,7 @@ pub struct Counters {
     pub manifests: AtomicU64,
     pub errors: AtomicU64,
     pub refused: AtomicU64,
+    pub batches: AtomicU64,
 }
 
 impl Counters {
@@ -79,7 +80,11 @@ impl Engine {
         }
         for row in loaded.history {
             if let Some(device) = registry.get(&row.device) {
-                let history = History { offers: row.offers, deliveries: row.deliveries, differs: row.differs };
+                let history = History {
+                    offers: row.offers,
+                    deliveries: row.deliveries,
+                    differs: row.differs,
+                };
                 device.state.lock().history.insert(row.digest, history);
             }
         }
@@ -144,11 +149,31 @@ impl Engine {
 
     fn due(self: &Arc<Self>, event: Event) {
         match event {
-            Event::Grace(link) => drop(link.upgrade().map(|link| self.grace_over(&link))),
-            Event::Nudge(link) => drop(link.upgrade().map(|link| self.nudge_due(&link))),
-            Event::Announce(link) => drop(link.upgrade().map(|link| self.announce_again(&link))),
-            Event::Consider(device) => drop(device.upgrade().map(|device| self.consider(&device))),
-            Event::Confirm(device) => drop(device.upgrade().map(|device| self.confirm_due(&device))),
+            Event::Grace(link) => {
+                if let Some(link) = link.upgrade() {
+                    self.grace_over(&link);
+                }
+            }
+            Event::Nudge(link) => {
+                if let Some(link) = link.upgrade() {
+                    self.nudge_due(&link);
+                }
+            }
+            Event::Announce(link) => {
+                if let Some(link) = link.upgrade() {
+                    self.announce_again(&link);
+                }
+            }
+            Event::Consider(device) => {
+                if let Some(device) = device.upgrade() {
+                    self.consider(&device);
+                }
+            }
+            Event::Confirm(device) => {
+                if let Some(device) = device.upgrade() {
+                    self.confirm_due(&device);
+                }
+            }
             Event::Deferred(link, lane, wanted) => {
                 if let (Some(link), Some(lane)) = (link.upgrade(), lane.upgrade()) {
                     self.serve_deferred(&link, &lane, wanted);
@@ -161,9 +186,13 @@ impl Engine {
     pub fn flush(&self) {
         for device in self.registry.all() {
             let state = device.state.lock();
+            if state.gone {
+                continue; // its rows are deleted
+            }
             // While an offer is on its way into the database, its row must not be overwritten.
             let transfer = state.transfer.as_ref().filter(|_| state.pinning.is_none());
-            let transfer = transfer.filter(|transfer| transfer.dirty.swap(false, Ordering::Relaxed));
+            let transfer =
+                transfer.filter(|transfer| transfer.dirty.swap(false, Ordering::Relaxed));
             let dirty = device.dirty.swap(false, Ordering::Relaxed);
             if transfer.is_none() && !dirty {
                 continue;
@@ -190,8 +219,11 @@ impl Engine {
         let catalog = Catalog::build(&files.rows, &files.refused, site);
         let before = self.catalog.swap(Arc::new(catalog));
         let now = self.catalog.load();
-        let known: HashSet<_> = before.views().iter().map(|view| (&view.id, view.state, &view.reason)).collect();
-        for view in now.views().iter().filter(|view| !known.contains(&(&view.id, view.state, &view.reason))) {
+        let known: HashSet<_> =
+            before.views().iter().map(|view| (&view.id, view.state, &view.reason)).collect();
+        for view in
+            now.views().iter().filter(|view| !known.contains(&(&view.id, view.state, &view.reason)))
+        {
             crate::ingest::log(view);
         }
     }

@@ -28,7 +28,10 @@ impl Engine {
     pub fn identify(&self, request: &ConnectRequest) -> ConnectVerdict {
         let certificate = match request.certificate_cn.as_deref() {
             Some(cn) if !is_name(cn) || is_reserved(cn) => {
-                return reject(ReasonKind::NotAuthorized, "the certificate's CN is not a device id");
+                return reject(
+                    ReasonKind::NotAuthorized,
+                    "the certificate's CN is not a device id",
+                );
             }
             cn => cn,
         };
@@ -38,7 +41,10 @@ impl Engine {
         };
         let proof = match (certificate, token) {
             (Some(cn), Some(Proof::Device(id))) if *id != *cn => {
-                return reject(ReasonKind::NotAuthorized, "the certificate and the token name different devices");
+                return reject(
+                    ReasonKind::NotAuthorized,
+                    "the certificate and the token name different devices",
+                );
             }
             (Some(cn), Some(Proof::Token(_))) => {
                 tracing::debug!(device = cn, "certificate beside an unknown token");
@@ -51,10 +57,12 @@ impl Engine {
         if let Some(owner) = self.registered(&request.client_id) {
             match &proof {
                 Some(Proof::Device(id)) if *id == owner.id => {}
-                _ => return reject(
-                    ReasonKind::BadUserNameOrPassword,
-                    "this client id is a registered device's: log in with its token",
-                ),
+                _ => {
+                    return reject(
+                        ReasonKind::BadUserNameOrPassword,
+                        "this client id is a registered device's: log in with its token",
+                    );
+                }
             }
         }
         match proof {
@@ -94,7 +102,9 @@ impl Engine {
                 Ok(Some(Proof::Device(Arc::clone(&device.id))))
             }
             None => match self.registry.token_owner(&hash).and_then(|id| self.registered(&id)) {
-                Some(device) if self.accepts(&device, &hash) => Ok(Some(Proof::Device(Arc::clone(&device.id)))),
+                Some(device) if self.accepts(&device, &hash) => {
+                    Ok(Some(Proof::Device(Arc::clone(&device.id))))
+                }
                 // An old token whose time is over.
                 Some(_) => Err(wrong()),
                 None => Ok(Some(Proof::Token(token_id(&self.key, token)))),

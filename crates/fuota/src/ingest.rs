@@ -8,12 +8,18 @@ use std::{
 use store::{Change, Dropped, Event, Fingerprint, Known};
 
 use crate::{
-    catalog::{sidecar_text, target_text},
+    catalog::{Catalog, sidecar_text, target_text},
     db::{FileRow, Op},
-    engine::Engine,
-    transfer::unix_now,
+    device::{Device, DeviceState},
+    engine::{Counters, Engine},
+    policy::{Decision, decide},
+    state::UpdateState,
+    transfer::{Transfer, unix_now},
     views::{FirmwareState, FirmwareView},
 };
+
+/// Removed files that are remembered for what they keep from coming back, the newest.
+const MAX_REMOVED: usize = 1000;
 
 /// The file rows, as the database holds them, and the paths that were refused.
 pub struct Files {
@@ -69,7 +75,10 @@ impl Files {
             }
         }
         if complete {
-            let gone = self.rows.iter().filter(|row| row.removed_seq.is_none() && !named.contains(&row.path));
+            let gone = self
+                .rows
+                .iter()
+                .filter(|row| row.removed_seq.is_none() && !named.contains(&row.path));
             for path in gone.map(|row| row.path.clone()).collect::<Vec<_>>() {
                 self.remove(&path, &mut ops);
             }
@@ -131,17 +140,16 @@ impl Files {
     /// Drops removed rows that nothing needs: they keep no older file from coming back, and no
     /// present one was written over them.
     fn forget(&mut self, ops: &mut Vec<Op>) {
-        let oldest = self.rows.iter().filter(|row| row.removed_seq.is_none()).map(|row| row.created_seq).min();
-        let replaced: BTreeSet<_> = self
-            .rows
-            .iter()
-            .filter(|row| row.removed_seq.is_none())
-            .map(|row| (row.path.clone(), row.created_seq))
-            .collect();
+        let live = || self.rows.iter().filter(|row| row.removed_seq.is_none());
+        let oldest = live().map(|row| row.created_seq).min();
+        let replaced: BTreeSet<_> = live().map(|row| (row.path.clone(), row.created_seq)).collect();
+        let mut removals: Vec<_> = self.rows.iter().filter_map(|row| row.removed_seq).collect();
+        removals.sort_unstable_by(|a, b| b.cmp(a));
+        let too_old = removals.get(MAX_REMOVED).copied().unwrap_or(0);
         self.rows.retain(|row| {
             let Some(removed) = row.removed_seq else { return true };
-            let needed = oldest.is_some_and(|oldest| oldest < removed)
-                || replaced.contains(&(row.path.clone(), removed));
+            let keeps_out = oldest.is_some_and(|oldest| oldest < removed) && removed > too_old;
+            let needed = keeps_out || replaced.contains(&(row.path.clone(), removed));
             if !needed {
                 ops.push(Op::FileGone(row.id));
             }
@@ -178,6 +186,24 @@ impl Engine {
         self.rebuild_catalog();
         self.ready.store(true, Ordering::Release);
         self.reconsider_all().await;
+        Counters::add(&self.counters.batches, 1);
+    }
+
+    /// Whether a device was offered an image, has not asked for any of it, and should run
+    /// another by now. It is treated as an overwritten file: nothing is lost, and a device that
+    /// ignores one image would otherwise never hear of the next.
+    fn is_outbid(
+        &self,
+        catalog: &Catalog,
+        device: &Device,
+        state: &DeviceState,
+        transfer: &Transfer,
+    ) -> bool {
+        transfer.state() == UpdateState::Offered
+            && matches!(
+                decide(catalog, &state.facts(&device.id), self.settings.max_attempts),
+                Decision::Run(release) if release.digest != transfer.pin.digest
+            )
     }
 
     /// The catalog changed: marks transfers whose file was overwritten, and offers what is new.
@@ -191,10 +217,13 @@ impl Engine {
         for (number, device) in devices.iter().enumerate() {
             let online = {
                 let state = device.state.lock();
-                let running = state.transfer.as_ref().filter(|transfer| transfer.state().is_running());
+                let running =
+                    state.transfer.as_ref().filter(|transfer| transfer.state().is_running());
                 if let Some(transfer) = running {
-                    let overwritten = catalog.was_overwritten(&transfer.pin.path, &transfer.pin.digest);
-                    transfer.overwritten.store(overwritten, Ordering::Relaxed);
+                    let outdated = catalog
+                        .was_overwritten(&transfer.pin.path, &transfer.pin.digest)
+                        || self.is_outbid(&catalog, device, &state, transfer);
+                    transfer.overwritten.store(outdated, Ordering::Relaxed);
                 }
                 !state.links.is_empty()
             };
@@ -211,7 +240,10 @@ impl Engine {
 /// One line for a file whose standing is new.
 pub fn log(view: &FirmwareView) {
     let value = |decided: &Option<crate::views::Decided>| {
-        decided.as_ref().map(|decided| format!("{} ({})", decided.value, decided.from)).unwrap_or_default()
+        decided
+            .as_ref()
+            .map(|decided| format!("{} ({})", decided.value, decided.from))
+            .unwrap_or_default()
     };
     let (title, version) = (value(&view.title), value(&view.version));
     let digest = view.digest.as_deref().unwrap_or_default();
@@ -219,9 +251,19 @@ pub fn log(view: &FirmwareView) {
     match view.state {
         FirmwareState::Accepted => {
             let target = view.target.as_deref().unwrap_or_default();
-            tracing::info!(path = view.path, title, version, target, digest, reason, "firmware accepted");
+            tracing::info!(
+                path = view.path,
+                title,
+                version,
+                target,
+                digest,
+                reason,
+                "firmware accepted"
+            );
         }
-        FirmwareState::Replaced => tracing::warn!(path = view.path, version, digest, "firmware replaced"),
+        FirmwareState::Replaced => {
+            tracing::warn!(path = view.path, version, digest, "firmware replaced")
+        }
         state => tracing::warn!(path = view.path, ?state, reason, "firmware not accepted"),
     }
 }
@@ -263,7 +305,11 @@ mod tests {
         let mut files = Files::new(files.rows);
         drop(files.apply(vec![present("a", "1")], true));
         assert_eq!(files.known().len(), 1);
-        assert_eq!(paths(&files), [("a", true), ("b", false)], "b keeps the older a from a device that b was for");
+        assert_eq!(
+            paths(&files),
+            [("a", true), ("b", false)],
+            "b keeps the older a from a device that b was for"
+        );
     }
 
     #[test]

@@ -48,6 +48,11 @@ mod timers;
 mod transfer;
 pub mod views;
 
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod rules;
+
 use std::{path::PathBuf, sync::Arc};
 
 use store::FirmwareStore;

@@ -73,7 +73,12 @@ pub struct Wanted {
 }
 
 impl Link {
-    pub fn new(client: Arc<Client>, outbox: Outbox, dialect: Arc<dyn Dialect>, name: Option<Arc<str>>) -> Link {
+    pub fn new(
+        client: Arc<Client>,
+        outbox: Outbox,
+        dialect: Arc<dyn Dialect>,
+        name: Option<Arc<str>>,
+    ) -> Link {
         Link {
             client,
             outbox,
@@ -190,12 +195,23 @@ pub enum Admission {
 
 impl Window {
     /// Admits a request for block `index` of `length` bytes at `now`.
-    pub fn admit(&mut self, index: u32, length: usize, image: u64, max_window: u32, now: Instant) -> Admission {
+    pub fn admit(
+        &mut self,
+        index: u32,
+        length: usize,
+        image: u64,
+        max_window: u32,
+        now: Instant,
+    ) -> Admission {
         if let Some(last) = self.last_request.replace(now) {
             self.gaps.add(now - last);
         }
         if self.open >= max_window {
-            return if std::mem::replace(&mut self.told_full, true) { Admission::StillFull } else { Admission::Full };
+            return if std::mem::replace(&mut self.told_full, true) {
+                Admission::StillFull
+            } else {
+                Admission::Full
+            };
         }
         self.told_full = false;
         if self.bytes + length as u64 > image * LOOP_FACTOR {
@@ -238,7 +254,12 @@ impl Window {
     }
 
     fn repeat(&mut self, index: u32, now: Instant) -> Option<Admission> {
-        let repeat = self.repeats.entry(index).or_insert(Repeat { since: now, count: 1, last: now, deferred: false });
+        let repeat = self.repeats.entry(index).or_insert(Repeat {
+            since: now,
+            count: 1,
+            last: now,
+            deferred: false,
+        });
         if now - repeat.since >= REPEAT_WINDOW {
             *repeat = Repeat { since: now, count: 0, last: repeat.last, deferred: repeat.deferred };
         }
@@ -306,7 +327,11 @@ mod tests {
         assert_eq!(window.admit(5, 1000, IMAGE, 4, now), Admission::StillFull);
         window.close_one();
         assert_eq!(window.admit(4, 1000, IMAGE, 4, now), Admission::Answer);
-        assert_eq!(window.admit(5, 1000, IMAGE, 4, now), Admission::Full, "a new fullness is told anew");
+        assert_eq!(
+            window.admit(5, 1000, IMAGE, 4, now),
+            Admission::Full,
+            "a new fullness is told anew"
+        );
     }
 
     #[test]
@@ -322,7 +347,11 @@ mod tests {
         window.admit_deferred(7, 1000, at(1004));
         assert_eq!(ask(&mut window, 7, at(1100)), Admission::Later(at(2004)));
         window.admit_deferred(7, 1000, at(2004));
-        assert_eq!(ask(&mut window, 7, at(62_000)), Admission::Answer, "a minute later it counts anew");
+        assert_eq!(
+            ask(&mut window, 7, at(62_000)),
+            Admission::Answer,
+            "a minute later it counts anew"
+        );
     }
 
     #[test]

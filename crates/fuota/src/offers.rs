@@ -51,7 +51,9 @@ impl Engine {
             return;
         }
         let Some((link, _)) = state.newest_downlink() else { return };
-        if let Some(transfer) = state.transfer.clone().filter(|transfer| transfer.state().is_running()) {
+        if let Some(transfer) =
+            state.transfer.clone().filter(|transfer| transfer.state().is_running())
+        {
             drop(state);
             return self.resume(&link, &transfer);
         }
@@ -95,7 +97,11 @@ impl Engine {
         };
         let Some(device) = device else { return };
         let state = device.state.lock();
-        let Some(transfer) = state.transfer.clone().filter(|transfer| transfer.state().is_running()) else { return };
+        let Some(transfer) =
+            state.transfer.clone().filter(|transfer| transfer.state().is_running())
+        else {
+            return;
+        };
         if !self.must_renew(link, &transfer) {
             drop(state);
         } else if self.renew(&device, state, link, &transfer) != Renewed::Same {
@@ -115,7 +121,8 @@ impl Engine {
             return true;
         }
         let pin = &transfer.pin;
-        link.dialect.chunk_size(pin.chunk_size, pin.size, &self.framing(link)) != Some(pin.chunk_size)
+        link.dialect.chunk_size(pin.chunk_size, pin.size, &self.framing(link))
+            != Some(pin.chunk_size)
     }
 
     /// Puts a new offer in the place of one that [`must_renew`](Engine::must_renew): of the new
@@ -168,8 +175,10 @@ impl Engine {
         announce: bool,
     ) -> bool {
         let attempt = state.history.get(&release.digest).map_or(0, |history| history.offers) + 1;
-        let chunk_size = link.dialect.chunk_size(self.settings.chunk_size, release.size, &self.framing(link));
-        let Some(pin) = chunk_size.and_then(|chunk_size| Pin::new(release, chunk_size, attempt)) else {
+        let chunk_size =
+            link.dialect.chunk_size(self.settings.chunk_size, release.size, &self.framing(link));
+        let Some(pin) = chunk_size.and_then(|chunk_size| Pin::new(release, chunk_size, attempt))
+        else {
             state.why = Some(too_small(link));
             drop(state);
             self.fail_pending(link, &too_small(link));
@@ -262,7 +271,13 @@ impl Engine {
     }
 
     /// Serves this connection from this transfer from now on.
-    pub fn enter(self: &Arc<Self>, link: &Arc<Link>, state: &mut LinkState, device: &Arc<Device>, transfer: &Arc<Transfer>) {
+    pub fn enter(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        state: &mut LinkState,
+        device: &Arc<Device>,
+        transfer: &Arc<Transfer>,
+    ) {
         state.switch(Arc::new(Lane {
             transfer: Arc::clone(transfer),
             device: Arc::clone(device),
@@ -272,7 +287,12 @@ impl Engine {
     }
 
     /// Sends the manifest of the transfer that the connection is in.
-    fn send_manifest(self: &Arc<Self>, link: &Arc<Link>, state: &mut LinkState, transfer: &Arc<Transfer>) {
+    fn send_manifest(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        state: &mut LinkState,
+        transfer: &Arc<Transfer>,
+    ) {
         let Some(lane) = state.lane.clone() else { return };
         let framing = self.framing(link);
         let mut payload = link.dialect.manifest(&transfer.pin.manifest(), false);
@@ -312,7 +332,9 @@ impl Engine {
     pub fn announce_again(self: &Arc<Self>, link: &Arc<Link>) {
         let mut state = link.state.lock();
         self.send_waiting(link, &mut state);
-        let Some(transfer) = state.lane.as_ref().map(|lane| Arc::clone(&lane.transfer)) else { return };
+        let Some(transfer) = state.lane.as_ref().map(|lane| Arc::clone(&lane.transfer)) else {
+            return;
+        };
         if !state.asked && !state.announced.contains(&transfer.pin.digest) {
             self.send_manifest(link, &mut state, &transfer);
         }

@@ -26,7 +26,12 @@ const LONGEST_TEXT: usize = 128;
 
 impl Engine {
     /// The last missing block was written to this connection.
-    pub fn completed(self: &Arc<Self>, device: &Arc<Device>, transfer: &Arc<Transfer>, connection: u64) {
+    pub fn completed(
+        self: &Arc<Self>,
+        device: &Arc<Device>,
+        transfer: &Arc<Transfer>,
+        connection: u64,
+    ) {
         if !transfer.delivered(connection) {
             return;
         }
@@ -54,13 +59,20 @@ impl Engine {
         ];
         self.write(device, &state, ops.into_iter().flatten().collect());
         drop(state);
-        self.note_names(None, pin.title.as_deref());
+        if device.stored {
+            self.note_names(None, pin.title.as_deref());
+        }
         self.watch_outcome(device);
         self.consider(device);
     }
 
     /// Moves a transfer's state and writes that down.
-    pub fn move_state(self: &Arc<Self>, device: &Arc<Device>, transfer: &Arc<Transfer>, happened: &Happened) {
+    pub fn move_state(
+        self: &Arc<Self>,
+        device: &Arc<Device>,
+        transfer: &Arc<Transfer>,
+        happened: &Happened,
+    ) {
         let Some(next) = transfer.happened(happened) else { return };
         tracing::info!(
             device = %device.id, version = %transfer.pin.version, state = next.name(),
@@ -75,7 +87,7 @@ impl Engine {
     /// Writes changes of a device, after the device itself; what cannot be queued is written
     /// with the next interval, but for its line in the audit.
     fn write(&self, device: &Device, state: &DeviceState, changes: Vec<Op>) {
-        if !device.stored {
+        if !device.stored || state.gone {
             return;
         }
         let mut ops = vec![Op::Device(device.row(state))];
@@ -121,7 +133,13 @@ impl Engine {
     }
 
     /// A version was reported while this is the newest offer.
-    fn compare(self: &Arc<Self>, device: &Arc<Device>, transfer: &Arc<Transfer>, version: &str, link: &Link) {
+    fn compare(
+        self: &Arc<Self>,
+        device: &Arc<Device>,
+        transfer: &Arc<Transfer>,
+        version: &str,
+        link: &Link,
+    ) {
         if same_version(version, &transfer.pin.version) {
             return self.move_state(device, transfer, &Happened::ReportedVersion);
         }
@@ -141,7 +159,8 @@ impl Engine {
         let history = *history;
         self.write(device, &state, vec![Op::History(device.history_row(pin.digest, history))]);
         drop(state);
-        let reason = format!("version mismatch: it reports {version}, {} was delivered", pin.version);
+        let reason =
+            format!("version mismatch: it reports {version}, {} was delivered", pin.version);
         self.move_state(device, transfer, &Happened::WentWrong(reason));
     }
 
@@ -159,45 +178,63 @@ impl Engine {
             state.model = Some(model.to_owned());
             device.dirty.store(true, Ordering::Relaxed);
         }
-        self.note_names(Some(model), None);
+        if device.stored {
+            self.note_names(Some(model), None);
+        }
     }
 
     /// Sets the timer that tells confirmed from silent, if that is open.
     pub fn watch_outcome(&self, device: &Arc<Device>) {
-        let due = {
-            let state = device.state.lock();
-            let Some(transfer) = state.transfer.as_ref().filter(|transfer| transfer.state().awaits_outcome()) else { return };
-            match (transfer.downloaded(), state.away_since) {
-                (Some(downloaded), None) => downloaded + self.settings.confirm_after,
-                (_, Some(away)) => away + self.settings.confirm_within,
-                (None, None) => return,
+        let mut state = device.state.lock();
+        let open = state.transfer.clone().filter(|transfer| transfer.state().awaits_outcome());
+        let Some(transfer) = open else { return };
+        match (transfer.downloaded(), state.away_since) {
+            (_, Some(away)) => {
+                self.outcome_at(device, &mut state, away + self.settings.confirm_within)
             }
-        };
-        self.timers.at(due, Event::Confirm(Arc::downgrade(device)));
+            (Some(downloaded), None) => {
+                self.outcome_at(device, &mut state, downloaded + self.settings.confirm_after);
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// One timer per device: a later one is set when the earlier is due, so that a device that
+    /// comes and goes does not pile them up.
+    fn outcome_at(&self, device: &Arc<Device>, state: &mut DeviceState, due: Instant) {
+        if state.outcome_at.is_none_or(|set| due < set) {
+            state.outcome_at = Some(due);
+            self.timers.at(due, Event::Confirm(Arc::downgrade(device)));
+        }
     }
 
     /// Was it heard long enough after its last block, or did it stay away?
     pub fn confirm_due(self: &Arc<Self>, device: &Arc<Device>) {
         let now = Instant::now();
         let (transfer, links, away) = {
-            let state = device.state.lock();
-            let Some(transfer) = state.transfer.clone().filter(|transfer| transfer.state().awaits_outcome()) else { return };
+            let mut state = device.state.lock();
+            state.outcome_at = None;
+            let open = state.transfer.clone().filter(|transfer| transfer.state().awaits_outcome());
+            let Some(transfer) = open else { return };
             (transfer, state.links.clone(), state.away_since)
         };
         if let Some(away) = away {
-            if now >= away + self.settings.confirm_within {
-                self.move_state(device, &transfer, &Happened::StayedAway);
-            } // else it was back in between, and its new absence has its own timer
-            return;
+            if now < away + self.settings.confirm_within {
+                return self.watch_outcome(device);
+            }
+            return self.move_state(device, &transfer, &Happened::StayedAway);
         }
-        let Some(heard_from) = transfer.downloaded().map(|at| at + self.settings.confirm_after) else { return };
+        let Some(downloaded) = transfer.downloaded() else { return };
+        let heard_from = downloaded + self.settings.confirm_after;
         // Any packet counts, so the broker is asked: a ping never comes to a plugin.
-        let heard = links.iter().any(|link| self.last_heard(link, now).is_some_and(|at| at >= heard_from));
-        if heard {
+        let mut heard = links.iter().filter_map(|link| self.last_heard(link, now));
+        if heard.any(|at| at >= heard_from) {
             return self.move_state(device, &transfer, &Happened::Heard);
         }
-        let pause = (self.settings.confirm_after / 20).clamp(Duration::from_millis(20), Duration::from_secs(5));
-        self.timers.at((now + pause).max(heard_from), Event::Confirm(Arc::downgrade(device)));
+        let pause = self.settings.confirm_after / 20;
+        let pause = pause.clamp(Duration::from_millis(20), Duration::from_secs(5));
+        let due = (now + pause).max(heard_from);
+        self.outcome_at(device, &mut device.state.lock(), due);
     }
 
     fn last_heard(&self, link: &Link, now: Instant) -> Option<Instant> {

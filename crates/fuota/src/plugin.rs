@@ -47,7 +47,8 @@ impl Hook for Plugin {
         engine.remember_runtime();
         let Some(dialect) = engine.dialects.first() else { return };
         let name = engine.name_of(client);
-        let link = Arc::new(Link::new(Arc::clone(client), outbox.clone(), Arc::clone(dialect), name));
+        let link =
+            Arc::new(Link::new(Arc::clone(client), outbox.clone(), Arc::clone(dialect), name));
         engine.registry.add_link(&link);
         slot.set(Arc::clone(&link));
         // Who is known already is online now; who is not becomes a device when it acts as one.
@@ -60,7 +61,8 @@ impl Hook for Plugin {
     }
 
     fn wants(&self, topic: &str) -> bool {
-        self.0.dialects.iter().any(|dialect| dialect.claims(topic)) || downlink_device(topic).is_some()
+        self.0.dialects.iter().any(|dialect| dialect.claims(topic))
+            || downlink_device(topic).is_some()
     }
 
     fn publish(&self, context: Context<'_>, publish: &Publish<'_>) -> PublishVerdict {
@@ -68,7 +70,8 @@ impl Hook for Plugin {
         if let Some(id) = downlink_device(publish.topic) {
             return engine.downlink(context.client, id, publish);
         }
-        let Some(dialect) = engine.dialects.iter().find(|dialect| dialect.claims(publish.topic)) else {
+        let Some(dialect) = engine.dialects.iter().find(|dialect| dialect.claims(publish.topic))
+        else {
             return PublishVerdict::Continue;
         };
         let link = context.slot.get_mut::<Arc<Link>>();
@@ -144,7 +147,10 @@ impl Engine {
             // A will is sent when nobody is there to be answered.
             _ if publish.origin == Origin::Will => {}
             None if asked => {
-                return self.refuse(client, "only a device may request firmware; this account is none".into());
+                return self.refuse(
+                    client,
+                    "only a device may request firmware; this account is none".into(),
+                );
             }
             None => {}
             Some(link) => {
@@ -152,7 +158,9 @@ impl Engine {
                     self.request(link, request);
                 }
                 if message.too_many {
-                    let text = format!("more than {MAX_REQUESTS} requests in one message: the others were dropped");
+                    let text = format!(
+                        "more than {MAX_REQUESTS} requests in one message: the others were dropped"
+                    );
                     self.send_error(link, &link.state.lock(), &text, &None);
                 }
                 if let Some(report) = message.report {
@@ -173,8 +181,10 @@ impl Engine {
     /// A publish to one device's downlink.
     fn downlink(&self, client: &Client, id: &str, publish: &Publish<'_>) -> PublishVerdict {
         let role = client.identity.role;
-        if !is_staff(role) && !(role == Role::Anonymous && self.settings.open_downlink) {
-            return self.refuse(client, "only service and operator accounts may write to a device".into());
+        let open = role == Role::Anonymous && self.settings.open_downlink;
+        if !(is_staff(role) || open) {
+            return self
+                .refuse(client, "only service and operator accounts may write to a device".into());
         }
         for dialect in &self.dialects {
             if let Some(name) = dialect.forgery(publish.payload) {
@@ -198,7 +208,9 @@ impl Engine {
         });
         match sent {
             Ok(()) => PublishVerdict::Consume,
-            Err(refused) => PublishVerdict::Reject(Reason::new(ReasonKind::QuotaExceeded, refused.to_string())),
+            Err(refused) => {
+                PublishVerdict::Reject(Reason::new(ReasonKind::QuotaExceeded, refused.to_string()))
+            }
         }
     }
 
@@ -238,7 +250,9 @@ impl Engine {
             drop(state);
             link.state.lock().device = Some(Arc::clone(&device));
             device.touch();
-            if let Some((_, model)) = link.client.user_properties.iter().find(|(key, _)| key == "model") {
+            if let Some((_, model)) =
+                link.client.user_properties.iter().find(|(key, _)| key == "model")
+            {
                 self.learn_model(&device, model);
             }
             self.watch_outcome(&device);

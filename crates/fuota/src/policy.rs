@@ -88,7 +88,10 @@ fn fits(release: &Release, device: &Facts<'_>) -> Result<(), String> {
             return Err(format!("{name} is for model {}, this device is a {own}", model.text));
         }
         (Some(model), None) => {
-            return Err(format!("{name} is for model {}, and this device's model is unknown", model.text));
+            return Err(format!(
+                "{name} is for model {}, and this device's model is unknown",
+                model.text
+            ));
         }
         (None, _) => {
             if let (Some(title), Some(own)) = (release.explicit_title(), device.title)
@@ -102,8 +105,16 @@ fn fits(release: &Release, device: &Facts<'_>) -> Result<(), String> {
     if let Some(least) = &release.min_version {
         match device.version.and_then(semantic) {
             Some(version) if version >= *least => {}
-            Some(version) => return Err(format!("{name} needs version {least} first, this device runs {version}")),
-            None => return Err(format!("{name} needs version {least} first, and what this device runs is unknown")),
+            Some(version) => {
+                return Err(format!(
+                    "{name} needs version {least} first, this device runs {version}"
+                ));
+            }
+            None => {
+                return Err(format!(
+                    "{name} needs version {least} first, and what this device runs is unknown"
+                ));
+            }
         }
     }
     Ok(())

@@ -47,7 +47,11 @@ impl Registry {
     /// The device of this name, made where there is none. Past `limit` unregistered ones those
     /// that were idle longest are forgotten first (rule 5) and returned beside it; `None` where
     /// all of them are connected, so that nothing can be forgotten.
-    pub fn get_or_create(&self, id: &Arc<str>, limit: usize) -> Option<(Arc<Device>, Vec<Arc<Device>>)> {
+    pub fn get_or_create(
+        &self,
+        id: &Arc<str>,
+        limit: usize,
+    ) -> Option<(Arc<Device>, Vec<Arc<Device>>)> {
         if let Some(device) = self.get(id) {
             return Some((device, Vec::new()));
         }

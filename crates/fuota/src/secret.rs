@@ -45,7 +45,10 @@ impl Key {
                 hex::decode_to_slice(text.trim(), &mut key).map_err(|_| {
                     io::Error::new(
                         io::ErrorKind::InvalidData,
-                        format!("{} does not hold 64 hex digits; restore it from a backup", path.display()),
+                        format!(
+                            "{} does not hold 64 hex digits; restore it from a backup",
+                            path.display()
+                        ),
                     )
                 })?;
                 Ok(Key(key))
@@ -57,7 +60,10 @@ impl Key {
             }
             Err(error) => Err(io::Error::new(
                 error.kind(),
-                format!("{}: {error}; registered tokens cannot be checked without it", path.display()),
+                format!(
+                    "{}: {error}; registered tokens cannot be checked without it",
+                    path.display()
+                ),
             )),
         }
     }

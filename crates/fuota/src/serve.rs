@@ -103,15 +103,23 @@ impl Engine {
         }
         if !self.is_ready() {
             let on_link = link.state.lock();
-            return self.send_error(link, &on_link, "the firmware store is not read yet; try again", &wanted.echo);
+            return self.send_error(
+                link,
+                &on_link,
+                "the firmware store is not read yet; try again",
+                &wanted.echo,
+            );
         }
         match decide(&self.catalog.load(), &state.facts(&device.id), self.settings.max_attempts) {
             Decision::Run(release) => {
                 let mut on_link = link.state.lock();
                 if on_link.announced.contains(&release.digest) {
                     let failed = state.transfer.as_ref().map(|transfer| transfer.state());
-                    let reason = failed.as_ref().and_then(|state| state.reason()).unwrap_or("it ended");
-                    let text = format!("this update failed on this connection: {reason}; connect again for the next attempt");
+                    let reason =
+                        failed.as_ref().and_then(|state| state.reason()).unwrap_or("it ended");
+                    let text = format!(
+                        "this update failed on this connection: {reason}; connect again for the next attempt"
+                    );
                     return self.send_error(link, &on_link, &text, &wanted.echo);
                 }
                 // A device with a downlink hears what it will get; without one it knows already.
@@ -142,12 +150,20 @@ impl Engine {
     }
 
     /// Checks one request against its image and the limits, and answers it.
-    fn serve(self: &Arc<Self>, link: &Arc<Link>, state: &mut LinkState, lane: &Arc<Lane>, wanted: Wanted) -> Then {
+    fn serve(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        state: &mut LinkState,
+        lane: &Arc<Lane>,
+        wanted: Wanted,
+    ) -> Then {
         let pin = &lane.transfer.pin;
         let Some((_, length)) = pin.range(wanted.index) else {
             let text = format!(
                 "the chunk index {} is out of range: the image has {} chunks, 0 to {}",
-                wanted.index, pin.total, pin.total - 1,
+                wanted.index,
+                pin.total,
+                pin.total - 1,
             );
             self.send_error(link, state, &text, &wanted.echo);
             return Then::Nothing;
@@ -164,12 +180,19 @@ impl Engine {
             }
             Admission::Merged | Admission::StillFull => return Then::Nothing,
             Admission::Full => {
-                let text = format!("{max_window} blocks are in flight already: wait for them before asking for more");
+                let text = format!(
+                    "{max_window} blocks are in flight already: wait for them before asking for more"
+                );
                 self.send_error(link, state, &text, &wanted.echo);
                 return Then::Nothing;
             }
             Admission::Loop => {
-                self.send_error(link, state, "loop: this connection asked for more than three times the image", &wanted.echo);
+                self.send_error(
+                    link,
+                    state,
+                    "loop: this connection asked for more than three times the image",
+                    &wanted.echo,
+                );
                 return Then::EndLoop;
             }
         }
@@ -188,7 +211,13 @@ impl Engine {
     }
 
     /// Sends a block from the cache, or has it read.
-    fn answer(self: &Arc<Self>, link: &Arc<Link>, state: &mut LinkState, lane: &Arc<Lane>, wanted: Wanted) {
+    fn answer(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        state: &mut LinkState,
+        lane: &Arc<Lane>,
+        wanted: Wanted,
+    ) {
         let Some((offset, length)) = lane.transfer.pin.range(wanted.index) else { return };
         match lane.transfer.image.cached(offset, length, &mut state.window.held) {
             Some(data) => self.send_block(link, state, lane, wanted, &data),
@@ -198,13 +227,21 @@ impl Engine {
                     && let Some(runtime) = self.runtime()
                 {
                     state.window.reading = true;
-                    runtime.spawn(Arc::clone(self).read_missing(Arc::clone(link), Arc::clone(lane)));
+                    runtime
+                        .spawn(Arc::clone(self).read_missing(Arc::clone(link), Arc::clone(lane)));
                 }
             }
         }
     }
 
-    fn send_block(self: &Arc<Self>, link: &Link, state: &mut LinkState, lane: &Arc<Lane>, wanted: Wanted, data: &[u8]) {
+    fn send_block(
+        self: &Arc<Self>,
+        link: &Link,
+        state: &mut LinkState,
+        lane: &Arc<Lane>,
+        wanted: Wanted,
+        data: &[u8],
+    ) {
         let payload = link.dialect.block(wanted.index, &wanted.echo, data);
         let encoded = payload.len();
         let sent = link.outbox.send(Outgoing {
@@ -269,7 +306,11 @@ impl Engine {
                 Err(error) => {
                     tracing::warn!(device = %lane.device.id, index = wanted.index, %error, "a block could not be read");
                     state.window.close_one();
-                    let advice = if error.retry { "try again" } else { "an operator must look at the server's log" };
+                    let advice = if error.retry {
+                        "try again"
+                    } else {
+                        "an operator must look at the server's log"
+                    };
                     let text = format!("chunk {} cannot be read now: {advice}", wanted.index);
                     self.send_error(&link, &state, &text, &wanted.echo);
                 }
@@ -281,7 +322,11 @@ impl Engine {
     pub fn serve_deferred(self: &Arc<Self>, link: &Arc<Link>, lane: &Arc<Lane>, wanted: Wanted) {
         let mut state = link.state.lock();
         let here = state.lane.as_ref().is_some_and(|now| Arc::ptr_eq(now, lane));
-        let Some((_, length)) = lane.transfer.pin.range(wanted.index).filter(|_| here && !state.closed) else { return };
+        let Some((_, length)) =
+            lane.transfer.pin.range(wanted.index).filter(|_| here && !state.closed)
+        else {
+            return;
+        };
         state.window.admit_deferred(wanted.index, length, Instant::now());
         self.answer(link, &mut state, lane, wanted);
     }
@@ -309,7 +354,10 @@ impl Engine {
     /// Sends what the outbox had no room for, as far as it has now.
     pub fn send_waiting(self: &Arc<Self>, link: &Arc<Link>, state: &mut LinkState) {
         for _ in 0..state.window.waiting.len() {
-            let (Some(lane), Some(wanted)) = (state.lane.clone(), state.window.waiting.pop_front()) else { return };
+            let (Some(lane), Some(wanted)) = (state.lane.clone(), state.window.waiting.pop_front())
+            else {
+                return;
+            };
             let before = state.window.waiting.len();
             self.answer(link, state, &lane, wanted);
             if state.window.waiting.len() > before {

@@ -16,8 +16,8 @@ use crate::{
     secret::{MAX_TOKEN, MIN_TOKEN, TokenHash, new_token},
     transfer::unix_now,
     views::{
-        AddedDevice, ChangedDevice, DeviceCounts, DevicePatch, DeviceQuery, DeviceView, FirmwareState,
-        FirmwareView, NewDevice, ServiceError, SiteStatus,
+        AddedDevice, ChangedDevice, DeviceCounts, DevicePatch, DeviceQuery, DeviceView,
+        FirmwareState, FirmwareView, NewDevice, ServiceError, SiteStatus,
     },
 };
 
@@ -57,7 +57,10 @@ impl Service {
     pub async fn add_device(&self, new: NewDevice) -> Result<AddedDevice, ServiceError> {
         check_name("id", "device id", &new.id)?;
         if is_reserved(&new.id) {
-            return Err(invalid("id", "ids of this form are given to devices without registration".into()));
+            return Err(invalid(
+                "id",
+                "ids of this form are given to devices without registration".into(),
+            ));
         }
         check_groups(&new.groups)?;
         check_labels(&new.labels)?;
@@ -79,12 +82,17 @@ impl Service {
             fresh.state.lock().away_since = Some(Instant::now());
             Arc::clone(&fresh)
         } else {
-            engine.registry.get(&id).ok_or_else(|| ServiceError::Unavailable("the device was just forgotten".into()))?
+            engine
+                .registry
+                .get(&id)
+                .ok_or_else(|| ServiceError::Unavailable("the device was just forgotten".into()))?
         };
         let row = {
             let mut state = device.state.lock();
             if state.registered {
-                return Err(ServiceError::Conflict(format!("the device {id} is registered already")));
+                return Err(ServiceError::Conflict(format!(
+                    "the device {id} is registered already"
+                )));
             }
             let known = !Arc::ptr_eq(&device, &fresh);
             if known {
@@ -98,7 +106,8 @@ impl Service {
             device.row(&state)
         };
         engine.registry.add_token(hash, Arc::clone(&id));
-        let written = engine.db.commit(vec![Op::Device(row), Engine::audit(&id, "registered", None)]).await;
+        let written =
+            engine.db.commit(vec![Op::Device(row), Engine::audit(&id, "registered", None)]).await;
         if let Err(error) = written {
             engine.registry.remove_token(&hash);
             if Arc::ptr_eq(&device, &fresh) {
@@ -109,7 +118,7 @@ impl Service {
             return Err(ServiceError::Unavailable(error.to_string()));
         }
         self.end_sessions(&device);
-        self.changed(&device);
+        self.names_changed().await;
         Ok(AddedDevice { id: new.id, token })
     }
 
@@ -118,9 +127,16 @@ impl Service {
     /// # Errors
     /// [`ServiceError::NotFound`], [`ServiceError::Invalid`], [`ServiceError::Conflict`] where a
     /// device without registration has no token to rotate, [`ServiceError::Unavailable`].
-    pub async fn set_device(&self, id: &str, patch: DevicePatch) -> Result<ChangedDevice, ServiceError> {
+    pub async fn set_device(
+        &self,
+        id: &str,
+        patch: DevicePatch,
+    ) -> Result<ChangedDevice, ServiceError> {
         let engine = &self.0;
-        let device = engine.registry.get(id).ok_or_else(|| ServiceError::NotFound(format!("there is no device {id}")))?;
+        let device = engine
+            .registry
+            .get(id)
+            .ok_or_else(|| ServiceError::NotFound(format!("there is no device {id}")))?;
         if let Some(groups) = &patch.groups {
             check_groups(groups)?;
         }
@@ -130,15 +146,20 @@ impl Service {
         if let Some(model) = patch.model.as_deref().filter(|model| !model.is_empty()) {
             check_name("model", "model", model)?;
         }
+        let remodelled = patch.model.is_some();
         let token = match patch.rotate_token {
-            true => Some(new_token().map_err(|error| ServiceError::Unavailable(error.to_string()))?),
+            true => {
+                Some(new_token().map_err(|error| ServiceError::Unavailable(error.to_string()))?)
+            }
             false => None,
         };
         let row = {
             let mut state = device.state.lock();
             if let Some(token) = &token {
                 if !state.registered {
-                    return Err(ServiceError::Conflict(format!("{id} is not registered, so it has no token to rotate")));
+                    return Err(ServiceError::Conflict(format!(
+                        "{id} is not registered, so it has no token to rotate"
+                    )));
                 }
                 let hash = engine.key.token(token.as_bytes());
                 rotate(engine, &device.id, &mut state, hash, patch.now);
@@ -155,7 +176,8 @@ impl Service {
             device.row(&state)
         };
         let action = if token.is_some() { "token rotated" } else { "changed" };
-        let written = engine.db.commit(vec![Op::Device(row), Engine::audit(id, action, None)]).await;
+        let written =
+            engine.db.commit(vec![Op::Device(row), Engine::audit(id, action, None)]).await;
         if let Err(error) = written {
             device.dirty.store(true, Ordering::Relaxed);
             return Err(ServiceError::Unavailable(error.to_string()));
@@ -163,7 +185,11 @@ impl Service {
         if patch.now && token.is_some() {
             self.end_sessions(&device);
         }
-        self.changed(&device);
+        if remodelled {
+            self.names_changed().await;
+        } else {
+            engine.consider(&device);
+        }
         Ok(ChangedDevice { device: device.view(), token })
     }
 
@@ -214,6 +240,7 @@ impl Service {
             block_bytes: counters.block_bytes.load(Ordering::Relaxed),
             manifests: counters.manifests.load(Ordering::Relaxed),
             errors: counters.errors.load(Ordering::Relaxed),
+            batches: counters.batches.load(Ordering::Relaxed),
             refused: engine.refused(),
         }
     }
@@ -225,20 +252,27 @@ impl Service {
             device.state.lock().links.iter().map(|link| Arc::clone(&link.client.id)).collect();
         // One that has not acted as a device is no link of it yet.
         clients.insert(Arc::clone(&device.id));
-        let reason = Reason::new(ReasonKind::AdministrativeAction, "log in with the device's token");
+        let reason =
+            Reason::new(ReasonKind::AdministrativeAction, "log in with the device's token");
         for client in clients {
             broker.disconnect(&client, &reason);
         }
     }
 
-    fn changed(&self, device: &Arc<Device>) {
-        let model = device.state.lock().model.clone();
-        self.0.note_names(model.as_deref(), None);
-        self.0.consider(device);
+    /// A model may be new to the site, or gone from it: files may be held or released by that.
+    async fn names_changed(&self) {
+        self.0.rebuild_catalog();
+        self.0.reconsider_all().await;
     }
 }
 
-fn rotate(engine: &Engine, id: &Arc<str>, state: &mut crate::device::DeviceState, hash: TokenHash, now: bool) {
+fn rotate(
+    engine: &Engine,
+    id: &Arc<str>,
+    state: &mut crate::device::DeviceState,
+    hash: TokenHash,
+    now: bool,
+) {
     if let Some((older, _)) = state.old_token.take() {
         engine.registry.remove_token(&older);
     }
@@ -286,7 +320,10 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ServiceError> {
     for (key, value) in labels {
         check_name("labels", "label", key)?;
         if value.len() > 256 || value.chars().any(char::is_control) {
-            return Err(invalid("labels", format!("the value of {key} is longer than 256 bytes or has control characters")));
+            return Err(invalid(
+                "labels",
+                format!("the value of {key} is longer than 256 bytes or has control characters"),
+            ));
         }
     }
     Ok(())
@@ -296,11 +333,16 @@ fn check_token(token: String) -> Result<String, ServiceError> {
     if token.len() < MIN_TOKEN {
         return Err(invalid(
             "token",
-            format!("it has fewer than {MIN_TOKEN} bytes (128 bits); leave it out to have one made"),
+            format!(
+                "it has fewer than {MIN_TOKEN} bytes (128 bits); leave it out to have one made"
+            ),
         ));
     }
     if token.len() > MAX_TOKEN || token.chars().any(char::is_control) {
-        return Err(invalid("token", format!("it has more than {MAX_TOKEN} bytes or control characters")));
+        return Err(invalid(
+            "token",
+            format!("it has more than {MAX_TOKEN} bytes or control characters"),
+        ));
     }
     Ok(token)
 }

@@ -69,7 +69,9 @@ impl UpdateState {
             (S::Offered, H::Requested) => Some(S::Downloading),
             (S::Offered | S::Downloading, H::Served) => Some(S::Downloaded),
 
-            (S::Downloaded | S::UpdatedUnconfirmed | S::Silent, H::ReportedVerified) => Some(S::Verified),
+            (S::Downloaded | S::UpdatedUnconfirmed | S::Silent, H::ReportedVerified) => {
+                Some(S::Verified)
+            }
             (
                 S::Downloaded | S::Verified | S::UpdatedUnconfirmed | S::Silent,
                 H::ReportedUpdating,
@@ -126,8 +128,15 @@ impl UpdateState {
         Some(match name {
             "failed" => S::Failed(reason.unwrap_or_default()),
             _ => [
-                S::Offered, S::Downloading, S::Downloaded, S::Verified, S::Updating, S::Updated,
-                S::UpdatedUnconfirmed, S::Silent, S::Cancelled,
+                S::Offered,
+                S::Downloading,
+                S::Downloaded,
+                S::Verified,
+                S::Updating,
+                S::Updated,
+                S::UpdatedUnconfirmed,
+                S::Silent,
+                S::Cancelled,
             ]
             .into_iter()
             .find(|state| state.name() == name)?,
@@ -142,17 +151,30 @@ mod tests {
 
     fn states() -> impl Strategy<Value = UpdateState> {
         prop::sample::select(vec![
-            "offered", "downloading", "downloaded", "verified", "updating", "updated",
-            "updated_unconfirmed", "silent", "failed", "cancelled",
+            "offered",
+            "downloading",
+            "downloaded",
+            "verified",
+            "updating",
+            "updated",
+            "updated_unconfirmed",
+            "silent",
+            "failed",
+            "cancelled",
         ])
         .prop_map(|name| UpdateState::from_name(name, Some("loop".into())).expect("a name"))
     }
 
     fn events() -> impl Strategy<Value = Happened> {
         prop::sample::select(vec![
-            Happened::Requested, Happened::Served, Happened::ReportedVerified,
-            Happened::ReportedUpdating, Happened::ReportedVersion, Happened::Heard,
-            Happened::StayedAway, Happened::WentWrong("loop".into()),
+            Happened::Requested,
+            Happened::Served,
+            Happened::ReportedVerified,
+            Happened::ReportedUpdating,
+            Happened::ReportedVersion,
+            Happened::Heard,
+            Happened::StayedAway,
+            Happened::WentWrong("loop".into()),
         ])
     }
 

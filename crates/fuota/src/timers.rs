@@ -3,11 +3,7 @@
 //! Each connection has at most one entry of each kind and one per slowed-down block, each
 //! device at most a few, so the heap is bounded by the connections.
 
-use std::{
-    cmp::Ordering,
-    collections::BinaryHeap,
-    sync::Weak,
-};
+use std::{cmp::Ordering, collections::BinaryHeap, sync::Weak};
 
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};

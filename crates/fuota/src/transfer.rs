@@ -192,7 +192,9 @@ impl Transfer {
     pub fn mark(&self, index: u32) -> bool {
         let Some(word) = self.served.get(index as usize / 64) else { return false };
         let bit = 1 << (index % 64);
-        if word.load(Ordering::Relaxed) & bit != 0 || word.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+        if word.load(Ordering::Relaxed) & bit != 0
+            || word.fetch_or(bit, Ordering::Relaxed) & bit != 0
+        {
             return false;
         }
         self.dirty.store(true, Ordering::Relaxed);

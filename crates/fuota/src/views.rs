@@ -226,6 +226,8 @@ pub struct SiteStatus {
     pub manifests: u64,
     /// Errors sent to devices.
     pub errors: u64,
+    /// Changes of the store, as many files as settled together, that were taken in and acted on.
+    pub batches: u64,
     /// Publishes and subscriptions refused as forged or not allowed.
     pub refused: u64,
 }

@@ -115,7 +115,8 @@ pub fn read(payload: &[u8]) -> Option<Payload<'_>> {
             let elements: Vec<&RawValue> = serde_json::from_slice(payload).ok()?;
             let elements = elements.into_iter().map(|raw| {
                 let text = raw.get();
-                let variable = if text.starts_with('{') { serde_json::from_str(text).ok() } else { None };
+                let variable =
+                    if text.starts_with('{') { serde_json::from_str(text).ok() } else { None };
                 (text, variable)
             });
             Some(Payload::Many(elements.collect()))
@@ -173,18 +174,20 @@ pub fn index(raw: Option<&str>) -> Result<u32, Problem> {
     };
     let numeric = number.bytes().any(|byte| byte.is_ascii_digit())
         && number.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
-    let Some(number) = Some(&*number).filter(|_| numeric).and_then(|number| number.parse::<f64>().ok()) else {
+    let Some(number) =
+        Some(&*number).filter(|_| numeric).and_then(|number| number.parse::<f64>().ok())
+    else {
         return wrong("is not a number");
     };
     if number < 0.0 {
         return wrong("is negative: chunks count from 0");
     }
+    // u32::MAX itself is no index: an image has at most that many chunks.
+    if number >= f64::from(u32::MAX) {
+        return wrong("is past the end of any image");
+    }
     if number.fract() != 0.0 {
         return wrong("is not a whole number");
-    }
-    // u32::MAX itself is no index: an image has at most that many chunks.
-    if !number.is_finite() || number >= f64::from(u32::MAX) {
-        return wrong("is past the end of any image");
     }
     Ok(number as u32)
 }
@@ -206,14 +209,33 @@ mod tests {
 
     #[test]
     fn an_index_is_a_whole_number_or_says_why_not() {
-        for (raw, expected) in [("5", 5), ("5.0", 5), ("5e0", 5), ("\"5\"", 5), ("\" 5 \"", 5), ("0", 0), ("-0", 0), ("\"5.0\"", 5)] {
+        for (raw, expected) in [
+            ("5", 5),
+            ("5.0", 5),
+            ("5e0", 5),
+            ("\"5\"", 5),
+            ("\" 5 \"", 5),
+            ("0", 0),
+            ("-0", 0),
+            ("\"5.0\"", 5),
+        ] {
             assert_eq!(index(Some(raw)), Ok(expected), "{raw}");
         }
         for (raw, why) in [
-            ("-1", "negative"), ("1.5", "whole"), ("\"1.5\"", "whole"), ("1e400", "past the end"),
-            ("4294967295", "past the end"), ("\"NaN\"", "not a number"), ("\"\"", "not a number"),
-            ("\"inf\"", "not a number"), ("true", "not a number"), ("null", "not a number"),
-            ("[0]", "not a number"), ("{}", "not a number"), ("\"0x5\"", "not a number"), ("\"e\"", "not a number"),
+            ("-1", "negative"),
+            ("1.5", "whole"),
+            ("\"1.5\"", "whole"),
+            ("1e400", "past the end"),
+            ("4294967295", "past the end"),
+            ("\"NaN\"", "not a number"),
+            ("\"\"", "not a number"),
+            ("\"inf\"", "not a number"),
+            ("true", "not a number"),
+            ("null", "not a number"),
+            ("[0]", "not a number"),
+            ("{}", "not a number"),
+            ("\"0x5\"", "not a number"),
+            ("\"e\"", "not a number"),
         ] {
             let problem = index(Some(raw)).expect_err(raw);
             assert!(problem.contains(why), "{raw}: {problem}");
@@ -226,7 +248,10 @@ mod tests {
         let odd = br#"{"a":NaN,"NaN \" NaN":-Infinity,"b":[Infinity]}"#;
         let read = without_odd_numbers(odd).expect("replaced");
         assert_eq!(read.len(), odd.len());
-        assert_eq!(std::str::from_utf8(&read).expect("text"), r#"{"a":"N","NaN \" NaN":"-Infini","b":["Infini"]}"#);
+        assert_eq!(
+            std::str::from_utf8(&read).expect("text"),
+            r#"{"a":"N","NaN \" NaN":"-Infini","b":["Infini"]}"#
+        );
         assert!(without_odd_numbers(br#"{"a":"NaN"}"#).is_none());
         assert!(without_odd_numbers(b"\"\\").is_none());
     }

@@ -67,7 +67,8 @@ impl Dialect for Reference {
         }
         // The copy has the payload's length, so its elements lie where the payload's do.
         match json::without_odd_numbers(payload) {
-            Some(copy) => json::read(&copy).map_or(Uplink::Ordinary, |read| uplink_of_copy(read, &copy, payload)),
+            Some(copy) => json::read(&copy)
+                .map_or(Uplink::Ordinary, |read| uplink_of_copy(read, &copy, payload)),
             None => Uplink::Ordinary,
         }
     }
@@ -87,7 +88,9 @@ impl Dialect for Reference {
         };
         match &read {
             Payload::One(variable) => find(variable),
-            Payload::Many(elements) => elements.iter().find_map(|(_, variable)| find(variable.as_ref()?)),
+            Payload::Many(elements) => {
+                elements.iter().find_map(|(_, variable)| find(variable.as_ref()?))
+            }
         }
     }
 
@@ -112,8 +115,14 @@ impl Dialect for Reference {
         let encoded = base64_simd::STANDARD.encoded_length(data.len());
         let group = echo.as_ref().map_or(0, |group| group.len() + GROUP.len());
         // Exact, so that nothing is moved when the vector becomes `Bytes`.
-        let length = HEAD.len() + digits(index) + group + DATA.len() + encoded
-            + SIZE.len() + digits(data.len() as u32) + TAIL.len();
+        let length = HEAD.len()
+            + digits(index)
+            + group
+            + DATA.len()
+            + encoded
+            + SIZE.len()
+            + digits(data.len() as u32)
+            + TAIL.len();
         let mut text = Vec::with_capacity(length);
         text.extend_from_slice(HEAD);
         push_number(&mut text, index);
@@ -142,7 +151,8 @@ impl Dialect for Reference {
             framing.publish_size(TOPIC, payload)
         };
         let limit = framing.limit as usize;
-        let enough = |chunk: u32| chunk > 0 && image.div_ceil(u64::from(chunk)) < u64::from(u32::MAX);
+        let enough =
+            |chunk: u32| chunk > 0 && image.div_ceil(u64::from(chunk)) < u64::from(u32::MAX);
         if size(wanted) <= limit {
             return Some(wanted).filter(|chunk| enough(*chunk));
         }
@@ -199,7 +209,10 @@ fn uplink_of_copy(read: Payload<'_>, copy: &[u8], payload: &[u8]) -> Uplink {
         Payload::Many(elements) => {
             let mut kept: Vec<&str> = Vec::new();
             for (text, variable) in &elements {
-                match variable.as_ref().map_or(Taken::Nothing, |variable| take(variable, &mut message)) {
+                match variable
+                    .as_ref()
+                    .map_or(Taken::Nothing, |variable| take(variable, &mut message))
+                {
                     Taken::Forged(name) => return Uplink::Forged { name },
                     Taken::Request => {}
                     Taken::Status | Taken::Nothing => kept.push(text),
@@ -264,14 +277,12 @@ fn take(variable: &Variable<'_>, message: &mut Message) -> Taken {
 
 fn request(value: Option<&RawValue>, group: Option<&RawValue>) -> Request {
     match group.map(RawValue::get) {
-        Some(group) if group.len() > MAX_ECHO => Request {
-            index: Err(format!("the group is longer than {MAX_ECHO} bytes")),
-            echo: None,
-        },
-        group => Request {
-            index: json::index(value.map(RawValue::get)),
-            echo: group.map(Into::into),
-        },
+        Some(group) if group.len() > MAX_ECHO => {
+            Request { index: Err(format!("the group is longer than {MAX_ECHO} bytes")), echo: None }
+        }
+        group => {
+            Request { index: json::index(value.map(RawValue::get)), echo: group.map(Into::into) }
+        }
     }
 }
 
@@ -317,7 +328,9 @@ fn plain_request(payload: &[u8]) -> Option<Request> {
         let (key, after) = plain_text(rest)?;
         rest = skip(after, b':')?;
         match key {
-            b"value" if index.is_none() => (index, rest) = plain_number(rest).map(|(n, r)| (Some(n), r))?,
+            b"value" if index.is_none() => {
+                (index, rest) = plain_number(rest).map(|(n, r)| (Some(n), r))?
+            }
             b"variable" if !named => {
                 let (name, after) = plain_text(rest)?;
                 named = name == REQUEST.as_bytes();

@@ -47,13 +47,16 @@ fn the_group_is_echoed_byte_for_byte() {
         &br#"{"variable":"firmware_block","value":1,"metadata":{"data":"YWJj","size":3}}"#[..],
         "what was absent stays absent"
     );
-    let long = format!(r#"{{"variable":"firmware_request","value":1,"group":"{}"}}"#, "x".repeat(2000));
+    let long =
+        format!(r#"{{"variable":"firmware_request","value":1,"group":"{}"}}"#, "x".repeat(2000));
     assert!(message(&long).requests[0].index.is_err());
 }
 
 #[test]
 fn a_bad_index_is_a_request_with_a_problem() {
-    for value in ["-1", "1.5", "\"x\"", "true", "null", "NaN", "Infinity", "-Infinity", "1e99", "[]"] {
+    for value in
+        ["-1", "1.5", "\"x\"", "true", "null", "NaN", "Infinity", "-Infinity", "1e99", "[]"]
+    {
         let payload = format!(r#"{{"variable":"firmware_request","value":{value}}}"#);
         let read = message(&payload);
         assert!(read.requests[0].index.is_err(), "{value}");
@@ -67,18 +70,36 @@ fn rule_25_other_elements_stay_byte_for_byte() {
     let read = message(payload);
     assert_eq!(read.requests, [Request { index: Ok(3), echo: None }]);
     let Rest::Part(rest) = read.rest else { panic!("a part stays") };
-    assert_eq!(rest, &r#"[{"variable" : "temp", "value": 1.50},{"x":"é\u00e9","y":1e2}]"#.as_bytes()[..]);
+    assert_eq!(
+        rest,
+        r#"[{"variable" : "temp", "value": 1.50},{"x":"é\u00e9","y":1e2}]"#.as_bytes()
+    );
 
     let odd = r#"[{"variable":"t","value":NaN},{"variable":"firmware_request","value":0}]"#;
-    assert_eq!(message(odd).rest, Rest::Part(Bytes::from_static(br#"[{"variable":"t","value":NaN}]"#)));
+    assert_eq!(
+        message(odd).rest,
+        Rest::Part(Bytes::from_static(br#"[{"variable":"t","value":NaN}]"#))
+    );
 
-    let only = r#"[{"variable":"firmware_request","value":0},{"variable":"firmware_request","value":1}]"#;
+    let only =
+        r#"[{"variable":"firmware_request","value":0},{"variable":"firmware_request","value":1}]"#;
     assert_eq!(message(only).rest, Rest::Nothing);
 }
 
 #[test]
 fn what_is_not_ours_is_left_alone() {
-    for payload in ["", "hello", "{", "[1,2]", "5", "\"firmware_request\"", r#"{"variable":"temp","value":1}"#, "[]", r#"{"value":"firmware_request"}"#, "\u{fffd}{"] {
+    for payload in [
+        "",
+        "hello",
+        "{",
+        "[1,2]",
+        "5",
+        "\"firmware_request\"",
+        r#"{"variable":"temp","value":1}"#,
+        "[]",
+        r#"{"value":"firmware_request"}"#,
+        "\u{fffd}{",
+    ] {
         assert_eq!(dialect().read(payload.as_bytes()), Uplink::Ordinary, "{payload}");
     }
     assert_eq!(dialect().read(b"\xff\xfe{"), Uplink::Ordinary);
@@ -102,8 +123,12 @@ fn rule_24_forged_messages_are_seen_however_they_are_written() {
         assert!(matches!(dialect().read(payload.as_bytes()), Uplink::Forged { .. }), "{payload}");
         assert!(dialect().forgery(payload.as_bytes()).is_some(), "{payload}");
     }
-    let deep = format!(r#"{{"variable":"firmware_block","x":{}1{}}}"#, "[".repeat(5000), "]".repeat(5000));
-    assert!(matches!(dialect().read(deep.as_bytes()), Uplink::Forged { .. }), "depth hides nothing");
+    let deep =
+        format!(r#"{{"variable":"firmware_block","x":{}1{}}}"#, "[".repeat(5000), "]".repeat(5000));
+    assert!(
+        matches!(dialect().read(deep.as_bytes()), Uplink::Forged { .. }),
+        "depth hides nothing"
+    );
     assert!(dialect().forgery(br#"{"variable":"command","value":1}"#).is_none());
 }
 
@@ -118,7 +143,9 @@ fn rule_17_at_most_64_requests_in_one_message() {
 
 #[test]
 fn a_status_is_read_and_goes_on() {
-    let read = message(r#"{"variable":"firmware_status","value":"failed","metadata":{"model":"m1","version":"1.2","reason":"flash"}}"#);
+    let read = message(
+        r#"{"variable":"firmware_status","value":"failed","metadata":{"model":"m1","version":"1.2","reason":"flash"}}"#,
+    );
     let report = read.report.expect("a report");
     assert_eq!((report.model.as_deref(), report.version.as_deref()), (Some("m1"), Some("1.2")));
     assert_eq!(report.state, Some(ReportedState::Failed("flash".into())));
@@ -129,14 +156,27 @@ fn a_status_is_read_and_goes_on() {
 
 #[test]
 fn a_manifest_is_the_references_and_more() {
-    let manifest = Manifest { size: 10_000, total: 3, chunk_size: 4096, version: "1.\"0", title: Some("t"), sha256: "ab" };
-    assert_eq!(parsed(&dialect().manifest(&manifest, false)), json!({
-        "variable": "firmware_manifest", "value": "pending", "metadata": {
-            "total_size": 10_000, "total_chunks": 3, "chunk_size": 4096, "version": "1.\"0", "sha256": "ab", "title": "t"
-        }
-    }));
+    let manifest = Manifest {
+        size: 10_000,
+        total: 3,
+        chunk_size: 4096,
+        version: "1.\"0",
+        title: Some("t"),
+        sha256: "ab",
+    };
+    assert_eq!(
+        parsed(&dialect().manifest(&manifest, false)),
+        json!({
+            "variable": "firmware_manifest", "value": "pending", "metadata": {
+                "total_size": 10_000, "total_chunks": 3, "chunk_size": 4096, "version": "1.\"0", "sha256": "ab", "title": "t"
+            }
+        })
+    );
     assert!(parsed(&dialect().manifest(&manifest, true))["metadata"].get("sha256").is_none());
-    assert_eq!(parsed(&dialect().error("no \"x\"", &None)), json!({"variable": "fuota_error", "value": "no \"x\""}));
+    assert_eq!(
+        parsed(&dialect().error("no \"x\"", &None)),
+        json!({"variable": "fuota_error", "value": "no \"x\""})
+    );
 }
 
 fn framing(limit: u32, qos: Qos, protocol: Protocol) -> Framing {
@@ -188,9 +228,20 @@ proptest! {
 /// Texts near a request: right ones, and with members doubled, dropped, escaped or cut.
 fn request_like() -> impl Strategy<Value = String> {
     let member = prop::sample::select(vec![
-        r#""variable":"firmware_request""#, r#""variable":"temp""#, r#""value":5"#, r#""value": 007"#,
-        r#""value":12.0"#, r#""value":"5""#, r#""unit":"index""#, r#""group":"g1""#, r#""group":"g\u0031""#,
-        r#""group":7"#, r#""x":1"#, r#""value":999999999"#, r#""value":9999999999"#, "",
+        r#""variable":"firmware_request""#,
+        r#""variable":"temp""#,
+        r#""value":5"#,
+        r#""value": 007"#,
+        r#""value":12.0"#,
+        r#""value":"5""#,
+        r#""unit":"index""#,
+        r#""group":"g1""#,
+        r#""group":"g\u0031""#,
+        r#""group":7"#,
+        r#""x":1"#,
+        r#""value":999999999"#,
+        r#""value":9999999999"#,
+        "",
     ]);
     (prop::collection::vec(member, 1..5), prop::sample::select(vec!["}", " } ", "", "}}", ",}"]))
         .prop_map(|(members, end)| format!("{{{}{end}", members.join(",")))

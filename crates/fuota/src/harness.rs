@@ -1,0 +1,424 @@
+//! A site for tests: a real store on a temporary directory, the plugin, and sessions whose
+//! broker is this file.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hook::{
+    Broker, Client, ClientStatus, ConnectRequest, ConnectVerdict, Context, Counters, Hook,
+    Identity, Origin, Outbox, Outgoing, Properties, Protocol, Publish, PublishVerdict, Qos, Reason,
+    Refused, SessionEnd, Sink, Slot, SubscribeVerdict, Subscription,
+};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use store::FirmwareStore;
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{DeviceView, Fuota, Service, Settings};
+
+pub const TOPIC: &str = "tago/data/post";
+/// Longer than anything takes; only a failing test waits for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Site {
+    pub dir: tempfile::TempDir,
+    pub hook: Arc<dyn Hook>,
+    pub service: Service,
+    pub broker: Arc<FakeBroker>,
+    pub store: Arc<FirmwareStore>,
+    settings: Settings,
+    cancel: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+#[derive(Default)]
+pub struct FakeBroker {
+    pub disconnected: Mutex<Vec<String>>,
+    pub silent: AtomicBool,
+}
+
+impl Broker for FakeBroker {
+    fn publish(&self, _: &str, _: Bytes, _: Qos, _: bool, _: Option<Properties>) {}
+    fn disconnect(&self, client_id: &str, _: &Reason) -> bool {
+        self.disconnected.lock().push(client_id.into());
+        true
+    }
+    fn clients(&self) -> Vec<ClientStatus> {
+        Vec::new()
+    }
+    fn client(&self, client_id: &str) -> Option<ClientStatus> {
+        Some(ClientStatus {
+            id: client_id.into(),
+            connected: true,
+            identity: Identity::ANONYMOUS,
+            protocol: Protocol::V311,
+            address: None,
+            since: Duration::ZERO,
+            idle: Some(if self.silent.load(Ordering::Relaxed) {
+                Duration::from_secs(3600)
+            } else {
+                Duration::ZERO
+            }),
+            queued_messages: 0,
+            queued_bytes: 0,
+            inflight: 0,
+            subscriptions: Vec::new(),
+        })
+    }
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
+}
+
+impl Site {
+    pub async fn start() -> Site {
+        Site::with(|_| {}).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut Settings)) -> Site {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("firmware")).unwrap();
+        let mut settings = Settings {
+            data_dir: dir.path().join("data"),
+            chunk_size: 100,
+            flush_interval: Duration::from_millis(20),
+            ..Settings::default()
+        };
+        change(&mut settings);
+        let site = Site::open(dir, settings);
+        site.until("the first scan", |site| site.service.status().ready).await;
+        site
+    }
+
+    fn open(dir: tempfile::TempDir, settings: Settings) -> Site {
+        let store = FirmwareStore::open(store::Settings {
+            base_dir: dir.path().into(),
+            data_dir: dir.path().join("data"),
+            settle: Duration::ZERO,
+            poll_interval: Duration::from_millis(50),
+            ..store::Settings::default()
+        })
+        .unwrap();
+        let fuota = Fuota::open(settings.clone(), Arc::clone(&store)).unwrap();
+        let broker = Arc::new(FakeBroker::default());
+        let hook = fuota.hook();
+        hook.start(Arc::clone(&broker) as Arc<dyn Broker>);
+        let cancel = CancellationToken::new();
+        let running = tokio::spawn(Arc::clone(&fuota).run(cancel.clone()));
+        Site { dir, hook, service: fuota.service(), broker, store, settings, cancel, running }
+    }
+
+    /// Ends without writing what is not written yet, and starts again.
+    pub async fn crash(self) -> Site {
+        self.running.abort();
+        drop(self.running.await);
+        let site = Site::open(self.dir, self.settings);
+        site.until("the first scan", |site| site.service.status().ready).await;
+        site
+    }
+
+    /// Stops in order and starts again, with other settings.
+    pub async fn restart(self, change: impl FnOnce(&mut Settings)) -> Site {
+        self.cancel.cancel();
+        self.running.await.unwrap();
+        let mut settings = self.settings;
+        change(&mut settings);
+        let site = Site::open(self.dir, settings);
+        site.until("the first scan", |site| site.service.status().ready).await;
+        site
+    }
+
+    /// Drops a file by rename and waits until it is in the catalog.
+    pub async fn drop_file(&self, path: &str, bytes: &[u8]) {
+        let before = self.service.status().batches;
+        let target = self.dir.path().join("firmware").join(path);
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        let temporary = self.dir.path().join("dropping");
+        std::fs::write(&temporary, bytes).unwrap();
+        std::fs::rename(temporary, target).unwrap();
+        self.store.rescan();
+        let digest = store::Digest::of(bytes).to_string();
+        self.until(path, |site| {
+            site.service.status().batches > before
+                && site
+                    .service
+                    .firmware()
+                    .iter()
+                    .any(|view| view.path == path && view.digest.as_ref() == Some(&digest))
+        })
+        .await;
+    }
+
+    pub async fn remove_file(&self, path: &str) {
+        let before = self.service.status().batches;
+        std::fs::remove_file(self.dir.path().join("firmware").join(path)).unwrap();
+        self.store.rescan();
+        self.until(path, |site| {
+            site.service.status().batches > before
+                && site.service.firmware().iter().all(|view| view.path != path)
+        })
+        .await;
+    }
+
+    pub async fn until(&self, what: &str, mut reached: impl FnMut(&Site) -> bool) {
+        let waited = tokio::time::timeout(PATIENCE, async {
+            while !reached(self) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+        if waited.await.is_err() {
+            panic!(
+                "{what} did not happen: {:?} {:?}",
+                self.service.status(),
+                self.service.firmware()
+            );
+        }
+    }
+
+    pub async fn until_state(&self, id: &str, state: &str) -> DeviceView {
+        self.until(&format!("{id} {state}"), |site| {
+            site.service.device(id).is_some_and(|device| device.state.as_deref() == Some(state))
+        })
+        .await;
+        self.service.device(id).unwrap()
+    }
+
+    pub async fn identify(&self, request: &ConnectRequest) -> ConnectVerdict {
+        self.hook.connect(request).await
+    }
+
+    /// Connects a client of this id without a proof.
+    pub async fn connect(&self, id: &str) -> Session {
+        self.connect_as(request(id)).await.unwrap()
+    }
+
+    pub async fn connect_as(&self, request: ConnectRequest) -> Result<Session, Reason> {
+        self.connect_limited(request, u32::MAX).await
+    }
+
+    pub async fn connect_limited(
+        &self,
+        request: ConnectRequest,
+        maximum_packet_size: u32,
+    ) -> Result<Session, Reason> {
+        let identity = match self.identify(&request).await {
+            ConnectVerdict::Continue => Identity::ANONYMOUS,
+            ConnectVerdict::Accept(identity) => identity,
+            ConnectVerdict::Reject(reason) => return Err(reason),
+        };
+        Ok(self.session(request, identity, maximum_packet_size, &[]))
+    }
+
+    /// A session of any role, resuming these subscriptions.
+    pub fn session(
+        &self,
+        request: ConnectRequest,
+        identity: Identity,
+        maximum_packet_size: u32,
+        resumed: &[Subscription],
+    ) -> Session {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let sink = Arc::new(FakeSink {
+            sender,
+            room: AtomicUsize::new(usize::MAX),
+            open: AtomicBool::new(true),
+        });
+        let client = Arc::new(Client {
+            connection: NEXT.fetch_add(1, Ordering::Relaxed),
+            id: request.client_id,
+            assigned_id: request.assigned_id,
+            identity,
+            username: None,
+            protocol: request.protocol,
+            address: request.address,
+            maximum_packet_size,
+            receive_maximum: u16::MAX,
+            user_properties: request.user_properties.into(),
+        });
+        let mut session = Session {
+            hook: Arc::clone(&self.hook),
+            outbox: Outbox::new(Arc::clone(&sink) as Arc<dyn Sink>),
+            client,
+            slot: Slot::default(),
+            sink,
+            receiver,
+        };
+        let hook = Arc::clone(&session.hook);
+        hook.session_start(session.context(), resumed);
+        session
+    }
+}
+
+/// A CONNECT of this client id without a proof.
+pub fn request(id: &str) -> ConnectRequest {
+    ConnectRequest {
+        client_id: id.into(),
+        assigned_id: false,
+        username: None,
+        password: None,
+        certificate_cn: None,
+        protocol: Protocol::V311,
+        address: None,
+        user_properties: Vec::new(),
+    }
+}
+
+/// A CONNECT with the user name `Token`, as the reference's devices send it.
+pub fn token_request(token: &str) -> ConnectRequest {
+    ConnectRequest {
+        assigned_id: true,
+        username: Some("Token".into()),
+        password: Some(token.into()),
+        ..request("assigned")
+    }
+}
+
+pub struct FakeSink {
+    sender: mpsc::UnboundedSender<Outgoing>,
+    pub room: AtomicUsize,
+    open: AtomicBool,
+}
+
+impl Sink for FakeSink {
+    fn push(&self, message: Outgoing) -> Result<(), Refused> {
+        if !self.open.load(Ordering::Relaxed) {
+            return Err(Refused::Closed);
+        }
+        let room = self
+            .room
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(1));
+        room.map_err(|_| Refused::Full)?;
+        self.sender.send(message).map_err(|_| Refused::Closed)
+    }
+    fn pending_blocks(&self) -> usize {
+        0
+    }
+    fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
+    }
+}
+
+pub struct Session {
+    hook: Arc<dyn Hook>,
+    pub client: Arc<Client>,
+    outbox: Outbox,
+    slot: Slot,
+    pub sink: Arc<FakeSink>,
+    receiver: mpsc::UnboundedReceiver<Outgoing>,
+}
+
+impl Session {
+    fn context(&mut self) -> Context<'_> {
+        Context { client: &self.client, outbox: &self.outbox, slot: &mut self.slot }
+    }
+
+    pub fn subscribe(&mut self, filter: &str) -> SubscribeVerdict {
+        let subscription = Subscription { filter: filter.into(), qos: Qos::AtMostOnce };
+        let hook = Arc::clone(&self.hook);
+        hook.subscribe(self.context(), &subscription)
+    }
+
+    pub fn publish(&mut self, payload: impl AsRef<[u8]>) -> PublishVerdict {
+        self.publish_to(TOPIC, payload, Origin::Live)
+    }
+
+    pub fn publish_to(
+        &mut self,
+        topic: &str,
+        payload: impl AsRef<[u8]>,
+        origin: Origin,
+    ) -> PublishVerdict {
+        let hook = Arc::clone(&self.hook);
+        if !hook.wants(topic) {
+            return PublishVerdict::Continue;
+        }
+        let payload = payload.as_ref();
+        let publish = Publish {
+            topic,
+            payload,
+            qos: Qos::AtMostOnce,
+            retain: false,
+            origin,
+            properties: None,
+        };
+        hook.publish(self.context(), &publish)
+    }
+
+    pub fn ask(&mut self, index: u32) {
+        let request = json!({"variable": "firmware_request", "value": index, "unit": "index"});
+        assert_eq!(self.publish(request.to_string()), PublishVerdict::Consume);
+    }
+
+    /// The next message, not yet told to be written.
+    pub async fn unwritten(&mut self) -> Outgoing {
+        tokio::time::timeout(PATIENCE, self.receiver.recv())
+            .await
+            .expect("a message")
+            .expect("open")
+    }
+
+    /// The next message, which is then told to be written.
+    pub async fn next(&mut self) -> Value {
+        let message = self.unwritten().await;
+        assert_eq!(&*message.topic, TOPIC);
+        if let Some((receipt, tag)) = message.receipt {
+            receipt.written(tag);
+        }
+        serde_json::from_slice(&message.payload).unwrap()
+    }
+
+    pub async fn manifest(&mut self) -> Value {
+        let message = self.next().await;
+        assert_eq!(message["variable"], "firmware_manifest", "{message}");
+        message["metadata"].clone()
+    }
+
+    pub async fn block(&mut self) -> (u32, Vec<u8>) {
+        let message = self.next().await;
+        assert_eq!(message["variable"], "firmware_block", "{message}");
+        let data = base64_simd::STANDARD
+            .decode_to_vec(message["metadata"]["data"].as_str().unwrap())
+            .unwrap();
+        assert_eq!(message["metadata"]["size"], data.len());
+        (message["value"].as_u64().unwrap() as u32, data)
+    }
+
+    pub async fn error(&mut self) -> String {
+        let message = self.next().await;
+        assert_eq!(message["variable"], "fuota_error", "{message}");
+        message["value"].as_str().unwrap().into()
+    }
+
+    /// Nothing has been sent: what is in the cache and what is refused is answered at once.
+    pub fn nothing(&mut self) {
+        if let Ok(message) = self.receiver.try_recv() {
+            panic!("{}", String::from_utf8_lossy(&message.payload));
+        }
+    }
+
+    /// Asks for one block after the other, from this one to the end.
+    pub async fn download(&mut self, from: u32, total: u32) -> Vec<u8> {
+        let mut image = Vec::new();
+        for index in from..total {
+            self.ask(index);
+            let (got, data) = self.block().await;
+            assert_eq!(got, index);
+            image.extend(data);
+        }
+        image
+    }
+
+    pub fn end(mut self) {
+        self.sink.open.store(false, Ordering::Relaxed);
+        let hook = Arc::clone(&self.hook);
+        hook.session_end(self.context(), SessionEnd::ConnectionLost);
+    }
+}

@@ -1,0 +1,6 @@
+//! The rules, each shown through the hook and a real store.
+
+mod identity;
+mod outcome;
+mod topics;
+mod transfer;
