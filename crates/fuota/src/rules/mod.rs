@@ -2,5 +2,6 @@
 
 mod identity;
 mod outcome;
+mod storm;
 mod topics;
 mod transfer;
