@@ -102,8 +102,13 @@ const MEMORY_CELL: Cell = Cell { devices: 50, window: 16 };
 /// Resident memory after 10,000 blocks and after `blocks`, in bytes.
 pub async fn memory(server: &Arc<Server>, blocks: u64) -> anyhow::Result<Memory> {
     const EARLY: u64 = 10_000;
+    // Many devices would all begin with the same blocks, so one reads the whole image first.
+    let image = u64::from(server.blocks);
+    let mut first = gather(server, Cell { devices: 1, ..MEMORY_CELL }).await?;
+    serve(server, &mut first, image).await?;
+    drop(first);
     let mut devices = gather(server, MEMORY_CELL).await?;
-    serve(server, &mut devices, EARLY).await?;
+    serve(server, &mut devices, EARLY.saturating_sub(image)).await?;
     let early = settled(server).await?;
     serve(server, &mut devices, blocks.saturating_sub(EARLY)).await?;
     let late = settled(server).await?;
