@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     codec::{self, CodecError, Frame},
@@ -324,11 +325,17 @@ impl Connection<tokio::net::TcpStream> {
         stream: tokio::net::TcpStream,
         address: SocketAddr,
         exchange: Arc<Exchange>,
+        stop: &CancellationToken,
     ) -> Option<SessionEnd> {
         let patience = exchange.settings.connect_timeout;
         // Boxed: the handshake's buffers are gone when the connection idles.
         let greeting = Box::pin(handshake(stream, Some(address), exchange.clone()));
-        match tokio::time::timeout(patience, greeting).await {
+        let greeted = tokio::select! {
+            greeted = tokio::time::timeout(patience, greeting) => greeted,
+            // Who has no session yet has nothing to say goodbye to.
+            () = stop.cancelled() => return None,
+        };
+        match greeted {
             Ok(Ok(connection)) => Some(connection.run().await),
             Ok(Err(error)) => {
                 Totals::count(&exchange.totals.connects_refused);

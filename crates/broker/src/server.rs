@@ -110,10 +110,11 @@ impl Server {
     /// returns when they have left, or after `settings.drain`.
     pub async fn serve(&self, listeners: Listeners, cancel: CancellationToken) {
         let (exchange, handle) = (self.exchange.clone(), self.handle.clone());
+        let stop = cancel.clone();
         listeners
             .accept(cancel, move |stream, address| {
-                let (exchange, handle) = (exchange.clone(), handle.clone());
-                serve_one(stream, address, exchange, handle)
+                let (exchange, handle, stop) = (exchange.clone(), handle.clone(), stop.clone());
+                serve_one(stream, address, exchange, handle, stop)
             })
             .await;
         self.drain().await;
@@ -160,6 +161,7 @@ async fn serve_one(
     address: std::net::SocketAddr,
     exchange: Arc<Exchange>,
     handle: Arc<Handle>,
+    stop: CancellationToken,
 ) {
     let others = handle.connections.fetch_add(1, Ordering::AcqRel);
     let _counted = Counted(handle);
@@ -168,7 +170,7 @@ async fn serve_one(
         tracing::warn!(%address, "connection refused: limits.connections is reached");
         return;
     }
-    Connection::serve(stream, address, exchange).await;
+    Connection::serve(stream, address, exchange, &stop).await;
 }
 
 /// Publishes delayed wills and forgets expired sessions.

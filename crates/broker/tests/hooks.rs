@@ -251,3 +251,17 @@ async fn a_rejected_connect_gets_its_code() {
     site.served.await.unwrap();
     assert_eq!(site.broker.counters().connects_refused, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_socket_does_not_hold_the_stop() {
+    let mut site = site().await;
+    let _silent = tokio::net::TcpStream::connect(("127.0.0.1", site.port)).await.unwrap();
+    // Accepted after the silent one: once this client is in, both are being served.
+    let (_client, mut events) = client(&site, "x", None, true);
+    wait(&mut events, |p| matches!(p, Packet::ConnAck(_)).then_some(())).await;
+    assert_eq!(site.seen.recv().await.unwrap(), "start nobody 0");
+    site.cancel.cancel();
+    // Half of `settings.drain`, which it would take if the silent socket counted.
+    let half = broker::Settings::default().drain / 2;
+    tokio::time::timeout(half, site.served).await.expect("stops at once").unwrap();
+}
