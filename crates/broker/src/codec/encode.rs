@@ -99,11 +99,18 @@ fn publish_properties(sink: &mut impl Sink, head: &PublishHead<'_>) {
         sink.byte(id::MESSAGE_EXPIRY);
         sink.u32(seconds);
     }
+    if let Some(properties) = head.properties {
+        message_properties(sink, properties);
+    }
+    // Last: rumqttc 0.25 counts a byte too many for each, and would lose what follows.
     for identifier in head.subscriptions {
         sink.byte(id::SUBSCRIPTION_IDENTIFIER);
         sink.variable(*identifier as usize);
     }
-    let Some(properties) = head.properties else { return };
+}
+
+/// The properties that travel with a message, but for its expiry.
+fn message_properties(sink: &mut impl Sink, properties: &Properties) {
     if let Some(utf8) = properties.payload_is_utf8 {
         sink.byte(id::PAYLOAD_FORMAT);
         sink.byte(u8::from(utf8));
@@ -244,6 +251,7 @@ pub fn pingresp(out: &mut BytesMut) {
 pub fn disconnect(out: &mut BytesMut, reason: u8, text: Option<&str>) {
     packet(out, 0xe0, |body| {
         body.byte(reason);
+        // Its length stands there even where it is 0: some clients trip over a reason alone.
         block(body, |properties| reason_string(properties, text));
     });
 }
