@@ -14,7 +14,7 @@ use store::Digest;
 use tokio::time::Instant;
 
 use crate::{
-    db::{DeviceRow, HistoryRow, Op},
+    db::{DeviceRow, Done, HistoryRow, Op},
     link::Link,
     policy::{Facts, History},
     secret::TokenHash,
@@ -30,6 +30,8 @@ pub struct Device {
     pub state: Mutex<DeviceState>,
     /// It, or its transfer, differs from the database.
     pub dirty: AtomicBool,
+    /// A change could not be written: everything of it is written again.
+    pub unwritten: AtomicBool,
     /// Seconds since 1970; 0 while it was never seen.
     seen: AtomicU64,
 }
@@ -74,6 +76,7 @@ impl Device {
             stored,
             state: Mutex::default(),
             dirty: AtomicBool::new(false),
+            unwritten: AtomicBool::new(false),
             seen: AtomicU64::new(0),
         }
     }
@@ -118,6 +121,16 @@ impl Device {
     pub fn history_row(&self, digest: Digest, history: History) -> HistoryRow {
         let History { offers, deliveries, differs } = history;
         HistoryRow { device: self.id.to_string(), digest, offers, deliveries, differs }
+    }
+
+    /// What to do after a job of this device: if it failed, all is written again.
+    pub fn noticing(self: &Arc<Device>) -> Option<Done> {
+        let device = Arc::clone(self);
+        Some(Box::new(move |result| {
+            if result.is_err() {
+                device.unwritten.store(true, Ordering::Relaxed);
+            }
+        }))
     }
 
     /// It was seen now.

@@ -113,7 +113,15 @@ impl Engine {
         });
         engine.rebuild_catalog();
         for device in engine.registry.all() {
-            engine.watch_outcome(&device);
+            let transfer = device.state.lock().transfer.clone();
+            // A crash between the last block and its outcome.
+            let done = |transfer: &Arc<Transfer>| {
+                transfer.state().is_running() && transfer.sent() == transfer.pin.total
+            };
+            match transfer.filter(done) {
+                Some(transfer) => engine.completed(&device, &transfer, 0),
+                None => engine.watch_outcome(&device),
+            }
         }
         Ok(engine)
     }
@@ -182,29 +190,36 @@ impl Engine {
         }
     }
 
-    /// Writes what changed since the last time and is not worth a commit of its own.
+    /// Writes what changed since the last time and is not worth a commit of its own, and what
+    /// could not be written.
     pub fn flush(&self) {
         for device in self.registry.all() {
             let state = device.state.lock();
             if state.gone {
                 continue; // its rows are deleted
             }
+            let all = device.unwritten.swap(false, Ordering::Relaxed);
             // While an offer is on its way into the database, its row must not be overwritten.
             let transfer = state.transfer.as_ref().filter(|_| state.pinning.is_none());
             let transfer =
-                transfer.filter(|transfer| transfer.dirty.swap(false, Ordering::Relaxed));
+                transfer.filter(|transfer| transfer.dirty.swap(false, Ordering::Relaxed) || all);
             let dirty = device.dirty.swap(false, Ordering::Relaxed);
-            if transfer.is_none() && !dirty {
+            if transfer.is_none() && !dirty && !all {
                 continue;
             }
-            // The device first: its transfer refers to it.
+            // The device first: the others refer to it.
             let mut ops = vec![Op::Device(device.row(&state))];
             ops.extend(transfer.map(|transfer| Op::Transfer(transfer.row(&device.id))));
-            if self.db.submit(ops, None).is_err() {
-                device.dirty.store(true, Ordering::Relaxed);
-                if let Some(transfer) = transfer {
-                    transfer.dirty.store(true, Ordering::Relaxed);
-                }
+            if all {
+                let rows = state.history.iter();
+                ops.extend(
+                    rows.map(|(digest, history)| {
+                        Op::History(device.history_row(*digest, *history))
+                    }),
+                );
+            }
+            if self.db.submit(ops, device.noticing()).is_err() {
+                device.unwritten.store(true, Ordering::Relaxed);
                 break;
             }
         }

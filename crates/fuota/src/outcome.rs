@@ -84,20 +84,17 @@ impl Engine {
         self.write(device, &state, ops);
     }
 
-    /// Writes changes of a device, after the device itself; what cannot be queued is written
-    /// with the next interval, but for its line in the audit.
-    fn write(&self, device: &Device, state: &DeviceState, changes: Vec<Op>) {
+    /// Writes changes of a device, after the device itself. What cannot be written now is
+    /// written with the next interval, but for its line in the audit.
+    fn write(&self, device: &Arc<Device>, state: &DeviceState, changes: Vec<Op>) {
         if !device.stored || state.gone {
             return;
         }
         let mut ops = vec![Op::Device(device.row(state))];
         ops.extend(changes);
-        if let Err(error) = self.db.submit(ops, None) {
+        if let Err(error) = self.db.submit(ops, device.noticing()) {
             tracing::warn!(device = %device.id, %error, "a change is written later");
-            device.dirty.store(true, Ordering::Relaxed);
-            if let Some(transfer) = &state.transfer {
-                transfer.dirty.store(true, Ordering::Relaxed);
-            }
+            device.unwritten.store(true, Ordering::Relaxed);
         }
     }
 

@@ -428,3 +428,16 @@ async fn rule_17_a_block_that_is_asked_for_often_is_answered_once_a_second() {
     assert!(before.elapsed() > Duration::from_millis(900));
     device.nothing();
 }
+
+#[tokio::test]
+async fn rule_14_the_pin_is_in_the_database_before_the_manifest_leaves() {
+    let site = Site::with(|settings| settings.flush_interval = Duration::from_secs(3600)).await;
+    site.drop_file("fw.bin", &image(1000, 21)).await;
+    let mut device = site.connect("dev-1").await;
+    device.subscribe(TOPIC);
+    let manifest = device.manifest().await;
+    let site = site.crash().await;
+    let offered = site.service.device("dev-1").unwrap().firmware.unwrap();
+    assert_eq!(manifest["sha256"], offered.digest);
+    assert_eq!(manifest["chunk_size"], offered.chunk_size);
+}
