@@ -441,3 +441,15 @@ async fn rule_14_the_pin_is_in_the_database_before_the_manifest_leaves() {
     assert_eq!(manifest["sha256"], offered.digest);
     assert_eq!(manifest["chunk_size"], offered.chunk_size);
 }
+
+#[tokio::test]
+async fn bytes_that_cannot_be_read_are_an_error_and_never_other_bytes() {
+    let site = Site::start().await;
+    site.drop_file("fw.bin", &image(1000, 22)).await;
+    std::fs::remove_dir_all(site.dir.path().join("data/objects")).unwrap();
+    let mut device = site.connect("dev-1").await;
+    device.subscribe(TOPIC);
+    device.manifest().await;
+    device.ask(4);
+    assert!(device.error().await.contains("chunk 4 cannot be read"));
+}
