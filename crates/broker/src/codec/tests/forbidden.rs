@@ -312,6 +312,30 @@ fn forbidden_packets_are_refused_with_the_reason_of_their_clause() {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
+/// The tables 3.4.2.1 to 3.7.2.1, 3.14.2.1 (what clients send) and 3.15.2.1.
+#[test]
+fn each_packet_has_its_own_reason_codes() {
+    let receipt = &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99][..];
+    let goodbye =
+        &[0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99][..];
+    let method = block(&[&[0x15][..], &field("m")].concat());
+    let id = &[0, 7][..];
+    for (first_byte, before, behind, known) in [
+        (0x40, id, &[][..], receipt),
+        (0x50, id, &[], receipt),
+        (0x62, id, &[], &[0x00, 0x92]),
+        (0x70, id, &[], &[0x00, 0x92]),
+        (0xe0, &[], &[], goodbye),
+        (0xf0, &[], &method, &[0x18, 0x19]),
+    ] {
+        for reason in 0..=u8::MAX {
+            let bytes = packet(first_byte, &[before, &[reason], behind]);
+            let taken = first(&bytes, V5).is_ok();
+            assert_eq!(taken, known.contains(&reason), "{first_byte:02x} {reason:02x}");
+        }
+    }
+}
+
 #[test]
 fn a_refused_connect_says_which_version_its_answer_needs() {
     let hello = |name: &str, level: u8| packet(0x10, &[&field(name), &[level, 2, 0, 60]]);

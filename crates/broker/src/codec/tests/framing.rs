@@ -100,6 +100,8 @@ fn a_header_alone_is_enough_to_refuse() {
     for first in [0x00, 0x11, 0x20, 0x36, 0x38, 0x60, 0x90, 0xb0, 0xc8, 0xd0, 0xff] {
         assert!(frame(&[first], MAX).is_err(), "{first:02x}");
     }
+    // Not the shortest form of 0.
+    assert_eq!(frame(&[0xc0, 0x80, 0], MAX).unwrap_err().reason, reason::MALFORMED_PACKET);
     // Too long a length, before its end has come.
     assert!(frame(&[0x30, 0x80, 0x80, 0x80, 0x80], MAX).is_err());
     assert_eq!(frame(&[], MAX), Ok(Frame::Incomplete));

@@ -105,7 +105,7 @@ proptest! {
             subscriptions: subscriptions.iter().filter(|_| v5).map(|id| *id as usize).collect(),
             payload: payload.clone(),
         };
-        // rumqttc loses its place behind three identifiers.
+        // rumqttc loses its place where three short identifiers stand.
         prop_assert_eq!(&seen::by_rumqttc(&write(&head), protocol), &expected);
 
         // A client never sends identifiers, and mqtt-proto takes one at most.
