@@ -109,7 +109,7 @@ fn a_device_is_added_once_and_logs_in_with_its_token() {
     });
     // As a ThingsBoard device logs in: the token as user name, an empty password.
     let user = Connect { username: Some(token), password: Some(Vec::new()), ..Connect::default() };
-    Device::connect(daemon.mqtt(), &user);
+    let _device = Device::connect(daemon.mqtt(), &user);
     eventually("online again", || {
         (admin.get("/api/v1/devices/pump-1")["online"] == true).then_some(())
     });

@@ -127,26 +127,65 @@ fn the_answer_to_the_next_request_is_the_new_manifest() {
     device.client.expect_silence();
 }
 
+/// A manifest may be lost with its connection at any moment: before it is written, after it, and
+/// while its offer is written down. However that goes, blocks of the new image never follow those
+/// of the old one without the new manifest between.
 #[test]
 fn a_new_manifest_that_was_lost_is_given_to_the_first_request() {
     let mut site = Site::new();
     site.set("fuota.chunk_size", "512").set("fuota.resume_grace", "\"30s\"");
-    let (old, new) = (image(3, 8 * 512), image(4, 9 * 512));
-    site.drop_file("pump.bin", &old);
     let daemon = site.start();
-    let mut device = Device::connect(daemon.mqtt(), &Connect::id("pump-1"));
-    device.manifest();
-    device.fetch(0);
-    site.drop_file("pump.bin", &new);
-    support::eventually("the new file is in the catalog", || {
-        daemon.admin().get("/api/v1/firmware").to_string().contains(&sha256(&new)).then_some(())
-    });
-    device.request(1);
-    device.client.break_off();
-    let mut device = Device::connect(daemon.mqtt(), &Connect::id("pump-1"));
-    device.request(1);
-    let (_, bytes) = device.update();
-    assert!(bytes == new, "no byte of the old image");
+    let mut seed = 100;
+    for moment in [Lost::AtOnce, Lost::AfterAPing, Lost::AfterItWasHeard] {
+        for round in 0..5 {
+            let id = format!("pump-{moment:?}-{round}");
+            let path = format!("devices/{id}/pump.bin");
+            seed += 2;
+            let (old, new) = (image(seed, 8 * 512), image(seed + 1, 9 * 512));
+            site.drop_file(&path, &old);
+            let mut device = Device::connect(daemon.mqtt(), &Connect::id(&id));
+            device.manifest();
+            assert!(device.fetch(0) == old[..512]);
+            site.drop_file(&path, &new);
+            support::eventually("the new file is in the catalog", || {
+                let catalog = daemon.admin().get("/api/v1/firmware").to_string();
+                catalog.contains(&sha256(&new)).then_some(())
+            });
+            device.request(1);
+            match moment {
+                Lost::AtOnce => {}
+                Lost::AfterAPing => device.client.ping(),
+                // By the test, not by the device, which was already without power.
+                Lost::AfterItWasHeard => drop(device.manifest()),
+            }
+            device.client.break_off();
+
+            let mut device = Device::connect(daemon.mqtt(), &Connect::id(&id));
+            device.request(1);
+            let manifest = device.manifest();
+            assert_eq!(manifest.sha256, sha256(&new), "{moment:?}");
+            // Where the manifest was sent before that request came, its answer follows; a second
+            // request for the same block is answered too, so one more of each does no harm.
+            let mut chunks = vec![None; manifest.chunks];
+            (0..manifest.chunks).for_each(|index| device.request(index));
+            while chunks.iter().any(Option::is_none) {
+                match device.next() {
+                    Message::Block { index, bytes, .. } => chunks[index] = Some(bytes),
+                    other => panic!("expected a block, got {other:?}"),
+                }
+            }
+            let bytes: Vec<u8> = chunks.into_iter().flatten().flatten().collect();
+            assert!(bytes == new, "{moment:?}: no byte of the old image");
+        }
+    }
+}
+
+/// When the connection breaks that the new manifest goes to.
+#[derive(Clone, Copy, Debug)]
+enum Lost {
+    AtOnce,
+    AfterAPing,
+    AfterItWasHeard,
 }
 
 #[test]

@@ -199,6 +199,10 @@ impl Engine {
     ) {
         let image = self.store.image(pin.digest, pin.size);
         let transfer = Arc::new(Transfer::new(pin, image));
+        let replaces = state.transfer.as_ref().is_some_and(|old| {
+            old.state().is_running() && old.pin.digest != transfer.pin.digest
+        });
+        transfer.replaces.store(replaces, Ordering::Relaxed);
         state.pinning = Some(Arc::clone(&transfer));
         link.state.lock().waiting = true;
         if !device.stored {
@@ -238,8 +242,11 @@ impl Engine {
         if let Err(error) = result {
             tracing::error!(device = %device.id, %error, "an offer was not written; it is tried again");
             state.why = Some(format!("the offer was not written: {error}"));
+            let links = state.links.clone();
             drop(state);
-            self.fail_pending(link, "the server could not write the offer down; try again");
+            for waiting in links.iter().filter(|other| !Arc::ptr_eq(other, link)).chain([link]) {
+                self.fail_pending(waiting, "the server could not write the offer down; try again");
+            }
             let at = Instant::now() + RETRY;
             return self.timers.at(at, crate::timers::Event::Consider(Arc::downgrade(device)));
         }
@@ -259,6 +266,7 @@ impl Engine {
         state.waiting = false;
         if state.closed {
             drop(state);
+            self.answer_others(device);
             return self.consider(device);
         }
         self.enter(link, &mut state, device, transfer);
@@ -268,6 +276,25 @@ impl Engine {
         let pending = std::mem::take(&mut state.pending);
         drop(state);
         self.serve_kept(link, pending);
+        self.answer_others(device);
+    }
+
+    /// Answers what was asked on the device's other connections while its offer was written.
+    fn answer_others(self: &Arc<Self>, device: &Arc<Device>) {
+        let links = device.state.lock().links.clone();
+        for link in links {
+            let mut state = link.state.lock();
+            let pending = std::mem::take(&mut state.pending);
+            let told = state.announced.len();
+            drop(state);
+            for wanted in pending {
+                self.find_and_serve(&link, wanted);
+                // A manifest is the answer to all of them.
+                if link.state.lock().announced.len() > told {
+                    break;
+                }
+            }
+        }
     }
 
     /// Serves this connection from this transfer from now on.
@@ -287,7 +314,7 @@ impl Engine {
     }
 
     /// Sends the manifest of the transfer that the connection is in.
-    fn send_manifest(
+    pub fn send_manifest(
         self: &Arc<Self>,
         link: &Arc<Link>,
         state: &mut LinkState,

@@ -18,7 +18,7 @@ use crate::{
     link::{Admission, Lane, Link, LinkState, MANIFEST, Wanted},
     offers::{Renewed, too_small},
     policy::{Decision, decide},
-    state::Happened,
+    state::{Happened, UpdateState},
     timers::Event,
 };
 
@@ -64,7 +64,7 @@ impl Engine {
     }
 
     /// A request on a connection that is not being served, or whose image was overwritten.
-    fn find_and_serve(self: &Arc<Self>, link: &Arc<Link>, wanted: Wanted) {
+    pub fn find_and_serve(self: &Arc<Self>, link: &Arc<Link>, wanted: Wanted) {
         let Some(device) = self.device_of(link) else { return };
         let mut state = device.state.lock();
         let current = state.transfer.clone().filter(|transfer| transfer.state().is_servable());
@@ -72,11 +72,10 @@ impl Engine {
             let mut on_link = link.state.lock();
             if on_link.waiting || state.pinning.is_some() {
                 // Of an overwritten image nothing more is sent: the manifest that is on its way
-                // is the answer. Before a first offer the requests wait for it.
-                if on_link.lane.is_none() && on_link.waiting {
+                // is the answer. Before a first offer the requests wait for it, and so do those
+                // on another connection of the device, since the first may be gone by then.
+                if on_link.lane.is_none() || !on_link.waiting {
                     on_link.keep(wanted);
-                } else if !on_link.waiting {
-                    self.send_error(link, &on_link, "an offer is being prepared on another connection of this device; try again", &wanted.echo);
                 }
                 return;
             }
@@ -96,6 +95,16 @@ impl Engine {
             drop(state);
             let mut on_link = link.state.lock();
             self.enter(link, &mut on_link, &device, &transfer);
+            // Nothing was asked for since this took the place of another image, so its manifest
+            // may be lost with the connection that it went to, and the device may still be at
+            // the other (rule 15). A device without a downlink hears no manifest.
+            if transfer.replaces.load(Ordering::Relaxed)
+                && transfer.state() == UpdateState::Offered
+                && on_link.downlink.is_some()
+                && !on_link.announced.contains(&transfer.pin.digest)
+            {
+                return self.send_manifest(link, &mut on_link, &transfer);
+            }
             let Some(lane) = on_link.lane.clone() else { return };
             let then = self.serve(link, &mut on_link, &lane, wanted);
             drop(on_link);

@@ -87,6 +87,8 @@ pub struct Transfer {
     pub image: Image,
     /// The file that it came from holds other bytes now: the next request gets the new manifest.
     pub overwritten: AtomicBool,
+    /// It took the place of an unfinished transfer of other bytes, in this run of the server.
+    pub replaces: AtomicBool,
     /// Something changed since it was written to the database.
     pub dirty: AtomicBool,
     served: Box<[AtomicU64]>,
@@ -118,6 +120,7 @@ impl Transfer {
             pin,
             image,
             overwritten: AtomicBool::new(false),
+            replaces: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
             served: (0..words).map(|_| AtomicU64::new(0)).collect(),
             status: Mutex::new(Status {
