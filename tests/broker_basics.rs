@@ -449,7 +449,7 @@ fn a_shared_subscription_gives_each_message_to_one_member() {
     for number in 0..40_u8 {
         assert_eq!(other.next_publish().payload, [number]);
     }
-    let mut done: Vec<u8> = members.iter_mut().flat_map(|member| drain(member)).collect();
+    let mut done: Vec<u8> = members.iter_mut().flat_map(drain).collect();
     done.sort_unstable();
     assert_eq!(done, (0..40).collect::<Vec<u8>>(), "each job once");
 }
