@@ -105,6 +105,12 @@ impl Ending {
     }
 }
 
+impl From<Kick> for Ending {
+    fn from(Kick { end, reason, text }: Kick) -> Self {
+        Ending { end, tell: Some((reason, text)), will: true }
+    }
+}
+
 /// What the handshake hands over.
 pub(crate) struct Parts<S> {
     pub io: S,
@@ -230,18 +236,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Reads and writes until neither makes progress.
+    /// Reads and writes until neither makes progress and nothing has come for the client.
     fn rounds(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
         for _ in 0..ROUNDS {
-            let taken = self.session.inbox.take(cx.waker(), &mut self.done, &mut self.taken);
-            taken.map_err(|Kick { end, reason, text }| Ending { end, tell: Some((reason, text)), will: true })?;
+            self.session.inbox.take(&mut self.done, &mut self.taken)?;
             self.fill();
             let wrote = self.flush(cx)?;
             self.poll_held(cx);
             let read = self.read(cx)?;
-            if !wrote && !read {
-                self.check_keep_alive(cx)?;
-                return Ok(());
+            let unwritten = !self.writer.is_empty() && !self.flushing;
+            if !wrote && !read && !unwritten && self.session.inbox.park(cx.waker()) {
+                return self.check_keep_alive(cx);
             }
         }
         cx.waker().wake_by_ref();
@@ -293,7 +298,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.handle(&bytes)?;
             return Ok(true);
         }
-        if self.waiting && self.partial.len() >= READ_BYTES + self.exchange.settings.limits.packet_bytes {
+        if self.waiting
+            && self.partial.len() >= READ_BYTES + self.exchange.settings.limits.packet_bytes
+        {
             return Ok(false);
         }
         SCRATCH.with_borrow_mut(|scratch| {
@@ -333,7 +340,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if idle >= *patience {
                 return Err(Ending {
                     end: SessionEnd::KeepAliveTimeout,
-                    tell: Some((reason::KEEP_ALIVE_TIMEOUT, "nothing was heard for 1.5 times the keep alive".into())),
+                    tell: Some((
+                        reason::KEEP_ALIVE_TIMEOUT,
+                        "nothing was heard for 1.5 times the keep alive".into(),
+                    )),
                     will: true,
                 });
             }
@@ -349,9 +359,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return;
         }
         let start = self.writer.len();
-        while let Some(message) = self.taken.control.pop_front_if(|m| {
-            m.qos == Qos::AtMostOnce || self.state.window.len() < self.window
-        }) {
+        while let Some(message) = self
+            .taken
+            .control
+            .pop_front_if(|m| m.qos == Qos::AtMostOnce || self.state.window.len() < self.window)
+        {
             self.send_outgoing(message);
         }
         let full = |writer: &Writer| writer.len() - start >= WRITE_BYTES as u64;
@@ -367,9 +379,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.send_delivery(delivery, true);
         }
         while !full(&self.writer)
-            && let Some(delivery) = self.backlog.pop_front_if(|d| {
-                d.qos == Qos::AtMostOnce || self.state.window.len() < self.window
-            })
+            && let Some(delivery) = self
+                .backlog
+                .pop_front_if(|d| d.qos == Qos::AtMostOnce || self.state.window.len() < self.window)
         {
             self.send_delivery(delivery, false);
         }
@@ -480,7 +492,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         let protocol = self.client.protocol;
         self.writer.encode(|out| codec::publish_head(out, protocol, &head));
-        self.writer.payload(&message.payload);
+        self.writer.plugin_payload(&message.payload);
         if let Some((receipt, tag)) = message.receipt {
             self.writer.receipt(receipt, tag);
         }
@@ -550,7 +562,12 @@ fn leave(
     session.view.lock().since = Instant::now();
     let expiry = state.expiry;
     let over = expiry == Some(Duration::ZERO);
-    let will = if will { state.will.take() } else { state.will = None; None };
+    let will = if will {
+        state.will.take()
+    } else {
+        state.will = None;
+        None
+    };
     let now = match will {
         // A will is due with the end of the session at the latest [MQTT-3.1.3.2.2].
         Some(will) if !will.delay.is_zero() && !over => {

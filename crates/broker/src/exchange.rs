@@ -139,7 +139,8 @@ impl Exchange {
                 full.push(receiver.clone());
             }
         }
-        (!full.is_empty()).then(|| Box::new(Hold::new(message, full, self.settings.limits.publish_hold)))
+        (!full.is_empty())
+            .then(|| Box::new(Hold::new(message, full, self.settings.limits.publish_hold)))
     }
 }
 
@@ -203,7 +204,8 @@ impl Hold {
                 receiver.session.inbox.kick(Kick {
                     end: SessionEnd::Kicked,
                     reason: reason::QUOTA_EXCEEDED,
-                    text: "the client reads too slowly: its queue was full (limits.publish_hold)".into(),
+                    text: "the client reads too slowly: its queue was full (limits.publish_hold)"
+                        .into(),
                 });
                 return false;
             }

@@ -143,14 +143,18 @@ async fn admit(
     let assigned_id = connect.client_id.is_empty();
     if assigned_id && protocol == Protocol::V311 && !connect.clean_start {
         // [MQTT-3.1.3-8]
-        return refused(reason::CLIENT_IDENTIFIER_NOT_VALID, "an empty client id needs a clean session");
+        return refused(
+            reason::CLIENT_IDENTIFIER_NOT_VALID,
+            "an empty client id needs a clean session",
+        );
     }
     if let Some(will) = &connect.will
         && let Err(error) = check_name(&will.topic)
     {
         return refused(reason::TOPIC_NAME_INVALID, &format!("will topic: {error}"));
     }
-    let client_id: Arc<str> = if assigned_id { assign_id().into() } else { connect.client_id.as_str().into() };
+    let client_id: Arc<str> =
+        if assigned_id { assign_id().into() } else { connect.client_id.as_str().into() };
     let request = ConnectRequest {
         client_id: client_id.clone(),
         assigned_id,
@@ -179,7 +183,11 @@ async fn admit(
         user_properties: request.user_properties.into(),
     });
     let claimed = exchange.registry.claim(&client_id).await.ok_or_else(|| {
-        Failed::refused(protocol, reason::SESSION_TAKEN_OVER, "a newer connection has this client id")
+        Failed::refused(
+            protocol,
+            reason::SESSION_TAKEN_OVER,
+            "a newer connection has this client id",
+        )
     })?;
     Ok(Admitted { connect, client, claimed })
 }
@@ -262,7 +270,8 @@ impl Admitted {
             topic_alias_maximum: crate::inbound::TOPIC_ALIAS_MAXIMUM,
             session_expiry: None,
         };
-        let keep_alive = (connect.keep_alive > 0).then(|| Duration::from_secs(connect.keep_alive.into()));
+        let keep_alive =
+            (connect.keep_alive > 0).then(|| Duration::from_secs(connect.keep_alive.into()));
         let mut connection = Connection::new(Parts {
             io,
             slots: exchange.hooks.slots(),

@@ -118,7 +118,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Packet::PubRel(ack) => {
                 let known = self.state.received.remove(&ack.packet_id);
-                let code = if known { reason::SUCCESS } else { reason::PACKET_IDENTIFIER_NOT_FOUND };
+                let code =
+                    if known { reason::SUCCESS } else { reason::PACKET_IDENTIFIER_NOT_FOUND };
                 self.encode_ack(AckKind::PubComp, ack.packet_id, code, None);
                 Ok(())
             }
@@ -166,7 +167,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Some(seconds) = disconnect.session_expiry {
             if self.state.expiry == Some(Duration::ZERO) && seconds != 0 {
                 // [MQTT-3.14.2.2.2]
-                return Ending::protocol(reason::PROTOCOL_ERROR, "a session that ends with its connection cannot be prolonged");
+                return Ending::protocol(
+                    reason::PROTOCOL_ERROR,
+                    "a session that ends with its connection cannot be prolonged",
+                );
             }
             self.state.expiry = match seconds {
                 u32::MAX => None,
@@ -204,7 +208,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             let limit = usize::from(self.exchange.settings.limits.inflight);
             if self.client.protocol == Protocol::V5 && self.state.received.len() >= limit {
-                return Err(Ending::protocol(reason::RECEIVE_MAXIMUM_EXCEEDED, "more publishes in flight than the Receive Maximum"));
+                return Err(Ending::protocol(
+                    reason::RECEIVE_MAXIMUM_EXCEEDED,
+                    "more publishes in flight than the Receive Maximum",
+                ));
             }
         }
         let submission = Submission {
@@ -217,8 +224,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             properties: publish.properties,
         };
         let mut view = View { client: &self.client, outbox: &self.outbox, slots: &mut self.slots };
-        let submitted =
-            self.exchange.submit(&mut view, &self.session, submission, &mut self.route, &mut self.tally);
+        let submitted = self.exchange.submit(
+            &mut view,
+            &self.session,
+            submission,
+            &mut self.route,
+            &mut self.tally,
+        );
         let Some(kind) = ack else { return Ok(()) };
         match submitted {
             Submitted::Routed(Some(hold)) => {
@@ -251,7 +263,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn resolve_alias(&mut self, alias: u16, topic: &str) -> Result<Arc<str>, Ending> {
         if alias == 0 || alias > TOPIC_ALIAS_MAXIMUM {
             // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
-            return Err(Ending::protocol(reason::TOPIC_ALIAS_INVALID, "a topic alias is 1 to the Topic Alias Maximum"));
+            return Err(Ending::protocol(
+                reason::TOPIC_ALIAS_INVALID,
+                "a topic alias is 1 to the Topic Alias Maximum",
+            ));
         }
         let aliases = self.aliases.get_or_insert_default();
         if topic.is_empty() {
@@ -294,7 +309,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.exchange.hooks.authorize_subscribe(&self.client, &text).map_err(refused)?;
         let known = self.session.subscriptions.lock().get(text.as_str()).map(|held| held.consumed);
         if known.is_none()
-            && self.session.subscriptions.lock().len() >= self.exchange.settings.limits.subscriptions
+            && self.session.subscriptions.lock().len()
+                >= self.exchange.settings.limits.subscriptions
         {
             return Err(reason::QUOTA_EXCEEDED);
         }
@@ -384,8 +400,14 @@ impl Exchange {
         if let Err(why) = self.hooks.authorize_publish(view.client, topic) {
             return refused(why, tally);
         }
-        let shown =
-            hook::Publish { topic, payload, qos, retain, origin, properties: properties.as_deref() };
+        let shown = hook::Publish {
+            topic,
+            payload,
+            qos,
+            retain,
+            origin,
+            properties: properties.as_deref(),
+        };
         let (new_topic, new_payload) = match self.hooks.publish(view, &shown) {
             Outcome::Route(topic, payload) => (topic, payload),
             Outcome::Consumed => {
@@ -418,7 +440,12 @@ impl Exchange {
     }
 
     /// A will, or another message without a connection, past the same hooks and rules.
-    pub(crate) fn publish_checked(&self, view: &mut View<'_>, session: &Session, message: &Message) {
+    pub(crate) fn publish_checked(
+        &self,
+        view: &mut View<'_>,
+        session: &Session,
+        message: &Message,
+    ) {
         let mut tally = Tally::default();
         let submission = Submission {
             topic: &message.topic,

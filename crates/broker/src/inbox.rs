@@ -259,22 +259,20 @@ impl Inbox {
         true
     }
 
-    /// The connection's turn: takes what came in, gives back room, and leaves its waker.
+    /// The connection's turn: takes what came in and gives back room. Until it [parks](Self::park)
+    /// nobody wakes it, so that what hooks push while it runs does not schedule it once more.
     /// `Err` says that the connection is to end.
-    pub fn take(&self, waker: &Waker, done: &mut Done, into: &mut Taken) -> Result<(), Kick> {
+    pub fn take(&self, done: &mut Done, into: &mut Taken) -> Result<(), Kick> {
         let mut inner = self.inner.lock();
         if let Some(kick) = inner.kick.take() {
             return Err(kick);
         }
+        inner.waker = None;
         inner.settle(&std::mem::take(done));
         move_all(&mut inner.queues.lossy, &mut into.lossy);
         move_all(&mut inner.queues.assured, &mut into.assured);
         move_all(&mut inner.queues.control, &mut into.control);
         move_all(&mut inner.queues.blocks, &mut into.blocks);
-        match &mut inner.waker {
-            Some(old) if old.will_wake(waker) => {}
-            other => *other = Some(waker.clone()),
-        }
         let waiting = if inner.waiting.is_empty()
             || inner.messages >= self.limits.queue_messages
             || inner.bytes >= self.limits.queue_bytes
@@ -286,6 +284,26 @@ impl Inbox {
         drop(inner);
         waiting.into_iter().for_each(Waker::wake);
         Ok(())
+    }
+
+    /// Leaves the connection's waker for whoever pushes next. `false` where something has come
+    /// meanwhile and is to be taken first.
+    pub fn park(&self, waker: &Waker) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.kick.is_some() || inner.queues.has_any() {
+            return false;
+        }
+        inner.waker = Some(waker.clone());
+        true
+    }
+}
+
+impl Taken {
+    fn has_any(&self) -> bool {
+        !(self.lossy.is_empty()
+            && self.assured.is_empty()
+            && self.control.is_empty()
+            && self.blocks.is_empty())
     }
 }
 

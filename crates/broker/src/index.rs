@@ -122,7 +122,8 @@ impl Subscribers {
                     None => (Vec::new(), None),
                 };
                 let new = upsert(&mut members, entry);
-                let group = Arc::new(Group { name: name.into(), members, next: AtomicUsize::new(0) });
+                let group =
+                    Arc::new(Group { name: name.into(), members, next: AtomicUsize::new(0) });
                 match at {
                     Some(at) => self.groups[at] = group,
                     None => self.groups.push(group),
@@ -137,8 +138,12 @@ impl Subscribers {
             None => self.entries.retain(|e| e.session.key != key),
             Some(name) => {
                 let Some(at) = self.groups.iter().position(|g| &*g.name == name) else { return };
-                let members: Vec<Entry> =
-                    self.groups[at].members.iter().filter(|e| e.session.key != key).cloned().collect();
+                let members: Vec<Entry> = self.groups[at]
+                    .members
+                    .iter()
+                    .filter(|e| e.session.key != key)
+                    .cloned()
+                    .collect();
                 if members.is_empty() {
                     self.groups.swap_remove(at);
                 } else {
@@ -307,7 +312,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn entry(session: &Arc<Session>, qos: Qos, identifier: Option<u32>) -> Entry {
-        Entry { session: session.clone(), qos, no_local: false, retain_as_published: false, identifier }
+        Entry {
+            session: session.clone(),
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            identifier,
+        }
     }
 
     fn keys(index: &Index, topic: &str) -> Vec<u64> {

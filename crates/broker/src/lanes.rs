@@ -68,7 +68,11 @@ pub(crate) struct Lanes {
 
 impl Lanes {
     /// Starts the router and one reader per lane.
-    pub fn start(count: usize, registry: Arc<Registry>, totals: Arc<Totals>) -> Result<Arc<Self>, RouterError> {
+    pub fn start(
+        count: usize,
+        registry: Arc<Registry>,
+        totals: Arc<Totals>,
+    ) -> Result<Arc<Self>, RouterError> {
         let (router, readers) = Router::start(count)?;
         let running = Running { router, generation: 0, cancel: CancellationToken::new() };
         let lanes = Arc::new(Lanes {
@@ -88,7 +92,13 @@ impl Lanes {
 
     /// One QoS 0 copy for each receiver. `ingress` is that of the publisher: its messages on
     /// one topic arrive in order.
-    pub fn send(&self, ingress: usize, message: &Arc<Message>, receivers: &[Receiver], tally: &mut Tally) {
+    pub fn send(
+        &self,
+        ingress: usize,
+        message: &Arc<Message>,
+        receivers: &[Receiver],
+        tally: &mut Tally,
+    ) {
         match receivers {
             [] => {}
             [one] => self.send_lane(one.session.lane, ingress, message, receivers, tally),
@@ -150,11 +160,22 @@ impl Lanes {
     fn spawn_readers(self: &Arc<Self>, readers: Vec<LaneReader>) {
         let running = self.running.load_full();
         for (lane, reader) in readers.into_iter().enumerate() {
-            tokio::spawn(self.clone().read(lane, reader, running.generation, running.cancel.clone()));
+            tokio::spawn(self.clone().read(
+                lane,
+                reader,
+                running.generation,
+                running.cancel.clone(),
+            ));
         }
     }
 
-    async fn read(self: Arc<Self>, lane: usize, mut reader: LaneReader, generation: u64, cancel: CancellationToken) {
+    async fn read(
+        self: Arc<Self>,
+        lane: usize,
+        mut reader: LaneReader,
+        generation: u64,
+        cancel: CancellationToken,
+    ) {
         loop {
             let parcel = tokio::select! {
                 parcel = reader.next() => parcel,
@@ -186,8 +207,12 @@ impl Lanes {
         let mut done = 0;
         while let Some((key, retain, subscriptions)) = receivers.next() {
             if let Some(session) = self.registry.by_key(key) {
-                let delivery =
-                    Delivery { message: message.clone(), qos: Qos::AtMostOnce, retain, subscriptions };
+                let delivery = Delivery {
+                    message: message.clone(),
+                    qos: Qos::AtMostOnce,
+                    retain,
+                    subscriptions,
+                };
                 count_pushed(session.inbox.push_lossy(delivery), &mut tally);
             }
             done += 1;
@@ -228,9 +253,10 @@ impl Lanes {
         let now = crate::session::clock_ms();
         let patience = (2 * PROBE_EVERY).as_millis() as u64;
         self.reachable()
-            && self.lanes.iter().all(|lane| {
-                now.saturating_sub(lane.answered.load(Ordering::Relaxed)) <= patience
-            })
+            && self
+                .lanes
+                .iter()
+                .all(|lane| now.saturating_sub(lane.answered.load(Ordering::Relaxed)) <= patience)
     }
 
     fn reachable(&self) -> bool {
@@ -243,7 +269,9 @@ impl Lanes {
     pub fn ready(&self) -> bool {
         let now = crate::session::clock_ms();
         let patience = PROBE_PATIENCE.as_millis() as u64;
-        self.lanes.iter().all(|lane| now.saturating_sub(lane.answered.load(Ordering::Relaxed)) <= patience)
+        self.lanes
+            .iter()
+            .all(|lane| now.saturating_sub(lane.answered.load(Ordering::Relaxed)) <= patience)
     }
 
     /// Replaces the router. What was in transit is lost and counted; nothing else is.
@@ -304,7 +332,11 @@ pub(crate) fn count_pushed(pushed: Pushed, tally: &mut Tally) {
 
 /// The blob of a parcel: an MQTT 5 PUBLISH head (real topic, properties), what else the message
 /// is, and then each receiver: session key, RETAIN flag, subscription identifiers.
-fn encode_blob<'a>(message: &Message, receivers: impl Iterator<Item = &'a Receiver>, count: usize) -> Bytes {
+fn encode_blob<'a>(
+    message: &Message,
+    receivers: impl Iterator<Item = &'a Receiver>,
+    count: usize,
+) -> Bytes {
     let mut head = BytesMut::with_capacity(64 + message.topic.len());
     let publish = PublishHead {
         dup: false,
@@ -377,7 +409,10 @@ fn decode_blob(parcel: Parcel) -> Option<(Arc<Message>, Receivers)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{inbox::{Done, Taken}, session::Session};
+    use crate::{
+        inbox::{Done, Taken},
+        session::Session,
+    };
 
     fn message(n: u32) -> Arc<Message> {
         Arc::new(Message {
@@ -426,8 +461,15 @@ mod tests {
     async fn got(session: &Session, n: usize) -> Vec<Delivery> {
         let mut taken = Taken::default();
         std::future::poll_fn(|cx| {
-            session.inbox.take(cx.waker(), &mut Done::default(), &mut taken).unwrap();
-            if taken.lossy.len() >= n { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+            loop {
+                session.inbox.take(&mut Done::default(), &mut taken).unwrap();
+                if taken.lossy.len() >= n {
+                    return std::task::Poll::Ready(());
+                }
+                if session.inbox.park(cx.waker()) {
+                    return std::task::Poll::Pending;
+                }
+            }
         })
         .await;
         taken.lossy.into()
@@ -441,7 +483,10 @@ mod tests {
         let blob = encode_blob(&original, receivers.iter(), 2);
         let parcel = Parcel { payload: original.payload.clone(), blob };
         let (copy, mut named) = decode_blob(parcel).unwrap();
-        assert_eq!((&*copy.topic, copy.publisher, copy.sequence, copy.retain), ("é/x", 77, 5, true));
+        assert_eq!(
+            (&*copy.topic, copy.publisher, copy.sequence, copy.retain),
+            ("é/x", 77, 5, true)
+        );
         assert_eq!(copy.properties, original.properties);
         for key in [1, 2] {
             let (found, retain, ids) = named.next().unwrap();
@@ -462,7 +507,8 @@ mod tests {
             lanes.send(0, &message(n), all, &mut tally);
         }
         assert!(tally.routed > 0, "{tally:?}");
-        let first: Vec<u64> = got(&sessions[0], 200).await.iter().map(|d| d.message.sequence).collect();
+        let first: Vec<u64> =
+            got(&sessions[0], 200).await.iter().map(|d| d.message.sequence).collect();
         assert_eq!(first, (0..200).collect::<Vec<u64>>());
         assert_eq!(got(&sessions[1], 100).await.len(), 100);
         // What was charged is credited to the last byte. The reader credits after it handed over.

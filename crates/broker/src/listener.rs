@@ -1,12 +1,7 @@
 //! Bound sockets and the accept loop; knows nothing of MQTT.
 
 use socket2::{Domain, Protocol, Socket, Type};
-use std::{
-    future::Future,
-    io,
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{future::Future, io, net::SocketAddr, time::Duration};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 

@@ -98,8 +98,10 @@ impl Router {
 
     /// Appends a parcel to a lane, through one ingress. Order is kept per ingress and lane.
     pub fn send(&self, ingress: usize, lane: usize, parcel: Parcel) -> Result<(), RouterError> {
-        let properties =
-            PublishProperties { correlation_data: Some(parcel.blob), ..PublishProperties::default() };
+        let properties = PublishProperties {
+            correlation_data: Some(parcel.blob),
+            ..PublishProperties::default()
+        };
         // `Publish::new` makes QoS 0, which is all that a lane carries.
         let publish = Publish::new(self.topics[lane].clone(), parcel.payload, false);
         let packet = Packet::Publish(publish, Some(properties));

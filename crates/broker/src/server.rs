@@ -1,7 +1,9 @@
 //! All of it together, and the way back for plugins.
 
 use bytes::Bytes;
-use hook::{Broker, ClientStatus, Counters, Hook, Identity, Properties, Protocol, Qos, Reason, SessionEnd};
+use hook::{
+    Broker, ClientStatus, Counters, Hook, Identity, Properties, Protocol, Qos, Reason, SessionEnd,
+};
 use std::{
     sync::{
         Arc,
@@ -83,7 +85,8 @@ impl Server {
         let background = CancellationToken::new();
         tokio::spawn(lanes.supervise(background.clone()));
         tokio::spawn(run_due(exchange.clone(), background.clone()));
-        let handle = Arc::new(Handle { exchange: exchange.clone(), connections: AtomicUsize::new(0) });
+        let handle =
+            Arc::new(Handle { exchange: exchange.clone(), connections: AtomicUsize::new(0) });
         let broker: Arc<dyn Broker> = handle.clone();
         exchange.hooks.start(&broker);
         Ok(Server { exchange, handle, background })
@@ -217,7 +220,14 @@ impl Handle {
 }
 
 impl Broker for Handle {
-    fn publish(&self, topic: &str, payload: Bytes, qos: Qos, retain: bool, properties: Option<Properties>) {
+    fn publish(
+        &self,
+        topic: &str,
+        payload: Bytes,
+        qos: Qos,
+        retain: bool,
+        properties: Option<Properties>,
+    ) {
         if let Err(error) = check_name(topic) {
             tracing::warn!(topic, %error, "a plugin's publish was dropped");
             return;

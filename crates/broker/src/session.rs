@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{inbox::Inbox, index::Entry, message::Message, outbound::Window, packet::SubscribeFilter, settings::Limits};
+use crate::{
+    inbox::Inbox, index::Entry, message::Message, outbound::Window, packet::SubscribeFilter,
+    settings::Limits,
+};
 
 /// One session: found by its client id, held by at most one connection at a time.
 pub(crate) struct Session {
@@ -132,7 +135,10 @@ impl Session {
     pub fn subscriptions(&self) -> Vec<Subscription> {
         let held = self.subscriptions.lock();
         held.iter()
-            .map(|(filter, held)| Subscription { filter: filter.to_string(), qos: held.options.qos })
+            .map(|(filter, held)| Subscription {
+                filter: filter.to_string(),
+                qos: held.options.qos,
+            })
             .collect()
     }
 

@@ -372,7 +372,7 @@ impl Session {
         if let Some((receipt, tag)) = message.receipt {
             receipt.written(tag);
         }
-        serde_json::from_slice(&message.payload).unwrap()
+        serde_json::from_slice(&message.payload.to_bytes()).unwrap()
     }
 
     pub async fn manifest(&mut self) -> Value {
@@ -400,7 +400,7 @@ impl Session {
     /// Nothing has been sent: what is in the cache and what is refused is answered at once.
     pub fn nothing(&mut self) {
         if let Ok(message) = self.receiver.try_recv() {
-            panic!("{}", String::from_utf8_lossy(&message.payload));
+            panic!("{}", String::from_utf8_lossy(&message.payload.to_bytes()));
         }
     }
 

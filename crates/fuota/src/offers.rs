@@ -329,7 +329,7 @@ impl Engine {
         }
         let sent = link.outbox.send(Outgoing {
             topic: Arc::clone(link.dialect.downlink()),
-            payload,
+            payload: payload.into(),
             qos: state.downlink.unwrap_or_default(),
             // Among the blocks, so that none of the image before is written after it.
             class: Class::Block,

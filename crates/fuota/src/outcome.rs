@@ -38,7 +38,7 @@ impl Engine {
         let pin = &transfer.pin;
         let encoded = self.dialects.first().map_or(0, |dialect| {
             let full = pin.range(0).map_or(0, |(_, length)| length);
-            dialect.block(0, &None, &vec![0; full]).len()
+            dialect.block(0, &None, vec![0; full].into()).len()
         });
         tracing::info!(
             device = %device.id, path = %pin.path, version = %pin.version, digest = %pin.sha256, chunks = pin.total,

@@ -200,7 +200,7 @@ impl Engine {
         };
         let sent = link.outbox.send(Outgoing {
             topic: Arc::clone(link.dialect.downlink()),
-            payload: Bytes::copy_from_slice(publish.payload),
+            payload: Bytes::copy_from_slice(publish.payload).into(),
             qos: qos.min(publish.qos),
             class: Class::Control,
             properties: publish.properties.cloned().map(Box::new),

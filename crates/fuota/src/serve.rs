@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use hook::{Class, Outgoing, Refused};
 use tokio::time::Instant;
 
@@ -229,7 +230,7 @@ impl Engine {
     ) {
         let Some((offset, length)) = lane.transfer.pin.range(wanted.index) else { return };
         match lane.transfer.image.cached(offset, length, &mut state.window.held) {
-            Some(data) => self.send_block(link, state, lane, wanted, &data),
+            Some(data) => self.send_block(link, state, lane, wanted, data),
             None => {
                 state.window.missing.push_back(wanted);
                 if !state.window.reading
@@ -249,8 +250,9 @@ impl Engine {
         state: &mut LinkState,
         lane: &Arc<Lane>,
         wanted: Wanted,
-        data: &[u8],
+        data: Bytes,
     ) {
+        let length = data.len();
         let payload = link.dialect.block(wanted.index, &wanted.echo, data);
         let encoded = payload.len();
         let sent = link.outbox.send(Outgoing {
@@ -263,9 +265,9 @@ impl Engine {
         });
         match sent {
             Ok(()) => {
-                tracing::debug!(device = %lane.device.id, index = wanted.index, bytes = data.len(), encoded, "block");
+                tracing::debug!(device = %lane.device.id, index = wanted.index, bytes = length, encoded, "block");
                 Counters::add(&self.counters.blocks, 1);
-                Counters::add(&self.counters.block_bytes, data.len() as u64);
+                Counters::add(&self.counters.block_bytes, length as u64);
             }
             // It keeps its place in the window and goes when something was written.
             Err(Refused::Full) => {
@@ -311,7 +313,7 @@ impl Engine {
                 return;
             }
             match read {
-                Ok(data) => self.send_block(&link, &mut state, &lane, wanted, &data),
+                Ok(data) => self.send_block(&link, &mut state, &lane, wanted, data),
                 Err(error) => {
                     tracing::warn!(device = %lane.device.id, index = wanted.index, %error, "a block could not be read");
                     state.window.close_one();
@@ -398,7 +400,7 @@ impl Engine {
         // A client that provokes more errors than it reads loses some of them.
         let _ = link.outbox.send(Outgoing {
             topic: Arc::clone(link.dialect.downlink()),
-            payload: link.dialect.error(text, echo),
+            payload: link.dialect.error(text, echo).into(),
             qos: state.downlink.unwrap_or_default(),
             class: Class::Control,
             properties: None,

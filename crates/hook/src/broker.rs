@@ -12,7 +12,14 @@ use crate::{
 /// The broker, as plugins and the admin interface see it. Every call is quick and none blocks.
 pub trait Broker: Send + Sync {
     /// Publishes as the broker itself: hooks are not asked, subscribers get it as any publish.
-    fn publish(&self, topic: &str, payload: Bytes, qos: Qos, retain: bool, properties: Option<Properties>);
+    fn publish(
+        &self,
+        topic: &str,
+        payload: Bytes,
+        qos: Qos,
+        retain: bool,
+        properties: Option<Properties>,
+    );
 
     /// Ends a client's connection with this reason (MQTT 5 clients are told). The session stays
     /// if it is persistent. `false` where no such client is connected.

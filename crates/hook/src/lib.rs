@@ -28,7 +28,7 @@ pub mod verdict;
 pub use broker::{Broker, ClientStatus, Counters};
 pub use client::{Client, ConnectRequest, Identity, Protocol, Role};
 pub use message::{Origin, Properties, Publish, Qos, Subscription};
-pub use outbox::{Class, Outbox, Outgoing, Receipt, Refused, Sink};
+pub use outbox::{Class, Encode, Outbox, Outgoing, Payload, Receipt, Refused, Sink};
 pub use phase::{BoxFuture, Context, Hook, SessionEnd};
 pub use slot::Slot;
 pub use verdict::{

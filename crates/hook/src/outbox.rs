@@ -1,6 +1,6 @@
 //! A session's bounded queue past the router.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 
 use crate::message::{Properties, Qos};
@@ -20,7 +20,7 @@ pub struct Outgoing {
     /// The topic that the client sees; it need not have subscribed to it.
     pub topic: Arc<str>,
     /// The application message.
-    pub payload: Bytes,
+    pub payload: Payload,
     /// The quality of service, usually that of the client's downlink subscription.
     pub qos: Qos,
     /// Which queue.
@@ -29,6 +29,64 @@ pub struct Outgoing {
     pub properties: Option<Box<Properties>>,
     /// Who is told what became of it, and the number that it is told with.
     pub receipt: Option<(Arc<dyn Receipt>, u32)>,
+}
+
+/// An application message, ready or still to be encoded.
+#[derive(Clone)]
+pub enum Payload {
+    /// The bytes.
+    Ready(Bytes),
+    /// Encoded straight into the connection's write buffer, when its turn comes: a queue of
+    /// blocks then holds references to one image instead of a copy for each device.
+    Deferred(Arc<dyn Encode>),
+}
+
+/// An application message that knows its length and is encoded late. Called from the session's
+/// task: it must be quick and must not block.
+pub trait Encode: Send + Sync {
+    /// How many bytes [`Encode::encode`] appends, exactly.
+    fn encoded_len(&self) -> usize;
+    /// Appends the message.
+    fn encode(&self, out: &mut BytesMut);
+}
+
+impl Payload {
+    /// The length in bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Payload::Ready(bytes) => bytes.len(),
+            Payload::Deferred(message) => message.encoded_len(),
+        }
+    }
+
+    /// Whether the message is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes, encoded now where they were not.
+    pub fn to_bytes(&self) -> Bytes {
+        match self {
+            Payload::Ready(bytes) => bytes.clone(),
+            Payload::Deferred(message) => {
+                let mut out = BytesMut::with_capacity(message.encoded_len());
+                message.encode(&mut out);
+                out.freeze()
+            }
+        }
+    }
+}
+
+impl From<Bytes> for Payload {
+    fn from(bytes: Bytes) -> Self {
+        Payload::Ready(bytes)
+    }
+}
+
+impl From<String> for Payload {
+    fn from(text: String) -> Self {
+        Payload::Ready(text.into())
+    }
 }
 
 /// Told what became of an [`Outgoing`]. Called from the session's task: it must be quick and

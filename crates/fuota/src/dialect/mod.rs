@@ -162,8 +162,8 @@ pub trait Dialect: Send + Sync {
     /// The announcement of an image. `brief` leaves out what devices can do without.
     fn manifest(&self, manifest: &Manifest<'_>, brief: bool) -> Bytes;
 
-    /// One block.
-    fn block(&self, index: u32, echo: &Echo, data: &[u8]) -> Bytes;
+    /// One block, to be encoded when it is written.
+    fn block(&self, index: u32, echo: &Echo, data: Bytes) -> hook::Payload;
 
     /// An error.
     fn error(&self, text: &str, echo: &Echo) -> Bytes;

@@ -3,7 +3,8 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use hook::Encode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -111,32 +112,8 @@ impl Dialect for Reference {
         text.into()
     }
 
-    fn block(&self, index: u32, echo: &Echo, data: &[u8]) -> Bytes {
-        let encoded = base64_simd::STANDARD.encoded_length(data.len());
-        let group = echo.as_ref().map_or(0, |group| group.len() + GROUP.len());
-        // Exact, so that nothing is moved when the vector becomes `Bytes`.
-        let length = HEAD.len()
-            + digits(index)
-            + group
-            + DATA.len()
-            + encoded
-            + SIZE.len()
-            + digits(data.len() as u32)
-            + TAIL.len();
-        let mut text = Vec::with_capacity(length);
-        text.extend_from_slice(HEAD);
-        push_number(&mut text, index);
-        if let Some(group) = echo {
-            text.extend_from_slice(GROUP);
-            text.extend_from_slice(group.as_bytes());
-        }
-        text.extend_from_slice(DATA);
-        base64_simd::STANDARD.encode_append(data, &mut text);
-        text.extend_from_slice(SIZE);
-        push_number(&mut text, data.len() as u32);
-        text.extend_from_slice(TAIL);
-        debug_assert_eq!(text.len(), length);
-        text.into()
+    fn block(&self, index: u32, echo: &Echo, data: Bytes) -> hook::Payload {
+        hook::Payload::Deferred(Arc::new(Block { index, echo: echo.clone(), data }))
     }
 
     fn error(&self, text: &str, echo: &Echo) -> Bytes {
@@ -174,7 +151,7 @@ fn digits(number: u32) -> usize {
     number.checked_ilog10().unwrap_or(0) as usize + 1
 }
 
-fn push_number(text: &mut Vec<u8>, mut number: u32) {
+fn push_number(text: &mut BytesMut, mut number: u32) {
     let mut buffer = [0; 10];
     let mut at = buffer.len();
     loop {
@@ -387,3 +364,44 @@ fn plain_number(text: &[u8]) -> Option<(u32, &[u8])> {
 #[cfg(test)]
 #[path = "reference_tests.rs"]
 mod tests;
+
+/// A block, encoded when the connection's writer has come to it.
+struct Block {
+    index: u32,
+    echo: Echo,
+    data: Bytes,
+}
+
+impl Encode for Block {
+    fn encoded_len(&self) -> usize {
+        HEAD.len()
+            + digits(self.index)
+            + self.echo.as_ref().map_or(0, |group| group.len() + GROUP.len())
+            + DATA.len()
+            + base64_simd::STANDARD.encoded_length(self.data.len())
+            + SIZE.len()
+            + digits(self.data.len() as u32)
+            + TAIL.len()
+    }
+
+    fn encode(&self, out: &mut BytesMut) {
+        let before = out.len();
+        out.reserve(self.encoded_len());
+        out.extend_from_slice(HEAD);
+        push_number(out, self.index);
+        if let Some(group) = &self.echo {
+            out.extend_from_slice(GROUP);
+            out.extend_from_slice(group.as_bytes());
+        }
+        out.extend_from_slice(DATA);
+        let start = out.len();
+        out.resize(start + base64_simd::STANDARD.encoded_length(self.data.len()), 0);
+        // The slice has exactly the length that was asked for.
+        let _ = base64_simd::STANDARD
+            .encode(&self.data, base64_simd::Out::from_slice(&mut out[start..]));
+        out.extend_from_slice(SIZE);
+        push_number(out, self.data.len() as u32);
+        out.extend_from_slice(TAIL);
+        debug_assert_eq!(out.len() - before, self.encoded_len());
+    }
+}

@@ -36,14 +36,14 @@ fn the_group_is_echoed_byte_for_byte() {
     for group in ["\"a\"", "null", "1.50", "{ \"b\" : [1,  2] }", "\"\\u00e9é\"", "true", "\"\""] {
         let payload = format!(r#"{{"variable":"firmware_request","value":1,"group":{group}}}"#);
         let request = &message(&payload).requests[0];
-        let block = dialect().block(1, &request.echo, b"abc");
+        let block = dialect().block(1, &request.echo, Bytes::from_static(b"abc")).to_bytes();
         let expected = format!(
             r#"{{"variable":"firmware_block","value":1,"group":{group},"metadata":{{"data":"YWJj","size":3}}}}"#
         );
         assert_eq!(block, expected.as_bytes());
     }
     assert_eq!(
-        dialect().block(1, &None, b"abc"),
+        dialect().block(1, &None, Bytes::from_static(b"abc")).to_bytes(),
         &br#"{"variable":"firmware_block","value":1,"metadata":{"data":"YWJj","size":3}}"#[..],
         "what was absent stays absent"
     );
@@ -194,7 +194,7 @@ proptest! {
             prop_assert!(chunk >= 1 && chunk <= wanted);
             let group: Echo = Some("\"0123456789abcdef01234567\"".into());
             let last = (image.div_ceil(u64::from(chunk)) - 1) as u32;
-            let block = dialect().block(last, &group, &vec![0; chunk as usize]);
+            let block = dialect().block(last, &group, vec![0; chunk as usize].into());
             prop_assert!(framing.publish_size(TOPIC, block.len()) <= limit as usize);
         } else {
             prop_assert!(limit < 260, "there is room for a chunk in {limit}");
@@ -217,7 +217,7 @@ proptest! {
 
     #[test]
     fn a_block_decodes_to_its_bytes(index: u32, data in prop::collection::vec(any::<u8>(), 0..600)) {
-        let block = parsed(&dialect().block(index, &None, &data));
+        let block = parsed(&dialect().block(index, &None, data.clone().into()).to_bytes());
         prop_assert_eq!(&block["value"], &json!(index));
         prop_assert_eq!(&block["metadata"]["size"], &json!(data.len()));
         let text = block["metadata"]["data"].as_str().expect("text");
