@@ -57,6 +57,10 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
 }
 
+/// Topics by alias. Boxed in the connection, since few clients set any.
+#[derive(Default)]
+pub(crate) struct Aliases(pub HashMap<u16, Arc<str>>);
+
 /// The retained messages that a subscription was just sent, by topic: copies that were under way
 /// at that moment arrive within [`SEEN_FOR`] and are dropped.
 pub(crate) struct SeenRetained {
@@ -152,7 +156,7 @@ pub(crate) struct Connection<S> {
     pub(crate) backlog: VecDeque<Delivery>,
     pub(crate) seen_retained: Option<Box<SeenRetained>>,
     /// Topics by alias, as the client set them.
-    pub(crate) aliases: Option<Box<HashMap<u16, Arc<str>>>>,
+    pub(crate) aliases: Option<Box<Aliases>>,
     pub(crate) route: Option<Box<Route>>,
     /// A publish that waits for room, and its acknowledgement.
     pub(crate) held: Option<(Box<Hold>, AckKind, u16)>,

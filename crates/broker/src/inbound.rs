@@ -268,7 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 "a topic alias is 1 to the Topic Alias Maximum",
             ));
         }
-        let aliases = self.aliases.get_or_insert_default();
+        let aliases = &mut self.aliases.get_or_insert_default().0;
         if topic.is_empty() {
             return aliases.get(&alias).cloned().ok_or_else(|| {
                 Ending::protocol(reason::PROTOCOL_ERROR, "the topic alias was never set")

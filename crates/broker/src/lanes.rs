@@ -205,7 +205,7 @@ impl Lanes {
     async fn hand_over(&self, message: Arc<Message>, mut receivers: Receivers) -> usize {
         let mut tally = Tally::default();
         let mut done = 0;
-        while let Some((key, retain, subscriptions)) = receivers.next() {
+        while let Some(Named { key, retain, subscriptions }) = receivers.next() {
             if let Some(session) = self.registry.by_key(key) {
                 let delivery = Delivery {
                     message: message.clone(),
@@ -369,16 +369,24 @@ fn encode_blob<'a>(
     blob.freeze()
 }
 
+/// One receiver, as a blob names it.
+struct Named {
+    key: u64,
+    retain: bool,
+    subscriptions: Option<Arc<[u32]>>,
+}
+
 /// The receivers that a blob names.
 struct Receivers(Bytes);
 
 impl Receivers {
-    fn next(&mut self) -> Option<(u64, bool, Option<Arc<[u32]>>)> {
+    fn next(&mut self) -> Option<Named> {
         let key = self.0.try_get_u64().ok()?;
         let retain = self.0.try_get_u8().ok()? != 0;
         let count = self.0.try_get_u8().ok()?;
         let ids: Arc<[u32]> = (0..count).map_while(|_| self.0.try_get_u32().ok()).collect();
-        Some((key, retain, (!ids.is_empty()).then_some(ids)))
+        let subscriptions = (!ids.is_empty()).then_some(ids);
+        Some(Named { key, retain, subscriptions })
     }
 }
 
@@ -489,7 +497,7 @@ mod tests {
         );
         assert_eq!(copy.properties, original.properties);
         for key in [1, 2] {
-            let (found, retain, ids) = named.next().unwrap();
+            let Named { key: found, retain, subscriptions: ids } = named.next().unwrap();
             assert_eq!((found, retain, ids.as_deref()), (key, true, Some(&[3, 4][..])));
         }
         assert!(named.next().is_none());
