@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`keys`] | the table of all keys: names, defaults, what is a secret, what comes later |
 //! | [`tree`] | file and environment merged; unknown keys are found here |
-//! | [`read`] | typed reading, with an error that names the key |
+//! | [`read`](mod@read) | typed reading, with an error that names the key |
 //! | [`check`] | what the keys must not say together |
 //! | [`secret`] | values that no output shows |
 
