@@ -13,23 +13,23 @@
 //! | module | subject |
 //! | --- | --- |
 //! | [`settings`] | what the daemon decides: addresses and limits |
-//! | [`listener`] | bound sockets and the accept loop; knows nothing of MQTT |
+//! | `listener` | bound sockets and the accept loop; knows nothing of MQTT |
 //! | [`packet`], [`codec`] | the words of MQTT, and the one file that turns them into bytes and back |
 //! | [`topic`] | what a topic name and a filter may be |
-//! | [`index`] | the one truth about filters: which sessions want a topic |
-//! | [`retained`] | the retained message of each topic |
-//! | [`message`] | a message on its way, shared by all who get it |
-//! | [`session`], [`inbox`] | what outlives a connection, and its bounded queues |
-//! | [`registry`] | all sessions; takeover, expiry, delayed wills |
-//! | [`handshake`] | from an accepted socket to a session that is ours |
-//! | [`connection`] | one socket's task: read, decide, write |
-//! | [`inbound`] | what each packet of a client does |
-//! | [`outbound`] | packet ids and the in-flight window of what is sent |
-//! | [`writer`] | bytes waiting for the socket, with receipts |
-//! | [`exchange`] | one publish to all its receivers |
-//! | [`lanes`], [`router`] | QoS 0 in bulk: credit per lane, and the one file that knows rumqttd |
-//! | [`hooks`] | the plugins of one broker, asked in order |
-//! | [`server`] | all of it together, and the way back for plugins |
+//! | `index` | the one truth about filters: which sessions want a topic |
+//! | `retained` | the retained message of each topic |
+//! | `message` | a message on its way, shared by all who get it |
+//! | `session`, `inbox` | what outlives a connection, and its bounded queues |
+//! | `registry` | all sessions; takeover, expiry, delayed wills |
+//! | `handshake` | from an accepted socket to a session that is ours |
+//! | `connection` | one socket's task: read, decide, write |
+//! | `inbound` | what each packet of a client does |
+//! | `outbound` | packet ids and the in-flight window of what is sent |
+//! | `writer` | bytes waiting for the socket, with receipts |
+//! | `exchange` | one publish to all its receivers |
+//! | `lanes`, `router` | QoS 0 in bulk: credit per lane, and the one file that knows rumqttd |
+//! | `hooks` | the plugins of one broker, asked in order |
+//! | `server` | all of it together, and the way back for plugins |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod codec;
