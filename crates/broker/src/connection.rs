@@ -250,7 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// `true` where something was written and the socket may take more.
     fn flush(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
-        if self.writer.is_empty() {
+        if self.writer.is_idle() {
             return Ok(false);
         }
         match self.writer.poll_flush(cx, Pin::new(&mut self.io)) {

@@ -26,6 +26,8 @@ pub(crate) struct Writer {
     /// Bytes ever queued and ever written.
     queued: u64,
     written: u64,
+    /// TLS may hold bytes that it has taken.
+    unflushed: bool,
     receipts: VecDeque<(u64, Arc<dyn Receipt>, u32)>,
 }
 
@@ -65,6 +67,11 @@ impl Writer {
         self.queued == self.written
     }
 
+    /// Whether there is anything to do for [`Writer::poll_flush`].
+    pub fn is_idle(&self) -> bool {
+        self.is_empty() && !self.unflushed
+    }
+
     /// Writes until nothing waits or the socket takes no more. Receipts are called as their
     /// bytes are gone.
     pub fn poll_flush(
@@ -88,8 +95,11 @@ impl Writer {
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.unflushed = true;
             self.advance(n);
         }
+        ready!(io.poll_flush(cx))?;
+        self.unflushed = false;
         // An idle connection keeps no buffer.
         self.tail = BytesMut::new();
         Poll::Ready(Ok(()))
