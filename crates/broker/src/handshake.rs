@@ -2,6 +2,7 @@
 
 use hook::{Client, ConnectRequest, Outbox, Outgoing, Protocol, Reason, Refused, SessionEnd, Sink};
 use std::{
+    future::Future,
     io,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
@@ -63,13 +64,14 @@ impl From<CodecError> for Failed {
 
 /// Reads the CONNECT, asks the hooks, claims the session and sends the CONNACK.
 pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
-    mut io: S,
+    opened: Opened<S>,
     address: Option<SocketAddr>,
     exchange: Arc<Exchange>,
 ) -> Result<Connection<S>, Failed> {
+    let Opened { mut io, certificate_cn } = opened;
     let (connect, rest) = read_connect(&mut io, &exchange).await?;
     let protocol = connect.protocol;
-    match admit(connect, address, &exchange).await {
+    match admit(connect, certificate_cn, address, &exchange).await {
         Ok(admitted) => admitted.begin(io, rest, exchange).await,
         Err(failed) => {
             if let Failed::Refused { code, text, .. } = &failed {
@@ -119,6 +121,7 @@ async fn refuse<S: AsyncWrite + Unpin>(io: &mut S, protocol: Protocol, code: u8,
     codec::connack(&mut out, protocol, &ack);
     // The peer may be gone already; the refusal stands either way.
     let _ = io.write_all(&out).await;
+    let _ = io.flush().await;
     let _ = io.shutdown().await;
 }
 
@@ -131,6 +134,7 @@ struct Admitted {
 
 async fn admit(
     mut connect: Connect,
+    certificate_cn: Option<String>,
     address: Option<SocketAddr>,
     exchange: &Arc<Exchange>,
 ) -> Result<Admitted, Failed> {
@@ -155,7 +159,7 @@ async fn admit(
         assigned_id,
         username: connect.username.take(),
         password: connect.password.take(),
-        certificate_cn: None,
+        certificate_cn,
         protocol,
         address,
         user_properties: std::mem::take(&mut connect.user_properties),
@@ -318,16 +322,27 @@ fn prepare(session: &Session, state: &mut State, connect: &Connect, exchange: &E
     present
 }
 
-impl Connection<tokio::net::TcpStream> {
-    /// Serves an accepted TCP connection to its end.
+/// A byte stream that MQTT is spoken on, and what the layers below know of its other end.
+pub(crate) struct Opened<S> {
+    pub io: S,
+    /// See [`ConnectRequest::certificate_cn`].
+    pub certificate_cn: Option<String>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Serves a connection to its end. `open` are the handshakes below MQTT: the time until the
+    /// CONNECT is complete counts from their beginning.
     pub(crate) async fn serve(
-        stream: tokio::net::TcpStream,
+        open: impl Future<Output = io::Result<Opened<S>>>,
         address: SocketAddr,
         exchange: Arc<Exchange>,
     ) -> Option<SessionEnd> {
         let patience = exchange.settings.connect_timeout;
-        // Boxed: the handshake's buffers are gone when the connection idles.
-        let greeting = Box::pin(handshake(stream, Some(address), exchange.clone()));
+        let greeting = {
+            let exchange = exchange.clone();
+            // Boxed: the handshake's buffers are gone when the connection idles.
+            Box::pin(async move { handshake(open.await?, Some(address), exchange).await })
+        };
         match tokio::time::timeout(patience, greeting).await {
             Ok(Ok(connection)) => Some(connection.run().await),
             Ok(Err(error)) => {

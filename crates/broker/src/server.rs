@@ -16,12 +16,13 @@ use crate::{
     connection::Connection,
     counters::{Tally, Totals},
     exchange::{Draft, Exchange},
+    handshake::Opened,
     hooks::Hooks,
     inbound::reason_code,
     inbox::Kick,
     index::Index,
     lanes::Lanes,
-    listener::Listeners,
+    listener::{Door, Listeners},
     packet::reason,
     registry::{Due, Registry},
     retained::Retained,
@@ -29,6 +30,7 @@ use crate::{
     session::{Session, clock_ms},
     settings::Settings,
     topic::check_name,
+    websocket,
 };
 
 /// Why the broker could not start.
@@ -111,9 +113,9 @@ impl Server {
     pub async fn serve(&self, listeners: Listeners, cancel: CancellationToken) {
         let (exchange, handle) = (self.exchange.clone(), self.handle.clone());
         listeners
-            .accept(cancel, move |stream, address| {
+            .accept(cancel, move |stream, address, door| {
                 let (exchange, handle) = (exchange.clone(), handle.clone());
-                serve_one(stream, address, exchange, handle)
+                serve_one(stream, address, door, exchange, handle)
             })
             .await;
         self.drain().await;
@@ -158,6 +160,7 @@ impl Drop for Counted {
 async fn serve_one(
     stream: TcpStream,
     address: std::net::SocketAddr,
+    door: Door,
     exchange: Arc<Exchange>,
     handle: Arc<Handle>,
 ) {
@@ -168,7 +171,35 @@ async fn serve_one(
         tracing::warn!(%address, "connection refused: limits.connections is reached");
         return;
     }
-    Connection::serve(stream, address, exchange).await;
+    // Plain connections are the many: what the other doors need beside them is boxed.
+    match door {
+        Door::Plain => {
+            let opened = Opened { io: stream, certificate_cn: None };
+            Connection::serve(std::future::ready(Ok(opened)), address, exchange).await
+        }
+        Door::Tls(tls) => {
+            let open = async move {
+                let (io, certificate_cn) = tls.accept(stream).await?;
+                Ok(Opened { io: Box::new(io), certificate_cn })
+            };
+            Box::pin(Connection::serve(open, address, exchange)).await
+        }
+        Door::WebSocket { path } => {
+            let open = async move {
+                let io = websocket::accept(stream, &path).await?;
+                Ok(Opened { io, certificate_cn: None })
+            };
+            Box::pin(Connection::serve(open, address, exchange)).await
+        }
+        Door::SecureWebSocket { path, tls } => {
+            let open = async move {
+                let (io, certificate_cn) = tls.accept(stream).await?;
+                let io = websocket::accept(Box::new(io), &path).await?;
+                Ok(Opened { io, certificate_cn })
+            };
+            Box::pin(Connection::serve(open, address, exchange)).await
+        }
+    };
 }
 
 /// Publishes delayed wills and forgets expired sessions.
