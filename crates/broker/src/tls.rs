@@ -185,7 +185,8 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     let builder = match &files.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let ca = |reason: String| TlsError { part: TlsPart::ClientCa, path: path.clone(), reason };
+            let ca =
+                |reason: String| TlsError { part: TlsPart::ClientCa, path: path.clone(), reason };
             let mut roots = RootCertStore::empty();
             for authority in certificates(path).map_err(ca)? {
                 roots.add(authority).map_err(|error| ca(format!("is no authority: {error}")))?;
@@ -207,7 +208,8 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     // cost no memory here. The tickets' key is this configuration's own: what was allowed
     // under an old authority is asked again.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(|error| key(error.to_string()))?;
+    config.ticketer =
+        rustls::crypto::ring::Ticketer::new().map_err(|error| key(error.to_string()))?;
     config.send_tls13_tickets = 1;
     Ok(config)
 }

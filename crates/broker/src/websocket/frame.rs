@@ -107,7 +107,8 @@ impl Decoder {
         let more = raw.len().min(HEADER_BYTES - had);
         self.head[had..had + more].copy_from_slice(&raw[..more]);
         let mut cursor = Cursor::new(&self.head[..had + more]);
-        let parsed = FrameHeader::parse(&mut cursor).map_err(|_| broken("unknown kind of frame"))?;
+        let parsed =
+            FrameHeader::parse(&mut cursor).map_err(|_| broken("unknown kind of frame"))?;
         let Some((header, len)) = parsed else {
             self.head_len = had + more;
             return Ok(more);
@@ -130,8 +131,12 @@ impl Decoder {
         let kind = match header.opcode {
             OpCode::Data(data) => {
                 match data {
-                    Data::Binary if self.in_message => return Err(broken("a message inside a message")),
-                    Data::Continue if !self.in_message => return Err(broken("a continuation of nothing")),
+                    Data::Binary if self.in_message => {
+                        return Err(broken("a message inside a message"));
+                    }
+                    Data::Continue if !self.in_message => {
+                        return Err(broken("a continuation of nothing"));
+                    }
                     Data::Binary | Data::Continue => {}
                     // [MQTT-6.0.0-1]
                     _ => {

@@ -37,7 +37,11 @@ impl Script {
 }
 
 impl AsyncRead for Script {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let Some(width) = self.width(cx) else { return Poll::Pending };
         let n = width.min(buf.remaining()).min(self.input.len());
         let bytes: Vec<u8> = self.input.drain(..n).collect();
@@ -47,7 +51,11 @@ impl AsyncRead for Script {
 }
 
 impl AsyncWrite for Script {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let Some(width) = self.width(cx) else { return Poll::Pending };
         let n = width.min(buf.len());
         self.output.extend_from_slice(&buf[..n]);
@@ -225,13 +233,18 @@ fn what_no_client_may_send_is_answered_with_a_code_behind_the_payload_before_it(
         (long_ping, 1002),
         (impossible, 1002),
     ] {
-        let wire = [frame(0x82, mask, b"before"), wrong.clone(), frame(0x82, mask, b"after")].concat();
+        let wire =
+            [frame(0x82, mask, b"before"), wrong.clone(), frame(0x82, mask, b"after")].concat();
         let mut stream = WebSocket::new(script(wire, Vec::new()), Vec::new());
         let (read, end) = read_all(&mut stream, 1000);
         assert!(read.starts_with(b"before") && !read.ends_with(b"after"), "{wrong:?}");
         assert_eq!(end.unwrap_err().kind(), io::ErrorKind::InvalidData, "{wrong:?}");
         let [high, low] = code.to_be_bytes();
-        assert!(stream.io.output.ends_with(&[0x88, 2, high, low]), "{wrong:?}: {:?}", stream.io.output);
+        assert!(
+            stream.io.output.ends_with(&[0x88, 2, high, low]),
+            "{wrong:?}: {:?}",
+            stream.io.output
+        );
     }
 }
 

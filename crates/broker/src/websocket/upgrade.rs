@@ -25,7 +25,10 @@ where
     let mut request = Vec::with_capacity(1024);
     let refusal = loop {
         if io.read_buf(&mut request).await? == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed before an HTTP request"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "closed before an HTTP request",
+            ));
         }
         match judge(&request, path) {
             Verdict::Incomplete if request.len() < REQUEST_BYTES => {}
@@ -83,7 +86,10 @@ pub(super) enum Verdict {
     Incomplete,
     Refuse(Refusal),
     /// It has so many bytes, and this is the answer to its key.
-    Accept { len: usize, key: String },
+    Accept {
+        len: usize,
+        key: String,
+    },
 }
 
 /// Judges the bytes so far.
@@ -95,14 +101,22 @@ pub(super) fn judge(bytes: &[u8], path: &str) -> Verdict {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return Verdict::Incomplete,
         Err(httparse::Error::TooManyHeaders) => return Verdict::Refuse(Refusal::TOO_LARGE),
-        Err(_) => return refuse("400 Bad Request", "this is no HTTP request; MQTT is spoken over WebSocket here"),
+        Err(_) => {
+            return refuse(
+                "400 Bad Request",
+                "this is no HTTP request; MQTT is spoken over WebSocket here",
+            );
+        }
     };
     let asked = request.path.unwrap_or_default();
     if asked.split('?').next() != Some(path) {
         return refuse("404 Not Found", "nothing is here; MQTT over WebSocket has another path");
     }
     if request.method != Some("GET") || request.version != Some(1) {
-        return refuse("405 Method Not Allowed", "MQTT over WebSocket begins with a GET in HTTP/1.1");
+        return refuse(
+            "405 Method Not Allowed",
+            "MQTT over WebSocket begins with a GET in HTTP/1.1",
+        );
     }
     let upgrade = |text| {
         let header = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
@@ -116,7 +130,9 @@ pub(super) fn judge(bytes: &[u8], path: &str) -> Verdict {
         return upgrade("only version 13 of WebSocket is spoken here");
     }
     // 16 bytes in base64.
-    let Some(key) = values(headers, "sec-websocket-key").next().filter(|key| key.trim_ascii().len() == 24) else {
+    let Some(key) =
+        values(headers, "sec-websocket-key").next().filter(|key| key.trim_ascii().len() == 24)
+    else {
         return refuse("400 Bad Request", "the Sec-WebSocket-Key is missing or wrong");
     };
     if !has_token(headers, "sec-websocket-protocol", SUBPROTOCOL) {
@@ -125,8 +141,14 @@ pub(super) fn judge(bytes: &[u8], path: &str) -> Verdict {
     Verdict::Accept { len, key: derive_accept_key(key.trim_ascii()) }
 }
 
-fn values<'a>(headers: &'a [httparse::Header<'_>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+fn values<'a>(
+    headers: &'a [httparse::Header<'_>],
+    name: &'a str,
+) -> impl Iterator<Item = &'a [u8]> {
+    headers
+        .iter()
+        .filter(move |header| header.name.eq_ignore_ascii_case(name))
+        .map(|header| header.value)
 }
 
 /// Whether a header with a list of tokens names this one.
