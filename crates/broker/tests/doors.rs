@@ -104,7 +104,10 @@ impl Site {
     }
 }
 
-async fn shake(address: SocketAddr, config: rustls::ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
+async fn shake(
+    address: SocketAddr,
+    config: rustls::ClientConfig,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let name = "localhost".try_into().unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, TcpStream::connect(address).await?).await
 }
@@ -118,7 +121,8 @@ async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
     if !subprotocol.is_empty() {
         request.headers_mut().insert("Sec-WebSocket-Protocol", subprotocol.parse().unwrap());
     }
-    let (stream, answer) = timeout(PATIENCE, tokio_tungstenite::client_async(request, io)).await.unwrap()?;
+    let (stream, answer) =
+        timeout(PATIENCE, tokio_tungstenite::client_async(request, io)).await.unwrap()?;
     assert_eq!(answer.headers()["Sec-WebSocket-Protocol"], "mqtt");
     Ok(stream)
 }
@@ -329,7 +333,9 @@ async fn other_requests_get_a_short_answer() {
     ] {
         let io = TcpStream::connect(site.addresses[2]).await.unwrap();
         match upgrade(url, io, subprotocol).await {
-            Err(WsError::Http(answer)) => assert_eq!(answer.status(), status, "{url} {subprotocol}"),
+            Err(WsError::Http(answer)) => {
+                assert_eq!(answer.status(), status, "{url} {subprotocol}")
+            }
             other => panic!("{url} {subprotocol}: {other:?}"),
         }
     }
@@ -344,7 +350,10 @@ async fn other_requests_get_a_short_answer() {
         let mut io = TcpStream::connect(site.addresses[2]).await.unwrap();
         io.write_all(request).await.unwrap();
         let mut answer = String::new();
-        timeout(PATIENCE, io.read_to_string(&mut answer)).await.expect("answered and closed").unwrap();
+        timeout(PATIENCE, io.read_to_string(&mut answer))
+            .await
+            .expect("answered and closed")
+            .unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{answer}");
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}", body.len())), "{answer}");
@@ -448,14 +457,16 @@ async fn certificates_are_replaced_while_the_doors_are_open() {
     let site = Site::open(false, Settings::default());
     let mut old = Bytes(site.tls(site.authority.client(None, &[])).await.unwrap());
     old.connect("old").await;
-    let leaf = |stream: &TlsStream<TcpStream>| stream.get_ref().1.peer_certificates().unwrap()[0].clone();
+    let leaf =
+        |stream: &TlsStream<TcpStream>| stream.get_ref().1.peer_certificates().unwrap()[0].clone();
     let first = leaf(&old.0);
 
     let (reports, mut reported) = tokio::sync::mpsc::unbounded_channel();
     let watching = CancellationToken::new();
-    let watch = site.tls.clone().watch(Duration::from_millis(20), watching.clone(), move |outcome| {
-        reports.send(outcome).unwrap();
-    });
+    let watch =
+        site.tls.clone().watch(Duration::from_millis(20), watching.clone(), move |outcome| {
+            reports.send(outcome).unwrap();
+        });
     let watch = tokio::spawn(watch);
     // A certificate whose key does not stand there yet: the old pair is served on.
     let next = site.authority.server();
@@ -532,7 +543,8 @@ async fn garbage_harms_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ipv6_and_ipv4_stand_side_by_side() {
-    let listeners = broker::bind(&["[::1]:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()]).unwrap();
+    let listeners =
+        broker::bind(&["[::1]:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()]).unwrap();
     let addresses = listeners.local_addrs();
     assert!(addresses[0].is_ipv6() && addresses[1].is_ipv4());
     let server = Server::start(Settings::default(), Vec::new()).unwrap();

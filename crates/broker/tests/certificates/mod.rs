@@ -1,5 +1,8 @@
 //! An authority, and certificates of it.
 
+// Every test binary compiles this module and uses a part of it.
+#![allow(dead_code)]
+
 use broker::TlsFiles;
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,

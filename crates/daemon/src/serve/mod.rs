@@ -11,6 +11,7 @@
 #[cfg(test)]
 mod admin_tests;
 mod admin_thread;
+mod mqtt_doors;
 mod settings;
 mod signals;
 
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
+    certificates,
     config::{Config, Secret},
     firmware_dir,
     lock::DataDir,
@@ -77,9 +79,10 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
 async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut signals = Signals::listen()?;
+    let hangups = Signals::hangups()?;
+    let tls = certificates::load(&config.mqtt)?;
     // First the sockets: a port that is taken should end the start before anything is opened.
-    let mqtt =
-        broker::bind(&config.mqtt_listen).map_err(|error| anyhow!("mqtt.listen: {error}"))?;
+    let mqtt = mqtt_doors::bind(&config.mqtt, tls.as_ref())?;
     let doors = admin_thread::bind(&config.admin.listen)?;
 
     let store = store::FirmwareStore::open(settings::store(config)).map_err(one_error)?;
@@ -100,7 +103,7 @@ async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
         None => format!("no broker.toml in {}: the defaults apply", config.base_dir.display()),
     });
     lines.push(format!("data in {}", config.data_dir.display()));
-    lines.extend(mqtt.local_addrs().iter().map(|address| format!("mqtt listening on {address}")));
+    lines.extend(mqtt_doors::lines(&mqtt));
     lines.extend(
         doors.local_addrs().iter().map(|address| format!("admin listening on http://{address}")),
     );
@@ -127,6 +130,7 @@ async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
         let (server, cancel) = (Arc::clone(&server), close_doors.clone());
         async move { server.serve(mqtt, cancel).await }
     });
+    tokio::spawn(certificates::renew(tls, hangups, close_doors.clone()));
     announce(&lines);
     info!(milliseconds = started.elapsed().as_millis() as u64, "started");
 
