@@ -2,7 +2,6 @@
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
-    future::Future,
     io,
     net::SocketAddr,
     sync::Arc,
@@ -109,30 +108,27 @@ impl Listeners {
         self.0.iter().filter_map(|(listener, door)| Some((listener.local_addr().ok()?, door)))
     }
 
-    /// Accepts on all of them until cancelled, and starts a task for each connection.
-    pub(crate) async fn accept<F>(
+    /// Accepts on all of them until cancelled. `start` gets each connection and must not wait:
+    /// it starts a task, whose size is then that of its kind of connection.
+    pub(crate) async fn accept(
         self,
         cancel: CancellationToken,
-        serve: impl Fn(TcpStream, SocketAddr, Door) -> F + Clone + Send + 'static,
-    ) where
-        F: Future<Output = ()> + Send + 'static,
-    {
+        start: impl Fn(TcpStream, SocketAddr, &Door) + Clone + Send + 'static,
+    ) {
         let mut loops = tokio::task::JoinSet::new();
         for (listener, door) in self.0 {
-            loops.spawn(accept_loop(listener, door, cancel.clone(), serve.clone()));
+            loops.spawn(accept_loop(listener, door, cancel.clone(), start.clone()));
         }
         while loops.join_next().await.is_some() {}
     }
 }
 
-async fn accept_loop<F>(
+async fn accept_loop(
     listener: TcpListener,
     door: Door,
     cancel: CancellationToken,
-    serve: impl Fn(TcpStream, SocketAddr, Door) -> F,
-) where
-    F: Future<Output = ()> + Send + 'static,
-{
+    start: impl Fn(TcpStream, SocketAddr, &Door),
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -142,7 +138,7 @@ async fn accept_loop<F>(
             Ok((stream, address)) => {
                 // Nagle's delay would hold a PINGRESP back by 40 ms.
                 if stream.set_nodelay(true).is_ok() {
-                    tokio::spawn(serve(stream, address, door.clone()));
+                    start(stream, address, &door);
                 }
             }
             // The peer left before it was accepted.

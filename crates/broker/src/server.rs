@@ -3,13 +3,19 @@
 use bytes::Bytes;
 use hook::{Broker, ClientStatus, Counters, Hook, Identity, Properties, Protocol, Qos, Reason, SessionEnd};
 use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -114,8 +120,7 @@ impl Server {
         let (exchange, handle) = (self.exchange.clone(), self.handle.clone());
         listeners
             .accept(cancel, move |stream, address, door| {
-                let (exchange, handle) = (exchange.clone(), handle.clone());
-                serve_one(stream, address, door, exchange, handle)
+                start_one(stream, address, door, &exchange, &handle);
             })
             .await;
         self.drain().await;
@@ -157,39 +162,41 @@ impl Drop for Counted {
     }
 }
 
-async fn serve_one(
+/// Starts the task of a connection. Each kind has a type of its own, so that the many plain
+/// ones are no larger than they have to be.
+fn start_one(
     stream: TcpStream,
-    address: std::net::SocketAddr,
-    door: Door,
-    exchange: Arc<Exchange>,
-    handle: Arc<Handle>,
+    address: SocketAddr,
+    door: &Door,
+    exchange: &Arc<Exchange>,
+    handle: &Arc<Handle>,
 ) {
     let others = handle.connections.fetch_add(1, Ordering::AcqRel);
-    let _counted = Counted(handle);
+    let counted = Counted(handle.clone());
     if others >= exchange.settings.limits.connections {
         Totals::count(&exchange.totals.connects_refused);
         tracing::warn!(%address, "connection refused: limits.connections is reached");
         return;
     }
-    // Plain connections are the many: what the other doors need beside them is boxed.
-    match door {
+    let exchange = exchange.clone();
+    match door.clone() {
         Door::Plain => {
             let opened = Opened { io: stream, certificate_cn: None };
-            Connection::serve(std::future::ready(Ok(opened)), address, exchange).await
+            start_serving(std::future::ready(Ok(opened)), address, exchange, counted);
         }
         Door::Tls(tls) => {
             let open = async move {
                 let (io, certificate_cn) = tls.accept(stream).await?;
                 Ok(Opened { io: Box::new(io), certificate_cn })
             };
-            Box::pin(Connection::serve(open, address, exchange)).await
+            start_serving(open, address, exchange, counted);
         }
         Door::WebSocket { path } => {
             let open = async move {
                 let io = websocket::accept(stream, &path).await?;
                 Ok(Opened { io, certificate_cn: None })
             };
-            Box::pin(Connection::serve(open, address, exchange)).await
+            start_serving(open, address, exchange, counted);
         }
         Door::SecureWebSocket { path, tls } => {
             let open = async move {
@@ -197,9 +204,25 @@ async fn serve_one(
                 let io = websocket::accept(Box::new(io), &path).await?;
                 Ok(Opened { io, certificate_cn })
             };
-            Box::pin(Connection::serve(open, address, exchange)).await
+            start_serving(open, address, exchange, counted);
         }
-    };
+    }
+}
+
+fn start_serving<S>(
+    open: impl Future<Output = io::Result<Opened<S>>> + Send + 'static,
+    address: SocketAddr,
+    exchange: Arc<Exchange>,
+    counted: Counted,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Boxed, or the task would keep the room that the handshakes need.
+    let open = Box::pin(open);
+    tokio::spawn(async move {
+        Connection::serve(open, address, exchange).await;
+        drop(counted);
+    });
 }
 
 /// Publishes delayed wills and forgets expired sessions.

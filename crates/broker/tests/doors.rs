@@ -518,6 +518,47 @@ async fn nobody_may_take_forever() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_read_is_bounded_behind_every_door() {
+    let mut settings = Settings::default();
+    settings.limits.queue_messages = 10;
+    settings.limits.publish_hold = Duration::from_millis(100);
+    let site = Site::open(false, settings);
+    let mut publisher = Bytes(site.plain().await);
+    publisher.connect("publisher").await;
+    async fn join(wire: &mut impl Wire) {
+        wire.connect("slow").await;
+        // At QoS 1: what is for a subscriber at QoS 0 is dropped instead, and it stays.
+        let mut filter = subscribe("t");
+        *filter.last_mut().unwrap() = 1;
+        wire.send(&filter).await;
+        wire.expect(&[0x90, 3, 0, 7, 1]).await;
+    }
+    let mut body = vec![0, 1, b't', 0, 9];
+    body.resize(100_000, b'x');
+    let message = packet(0x32, &body);
+    for door in 1..4 {
+        let mut tls = Bytes(site.tls(site.authority.client(None, &[])).await.unwrap());
+        let (mut ws, mut wss) = (site.ws().await, site.wss().await);
+        match door {
+            1 => join(&mut tls).await,
+            2 => join(&mut ws).await,
+            _ => join(&mut wss).await,
+        }
+        let is_connected = || site.broker.client("slow").is_some_and(|client| client.connected);
+        assert!(is_connected(), "door {door}");
+        // What the kernel's buffers and the queue take, and then the end.
+        let mut sent = 0;
+        while is_connected() {
+            publisher.send(&message).await;
+            publisher.expect(&[0x40, 2, 0, 9]).await;
+            sent += 1;
+            assert!(sent < 1_000, "100 MB went to a client that reads nothing, by door {door}");
+        }
+    }
+    site.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn garbage_harms_nobody() {
     let site = Site::open(false, Settings::default());
     let mut innocent = site.wss().await;
