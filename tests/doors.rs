@@ -234,7 +234,7 @@ fn certificates_are_read_again_on_sighup() {
     let next = authority.server();
     replace(&site, &next);
     daemon.hang_up();
-    daemon.expect_log(&["certificates", "read again"]);
+    daemon.expect_log(&["mqtt.tls", "certificates", "read again"]);
     assert_eq!(Tls::open(address, &authority, None).shown(), next.certificate.der().to_vec());
     standing.ping();
 
@@ -323,4 +323,55 @@ fn the_plain_port_may_be_off() {
     let daemon = site.start();
     assert!(!daemon.log().iter().any(|line| line.starts_with("mqtt listening on")));
     log_in(&daemon, &authority, None, &Connect::id("client")).unwrap().ping();
+}
+
+#[test]
+fn the_admin_interface_over_tls() {
+    let mut site = Site::new();
+    let authority = Authority::new("site");
+    let folder = site.path().to_owned();
+    let write = |issued: &Issued| {
+        // The chain up to the root, which the commands trust where it is configured.
+        let chain = issued.certificate.pem() + &authority.pem();
+        fs::write(folder.join("cert.pem"), chain).unwrap();
+        fs::write(folder.join("key.pem"), issued.key.serialize_pem()).unwrap();
+    };
+    write(&authority.server());
+    site.set("admin.tls.cert", "\"cert.pem\"").set("admin.tls.key", "\"key.pem\"");
+    // The network needs no further word then.
+    site.set("admin.listen", "\"0.0.0.0:0\"");
+    assert_eq!(site.run(&["check-config"]).status.code(), Some(0));
+    site.set("admin.listen", "\"127.0.0.1:0\"");
+    let daemon = site.start();
+    let address = daemon.admin_address();
+    daemon.expect_log(&[&format!("admin listening on https://{address}")]);
+
+    let ask = || {
+        let mut stream = Tls::open(address, &authority, None);
+        let shown = stream.shown();
+        write!(stream, "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        shown
+    };
+    ask();
+    // The commands find the certificate in the configuration.
+    let url = format!("https://localhost:{}", address.port());
+    let ended = site.run(&["status", "--url", &url]);
+    assert_eq!(ended.status.code(), Some(0), "{:?}", ended.log);
+    // Plain HTTP gets nothing.
+    let mut plain = TcpStream::connect(address).unwrap();
+    plain.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    plain.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    plain.read_to_end(&mut answer).unwrap();
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+
+    let next = authority.server();
+    write(&next);
+    daemon.hang_up();
+    daemon.expect_log(&["admin.tls", "read again"]);
+    assert_eq!(ask(), next.certificate.der().to_vec());
 }

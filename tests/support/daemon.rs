@@ -46,14 +46,13 @@ impl Daemon {
         // Held from here on, so that a daemon that never becomes ready is killed too.
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut daemon = Daemon { child, log, mqtt: nowhere, admin: nowhere, data_dir };
-        let admin = daemon
-            .log
-            .wait("admin listening on", |line| line.contains("admin listening on http://"));
+        let admin =
+            daemon.log.wait("admin listening on", |line| line.contains("admin listening on http"));
         daemon.log.wait("ready", is_ready);
         // The plain port may be off.
         let mqtt = daemon.log.lines().into_iter().find(|line| line.contains("mqtt listening on "));
         daemon.mqtt = mqtt.map_or(nowhere, |line| address_after(&line, "mqtt listening on "));
-        daemon.admin = address_after(&admin, "admin listening on http://");
+        daemon.admin = address_after(&admin, "://");
         daemon
     }
 

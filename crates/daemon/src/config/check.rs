@@ -11,13 +11,14 @@ const SHORTEST_TOKEN: usize = 16;
 pub fn check(config: &Config, reader: &mut Reader<'_>) {
     check_mqtt(config, reader);
     if let Some(address) = beyond_loopback(&config.admin.listen)
+        && config.admin.tls.is_none()
         && !config.admin.allow_plain_network
     {
         reader.problem(
             "admin.listen",
             &format!(
                 "{address} can be reached from the network, where the admin token would travel in clear text; \
-                 set admin.allow_plain_network = true if that is meant"
+                 set admin.tls.cert and admin.tls.key, or admin.allow_plain_network = true if that is meant"
             ),
         );
     }

@@ -107,8 +107,8 @@ pub const KEYS: &[Key] = &[
     key("admin.token_file", ""),
     key("admin.allowed_hosts", ""),
     key("admin.allow_plain_network", "false"),
-    later("admin.tls.cert", ""),
-    later("admin.tls.key", ""),
+    key("admin.tls.cert", ""),
+    key("admin.tls.key", ""),
 ];
 
 /// The key of that name.

@@ -187,6 +187,8 @@ pub struct Admin {
     pub allowed_hosts: Vec<String>,
     /// Whether it may listen beyond loopback without TLS.
     pub allow_plain_network: bool,
+    /// `admin.tls.*`; with it there is no plain HTTP.
+    pub tls: Option<broker::TlsFiles>,
 }
 
 impl Config {
@@ -309,6 +311,18 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
         token: reader.secret("admin.token"),
         allowed_hosts: reader.texts("admin.allowed_hosts"),
         allow_plain_network: reader.switch("admin.allow_plain_network"),
+        tls: match (reader.path("admin.tls.cert"), reader.path("admin.tls.key")) {
+            (Some(cert), Some(key)) => Some(broker::TlsFiles { cert, key, client_ca: None }),
+            (None, None) => None,
+            (None, Some(_)) => {
+                reader.problem("admin.tls.key", "needs admin.tls.cert too");
+                None
+            }
+            (Some(_), None) => {
+                reader.problem("admin.tls.cert", "needs admin.tls.key too");
+                None
+            }
+        },
     };
 
     Some(Config {

@@ -176,6 +176,8 @@ fn listeners_and_files_go_together() {
         ("mqtt.tls.listen = \"127.0.0.1:0\"\nmqtt.tls.key = \"k\"", "mqtt.tls.listen needs mqtt.tls.cert too"),
         ("mqtt.wss.listen = \"127.0.0.1:0\"\nmqtt.tls.cert = \"c\"", "mqtt.wss.listen needs mqtt.tls.key too"),
         ("mqtt.tls.client_ca = \"ca\"", "mqtt.tls.client_ca is for mqtt.tls.listen and mqtt.wss.listen, and neither is set"),
+        ("admin.tls.cert = \"c\"", "admin.tls.cert needs admin.tls.key too"),
+        ("admin.tls.key = \"k\"", "admin.tls.key needs admin.tls.cert too"),
         ("mqtt.ws.path = \"mqtt\"", "mqtt.ws.path must be a path such as \"/mqtt\", not \"mqtt\""),
         ("mqtt.ws.path = \"/a?b\"", "mqtt.ws.path must be a path such as \"/mqtt\", not \"/a?b\""),
         ("mqtt.tls.listen = \"8883\"", "mqtt.tls.listen must be an address with a port, such as \"127.0.0.1:1883\" or \"[::1]:1883\", or a list of them, not \"8883\""),
@@ -328,8 +330,10 @@ fn the_network_must_be_meant() {
         assert!(line.contains("set auth.allow_open_network = true"), "{line}");
         load(&format!("mqtt.listen = \"{address}\"\nauth.allow_open_network = true"));
         let line = error(&format!("admin.listen = \"{address}\""));
-        assert!(line.contains("set admin.allow_plain_network = true"), "{line}");
+        assert!(line.contains("or admin.allow_plain_network = true"), "{line}");
         load(&format!("admin.listen = \"{address}\"\nadmin.allow_plain_network = true"));
+        let files = "admin.tls.cert = \"c\"\nadmin.tls.key = \"k\"";
+        load(&format!("admin.listen = \"{address}\"\n{files}"));
     }
     load("mqtt.listen = [\"127.5.6.7:0\", \"[::ffff:127.0.0.1]:0\", \"[::1]:0\"]");
 }
