@@ -88,7 +88,8 @@ fn a_bad_value_names_the_key() {
         ("fuota.drop_rollout", "\"canary\""),
         ("fuota.on_existing", "\"hold\""),
         ("auth.mode", "\"token\""),
-        ("mqtt.tls.listen", "\"127.0.0.1:8883\""),
+        ("http.listen", "\"127.0.0.1:8081\""),
+        ("mqtt.tls.listen", "\"nowhere\""),
     ] {
         let mut site = Site::new();
         site.set(key, value);
