@@ -24,6 +24,7 @@
 //! | [`handshake`] | from an accepted socket to a session that is ours |
 //! | [`connection`] | one socket's task: read, decide, write |
 //! | [`inbound`] | what each packet of a client does |
+//! | [`deliver`] | what goes to the client, in which order and form |
 //! | [`outbound`] | packet ids and the in-flight window of what is sent |
 //! | [`writer`] | bytes waiting for the socket, with receipts |
 //! | [`exchange`] | one publish to all its receivers |
@@ -35,6 +36,7 @@
 pub mod codec;
 mod connection;
 mod counters;
+mod deliver;
 mod exchange;
 mod handshake;
 mod hooks;
