@@ -30,6 +30,7 @@
 //! | [`exchange`] | one publish to all its receivers |
 //! | [`lanes`], [`router`] | QoS 0 in bulk: credit per lane, and the one file that knows rumqttd |
 //! | [`hooks`] | the plugins of one broker, asked in order |
+//! | [`sys`] | statistics below `$SYS` |
 //! | [`server`] | all of it together, and the way back for plugins |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -54,6 +55,7 @@ mod router;
 mod server;
 mod session;
 pub mod settings;
+mod sys;
 pub mod topic;
 mod writer;
 

@@ -97,11 +97,15 @@ impl Retained {
 
     /// Keeps a message, or forgets the topic's where the payload is empty [MQTT-3.3.1-6].
     /// An older message (by sequence) never replaces a newer one. `false` where a bound is
-    /// reached: the message is delivered but not retained.
+    /// reached: the message is delivered but not retained. Topics below `$` are the broker's own:
+    /// a handful, which neither counts nor is bounded.
     pub fn store(&self, message: &Arc<Message>) -> bool {
+        let own = message.topic.starts_with('$');
         let mut tree = self.tree.write();
         if message.payload.is_empty() {
-            if let Some(old) = tree.root.take(Some(&message.topic)) {
+            if let Some(old) = tree.root.take(Some(&message.topic))
+                && !own
+            {
                 tree.messages -= 1;
                 tree.bytes -= old.cost();
             }
@@ -125,7 +129,7 @@ impl Retained {
         }
         let messages = messages + usize::from(old.is_none());
         let bytes = bytes - old.map_or(0, |(cost, _)| cost) + message.cost();
-        if messages > self.max_messages || bytes > self.max_bytes {
+        if !own && (messages > self.max_messages || bytes > self.max_bytes) {
             return false;
         }
         let mut node = &mut tree.root;
@@ -133,8 +137,10 @@ impl Retained {
             node = node.children.entry(level.into()).or_default();
         }
         node.message = Some(message.clone());
-        tree.messages = messages;
-        tree.bytes = bytes;
+        if !own {
+            tree.messages = messages;
+            tree.bytes = bytes;
+        }
         true
     }
 

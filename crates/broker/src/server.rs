@@ -89,6 +89,7 @@ impl Server {
             Arc::new(Handle { exchange: exchange.clone(), connections: AtomicUsize::new(0) });
         let broker: Arc<dyn Broker> = handle.clone();
         exchange.hooks.start(&broker);
+        tokio::spawn(crate::sys::publish_statistics(broker, background.clone()));
         Ok(Server { exchange, handle, background })
     }
 
