@@ -350,8 +350,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         // Retained messages that were promised wait with the others.
-        for delivery in self.backlog.drain(..).filter(|d| d.qos != Qos::AtMostOnce) {
-            self.session.inbox.push_assured(delivery, None);
+        for delivery in self.backlog.drain(..) {
+            let current = || self.exchange.retained.is_current(&delivery.message);
+            if delivery.qos != Qos::AtMostOnce && current() {
+                self.session.inbox.push_assured(delivery, None);
+            }
         }
         self.writer.abandon();
         // A hold goes on without its publisher: what it promised others is still to be queued.

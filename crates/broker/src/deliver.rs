@@ -125,7 +125,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             else {
                 break;
             };
-            self.send_delivery(delivery, false);
+            // A newer one came meanwhile and went ahead with the live messages.
+            if self.exchange.retained.is_current(&delivery.message) {
+                self.send_delivery(delivery, false);
+            }
         }
         if full(&self.writer) {
             return;

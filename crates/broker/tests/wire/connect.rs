@@ -227,3 +227,25 @@ fn packets_may_come_in_pieces() {
         wire.expect(&puback(7));
     }
 }
+
+/// MQTT 5.0, 4.13 and 5.4.9: a socket that says nothing, or half of a CONNECT, is closed.
+#[test]
+fn a_connect_has_its_time() {
+    let connect_timeout = std::time::Duration::from_millis(50);
+    let site = site_with(broker::Settings { connect_timeout, ..broker::Settings::default() });
+    site.open().closed();
+    let mut half = site.open();
+    half.send(&Connect::new(V5, "half").bytes()[..9]);
+    half.closed();
+}
+
+/// Connections beyond the limit are closed, and those that are there go on.
+#[test]
+fn connections_are_limited() {
+    let mut settings = broker::Settings::default();
+    settings.limits.connections = 1;
+    let site = site_with(settings);
+    let mut first = site.client(V4, "first");
+    site.open().closed();
+    first.silent();
+}

@@ -110,3 +110,30 @@ fn a_goodbye_fits_the_clients_maximum() {
     wire.expect(&[0xe0, 2, 0x81, 0]);
     wire.closed();
 }
+
+/// A subscriber that acknowledges nothing pays for it, not the publisher.
+#[test]
+fn a_full_queue_ends_the_slow_subscriber() {
+    let mut settings = broker::Settings::default();
+    settings.limits.queue_messages = 2;
+    settings.limits.publish_hold = std::time::Duration::from_millis(50);
+    let site = site_with(settings);
+    for version in BOTH {
+        let receive_maximum = if version == V5 { &[0x21, 0, 1][..] } else { &[] };
+        let slow = Connect::new(version, "slow").with(receive_maximum);
+        let mut slow = site.enter(&slow, false);
+        slow.subscribe("t", 1);
+        let mut publisher = site.client(version, "p");
+        // 64 in flight for 3.1.1, one for MQTT 5, two that wait, and one too many.
+        let window = if version == V5 { 1 } else { 64 };
+        for id in 1..=window + 3 {
+            publisher.publish(Publish::new("t", "x").qos(1, id));
+            publisher.expect(&puback(id));
+        }
+        for id in 1..=window {
+            assert_eq!(slow.received().id, id);
+        }
+        slow.ended(0x97);
+        publisher.leave();
+    }
+}

@@ -11,6 +11,7 @@ mod aliases;
 mod connect;
 mod disconnect;
 mod expiry;
+mod fan_out;
 mod flow_control;
 mod keep_alive;
 mod malformed;

@@ -155,6 +155,24 @@ fn promised_ones_are_part_of_the_session() {
     wire.silent();
 }
 
+/// A retained message that waits for its turn does not come behind a newer one.
+#[test]
+fn a_superseded_message_is_not_sent() {
+    let site = site();
+    for topic in ["r/1", "r/2"] {
+        site.publish(Publish::new(topic, "old").qos(1, 1).retained());
+    }
+    let mut wire = site.enter(&Connect::new(V5, "s").with(&[0x21, 0, 1]), false);
+    wire.subscribe("r/+", 1);
+    let first = wire.received();
+    let other = if first.topic == "r/1" { "r/2" } else { "r/1" };
+    site.publish(Publish::new(other, "new").qos(1, 1).retained());
+    wire.send(&puback(1));
+    wire.expect_publish(Publish::new(other, "new").qos(1, 2));
+    wire.send(&puback(2));
+    wire.silent();
+}
+
 /// Live messages that waited for an overlapping subscription are not lost to a retained one.
 #[test]
 fn a_new_subscription_drops_no_promised_message() {

@@ -155,14 +155,8 @@ fn wildcards_match_as_the_standard_says() {
             wire.expect_publish(Publish::new("a/b", filter));
             wire.leave();
         }
-        for filter in ["+", "a", "/a/b", "a/b/+", "A/b", "+/+/+", "a/b/", "$SYS/#"] {
-            let mut wire = site.client(version, "s");
-            wire.send(&subscribe(version, 1, &[], &[(filter, 0)]));
-            wire.packet();
-            if filter.starts_with('$') {
-                // Its own statistics come, and nothing else.
-                continue;
-            }
+        for filter in ["+", "a", "/a/b", "a/b/+", "A/b", "+/+/+", "a/b/"] {
+            let mut wire = site.subscriber(version, "s", filter, 0);
             site.publish(Publish::new("a/b", filter));
             wire.silent();
             wire.leave();
