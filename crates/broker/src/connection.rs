@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     sync::OwnedMutexGuard,
     time::Sleep,
 };
@@ -364,6 +364,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let Connection { mut io, mut writer, exchange, client, session, claim, state, .. } = self;
         leave(&exchange, &session, state, claim, will);
 
+        let told = tell.is_some();
         if let (Some((code, text)), Protocol::V5) = (tell, client.protocol) {
             let mut out = BytesMut::new();
             let text = text_fits(&text, client.maximum_packet_size).then_some(&*text);
@@ -372,7 +373,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let goodbye = async {
             std::future::poll_fn(|cx| writer.poll_flush(cx, Pin::new(&mut io))).await?;
-            io.shutdown().await
+            io.shutdown().await?;
+            // A socket closed over unread bytes would take the goodbye back (RFC 1122, 4.2.2.13),
+            // so what the peer still sends is read. A stop of the broker waits for nobody.
+            let mut unread = [0; 1024];
+            while told && end != SessionEnd::Shutdown && io.read(&mut unread).await? > 0 {}
+            Ok(())
         };
         // The peer may be gone or read nothing; the session does not wait for it.
         let _: Result<io::Result<()>, _> = tokio::time::timeout(GOODBYE, goodbye).await;

@@ -54,3 +54,16 @@ fn a_stop_says_goodbye() {
     old.ended(0);
     new.ended(0x8b);
 }
+
+/// MQTT 5.0, 4.13.2: the reason arrives, however much the client still had to say.
+#[test]
+fn the_reason_survives_what_is_unread() {
+    let site = site();
+    for _ in 0..20 {
+        let mut wire = site.client(V5, "a");
+        let late = Publish::new("t", vec![0; 100_000]).bytes(V5);
+        wire.send(&[&[0, 0][..], &late, &late].concat());
+        wire.throw(&late);
+        wire.ended(0x81);
+    }
+}
