@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The largest CONNECT: client id, will topic, will payload, user name and password have 64 KB
-/// each at most [MQTT-1.5.4], and some properties.
+/// each at most (1.5.4), and some properties.
 const CONNECT_BYTES: usize = 512 * 1024;
 
 /// Why no session came of a socket.

@@ -169,7 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn on_disconnect(&mut self, disconnect: Disconnect) -> Ending {
         if let Some(seconds) = disconnect.session_expiry {
             if self.state.expiry == Some(Duration::ZERO) && seconds != 0 {
-                // [MQTT-3.14.2.2.2]
+                // MQTT 5.0, 3.14.2.2.2
                 return Ending::protocol(
                     reason::PROTOCOL_ERROR,
                     "a session that ends with its connection cannot be prolonged",
@@ -339,7 +339,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             RetainHandling::SendIfNew => known.is_none(),
             RetainHandling::DoNotSend => false,
         };
-        // Shared subscriptions get no retained messages [MQTT-4.8.2.2].
+        // Shared subscriptions get no retained messages (4.8.2).
         if wanted && !consumed && filter.share.is_none() {
             let messages = self.exchange.retained.matching(filter.levels);
             if known.is_none() {

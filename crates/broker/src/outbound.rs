@@ -78,7 +78,7 @@ impl Window {
         }
     }
 
-    /// PUBREC with an error code: the publish has ended [MQTT-4.3.3-4].
+    /// PUBREC with an error code: the publish has ended [MQTT-4.4.0-2].
     pub fn pubrec_refused(&mut self, id: u16) -> bool {
         self.remove(id, |stage| matches!(stage, Stage::Published(_, Qos::ExactlyOnce)))
     }

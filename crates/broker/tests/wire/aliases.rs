@@ -38,7 +38,7 @@ fn impossible_ones_end_the_connection() {
     }
 }
 
-/// MQTT 5.0, 3.3.2.3.4: they end with the connection, even where the session does not.
+/// [MQTT-3.3.2-7]: they end with the connection, even where the session does not.
 #[test]
 fn they_end_with_the_connection() {
     let site = site();
@@ -51,7 +51,7 @@ fn they_end_with_the_connection() {
     wire.ended(0x82);
 }
 
-/// [MQTT-3.1.2-26], [MQTT-3.1.2-27]: as many as the client takes, each after its topic.
+/// [MQTT-3.1.2-26], [MQTT-3.1.2-27], [MQTT-3.3.2-11]: as many as the client takes, each after its topic.
 #[test]
 fn the_broker_sets_as_many_as_the_client_takes() {
     let site = site();

@@ -6,7 +6,7 @@ use crate::support::*;
 /// Packet Size 1 MiB, Topic Alias Maximum 32.
 const OFFER: [u8; 11] = [0x21, 0, 64, 0x27, 0, 0x10, 0, 0, 0x22, 0, 32];
 
-/// [MQTT-3.1.4-5], [MQTT-3.2.0-1], [MQTT-3.2.2-1]
+/// [MQTT-3.1.4-5], [MQTT-3.2.0-1], [MQTT-3.2.0-2], [MQTT-3.2.2-1]
 #[test]
 fn is_accepted_byte_by_byte() {
     let site = site();
@@ -148,7 +148,7 @@ fn a_will_topic_with_wildcards_is_refused() {
     }
 }
 
-/// [MQTT-4.12.0-1]: no method of enhanced authentication is offered.
+/// [MQTT-4.12.0-1], [MQTT-4.12.0-6], [MQTT-3.2.2-7]: no method of enhanced authentication is offered.
 #[test]
 fn enhanced_authentication_is_refused() {
     let site = site();
@@ -168,7 +168,7 @@ fn enhanced_authentication_is_refused() {
     wire.closed();
 }
 
-/// MQTT 5.0, 3.1.2.11: a property that stands twice, or has a value that it may not have.
+/// [MQTT-3.1.4-1]: a property that stands twice, or has a value that it may not have.
 #[test]
 fn bad_connect_properties_are_refused() {
     let site = site();
@@ -188,7 +188,7 @@ fn bad_connect_properties_are_refused() {
     }
 }
 
-/// [MQTT-3.2.2-19]: a refusal has no reason string where the client could not take it.
+/// [MQTT-3.2.2-6], [MQTT-3.2.2-19]: a refusal has no reason string where the client could not take it.
 #[test]
 fn a_refusal_fits_the_clients_maximum_packet_size() {
     let site = site();

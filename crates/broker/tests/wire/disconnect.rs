@@ -55,7 +55,7 @@ fn a_stop_says_goodbye() {
     new.ended(0x8b);
 }
 
-/// MQTT 5.0, 4.13.2: the reason arrives, however much the client still had to say.
+/// [MQTT-4.13.2-1]: the reason arrives, however much the client still had to say.
 #[test]
 fn the_reason_survives_what_is_unread() {
     let site = site();

@@ -101,7 +101,7 @@ fn larger_packets_than_the_broker_takes_end_the_connection() {
     }
 }
 
-/// MQTT 5.0, 3.1.2.11.4: a goodbye fits as well.
+/// [MQTT-3.14.2-3]: a goodbye fits as well.
 #[test]
 fn a_goodbye_fits_the_clients_maximum() {
     let site = site();

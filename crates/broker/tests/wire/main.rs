@@ -8,6 +8,7 @@
 mod support;
 
 mod aliases;
+mod clauses;
 mod connect;
 mod disconnect;
 mod expiry;

@@ -21,7 +21,7 @@ fn qos_1_is_acknowledged_each_time() {
     }
 }
 
-/// [MQTT-4.3.3-8], [MQTT-4.3.3-10], [MQTT-4.3.3-11]
+/// [MQTT-4.3.3-8], [MQTT-4.3.3-10], [MQTT-4.3.3-11], [MQTT-4.3.3-12]
 #[test]
 fn qos_2_is_delivered_once() {
     let site = site();
@@ -87,7 +87,7 @@ fn an_unknown_release_is_answered() {
     new.expect(&with_code(pubrel(77), 0x92));
 }
 
-/// [MQTT-4.3.3-1] and following: the broker as the sender.
+/// [MQTT-4.3.3-1], [MQTT-4.3.3-2], [MQTT-4.3.3-4]: the broker as the sender.
 #[test]
 fn the_broker_completes_its_own_exchanges() {
     let site = site();
@@ -148,7 +148,7 @@ fn a_refusing_pubrec_ends_the_exchange() {
     publisher.expect(&with_code(pubcomp(4), 0x92));
 }
 
-/// [MQTT-3.1.2-29]: Request Problem Information 0 wants no reason strings in acknowledgements.
+/// [MQTT-3.1.2-29], [MQTT-3.4.2-2]: Request Problem Information 0 wants no reason strings in acknowledgements.
 #[test]
 fn problem_information_is_left_out_on_request() {
     let site = site();

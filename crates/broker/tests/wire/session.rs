@@ -19,7 +19,7 @@ fn session_present_says_what_is_there() {
     }
 }
 
-/// [MQTT-4.4.0-1], [MQTT-4.1.0-1]: subscriptions stay, messages wait, and what was not
+/// [MQTT-4.4.0-1], [MQTT-4.1.0-1], [MQTT-3.3.1-1], [MQTT-4.3.3-6]: subscriptions stay, messages wait, and what was not
 /// acknowledged is sent again, under its id and in its order.
 #[test]
 fn a_session_goes_on_where_it_was() {

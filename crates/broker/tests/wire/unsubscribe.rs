@@ -2,7 +2,7 @@
 
 use crate::support::*;
 
-/// [MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT-3.11.3-1], [MQTT-3.11.3-2]
+/// [MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT-3.10.4-6], [MQTT-3.11.3-1], [MQTT-3.11.3-2]
 #[test]
 fn one_answer_with_a_code_for_each_filter() {
     let site = site();
