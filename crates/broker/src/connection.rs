@@ -406,10 +406,9 @@ fn leave(
         None
     };
     let now = match will {
-        // A will is due with the end of the session at the latest (3.1.3.2.2).
+        // The end of the session publishes it, if that comes first (3.1.3.2.2).
         Some(will) if !will.delay.is_zero() && !over => {
-            let delay = expiry.map_or(will.delay, |expiry| will.delay.min(expiry));
-            exchange.registry.schedule(session, claim, Due::Will, delay);
+            exchange.registry.schedule(session, claim, Due::Will, will.delay);
             state.will = Some(will);
             None
         }

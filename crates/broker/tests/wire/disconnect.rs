@@ -55,15 +55,17 @@ fn a_stop_says_goodbye() {
     new.ended(0x8b);
 }
 
-/// [MQTT-4.13.2-1]: the reason arrives, however much the client still had to say.
+/// [MQTT-4.13.2-1]: the reason arrives, however much the client still has to say.
 #[test]
-fn the_reason_survives_what_is_unread() {
+fn the_broker_hears_a_client_out() {
     let site = site();
     for _ in 0..20 {
         let mut wire = site.client(V5, "a");
         let late = Publish::new("t", vec![0; 100_000]).bytes(V5);
-        wire.send(&[&[0, 0][..], &late, &late].concat());
-        wire.throw(&late);
+        wire.send(&[&[0, 0][..], &late].concat());
         wire.ended(0x81);
+        // The socket is not reset over what the client sends before it knows.
+        wire.send(&late);
+        wire.send(&late);
     }
 }
