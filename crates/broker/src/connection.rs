@@ -6,7 +6,7 @@
 //! [`crate::inbound`]; here is what moves bytes.
 
 use bytes::BytesMut;
-use hook::{Client, Outbox, Outgoing, Protocol, Qos, SessionEnd, Slot};
+use hook::{Client, Outbox, Protocol, Qos, SessionEnd, Slot};
 use std::{
     borrow::Cow,
     cell::RefCell,
@@ -19,19 +19,19 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     sync::OwnedMutexGuard,
     time::Sleep,
 };
 
 use crate::{
-    codec::{self, AckKind, PublishHead},
+    codec::{self, AckKind},
     counters::Tally,
+    deliver::{SeenRetained, SentAliases, text_fits},
     exchange::{Exchange, Hold, Route},
     hooks::View,
     inbox::{Done, Kick, Taken},
-    message::{Delivery, Message},
-    outbound::{Content, Resend},
+    message::Delivery,
     packet::{ConnAck, reason},
     registry::Due,
     session::{Session, State, clock_ms},
@@ -40,16 +40,10 @@ use crate::{
 
 /// The read buffer that all connections of a worker thread share: an idle one has none.
 const READ_BYTES: usize = 64 * 1024;
-/// Ordinary messages in one write, in bytes; what is more goes with the next one.
-const WRITE_BYTES: usize = 64 * 1024;
-/// Blocks in one write: nothing else waits behind more.
-const WRITE_BLOCKS: usize = 16;
 /// While more than this waits for a socket that takes nothing, nothing is read from it.
 const UNREAD_BYTES: u64 = 256 * 1024;
 /// Rounds of read and write before other tasks run.
 const ROUNDS: usize = 16;
-/// How long a copy of a retained message may be under way.
-const SEEN_FOR: Duration = Duration::from_secs(5);
 /// How long a goodbye may take to leave.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -60,32 +54,6 @@ thread_local! {
 /// Topics by alias. Boxed in the connection, since few clients set any.
 #[derive(Default)]
 pub(crate) struct Aliases(pub HashMap<u16, Arc<str>>);
-
-/// The retained messages that a subscription was just sent, by topic: copies that were under way
-/// at that moment arrive within [`SEEN_FOR`] and are dropped.
-pub(crate) struct SeenRetained {
-    at: Instant,
-    sequences: HashMap<Arc<str>, u64>,
-}
-
-impl Default for SeenRetained {
-    fn default() -> Self {
-        SeenRetained { at: Instant::now(), sequences: HashMap::new() }
-    }
-}
-
-impl SeenRetained {
-    /// A retained message is sent.
-    pub fn note(&mut self, message: &Message) {
-        self.at = Instant::now();
-        self.sequences.insert(message.topic.clone(), message.sequence);
-    }
-
-    fn covers(&self, message: &Message) -> bool {
-        message.sequence != 0
-            && self.sequences.get(&message.topic).is_some_and(|sent| message.sequence <= *sent)
-    }
-}
 
 /// Why a connection ends.
 #[derive(Debug)]
@@ -128,6 +96,10 @@ pub(crate) struct Parts<S> {
     pub keep_alive: Option<Duration>,
     /// Publishes that may be in flight to the client.
     pub window: u16,
+    /// Topic Alias Maximum of the client.
+    pub topic_alias_maximum: u16,
+    /// Whether it wants reason strings with acknowledgements.
+    pub problem_information: bool,
     /// What came behind the CONNECT.
     pub rest: Vec<u8>,
 }
@@ -142,7 +114,10 @@ pub(crate) struct Connection<S> {
     pub(crate) state: OwnedMutexGuard<State>,
     pub(crate) slots: Box<[Slot]>,
     pub(crate) outbox: Outbox,
-    window: usize,
+    pub(crate) window: usize,
+    /// Packet ids that the session's last connection left unacknowledged, to be sent again.
+    pub(crate) resend: VecDeque<u16>,
+    pub(crate) problem_information: bool,
     /// A packet that has not arrived whole, or may not be handled yet.
     partial: Vec<u8>,
     /// `partial` holds whole packets that had to wait.
@@ -150,13 +125,14 @@ pub(crate) struct Connection<S> {
     pub(crate) writer: Writer,
     /// The socket took less than there was.
     flushing: bool,
-    taken: Taken,
-    done: Done,
+    pub(crate) taken: Taken,
+    pub(crate) done: Done,
     /// Retained messages for new subscriptions, beside the bounded queues: they exist anyway.
     pub(crate) backlog: VecDeque<Delivery>,
     pub(crate) seen_retained: Option<Box<SeenRetained>>,
     /// Topics by alias, as the client set them.
     pub(crate) aliases: Option<Box<Aliases>>,
+    pub(crate) sent_aliases: Option<Box<SentAliases>>,
     pub(crate) route: Option<Box<Route>>,
     /// A publish that waits for room, and its acknowledgement.
     pub(crate) held: Option<(Box<Hold>, AckKind, u16)>,
@@ -173,10 +149,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             client: parts.client,
             session: parts.session,
             claim: parts.claim,
+            resend: parts.state.window.ids(),
             state: parts.state,
             slots: parts.slots,
             outbox: parts.outbox,
             window: parts.window.into(),
+            problem_information: parts.problem_information,
             partial: parts.rest,
             writer: Writer::default(),
             flushing: false,
@@ -185,6 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             backlog: VecDeque::new(),
             seen_retained: None,
             aliases: None,
+            sent_aliases: SentAliases::new(parts.topic_alias_maximum),
             route: None,
             held: None,
             // One and a half times the keep alive [MQTT-3.1.2-22].
@@ -215,16 +194,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         (&self.exchange, view)
     }
 
-    /// Sends again what the session's last connection left unacknowledged [MQTT-4.4.0-1].
-    pub fn resume(&mut self) {
-        for resend in self.state.window.resend() {
-            match resend {
-                Resend::Publish(id, delivery) => self.encode_delivery(&delivery, id, true),
-                Resend::Release(id) => self.encode_ack(AckKind::PubRel, id, reason::SUCCESS, None),
-            }
-        }
-    }
-
     /// Serves the client until it ends, and cleans up. Boxes keep the task of an idle connection
     /// at the size of a few pointers: a future reserves room for all that it ever moves.
     pub async fn run(mut self: Box<Self>) -> SessionEnd {
@@ -245,7 +214,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn rounds(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
         for _ in 0..ROUNDS {
             self.session.inbox.take(&mut self.done, &mut self.taken)?;
-            self.fill();
+            if !self.flushing {
+                self.fill();
+            }
             let wrote = self.flush(cx)?;
             self.poll_held(cx);
             let read = self.read(cx)?;
@@ -357,158 +328,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Moves what waits into the writer, in the order of its importance: control, ordinary
-    /// publishes, retained ones, and blocks only where nothing else waits.
-    fn fill(&mut self) {
-        if self.flushing {
-            return;
-        }
-        let start = self.writer.len();
-        while let Some(message) = self
-            .taken
-            .control
-            .pop_front_if(|m| m.qos == Qos::AtMostOnce || self.state.window.len() < self.window)
-        {
-            self.send_outgoing(message);
-        }
-        let full = |writer: &Writer| writer.len() - start >= WRITE_BYTES as u64;
-        while !full(&self.writer)
-            && let Some(delivery) = self.taken.lossy.pop_front()
-        {
-            self.send_delivery(delivery, true);
-        }
-        while !full(&self.writer)
-            && self.state.window.len() < self.window
-            && let Some(delivery) = self.taken.assured.pop_front()
-        {
-            self.send_delivery(delivery, true);
-        }
-        while !full(&self.writer)
-            && let Some(delivery) = self
-                .backlog
-                .pop_front_if(|d| d.qos == Qos::AtMostOnce || self.state.window.len() < self.window)
-        {
-            self.send_delivery(delivery, false);
-        }
-        if full(&self.writer) {
-            return;
-        }
-        for _ in 0..WRITE_BLOCKS {
-            let Some(block) = self.taken.blocks.pop_front_if(|m| {
-                m.qos == Qos::AtMostOnce || self.state.window.len() < self.window
-            }) else {
-                break;
-            };
-            self.send_outgoing(block);
-        }
-    }
-
-    /// `counted` deliveries have a place in the inbox to give back.
-    fn send_delivery(&mut self, delivery: Delivery, counted: bool) {
-        if counted {
-            self.done.messages += 1;
-            self.done.bytes += delivery.message.cost();
-        }
-        if delivery.message.expired() {
-            self.tally.dropped += 1;
-            return;
-        }
-        if counted && self.is_older_than_retained(&delivery) {
-            return;
-        }
-        if self.client.maximum_packet_size != u32::MAX && !self.fits(&delivery) {
-            // [MQTT-3.1.2-25]: as if it had been sent.
-            self.tally.dropped += 1;
-            return;
-        }
-        self.tally.deliveries += 1;
-        if delivery.qos == Qos::AtMostOnce {
-            self.encode_delivery(&delivery, 0, false);
-        } else {
-            let id = self.state.window.send(Content::Delivery(delivery.clone()), delivery.qos);
-            self.session.inflight.store(self.state.window.len(), Ordering::Relaxed);
-            self.encode_delivery(&delivery, id, false);
-        }
-    }
-
-    /// A live copy of a publish that was already sent as the retained message, or of an older one.
-    fn is_older_than_retained(&mut self, delivery: &Delivery) -> bool {
-        let Some(seen) = &self.seen_retained else { return false };
-        if seen.at.elapsed() > SEEN_FOR {
-            self.seen_retained = None;
-            return false;
-        }
-        seen.covers(&delivery.message)
-    }
-
-    fn head<'a>(delivery: &'a Delivery, packet_id: u16, dup: bool) -> PublishHead<'a> {
-        PublishHead {
-            dup,
-            qos: delivery.qos,
-            retain: delivery.retain,
-            topic: &delivery.message.topic,
-            packet_id,
-            alias: None,
-            properties: delivery.message.properties.as_deref(),
-            expiry_left: delivery.message.seconds_left(),
-            subscriptions: delivery.subscriptions.as_deref().unwrap_or_default(),
-            payload_len: delivery.message.payload.len(),
-        }
-    }
-
-    fn fits(&self, delivery: &Delivery) -> bool {
-        let len = codec::publish_len(self.client.protocol, &Self::head(delivery, 1, false));
-        len <= self.client.maximum_packet_size as usize
-    }
-
-    fn encode_delivery(&mut self, delivery: &Delivery, packet_id: u16, dup: bool) {
-        let protocol = self.client.protocol;
-        let head = Self::head(delivery, packet_id, dup);
-        self.writer.encode(|out| codec::publish_head(out, protocol, &head));
-        self.writer.payload(&delivery.message.payload);
-    }
-
-    fn send_outgoing(&mut self, message: Outgoing) {
-        self.done.outbox_messages += 1;
-        self.done.outbox_bytes += message.payload.len();
-        self.done.blocks += usize::from(message.class == hook::Class::Block);
-        self.tally.outbox_messages += 1;
-        // At most QoS 1: see `Window::connection_ended`.
-        let qos = message.qos.min(Qos::AtLeastOnce);
-        let packet_id = match qos {
-            Qos::AtMostOnce => 0,
-            _ => {
-                let id = self.state.window.send(Content::Plugin, qos);
-                self.session.inflight.store(self.state.window.len(), Ordering::Relaxed);
-                id
-            }
-        };
-        let head = PublishHead {
-            dup: false,
-            qos,
-            retain: false,
-            topic: &message.topic,
-            packet_id,
-            alias: None,
-            properties: message.properties.as_deref(),
-            expiry_left: None,
-            subscriptions: &[],
-            payload_len: message.payload.len(),
-        };
-        let protocol = self.client.protocol;
-        self.writer.encode(|out| codec::publish_head(out, protocol, &head));
-        self.writer.plugin_payload(&message.payload);
-        if let Some((receipt, tag)) = message.receipt {
-            self.writer.receipt(receipt, tag);
-        }
-    }
-
-    /// PUBACK, PUBREC, PUBREL or PUBCOMP, ahead of all messages.
-    pub(crate) fn encode_ack(&mut self, kind: AckKind, id: u16, reason: u8, text: Option<&str>) {
-        let protocol = self.client.protocol;
-        self.writer.encode(|out| codec::ack(out, protocol, kind, id, reason, text));
-    }
-
     /// Says goodbye, tells the hooks, and leaves the session to whoever comes next.
     async fn finish(mut self: Box<Self>, ending: Ending) -> SessionEnd {
         let Ending { end, tell, will } = ending;
@@ -531,6 +350,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 receipt.dropped(tag);
             }
         }
+        // Retained messages that were promised wait with the others.
+        for delivery in self.backlog.drain(..) {
+            let current = || self.exchange.retained.is_current(&delivery.message);
+            if delivery.qos != Qos::AtMostOnce && current() {
+                self.session.inbox.push_assured(delivery, None);
+            }
+        }
         self.writer.abandon();
         // A hold goes on without its publisher: what it promised others is still to be queued.
         if let Some((hold, ..)) = self.held.take() {
@@ -539,14 +365,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let Connection { mut io, mut writer, exchange, client, session, claim, state, .. } = *self;
         leave(&exchange, &session, state, claim, will);
 
+        let told = tell.is_some();
         if let (Some((code, text)), Protocol::V5) = (tell, client.protocol) {
             let mut out = BytesMut::new();
-            codec::disconnect(&mut out, code, Some(&text));
+            let text = text_fits(&text, client.maximum_packet_size).then_some(&*text);
+            codec::disconnect(&mut out, code, text);
             writer.encode(|tail| tail.extend_from_slice(&out));
         }
         let goodbye = async {
             std::future::poll_fn(|cx| writer.poll_flush(cx, Pin::new(&mut io))).await?;
-            io.shutdown().await
+            io.shutdown().await?;
+            // A socket closed over unread bytes would take the goodbye back (RFC 1122, 4.2.2.13),
+            // so what the peer still sends is read. A stop of the broker waits for nobody.
+            let mut unread = [0; 1024];
+            while told && end != SessionEnd::Shutdown && io.read(&mut unread).await? > 0 {}
+            Ok(())
         };
         // The peer may be gone or read nothing; the session does not wait for it.
         let _: Result<io::Result<()>, _> = tokio::time::timeout(GOODBYE, goodbye).await;
@@ -574,10 +407,9 @@ fn leave(
         None
     };
     let now = match will {
-        // A will is due with the end of the session at the latest [MQTT-3.1.3.2.2].
+        // The end of the session publishes it, if that comes first (3.1.3.2.2).
         Some(will) if !will.delay.is_zero() && !over => {
-            let delay = expiry.map_or(will.delay, |expiry| will.delay.min(expiry));
-            exchange.registry.schedule(session, claim, Due::Will, delay);
+            exchange.registry.schedule(session, claim, Due::Will, will.delay);
             state.will = Some(will);
             None
         }

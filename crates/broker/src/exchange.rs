@@ -59,13 +59,18 @@ pub(crate) struct Draft {
 
 impl Exchange {
     /// The receivers of a topic, from `cached` where that still holds.
-    fn receivers(&self, topic: &Arc<str>, cached: &mut Option<Box<Route>>) -> Arc<Receivers> {
+    fn receivers(
+        &self,
+        topic: &Arc<str>,
+        publisher: u64,
+        cached: &mut Option<Box<Route>>,
+    ) -> Arc<Receivers> {
         match cached {
             Some(route) if route.topic == *topic && route.version == self.index.version() => {
                 route.receivers.clone()
             }
             _ => {
-                let (receivers, version) = self.index.receivers(topic);
+                let (receivers, version) = self.index.receivers(topic, publisher);
                 let receivers = Arc::new(receivers);
                 let route = Route { topic: topic.clone(), version, receivers: receivers.clone() };
                 *cached = Some(Box::new(route));
@@ -106,7 +111,7 @@ impl Exchange {
                 "not retained: limits.retained_messages or limits.retained_bytes is reached"
             );
         }
-        let receivers = self.receivers(&message.topic, cached);
+        let receivers = self.receivers(&message.topic, publisher, cached);
         self.distribute(message, &receivers, ingress, tally)
     }
 
@@ -151,9 +156,6 @@ fn offer(
     waker: Option<&std::task::Waker>,
     tally: &mut Tally,
 ) -> Pushed {
-    if receiver.no_local && receiver.session.key == message.publisher {
-        return Pushed::Skipped;
-    }
     let qos = message.qos.min(receiver.qos);
     let delivery = Delivery {
         message: message.clone(),

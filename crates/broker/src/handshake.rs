@@ -15,6 +15,7 @@ use crate::{
     codec::{self, CodecError, Frame},
     connection::{Connection, Parts},
     counters::Totals,
+    deliver::text_fits,
     exchange::Exchange,
     hooks::View,
     inbound::reason_code,
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// The largest CONNECT: client id, will topic, will payload, user name and password have 64 KB
-/// each at most [MQTT-1.5.4], and some properties.
+/// each at most (1.5.4), and some properties.
 const CONNECT_BYTES: usize = 512 * 1024;
 
 /// Why no session came of a socket.
@@ -71,11 +72,12 @@ pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<Box<Connection<S>>, Failed> {
     let Opened { mut io, certificate_cn } = opened;
     let (connect, rest) = read_connect(&mut io, &exchange).await?;
-    let protocol = connect.protocol;
+    let (protocol, max) = (connect.protocol, connect.maximum_packet_size);
     match admit(connect, certificate_cn, address, &exchange).await {
         Ok(admitted) => admitted.begin(io, rest, exchange).await,
         Err(failed) => {
             if let Failed::Refused { code, text, .. } = &failed {
+                let text = if text_fits(text, max) { text } else { "" };
                 refuse(&mut io, protocol, *code, text).await;
             }
             Err(failed)
@@ -118,7 +120,8 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
 
 async fn refuse<S: AsyncWrite + Unpin>(io: &mut S, protocol: Protocol, code: u8, text: &str) {
     let mut out = bytes::BytesMut::new();
-    let ack = ConnAck { reason: code, reason_string: Some(text.into()), ..ConnAck::default() };
+    let reason_string = (!text.is_empty()).then(|| text.to_owned());
+    let ack = ConnAck { reason: code, reason_string, ..ConnAck::default() };
     codec::connack(&mut out, protocol, &ack);
     // The peer may be gone already; the refusal stands either way.
     let _ = io.write_all(&out).await;
@@ -287,11 +290,12 @@ impl Admitted {
             state,
             outbox,
             keep_alive,
+            topic_alias_maximum: connect.topic_alias_maximum,
+            problem_information: connect.problem_information,
             rest,
         }));
         connection.send_connack(&ack);
         connection.start_hooks();
-        connection.resume();
         Ok(connection)
     }
 }

@@ -23,7 +23,7 @@ use crate::{
         reason,
     },
     session::{Held, Session},
-    topic::{Filter, check_filter, check_name},
+    topic::{check_filter, check_name},
 };
 
 /// Aliases that an MQTT 5 client may set, each way of a connection.
@@ -109,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Packet::Publish(publish) => self.on_publish(publish),
             Packet::PubAck(ack) => {
                 self.state.window.puback(ack.packet_id);
-                self.note_inflight();
+                self.acknowledged(ack.packet_id);
                 Ok(())
             }
             Packet::PubRec(ack) => {
@@ -125,7 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Packet::PubComp(ack) => {
                 self.state.window.pubcomp(ack.packet_id);
-                self.note_inflight();
+                self.acknowledged(ack.packet_id);
                 Ok(())
             }
             Packet::Subscribe(subscribe) => {
@@ -148,17 +148,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn note_inflight(&mut self) {
+    /// An exchange has gone on, and the packet id is not sent again.
+    fn acknowledged(&mut self, packet_id: u16) {
+        self.resend.retain(|id| *id != packet_id);
         self.session.inflight.store(self.state.window.len(), Ordering::Relaxed);
     }
 
     fn on_pubrec(&mut self, ack: Ack) {
         if ack.reason >= 0x80 {
             self.state.window.pubrec_refused(ack.packet_id);
-            self.note_inflight();
+            self.acknowledged(ack.packet_id);
             return;
         }
         let known = self.state.window.pubrec(ack.packet_id);
+        self.acknowledged(ack.packet_id);
         let code = if known { reason::SUCCESS } else { reason::PACKET_IDENTIFIER_NOT_FOUND };
         self.encode_ack(AckKind::PubRel, ack.packet_id, code, None);
     }
@@ -166,7 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn on_disconnect(&mut self, disconnect: Disconnect) -> Ending {
         if let Some(seconds) = disconnect.session_expiry {
             if self.state.expiry == Some(Duration::ZERO) && seconds != 0 {
-                // [MQTT-3.14.2.2.2]
+                // MQTT 5.0, 3.14.2.2.2
                 return Ending::protocol(
                     reason::PROTOCOL_ERROR,
                     "a session that ends with its connection cannot be prolonged",
@@ -336,29 +339,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             RetainHandling::SendIfNew => known.is_none(),
             RetainHandling::DoNotSend => false,
         };
-        // Shared subscriptions get no retained messages [MQTT-4.8.2.2].
+        // Shared subscriptions get no retained messages (4.8.2).
         if wanted && !consumed && filter.share.is_none() {
-            self.collect_retained(filter, qos, identifier, retained);
-        }
-        Ok(qos)
-    }
-
-    fn collect_retained(
-        &mut self,
-        filter: Filter<'_>,
-        qos: Qos,
-        identifier: Option<u32>,
-        retained: &mut Vec<Delivery>,
-    ) {
-        for message in self.exchange.retained.matching(filter.levels) {
-            self.seen_retained.get_or_insert_default().note(&message);
-            retained.push(Delivery {
+            let messages = self.exchange.retained.matching(filter.levels);
+            if known.is_none() {
+                let seen = self.seen_retained.get_or_insert_default();
+                messages.iter().for_each(|message| seen.note(message));
+            }
+            retained.extend(messages.into_iter().map(|message| Delivery {
                 qos: message.qos.min(qos),
                 message,
                 retain: true,
                 subscriptions: identifier.map(|id| Arc::from([id])),
-            });
+            }));
         }
+        Ok(qos)
     }
 
     fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe) {

@@ -38,8 +38,6 @@ pub(crate) struct Receiver {
     pub session: Arc<Session>,
     /// The highest granted quality of service [MQTT-3.3.4-2].
     pub qos: Qos,
-    /// Every matching subscription says No Local.
-    pub no_local: bool,
     /// At least one matching subscription says Retain As Published.
     pub retain_as_published: bool,
     /// The identifiers of all that matched [MQTT-3.3.4-3].
@@ -51,7 +49,6 @@ impl Receiver {
         Receiver {
             session: entry.session.clone(),
             qos: entry.qos,
-            no_local: entry.no_local,
             retain_as_published: entry.retain_as_published,
             identifiers: entry.identifier.map(|id| Arc::from([id])),
         }
@@ -59,7 +56,6 @@ impl Receiver {
 
     fn merge(&mut self, other: Receiver) {
         self.qos = self.qos.max(other.qos);
-        self.no_local &= other.no_local;
         self.retain_as_published |= other.retain_as_published;
         self.identifiers = match (self.identifiers.take(), other.identifiers) {
             (Some(a), Some(b)) => Some(a.iter().chain(b.iter()).copied().collect()),
@@ -108,8 +104,10 @@ impl Subscribers {
         self.entries.is_empty() && self.groups.is_empty()
     }
 
-    fn collect(&self, found: &mut Receivers) {
-        found.sessions.extend(self.entries.iter().map(Receiver::of));
+    fn collect(&self, publisher: u64, found: &mut Receivers) {
+        // [MQTT-3.8.3-3]
+        let wants = |entry: &&Entry| !(entry.no_local && entry.session.key == publisher);
+        found.sessions.extend(self.entries.iter().filter(wants).map(Receiver::of));
         found.groups.extend(self.groups.iter().cloned());
     }
 
@@ -229,20 +227,20 @@ impl Node {
     }
 
     /// `wild` is false for the first level of a `$` topic [MQTT-4.7.2-1].
-    fn collect(&self, levels: Option<&str>, wild: bool, found: &mut Receivers) {
+    fn collect(&self, levels: Option<&str>, wild: bool, publisher: u64, found: &mut Receivers) {
         if wild {
-            self.below.collect(found);
+            self.below.collect(publisher, found);
         }
-        let Some(levels) = levels else { return self.here.collect(found) };
+        let Some(levels) = levels else { return self.here.collect(publisher, found) };
         let (level, rest) = match levels.split_once('/') {
             Some((level, rest)) => (level, Some(rest)),
             None => (levels, None),
         };
         if let Some(child) = self.children.get(level) {
-            child.collect(rest, true, found);
+            child.collect(rest, true, publisher, found);
         }
         if let (true, Some(plus)) = (wild, &self.plus) {
-            plus.collect(rest, true, found);
+            plus.collect(rest, true, publisher, found);
         }
     }
 }
@@ -284,12 +282,13 @@ impl Index {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Everybody who wants this topic, each session once, and the version that this is true of.
-    pub fn receivers(&self, topic: &str) -> (Receivers, u64) {
+    /// Everybody who wants this topic from the session `publisher`, each session once, and the
+    /// version that this is true of.
+    pub fn receivers(&self, topic: &str, publisher: u64) -> (Receivers, u64) {
         let mut found = Receivers::default();
         let root = self.root.read();
         let version = self.version();
-        root.collect(Some(topic), !topic.starts_with('$'), &mut found);
+        root.collect(Some(topic), !topic.starts_with('$'), publisher, &mut found);
         drop(root);
         if found.sessions.len() > 1 {
             found.sessions.sort_by_key(|r| r.session.key);
@@ -322,7 +321,7 @@ mod tests {
     }
 
     fn keys(index: &Index, topic: &str) -> Vec<u64> {
-        index.receivers(topic).0.sessions.iter().map(|r| r.session.key).collect()
+        index.receivers(topic, 0).0.sessions.iter().map(|r| r.session.key).collect()
     }
 
     #[test]
@@ -331,7 +330,7 @@ mod tests {
         let s = Session::for_test(7);
         index.insert(check_filter("a/+").unwrap(), entry(&s, Qos::AtMostOnce, Some(1)));
         index.insert(check_filter("a/#").unwrap(), entry(&s, Qos::ExactlyOnce, Some(2)));
-        let (found, _) = index.receivers("a/b");
+        let (found, _) = index.receivers("a/b", 0);
         assert_eq!(found.sessions.len(), 1);
         assert_eq!(found.sessions[0].qos, Qos::ExactlyOnce);
         let mut ids = found.sessions[0].identifiers.as_deref().unwrap().to_vec();
@@ -346,7 +345,7 @@ mod tests {
         let filter = check_filter("$share/g/x/#").unwrap();
         index.insert(filter, entry(&a, Qos::AtMostOnce, None));
         index.insert(filter, entry(&b, Qos::AtMostOnce, None));
-        let (found, _) = index.receivers("x/y");
+        let (found, _) = index.receivers("x/y", 0);
         assert!(found.sessions.is_empty());
         let picks: Vec<u64> = (0..4).map(|_| found.groups[0].pick().unwrap().session.key).collect();
         assert_eq!(picks, [1, 2, 1, 2]);

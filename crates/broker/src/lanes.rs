@@ -115,11 +115,7 @@ impl Lanes {
         receivers: &[Receiver],
         tally: &mut Tally,
     ) {
-        let mine = || {
-            receivers.iter().filter(move |r| {
-                r.session.lane == lane && !(r.no_local && r.session.key == message.publisher)
-            })
-        };
+        let mine = || receivers.iter().filter(move |r| r.session.lane == lane);
         let count = mine().count();
         if count == 0 {
             return;
@@ -443,7 +439,6 @@ mod tests {
         Receiver {
             session: session.clone(),
             qos: Qos::AtMostOnce,
-            no_local: false,
             retain_as_published: true,
             identifiers: Some(Arc::from([3, 4])),
         }

@@ -26,17 +26,20 @@
 //! | `handshake` | from an accepted socket to a session that is ours |
 //! | `connection` | one socket's task: read, decide, write |
 //! | `inbound` | what each packet of a client does |
+//! | `deliver` | what goes to the client, in which order and form |
 //! | `outbound` | packet ids and the in-flight window of what is sent |
 //! | `writer` | bytes waiting for the socket, with receipts |
 //! | `exchange` | one publish to all its receivers |
 //! | `lanes`, `router` | QoS 0 in bulk: credit per lane, and the one file that knows rumqttd |
 //! | `hooks` | the plugins of one broker, asked in order |
+//! | `sys` | statistics below `$SYS` |
 //! | `server` | all of it together, and the way back for plugins |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod codec;
 mod connection;
 mod counters;
+mod deliver;
 mod exchange;
 mod handshake;
 mod hooks;
@@ -54,6 +57,7 @@ mod router;
 mod server;
 mod session;
 pub mod settings;
+mod sys;
 mod tls;
 pub mod topic;
 mod websocket;

@@ -34,9 +34,9 @@ pub(crate) struct Window {
 #[derive(Debug)]
 pub(crate) enum Resend {
     /// The PUBLISH, with DUP.
-    Publish(u16, Delivery),
+    Publish(Delivery),
     /// The PUBREL.
-    Release(u16),
+    Release,
 }
 
 impl Window {
@@ -78,7 +78,7 @@ impl Window {
         }
     }
 
-    /// PUBREC with an error code: the publish has ended [MQTT-4.3.3-4].
+    /// PUBREC with an error code: the publish has ended [MQTT-4.4.0-2].
     pub fn pubrec_refused(&mut self, id: u16) -> bool {
         self.remove(id, |stage| matches!(stage, Stage::Published(_, Qos::ExactlyOnce)))
     }
@@ -107,18 +107,25 @@ impl Window {
         self.slots.retain(|(_, stage)| !matches!(stage, Stage::Published(Content::Plugin, _)));
     }
 
-    /// Everything to send again, oldest first.
-    pub fn resend(&self) -> Vec<Resend> {
-        self.slots
-            .iter()
-            .filter_map(|(id, stage)| match stage {
-                Stage::Published(Content::Delivery(delivery), _) => {
-                    Some(Resend::Publish(*id, delivery.clone()))
-                }
-                Stage::Published(Content::Plugin, _) => None,
-                Stage::Released => Some(Resend::Release(*id)),
-            })
-            .collect()
+    /// The packet ids in flight, oldest first: what to send again when the session is resumed.
+    pub fn ids(&self) -> VecDeque<u16> {
+        self.slots.iter().map(|(id, _)| *id).collect()
+    }
+
+    /// What to send again for a packet id that is still in flight.
+    pub fn resend(&self, id: u16) -> Option<Resend> {
+        match &self.slots.iter().find(|(slot, _)| *slot == id)?.1 {
+            Stage::Published(Content::Delivery(delivery), _) => {
+                Some(Resend::Publish(delivery.clone()))
+            }
+            Stage::Published(Content::Plugin, _) => None,
+            Stage::Released => Some(Resend::Release),
+        }
+    }
+
+    /// Gives a packet id up that cannot be sent again.
+    pub fn forget(&mut self, id: u16) {
+        self.remove(id, |_| true);
     }
 }
 
@@ -151,6 +158,6 @@ mod tests {
         let mut window = Window::default();
         window.send(Content::Plugin, Qos::AtLeastOnce);
         window.connection_ended();
-        assert!(window.resend().is_empty() && window.len() == 0);
+        assert!(window.ids().is_empty() && window.len() == 0);
     }
 }

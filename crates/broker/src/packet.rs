@@ -137,7 +137,7 @@ pub struct SubscribeFilter {
     pub retain_handling: RetainHandling,
 }
 
-/// When a subscription gets the retained messages [MQTT-3.8.3.1].
+/// When a subscription gets the retained messages (3.8.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetainHandling {
     /// 0

@@ -29,6 +29,23 @@ impl Node {
         old
     }
 
+    fn find(&self, topic: &str) -> Option<&Arc<Message>> {
+        let mut levels = topic.split('/');
+        let node = levels.try_fold(self, |node, level| node.children.get(level))?;
+        node.message.as_ref()
+    }
+
+    /// Takes the expired messages out and calls `gone` with each.
+    fn prune(&mut self, gone: &mut impl FnMut(&Message)) {
+        if let Some(expired) = self.message.take_if(|message| message.expired()) {
+            gone(&expired);
+        }
+        self.children.retain(|_, child| {
+            child.prune(gone);
+            child.message.is_some() || !child.children.is_empty()
+        });
+    }
+
     fn all(&self, found: &mut Vec<Arc<Message>>) {
         found.extend(self.message.clone());
         for child in self.children.values() {
@@ -97,35 +114,28 @@ impl Retained {
 
     /// Keeps a message, or forgets the topic's where the payload is empty [MQTT-3.3.1-6].
     /// An older message (by sequence) never replaces a newer one. `false` where a bound is
-    /// reached: the message is delivered but not retained.
+    /// reached: the message is delivered but not retained. Topics below `$` are the broker's own:
+    /// a handful, which neither counts nor is bounded.
     pub fn store(&self, message: &Arc<Message>) -> bool {
+        let own = message.topic.starts_with('$');
         let mut tree = self.tree.write();
         if message.payload.is_empty() {
-            if let Some(old) = tree.root.take(Some(&message.topic)) {
+            if let Some(old) = tree.root.take(Some(&message.topic))
+                && !own
+            {
                 tree.messages -= 1;
                 tree.bytes -= old.cost();
             }
             return true;
         }
         let (messages, bytes) = (tree.messages, tree.bytes);
-        let mut node = &tree.root;
-        let mut old = None;
-        let mut levels = message.topic.split('/');
-        loop {
-            match levels.next() {
-                None => break old = node.message.as_ref().map(|m| (m.cost(), m.sequence)),
-                Some(level) => match node.children.get(level) {
-                    Some(child) => node = child,
-                    None => break,
-                },
-            }
-        }
+        let old = tree.root.find(&message.topic).map(|m| (m.cost(), m.sequence));
         if old.is_some_and(|(_, sequence)| sequence > message.sequence) {
             return true;
         }
         let messages = messages + usize::from(old.is_none());
         let bytes = bytes - old.map_or(0, |(cost, _)| cost) + message.cost();
-        if messages > self.max_messages || bytes > self.max_bytes {
+        if !own && (messages > self.max_messages || bytes > self.max_bytes) {
             return false;
         }
         let mut node = &mut tree.root;
@@ -133,8 +143,10 @@ impl Retained {
             node = node.children.entry(level.into()).or_default();
         }
         node.message = Some(message.clone());
-        tree.messages = messages;
-        tree.bytes = bytes;
+        if !own {
+            tree.messages = messages;
+            tree.bytes = bytes;
+        }
         true
     }
 
@@ -145,6 +157,24 @@ impl Retained {
         self.tree.read().root.collect(Some(filter), true, &mut found);
         found.retain(|message| !message.expired());
         found
+    }
+
+    /// Whether a message is still the retained one of its topic.
+    pub fn is_current(&self, message: &Message) -> bool {
+        let tree = self.tree.read();
+        tree.root.find(&message.topic).is_some_and(|found| found.sequence == message.sequence)
+    }
+
+    /// Gives the room of expired messages back.
+    pub fn forget_expired(&self) {
+        let mut tree = self.tree.write();
+        let Tree { root, messages, bytes } = &mut *tree;
+        root.prune(&mut |expired| {
+            if !expired.topic.starts_with('$') {
+                *messages -= 1;
+                *bytes -= expired.cost();
+            }
+        });
     }
 
     /// How many topics have one.
@@ -217,6 +247,22 @@ mod tests {
         assert!(!retained.store(&message(&retained, "b", "1")), "one message is the bound");
         assert!(!retained.store(&message(&retained, "a", "123456")), "70 bytes are the bound");
         assert_eq!(retained.matching("a")[0].payload, "2");
+    }
+
+    #[test]
+    fn expired_ones_give_their_room_back() {
+        let retained = Retained::new(&Limits::default());
+        retained.store(&message(&retained, "a", "stays"));
+        let late = message(&retained, "a/b/c", "1");
+        let expires = Some(std::time::Instant::now());
+        let late = Message { expires, ..Arc::into_inner(late).unwrap() };
+        retained.store(&Arc::new(late));
+        assert_eq!(retained.len(), 2);
+        retained.forget_expired();
+        assert_eq!(retained.len(), 1);
+        let tree = retained.tree.read();
+        assert_eq!(tree.bytes, tree.root.find("a").unwrap().cost());
+        assert!(tree.root.children["a"].children.is_empty());
     }
 
     #[test]

@@ -41,6 +41,9 @@ use crate::{
     websocket,
 };
 
+/// How often expired retained messages are looked for. They are never sent, but count.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
 /// Why the broker could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -93,10 +96,12 @@ impl Server {
         let background = CancellationToken::new();
         tokio::spawn(lanes.supervise(background.clone()));
         tokio::spawn(run_due(exchange.clone(), background.clone()));
+        tokio::spawn(forget_expired(exchange.clone(), background.clone()));
         let handle =
             Arc::new(Handle { exchange: exchange.clone(), connections: AtomicUsize::new(0) });
         let broker: Arc<dyn Broker> = handle.clone();
         exchange.hooks.start(&broker);
+        tokio::spawn(crate::sys::publish_statistics(broker, background.clone()));
         Ok(Server { exchange, handle, background })
     }
 
@@ -245,6 +250,16 @@ async fn run_due(exchange: Arc<Exchange>, cancel: CancellationToken) {
         drop(state);
         if let Some(will) = will {
             exchange.publish_will(&session, will);
+        }
+    }
+}
+
+/// Gives the room of expired retained messages back, now and then.
+async fn forget_expired(exchange: Arc<Exchange>, cancel: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(FORGET_EVERY) => exchange.retained.forget_expired(),
+            () = cancel.cancelled() => return,
         }
     }
 }

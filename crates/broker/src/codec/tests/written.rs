@@ -34,7 +34,7 @@ fn connack_3_1_1_has_return_codes() {
         (reason::NOT_AUTHORIZED, 5),
     ] {
         let reply = ConnAck { reason: code, session_present: true, ..ConnAck::default() };
-        // [MQTT-3.2.2-4] of 3.1.1: no session where it is refused.
+        // [MQTT-3.2.2-6]: no session where it is refused.
         let present = u8::from(code == 0);
         assert_eq!(bytes(|out| connack(out, V311, &reply)), [0x20, 2, present, expected]);
     }

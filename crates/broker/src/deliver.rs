@@ -1,0 +1,306 @@
+//! What goes to the client: which message is next, and in which form.
+
+use hook::{Class, Outgoing, Qos};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    codec::{self, AckKind, PublishHead},
+    connection::Connection,
+    message::{Delivery, Message},
+    outbound::{Content, Resend},
+    packet::reason,
+    writer::Writer,
+};
+
+/// Ordinary messages in one write, in bytes; what is more goes with the next one.
+const WRITE_BYTES: usize = 64 * 1024;
+/// Blocks in one write: nothing else waits behind more.
+const WRITE_BLOCKS: usize = 16;
+/// How long a copy of a retained message may be under way.
+const SEEN_FOR: Duration = Duration::from_secs(5);
+/// Topic aliases that the broker sets for one client, even where that would take more.
+const SENT_ALIASES: u16 = 32;
+/// What a packet with a reason string has beside it, at most, in bytes.
+const REASON_OVERHEAD: usize = 16;
+
+/// The retained messages that a new subscription was just sent, by topic: copies that were under
+/// way at that moment arrive within [`SEEN_FOR`] and are dropped.
+pub(crate) struct SeenRetained {
+    at: Instant,
+    sequences: HashMap<Arc<str>, u64>,
+}
+
+impl Default for SeenRetained {
+    fn default() -> Self {
+        SeenRetained { at: Instant::now(), sequences: HashMap::new() }
+    }
+}
+
+impl SeenRetained {
+    /// A retained message is sent.
+    pub fn note(&mut self, message: &Message) {
+        self.at = Instant::now();
+        self.sequences.insert(message.topic.clone(), message.sequence);
+    }
+
+    /// The same publish, or at QoS 0 an older one. An older one that was promised may have
+    /// waited for an overlapping subscription, and is still to be sent.
+    fn covers(&self, Delivery { message, qos, .. }: &Delivery) -> bool {
+        let Some(&sent) = self.sequences.get(&message.topic) else { return false };
+        match qos {
+            Qos::AtMostOnce => message.sequence != 0 && message.sequence <= sent,
+            _ => message.sequence == sent,
+        }
+    }
+}
+
+/// The topic aliases that the broker has set on a connection, first come, first served.
+#[derive(Debug)]
+pub(crate) struct SentAliases {
+    most: u16,
+    by_topic: HashMap<Arc<str>, u16>,
+}
+
+impl SentAliases {
+    /// `None` where the client takes none; `maximum` is its Topic Alias Maximum.
+    pub fn new(maximum: u16) -> Option<Box<Self>> {
+        let most = maximum.min(SENT_ALIASES);
+        (most > 0).then(|| Box::new(SentAliases { most, by_topic: HashMap::new() }))
+    }
+
+    /// Puts the alias in the place of a topic that has one.
+    fn shorten(&self, head: &mut PublishHead<'_>) -> bool {
+        let Some(alias) = self.by_topic.get(head.topic) else { return false };
+        head.alias = Some(*alias);
+        head.topic = "";
+        true
+    }
+
+    /// The next alias, where there is one left.
+    fn next(&self) -> Option<u16> {
+        let used = self.by_topic.len() as u16;
+        (used < self.most).then_some(used + 1)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Whether one more publish may be in flight [MQTT-3.3.4-9].
+    fn has_room(&self) -> bool {
+        self.state.window.len().saturating_sub(self.resend.len()) < self.window
+    }
+
+    /// Moves what waits into the writer, in the order of its importance: what the session's last
+    /// connection left unacknowledged [MQTT-4.4.0-1], control, ordinary publishes, retained ones,
+    /// and blocks only where nothing else waits.
+    pub(crate) fn fill(&mut self) {
+        let start = self.writer.len();
+        while self.has_room()
+            && let Some(id) = self.resend.pop_front()
+        {
+            self.send_again(id);
+        }
+        while let Some(message) = self.pop_outgoing(Class::Control) {
+            self.send_outgoing(message);
+        }
+        let full = |writer: &Writer| writer.len() - start >= WRITE_BYTES as u64;
+        while !full(&self.writer)
+            && let Some(delivery) = self.taken.lossy.pop_front()
+        {
+            self.send_delivery(delivery, true);
+        }
+        while !full(&self.writer)
+            && self.has_room()
+            && let Some(delivery) = self.taken.assured.pop_front()
+        {
+            self.send_delivery(delivery, true);
+        }
+        while !full(&self.writer) {
+            let room = self.has_room();
+            let Some(delivery) = self.backlog.pop_front_if(|d| d.qos == Qos::AtMostOnce || room)
+            else {
+                break;
+            };
+            // A newer one came meanwhile and went ahead with the live messages.
+            if self.exchange.retained.is_current(&delivery.message) {
+                self.send_delivery(delivery, false);
+            }
+        }
+        if full(&self.writer) {
+            return;
+        }
+        for _ in 0..WRITE_BLOCKS {
+            let Some(block) = self.pop_outgoing(Class::Block) else { break };
+            self.send_outgoing(block);
+        }
+    }
+
+    /// The next message of a plugin that may go now.
+    fn pop_outgoing(&mut self, class: Class) -> Option<Outgoing> {
+        let room = self.has_room();
+        let queue = match class {
+            Class::Control => &mut self.taken.control,
+            Class::Block => &mut self.taken.blocks,
+        };
+        queue.pop_front_if(|message| message.qos == Qos::AtMostOnce || room)
+    }
+
+    fn send_again(&mut self, id: u16) {
+        match self.state.window.resend(id) {
+            Some(Resend::Publish(delivery)) if self.fits(&delivery) => {
+                self.encode_delivery(&delivery, id, true);
+            }
+            // This connection takes smaller packets than the last one [MQTT-3.1.2-25].
+            Some(Resend::Publish(_)) => {
+                self.tally.dropped += 1;
+                self.state.window.forget(id);
+            }
+            Some(Resend::Release) => self.encode_ack(AckKind::PubRel, id, reason::SUCCESS, None),
+            None => {}
+        }
+    }
+
+    /// `counted` deliveries have a place in the inbox to give back.
+    fn send_delivery(&mut self, delivery: Delivery, counted: bool) {
+        if counted {
+            self.done.messages += 1;
+            self.done.bytes += delivery.message.cost();
+        }
+        if delivery.message.expired() {
+            self.tally.dropped += 1;
+            return;
+        }
+        if counted && self.is_covered_by_retained(&delivery) {
+            return;
+        }
+        if !self.fits(&delivery) {
+            // [MQTT-3.1.2-25]: as if it had been sent.
+            self.tally.dropped += 1;
+            return;
+        }
+        self.tally.deliveries += 1;
+        if delivery.qos == Qos::AtMostOnce {
+            self.encode_delivery(&delivery, 0, false);
+        } else {
+            let id = self.state.window.send(Content::Delivery(delivery.clone()), delivery.qos);
+            self.session.inflight.store(self.state.window.len(), Ordering::Relaxed);
+            self.encode_delivery(&delivery, id, false);
+        }
+    }
+
+    /// A live copy of a publish that was already sent as the retained message.
+    fn is_covered_by_retained(&mut self, delivery: &Delivery) -> bool {
+        let Some(seen) = &self.seen_retained else { return false };
+        if seen.at.elapsed() > SEEN_FOR {
+            self.seen_retained = None;
+            return false;
+        }
+        seen.covers(delivery)
+    }
+
+    fn head<'a>(delivery: &'a Delivery, packet_id: u16, dup: bool) -> PublishHead<'a> {
+        PublishHead {
+            dup,
+            qos: delivery.qos,
+            retain: delivery.retain,
+            topic: &delivery.message.topic,
+            packet_id,
+            alias: None,
+            properties: delivery.message.properties.as_deref(),
+            expiry_left: delivery.message.seconds_left(),
+            subscriptions: delivery.subscriptions.as_deref().unwrap_or_default(),
+            payload_len: delivery.message.payload.len(),
+        }
+    }
+
+    /// Whether the client takes a packet of this size [MQTT-3.1.2-24].
+    fn fits(&self, delivery: &Delivery) -> bool {
+        if self.client.maximum_packet_size == u32::MAX {
+            return true;
+        }
+        let mut head = Self::head(delivery, 1, false);
+        if let Some(aliases) = &self.sent_aliases {
+            aliases.shorten(&mut head);
+        }
+        self.takes(&head)
+    }
+
+    fn takes(&self, head: &PublishHead<'_>) -> bool {
+        codec::publish_len(self.client.protocol, head) <= self.client.maximum_packet_size as usize
+    }
+
+    fn encode_delivery(&mut self, delivery: &Delivery, packet_id: u16, dup: bool) {
+        let protocol = self.client.protocol;
+        let mut head = Self::head(delivery, packet_id, dup);
+        if let Some(aliases) = &self.sent_aliases
+            && !aliases.shorten(&mut head)
+        {
+            head.alias = aliases.next();
+            if head.alias.is_some() && !self.takes(&head) {
+                head.alias = None;
+            }
+        }
+        if let (Some(alias), Some(aliases)) = (head.alias, &mut self.sent_aliases)
+            && !head.topic.is_empty()
+        {
+            aliases.by_topic.insert(delivery.message.topic.clone(), alias);
+        }
+        self.writer.encode(|out| codec::publish_head(out, protocol, &head));
+        self.writer.payload(&delivery.message.payload);
+    }
+
+    fn send_outgoing(&mut self, message: Outgoing) {
+        self.done.outbox_messages += 1;
+        self.done.outbox_bytes += message.payload.len();
+        self.done.blocks += usize::from(message.class == Class::Block);
+        self.tally.outbox_messages += 1;
+        // At most QoS 1: see `Window::connection_ended`.
+        let qos = message.qos.min(Qos::AtLeastOnce);
+        let packet_id = match qos {
+            Qos::AtMostOnce => 0,
+            _ => {
+                let id = self.state.window.send(Content::Plugin, qos);
+                self.session.inflight.store(self.state.window.len(), Ordering::Relaxed);
+                id
+            }
+        };
+        let head = PublishHead {
+            dup: false,
+            qos,
+            retain: false,
+            topic: &message.topic,
+            packet_id,
+            alias: None,
+            properties: message.properties.as_deref(),
+            expiry_left: None,
+            subscriptions: &[],
+            payload_len: message.payload.len(),
+        };
+        let protocol = self.client.protocol;
+        self.writer.encode(|out| codec::publish_head(out, protocol, &head));
+        self.writer.plugin_payload(&message.payload);
+        if let Some((receipt, tag)) = message.receipt {
+            self.writer.receipt(receipt, tag);
+        }
+    }
+
+    /// PUBACK, PUBREC, PUBREL or PUBCOMP, ahead of all messages. A client that wants no problem
+    /// information gets no text [MQTT-3.1.2-29].
+    pub(crate) fn encode_ack(&mut self, kind: AckKind, id: u16, reason: u8, text: Option<&str>) {
+        let protocol = self.client.protocol;
+        let text = text.filter(|text| {
+            self.problem_information && text_fits(text, self.client.maximum_packet_size)
+        });
+        self.writer.encode(|out| codec::ack(out, protocol, kind, id, reason, text));
+    }
+}
+
+/// Whether a reason string leaves its packet below the client's Maximum Packet Size
+/// [MQTT-3.2.2-19], [MQTT-3.4.2-2], [MQTT-3.14.2-3].
+pub(crate) fn text_fits(text: &str, maximum_packet_size: u32) -> bool {
+    text.len().saturating_add(REASON_OVERHEAD) <= maximum_packet_size as usize
+}

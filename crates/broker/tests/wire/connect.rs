@@ -1,0 +1,251 @@
+//! CONNECT and CONNACK.
+
+use crate::support::*;
+
+/// The properties with which the broker accepts a client of MQTT 5: Receive Maximum 64, Maximum
+/// Packet Size 1 MiB, Topic Alias Maximum 32.
+const OFFER: [u8; 11] = [0x21, 0, 64, 0x27, 0, 0x10, 0, 0, 0x22, 0, 32];
+
+/// [MQTT-3.1.4-5], [MQTT-3.2.0-1], [MQTT-3.2.0-2], [MQTT-3.2.2-1]
+#[test]
+fn is_accepted_byte_by_byte() {
+    let site = site();
+    site.greet(&Connect::new(V4, "a")).expect(&[0x20, 2, 0, 0]);
+    let expected = frame(0x20, &[&[0, 0, 11][..], &OFFER].concat());
+    site.greet(&Connect::new(V5, "b")).expect(&expected);
+}
+
+/// [MQTT-3.1.0-1]
+#[test]
+fn anything_else_first_is_not_answered() {
+    let site = site();
+    for first in [&PINGREQ[..], &Publish::new("a", "x").bytes(V4), b"GET / HTTP/1.1\r\n\r\n"] {
+        let mut wire = site.open();
+        wire.throw(first);
+        wire.closed();
+    }
+}
+
+/// [MQTT-3.1.0-2]
+#[test]
+fn a_second_connect_ends_the_connection() {
+    let site = site();
+    for version in BOTH {
+        let connect = Connect::new(version, "twice");
+        let mut wire = site.enter(&connect, false);
+        wire.send(&connect.bytes());
+        wire.ended(0x82);
+    }
+}
+
+/// [MQTT-3.1.2-1], [MQTT-3.1.2-2]
+#[test]
+fn other_protocols_are_refused() {
+    let site = site();
+    let named = |name: &str, level: u8| {
+        let mut body = text(name);
+        body.extend([level, 2, 0, 0]);
+        body.extend(text("a"));
+        frame(0x10, &body)
+    };
+    let refused = |name, level| {
+        let mut wire = site.open();
+        wire.send(&named(name, level));
+        wire
+    };
+    for (name, level) in [("MQIsdp", 3), ("MQTT", 3)] {
+        let mut wire = refused(name, level);
+        wire.expect(&[0x20, 2, 0, 1]);
+        wire.closed();
+    }
+    let mut future = refused("MQTT", 6);
+    assert_eq!(future.packet()[..4][3], 0x84);
+    future.closed();
+    for name in ["MQTT ", "mqtt", "AMQP", ""] {
+        refused(name, 4).closed();
+    }
+}
+
+/// [MQTT-3.1.2-3], [MQTT-3.1.2-11], [MQTT-3.1.2-12], [MQTT-3.1.2-13]
+#[test]
+fn forbidden_flags_are_malformed() {
+    let site = site();
+    let will = Will { topic: "w", ..Will::default() };
+    for version in BOTH {
+        let plain = Connect::new(version, "a");
+        let cases = [
+            (plain.clone(), 0x03),
+            (plain.clone(), 0x0a),
+            (plain.clone(), 0x22),
+            (plain.clone().will(will.clone()), 0x1e),
+        ];
+        for (connect, flags) in cases {
+            let mut wire = site.open();
+            wire.send(&connect.bytes_with_flags(flags));
+            if version == V5 {
+                assert_eq!(wire.packet()[3], 0x81, "{flags:02x}");
+            }
+            wire.closed();
+        }
+    }
+}
+
+/// [MQTT-3.1.3-6], [MQTT-3.1.3-7], [MQTT-3.2.2-16]
+#[test]
+fn an_empty_client_id_is_replaced() {
+    let site = site();
+    site.client(V4, "");
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let ack = site.greet(&Connect::new(V5, "")).packet();
+        let at = ack.iter().position(|b| *b == 0x12).expect("an assigned client id");
+        let len = usize::from(ack[at + 2]);
+        ids.push(ack[at + 3..at + 3 + len].to_vec());
+    }
+    assert!(ids[0].len() > 8 && ids[0] != ids[1], "{ids:?}");
+}
+
+/// [MQTT-3.1.3-8]: for 3.1.1 an empty client id needs a clean session.
+#[test]
+fn an_empty_client_id_without_clean_session_is_refused() {
+    let site = site();
+    let mut wire = site.greet(&Connect::lasting(V4, ""));
+    wire.expect(&[0x20, 2, 0, 2]);
+    wire.closed();
+    assert_eq!(site.greet(&Connect::lasting(V5, "")).packet()[3], 0, "MQTT 5 knows no such rule");
+}
+
+/// [MQTT-3.1.3-5]: and far more than the 23 letters that have to be taken.
+#[test]
+fn client_ids_may_have_any_character() {
+    let site = site();
+    for version in BOTH {
+        for id in ["a+b#c/$d", "é ü 漢", &"x".repeat(65_535)] {
+            site.client(version, id).silent();
+        }
+    }
+}
+
+/// [MQTT-3.1.2-22]: 0 turns the timeout off.
+#[test]
+fn keep_alive_zero_is_accepted() {
+    let site = site();
+    for version in BOTH {
+        site.enter(&Connect { keep_alive: 0, ..Connect::new(version, "z") }, false).silent();
+    }
+}
+
+/// [MQTT-3.1.3-11]: and a will topic is a topic name.
+#[test]
+fn a_will_topic_with_wildcards_is_refused() {
+    let site = site();
+    for topic in ["a/#", "+", ""] {
+        let will = Will { topic, ..Will::default() };
+        let mut wire = site.greet(&Connect::new(V5, "w").will(will.clone()));
+        assert_eq!(wire.packet()[3], 0x90, "{topic}");
+        wire.closed();
+        assert_ne!(site.greet(&Connect::new(V4, "w").will(will)).packet()[3], 0, "{topic}");
+    }
+}
+
+/// [MQTT-4.12.0-1], [MQTT-4.12.0-6], [MQTT-3.2.2-7]: no method of enhanced authentication is offered.
+#[test]
+fn enhanced_authentication_is_refused() {
+    let site = site();
+    let method = [vec![0x15], text("SCRAM-SHA-1")].concat();
+    let mut wire = site.greet(&Connect::new(V5, "a").with(&method));
+    assert_eq!(wire.packet()[3], 0x8c);
+    wire.closed();
+    // Data without a method is a protocol error, and so is an AUTH out of nothing.
+    let data = [vec![0x16], text("x")].concat();
+    assert_eq!(site.greet(&Connect::new(V5, "a").with(&data)).packet()[3], 0x82);
+    let mut wire = site.client(V5, "a");
+    wire.send(&[0xf0, 0]);
+    wire.ended(0x82);
+    // 3.1.1 has no such packet.
+    let mut wire = site.client(V4, "b");
+    wire.send(&[0xf0, 0]);
+    wire.closed();
+}
+
+/// [MQTT-3.1.4-1]: a property that stands twice, or has a value that it may not have.
+#[test]
+fn bad_connect_properties_are_refused() {
+    let site = site();
+    for (property, code) in [
+        (vec![0x21, 0, 0], 0x82),
+        (seconds(0x27, 0), 0x82),
+        (vec![0x17, 2], 0x82),
+        (vec![0x19, 2], 0x82),
+        ([seconds(0x11, 1), seconds(0x11, 1)].concat(), 0x82),
+        (vec![0x23, 0, 1], 0x81),
+        (vec![0x7f], 0x81),
+        (vec![0x11, 0], 0x81),
+    ] {
+        let mut wire = site.greet(&Connect::new(V5, "p").with(&property));
+        assert_eq!(wire.packet()[3], code, "{property:02x?}");
+        wire.closed();
+    }
+}
+
+/// [MQTT-3.2.2-6], [MQTT-3.2.2-19]: a refusal has no reason string where the client could not take it.
+#[test]
+fn a_refusal_fits_the_clients_maximum_packet_size() {
+    let site = site();
+    let method = [seconds(0x27, 20), vec![0x15], text("SCRAM")].concat();
+    site.greet(&Connect::new(V5, "a").with(&method)).expect(&[0x20, 3, 0, 0x8c, 0]);
+}
+
+/// What comes behind the CONNECT in one segment is not lost.
+#[test]
+fn packets_may_follow_at_once() {
+    let site = site();
+    for version in BOTH {
+        let mut wire = site.open();
+        wire.version = version;
+        wire.send(&[&Connect::new(version, "fast").bytes()[..], &PINGREQ, &PINGREQ].concat());
+        wire.packet();
+        wire.expect(&PINGRESP);
+        wire.expect(&PINGRESP);
+    }
+}
+
+/// Bytes may come one by one.
+#[test]
+fn packets_may_come_in_pieces() {
+    let site = site();
+    for version in BOTH {
+        let mut wire = site.open();
+        wire.version = version;
+        for byte in Connect::new(version, "slow").bytes() {
+            wire.send(&[byte]);
+        }
+        assert_eq!(wire.packet()[3], 0);
+        for byte in Publish::new("t", "x").qos(1, 7).bytes(version) {
+            wire.send(&[byte]);
+        }
+        wire.expect(&puback(7));
+    }
+}
+
+/// MQTT 5.0, 4.13 and 5.4.9: a socket that says nothing, or half of a CONNECT, is closed.
+#[test]
+fn a_connect_has_its_time() {
+    let connect_timeout = std::time::Duration::from_millis(50);
+    let site = site_with(broker::Settings { connect_timeout, ..broker::Settings::default() });
+    site.open().closed();
+    let mut half = site.open();
+    half.send(&Connect::new(V5, "half").bytes()[..9]);
+    half.closed();
+}
+
+/// Connections beyond the limit are closed, and those that are there go on.
+#[test]
+fn connections_are_limited() {
+    let mut settings = broker::Settings::default();
+    settings.limits.connections = 1;
+    let site = site_with(settings);
+    let mut first = site.client(V4, "first");
+    site.open().closed();
+    first.silent();
+}

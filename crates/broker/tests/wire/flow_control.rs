@@ -1,0 +1,139 @@
+//! Receive Maximum and Maximum Packet Size, in both directions.
+
+use crate::support::*;
+
+/// [MQTT-3.3.4-9], [MQTT-4.9.0-1], [MQTT-4.9.0-2], [MQTT-4.9.0-3]
+#[test]
+fn no_more_is_in_flight_than_the_client_takes() {
+    let site = site();
+    for qos in [1, 2] {
+        let mut wire = site.enter(&Connect::new(V5, "s").with(&[0x21, 0, 2]), false);
+        wire.subscribe("t", 2);
+        for n in 1..=4 {
+            site.publish(Publish::new("t", n.to_string()).qos(qos, 1));
+        }
+        for n in 1..=2 {
+            wire.expect_publish(Publish::new("t", n.to_string()).qos(qos, n));
+        }
+        // QoS 0 and everything else go on.
+        site.publish(Publish::new("t", "0"));
+        wire.expect_publish(Publish::new("t", "0"));
+        wire.silent();
+        for n in 1..=2 {
+            if qos == 1 {
+                wire.send(&puback(n));
+            } else {
+                // The PUBCOMP makes room, not the PUBREC.
+                wire.send(&pubrec(n));
+                wire.expect(&pubrel(n));
+                wire.silent();
+                wire.send(&pubcomp(n));
+            }
+            wire.expect_publish(Publish::new("t", (n + 2).to_string()).qos(qos, n + 2));
+        }
+        wire.silent();
+        wire.leave();
+    }
+}
+
+/// MQTT 5.0, 3.2.2.3.3: more than the broker's own Receive Maximum of unreleased publishes.
+#[test]
+fn too_many_unreleased_publishes_end_the_connection() {
+    let site = site();
+    let mut wire = site.client(V5, "p");
+    for id in 1..=64 {
+        wire.publish(Publish::new("t", "x").qos(2, id));
+        wire.expect(&pubrec(id));
+    }
+    // Another copy is not another publish, and a release makes room.
+    wire.publish(Publish::new("t", "x").qos(2, 64).dup());
+    wire.expect(&pubrec(64));
+    wire.send(&pubrel(1));
+    wire.expect(&pubcomp(1));
+    wire.publish(Publish::new("t", "x").qos(2, 65));
+    wire.expect(&pubrec(65));
+    wire.publish(Publish::new("t", "x").qos(2, 66));
+    wire.ended(0x93);
+}
+
+/// 3.1.1 has no such maximum.
+#[test]
+fn the_older_version_may_have_more_unreleased() {
+    let site = site();
+    let mut wire = site.client(V4, "p");
+    for id in 1..=500 {
+        wire.publish(Publish::new("t", "x").qos(2, id));
+        wire.expect(&pubrec(id));
+    }
+}
+
+/// [MQTT-3.1.2-24], [MQTT-3.1.2-25]
+#[test]
+fn larger_packets_than_the_client_takes_are_not_sent() {
+    let site = site();
+    let mut wire = site.enter(&Connect::new(V5, "s").with(&seconds(0x27, 40)), false);
+    wire.subscribe("t", 2);
+    // Fixed header 2, topic 3, packet id 2, property length 1: 32 bytes are left.
+    for qos in 0..=1 {
+        let most = if qos == 0 { 34 } else { 32 };
+        let fits = Publish::new("t", "x".repeat(most)).qos(qos, 1);
+        site.publish(Publish::new("t", "x".repeat(most + 1)).qos(qos, 1));
+        site.publish(fits.clone());
+        assert_eq!(fits.bytes(V5).len(), 40);
+        wire.expect_publish(fits);
+    }
+    wire.silent();
+}
+
+/// MQTT 5.0, 3.2.2.3.6: larger ones than the broker takes; seen before they have arrived.
+#[test]
+fn larger_packets_than_the_broker_takes_end_the_connection() {
+    let mut settings = broker::Settings::default();
+    settings.limits.packet_bytes = 1000;
+    let site = site_with(settings);
+    for version in BOTH {
+        let mut wire = site.client(version, "p");
+        let overhead = Publish::new("t", vec![0; 500]).bytes(version).len() - 500;
+        wire.publish(Publish::new("t", vec![0; 1000 - overhead]));
+        wire.silent();
+        wire.throw(&[0x30, 0xe6, 0x07]);
+        wire.ended(0x95);
+    }
+}
+
+/// [MQTT-3.14.2-3]: a goodbye fits as well.
+#[test]
+fn a_goodbye_fits_the_clients_maximum() {
+    let site = site();
+    let mut wire = site.enter(&Connect::new(V5, "s").with(&seconds(0x27, 20)), false);
+    wire.send(&[0, 0]);
+    wire.expect(&[0xe0, 2, 0x81, 0]);
+    wire.closed();
+}
+
+/// A subscriber that acknowledges nothing pays for it, not the publisher.
+#[test]
+fn a_full_queue_ends_the_slow_subscriber() {
+    let mut settings = broker::Settings::default();
+    settings.limits.queue_messages = 2;
+    settings.limits.publish_hold = std::time::Duration::from_millis(50);
+    let site = site_with(settings);
+    for version in BOTH {
+        let receive_maximum = if version == V5 { &[0x21, 0, 1][..] } else { &[] };
+        let slow = Connect::new(version, "slow").with(receive_maximum);
+        let mut slow = site.enter(&slow, false);
+        slow.subscribe("t", 1);
+        let mut publisher = site.client(version, "p");
+        // 64 in flight for 3.1.1, one for MQTT 5, two that wait, and one too many.
+        let window = if version == V5 { 1 } else { 64 };
+        for id in 1..=window + 3 {
+            publisher.publish(Publish::new("t", "x").qos(1, id));
+            publisher.expect(&puback(id));
+        }
+        for id in 1..=window {
+            assert_eq!(slow.received().id, id);
+        }
+        slow.ended(0x97);
+        publisher.leave();
+    }
+}

@@ -1,0 +1,177 @@
+//! Sessions: what outlives a connection, and who holds it.
+
+use crate::support::*;
+
+/// [MQTT-3.1.2-4], [MQTT-3.1.2-5], [MQTT-3.1.2-6], [MQTT-3.2.2-2], [MQTT-3.2.2-3]
+#[test]
+fn session_present_says_what_is_there() {
+    let site = site();
+    for version in BOTH {
+        let id = format!("c{version}");
+        let lasting = Connect::lasting(version, &id);
+        site.enter(&lasting, false).leave();
+        site.enter(&lasting, true).vanish();
+        site.enter(&Connect { clean: true, ..lasting.clone() }, false).leave();
+        // For 3.1.1 a clean session leaves nothing; MQTT 5 asked for a session that lasts.
+        site.enter(&lasting, version == V5).leave();
+        site.client(version, &id).leave();
+        site.enter(&lasting, false).leave();
+    }
+}
+
+/// [MQTT-4.4.0-1], [MQTT-4.1.0-1], [MQTT-3.3.1-1], [MQTT-4.3.3-6]: subscriptions stay, messages wait, and what was not
+/// acknowledged is sent again, under its id and in its order.
+#[test]
+fn a_session_goes_on_where_it_was() {
+    let site = site();
+    for version in BOTH {
+        let lasting = Connect::lasting(version, &format!("c{version}"));
+        let mut wire = site.enter(&lasting, false);
+        wire.subscribe("t", 2);
+        for (n, qos) in [("1", 1), ("2", 2), ("3", 2), ("4", 1)] {
+            site.publish(Publish::new("t", n).qos(qos, 1));
+        }
+        for id in 1..=4u16 {
+            assert_eq!(wire.received().id, id);
+        }
+        wire.send(&pubrec(2));
+        wire.expect(&pubrel(2));
+        wire.vanish();
+        site.publish(Publish::new("t", "5").qos(1, 1));
+        site.publish(Publish::new("t", "at most once"));
+        let mut wire = site.enter(&lasting, true);
+        wire.expect_publish(Publish::new("t", "1").qos(1, 1).dup());
+        wire.expect(&pubrel(2));
+        wire.expect_publish(Publish::new("t", "3").qos(2, 3).dup());
+        wire.expect_publish(Publish::new("t", "4").qos(1, 4).dup());
+        wire.expect_publish(Publish::new("t", "5").qos(1, 5));
+        for ack in [puback(1), pubcomp(2), pubrec(3), puback(4), puback(5)] {
+            wire.send(&ack);
+        }
+        wire.expect(&pubrel(3));
+        wire.send(&pubcomp(3));
+        wire.silent();
+        wire.vanish();
+        site.enter(&lasting, true).silent();
+    }
+}
+
+/// [MQTT-3.3.4-9]: the next connection may allow less in flight than the last one.
+#[test]
+fn redelivery_keeps_to_the_new_receive_maximum() {
+    let site = site();
+    let lasting = Connect::lasting(V5, "c");
+    let mut wire = site.enter(&lasting, false);
+    wire.subscribe("t", 1);
+    for id in 1..=5 {
+        site.publish(Publish::new("t", "x").qos(1, 1));
+        assert_eq!(wire.received().id, id);
+    }
+    wire.vanish();
+    let mut wire = site.enter(&lasting.with(&[0x21, 0, 2]), true);
+    site.publish(Publish::new("t", "y").qos(1, 1));
+    for id in 1..=2 {
+        wire.expect_publish(Publish::new("t", "x").qos(1, id).dup());
+    }
+    wire.silent();
+    for id in 1..=3 {
+        wire.send(&puback(id));
+        wire.expect_publish(Publish::new("t", "x").qos(1, id + 2).dup());
+    }
+    wire.silent();
+    wire.send(&puback(5));
+    wire.expect_publish(Publish::new("t", "y").qos(1, 6));
+}
+
+/// [MQTT-3.1.2-24]: and smaller packets.
+#[test]
+fn redelivery_keeps_to_the_new_maximum_packet_size() {
+    let site = site();
+    let lasting = Connect::lasting(V5, "c");
+    let mut wire = site.enter(&lasting, false);
+    wire.subscribe("t", 1);
+    for payload in ["x".repeat(100), "small".into()] {
+        site.publish(Publish::new("t", payload).qos(1, 1));
+        wire.received();
+    }
+    wire.vanish();
+    let mut wire = site.enter(&lasting.with(&seconds(0x27, 64)), true);
+    wire.expect_publish(Publish::new("t", "small").qos(1, 2).dup());
+    wire.silent();
+}
+
+/// [MQTT-3.1.4-3]: for any mix of versions.
+#[test]
+fn the_newer_connection_takes_over() {
+    let site = site();
+    for (first, second) in [(V4, V4), (V4, V5), (V5, V4), (V5, V5)] {
+        let mut old = site.client(first, "same");
+        let mut new = site.client(second, "same");
+        old.ended(0x8e);
+        new.silent();
+        new.leave();
+    }
+}
+
+/// A subscriber that reads nothing can be taken over as well, and the broker goes on.
+#[test]
+fn a_stuck_connection_can_be_taken_over() {
+    let site = site();
+    let stuck = site.subscriber(V4, "stuck", "t", 0);
+    let mut publisher = site.client(V4, "p");
+    for _ in 0..400 {
+        publisher.publish(Publish::new("t", vec![b'x'; 60_000]));
+    }
+    publisher.silent();
+    let mut new = site.subscriber(V4, "stuck", "t", 0);
+    publisher.publish(Publish::new("t", "x"));
+    new.expect_publish(Publish::new("t", "x"));
+    drop(stuck);
+}
+
+/// [MQTT-3.1.2-23], [MQTT-3.14.2-2]: Session Expiry Interval, in CONNECT and DISCONNECT.
+#[test]
+fn sessions_expire() {
+    let site = site();
+    let lasting = Connect::lasting(V5, "c");
+    let mut wire = site.enter(&lasting, false);
+    let goodbye = |expiry| frame(0xe0, &[&[0, 5][..], &seconds(0x11, expiry)].concat());
+    wire.send(&goodbye(0));
+    wire.closed();
+    let mut wire = site.enter(&lasting, false);
+    wire.send(&goodbye(u32::MAX));
+    wire.closed();
+    site.enter(&lasting, true).leave();
+    // From nothing to something is a protocol error.
+    let mut wire = site.client(V5, "c");
+    wire.send(&goodbye(5));
+    wire.ended(0x82);
+    // A second, by the broker's clock; its will tells when it is over.
+    let mut watcher = site.subscriber(V5, "watcher", "w", 0);
+    let will = Will { topic: "w", properties: seconds(0x18, 9), ..Will::default() };
+    let short = Connect { clean: false, ..Connect::new(V5, "c") }.with(&seconds(0x11, 1));
+    site.enter(&short.clone().will(will), false).vanish();
+    watcher.expect_publish(Publish::new("w", ""));
+    site.enter(&short, false).leave();
+}
+
+/// MQTT 5.0, 4.1: a queue is bounded, and what it has no room for is the newest.
+#[test]
+fn an_absent_clients_queue_is_bounded() {
+    let mut settings = broker::Settings::default();
+    settings.limits.queue_messages = 3;
+    let site = site_with(settings);
+    let lasting = Connect::lasting(V4, "c");
+    let mut wire = site.enter(&lasting, false);
+    wire.subscribe("t", 1);
+    wire.vanish();
+    for n in 1..=5 {
+        site.publish(Publish::new("t", n.to_string()).qos(1, 1));
+    }
+    let mut wire = site.enter(&lasting, true);
+    for n in 1..=3 {
+        assert_eq!(wire.received().text(), n.to_string());
+    }
+    wire.silent();
+    assert_eq!(site.broker.counters().dropped, 2);
+}

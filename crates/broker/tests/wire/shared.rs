@@ -1,0 +1,126 @@
+//! Shared subscriptions.
+
+use crate::support::*;
+
+/// MQTT 5.0, 4.8.2: each message to one member, in turn, at each QoS and for both versions.
+#[test]
+fn members_share_the_messages() {
+    let site = site();
+    let mut members = [
+        site.subscriber(V4, "m4", "$share/g/t/#", 1),
+        site.subscriber(V5, "m5", "$share/g/t/#", 1),
+    ];
+    for qos in 0..=1 {
+        let mut publisher = site.client(V5, "p");
+        for _ in 0..10 {
+            publisher.publish(Publish::new("t/x", "x").qos(qos, 1));
+        }
+        publisher.silent();
+        for member in &mut members {
+            for _ in 0..5 {
+                assert_eq!(member.received().topic, "t/x");
+            }
+            member.silent();
+        }
+        publisher.leave();
+    }
+}
+
+/// Groups by name and filter: each of them gets each message.
+#[test]
+fn groups_and_plain_subscribers_do_not_take_from_each_other() {
+    let site = site();
+    let mut wires = [
+        site.subscriber(V5, "plain", "t", 0),
+        site.subscriber(V5, "g", "$share/g/t", 0),
+        site.subscriber(V5, "h", "$share/h/t", 0),
+        // One name with two filters is two subscriptions.
+        site.subscriber(V5, "g2", "$share/g/+", 0),
+    ];
+    for n in 0..6 {
+        site.publish(Publish::new("t", n.to_string()));
+        for wire in &mut wires {
+            wire.expect_publish(Publish::new("t", n.to_string()));
+        }
+    }
+}
+
+/// MQTT 5.0, 4.8.2: one client in two groups of one name loses nothing.
+#[test]
+fn one_client_with_two_filters_of_a_group_name() {
+    let site = site();
+    let mut wire = site.subscriber(V5, "s", "$share/g/a", 1);
+    wire.subscribe("$share/g/b", 1);
+    for n in 0..10u16 {
+        let topic = if n % 2 == 0 { "a" } else { "b" };
+        site.publish(Publish::new(topic, n.to_string()).qos(1, 1));
+        wire.expect_publish(Publish::new(topic, n.to_string()).qos(1, n + 1));
+    }
+}
+
+/// MQTT 5.0, 4.8.2.2: no retained messages.
+#[test]
+fn they_get_no_retained_messages() {
+    let site = site();
+    site.publish(Publish::new("t", "x").retained());
+    for version in BOTH {
+        site.subscriber(version, "s", "$share/g/t", 0).silent();
+    }
+}
+
+/// The only member goes with a message unacknowledged, and unsubscribes something else first:
+/// the group, the broker and the session go on.
+#[test]
+fn the_only_member_may_come_and_go() {
+    let site = site();
+    for version in BOTH {
+        let lasting = Connect::lasting(version, &format!("m{version}"));
+        let mut wire = site.enter(&lasting, false);
+        wire.subscribe("other", 0);
+        wire.subscribe("$share/g/t", 1);
+        wire.send(&unsubscribe(version, 1, &["other"]));
+        wire.expect(&unsuback(version, 1, &[0]));
+        site.publish(Publish::new("t", "1").qos(1, 1));
+        wire.expect_publish(Publish::new("t", "1").qos(1, 1));
+        wire.vanish();
+        site.publish(Publish::new("t", "2").qos(1, 1));
+        let mut wire = site.enter(&lasting, true);
+        wire.expect_publish(Publish::new("t", "1").qos(1, 1).dup());
+        wire.expect_publish(Publish::new("t", "2").qos(1, 2));
+        wire.send(&unsubscribe(version, 2, &["$share/g/t"]));
+        wire.expect(&unsuback(version, 2, &[0]));
+        site.publish(Publish::new("t", "3").qos(1, 1));
+        wire.silent();
+        wire.leave();
+    }
+}
+
+/// MQTT 5.0, 4.8.2: an absent member is passed over while another one is there.
+#[test]
+fn absent_members_are_passed_over() {
+    let site = site();
+    let lasting = Connect::lasting(V5, "away");
+    let mut away = site.enter(&lasting, false);
+    away.subscribe("$share/g/t", 1);
+    away.vanish();
+    let mut here = site.subscriber(V5, "here", "$share/g/t", 1);
+    for id in 1..=4 {
+        site.publish(Publish::new("t", "x").qos(1, 1));
+        here.expect_publish(Publish::new("t", "x").qos(1, id));
+    }
+    site.enter(&lasting, true).silent();
+}
+
+/// [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+#[test]
+fn bad_names_are_refused() {
+    let site = site();
+    for version in BOTH {
+        let mut wire = site.client(version, "s");
+        let filters =
+            ["$share/g", "$share//t", "$share/+/t", "$share/g#/t", "$share/g/", "$share/g/a/#/b"];
+        wire.send(&subscribe(version, 1, &[], &filters.map(|filter| (filter, 0))));
+        let bad = if version == V5 { 0x8f } else { 0x80 };
+        wire.expect(&suback(version, 1, &[bad; 6]));
+    }
+}

@@ -1,0 +1,221 @@
+//! A broker to talk to, sockets to talk over, and packets to say.
+
+pub mod packets;
+
+use broker::{Server, Settings};
+use hook::Broker;
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Shutdown, TcpStream},
+    sync::Arc,
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
+
+pub use packets::*;
+
+/// Longer than anything here takes: a test that waits this long has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A broker on a port of its own, gone at the end of the test.
+pub struct Site {
+    pub port: u16,
+    pub broker: Arc<dyn Broker>,
+    pub cancel: CancellationToken,
+    _runtime: tokio::runtime::Runtime,
+}
+
+pub fn site() -> Site {
+    site_with(Settings::default())
+}
+
+pub fn site_with(settings: Settings) -> Site {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let cancel = CancellationToken::new();
+    let (port, broker) = {
+        let _inside = runtime.enter();
+        let listeners = broker::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let port = listeners.local_addrs()[0].port();
+        let server = Server::start(settings, Vec::new()).unwrap();
+        let broker = server.handle();
+        let stop = cancel.clone();
+        runtime.spawn(async move { server.serve(listeners, stop).await });
+        (port, broker)
+    };
+    Site { port, broker, cancel, _runtime: runtime }
+}
+
+impl Site {
+    /// A socket on which nothing has been said.
+    pub fn open(&self) -> Wire {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Wire { stream, version: V5 }
+    }
+
+    /// Says this CONNECT; the CONNACK is still to be read.
+    pub fn greet(&self, connect: &Connect) -> Wire {
+        let mut wire = self.open();
+        wire.version = connect.version;
+        wire.send(&connect.bytes());
+        wire
+    }
+
+    /// Is accepted with this CONNECT; `present` is what the CONNACK says of the session.
+    pub fn enter(&self, connect: &Connect, present: bool) -> Wire {
+        let mut wire = self.greet(connect);
+        let ack = wire.packet();
+        assert_eq!(ack[0], 0x20, "{ack:02x?}");
+        assert_eq!((ack[2], ack[3]), (u8::from(present), 0), "session present, code: {ack:02x?}");
+        wire
+    }
+
+    /// A client with a clean session that ends with its connection.
+    pub fn client(&self, version: u8, id: &str) -> Wire {
+        self.enter(&Connect::new(version, id), false)
+    }
+
+    /// A client that has subscribed to one filter with these options.
+    pub fn subscriber(&self, version: u8, id: &str, filter: &str, options: u8) -> Wire {
+        let mut wire = self.client(version, id);
+        wire.subscribe(filter, options);
+        wire
+    }
+
+    /// Publishes, and waits until the broker has taken it.
+    pub fn publish(&self, publish: Publish) {
+        let mut wire = self.client(V5, "");
+        wire.send(&publish.bytes(V5));
+        wire.silent();
+    }
+}
+
+/// One connection, seen as bytes.
+pub struct Wire {
+    stream: TcpStream,
+    pub version: u8,
+}
+
+impl Wire {
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Sends without regard for a broker that has closed already.
+    pub fn throw(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    pub fn publish(&mut self, publish: Publish) {
+        self.send(&publish.bytes(self.version));
+    }
+
+    /// Subscribes under packet id 100 and is granted the QoS of the options.
+    pub fn subscribe(&mut self, filter: &str, options: u8) {
+        self.send(&subscribe(self.version, 100, &[], &[(filter, options)]));
+        self.expect(&suback(self.version, 100, &[options & 3]));
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let mut byte = [0];
+        match self.stream.read(&mut byte) {
+            Ok(0) => None,
+            Ok(_) => Some(byte[0]),
+            Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                None
+            }
+            Err(e) => panic!("nothing came: {e}"),
+        }
+    }
+
+    /// The next packet as it stands on the wire; `None` where the broker has closed.
+    pub fn next(&mut self) -> Option<Vec<u8>> {
+        let mut packet = vec![self.byte()?];
+        let (mut len, mut shift) = (0usize, 0);
+        loop {
+            let byte = self.byte()?;
+            packet.push(byte);
+            len |= usize::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        let start = packet.len();
+        packet.resize(start + len, 0);
+        self.stream.read_exact(&mut packet[start..]).unwrap();
+        Some(packet)
+    }
+
+    pub fn packet(&mut self) -> Vec<u8> {
+        self.next().expect("the broker has closed the connection")
+    }
+
+    /// The next packet is exactly this one.
+    #[track_caller]
+    pub fn expect(&mut self, expected: &[u8]) {
+        let packet = self.packet();
+        assert_eq!(packet, expected, "\n got {packet:02x?}\nwant {expected:02x?}");
+    }
+
+    /// The next packet is this PUBLISH.
+    #[track_caller]
+    pub fn expect_publish(&mut self, publish: Publish) {
+        self.expect(&publish.bytes(self.version));
+    }
+
+    /// The next packet, taken apart: it has to be a PUBLISH.
+    #[track_caller]
+    pub fn received(&mut self) -> Received {
+        Received::parse(&self.packet(), self.version)
+    }
+
+    /// Nothing waits for this client: the answer to a PINGREQ is the next that comes. And that
+    /// twice, since the first one may be answered in one go with what was sent before it, ahead
+    /// of what that sets off.
+    #[track_caller]
+    pub fn silent(&mut self) {
+        for _ in 0..2 {
+            self.send(&PINGREQ);
+            loop {
+                let packet = self.packet();
+                if packet[0] == 0xd0 {
+                    break;
+                }
+                // Acknowledgements of what this client has just published are no news.
+                assert!(matches!(packet[0], 0x40 | 0x50), "not silent: {packet:02x?}");
+            }
+        }
+    }
+
+    /// The broker closes without a word.
+    #[track_caller]
+    pub fn closed(&mut self) {
+        let next = self.next();
+        assert!(next.is_none(), "instead of the end: {next:02x?}");
+    }
+
+    /// The broker ends the connection: with a DISCONNECT of this code where the version has one.
+    #[track_caller]
+    pub fn ended(&mut self, code: u8) {
+        if self.version == V5 {
+            let packet = self.packet();
+            assert_eq!((packet[0], packet[2]), (0xe0, code), "{packet:02x?}");
+        }
+        self.closed();
+    }
+
+    /// Leaves in order.
+    pub fn leave(mut self) {
+        self.send(&DISCONNECT);
+        self.closed();
+    }
+
+    /// Cuts the connection, as a power cut does; returns when the broker knows.
+    pub fn vanish(mut self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+        while self.next().is_some() {}
+    }
+}
