@@ -306,6 +306,7 @@ async fn packets_span_and_share_frames() {
     site.close().await;
 }
 
+/// [MQTT-6.0.0-1]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_text_frame_closes() {
     let site = Site::open(false, Settings::default());
@@ -323,6 +324,8 @@ async fn a_text_frame_closes() {
     site.close().await;
 }
 
+/// Whoever does not offer the subprotocol is turned away [MQTT-6.0.0-3]; `upgrade` has shown that
+/// all others get it [MQTT-6.0.0-4].
 #[tokio::test(flavor = "multi_thread")]
 async fn other_requests_get_a_short_answer() {
     let site = Site::open(false, Settings::default());

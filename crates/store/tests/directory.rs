@@ -213,7 +213,13 @@ async fn a_hundred_overwrites_end_with_the_last() {
         (0..100).map(|number| Digest::of(format!("image {number}").as_bytes())).collect();
     let mut position = 0;
     loop {
-        let digest = site.present().await.digest;
+        let digest = match site.change().await {
+            Change::Present(dropped) => dropped.digest,
+            // A writer that the system stopped between truncating and writing left it empty for
+            // longer than `settle`: that is said, and taken back by what comes.
+            Change::Refused { reason, .. } if reason.contains("empty") => continue,
+            change => panic!("{change:?} instead of a file"),
+        };
         let found = possible.iter().position(|possible| *possible == digest);
         let found = found.expect("the bytes of one image, not of two");
         assert!(found >= position, "an older image after a newer");
