@@ -83,6 +83,12 @@ pub async fn change(
     Ok(axum::Json(changed).into_response())
 }
 
+/// DELETE one: it is forgotten, and its connections end at once.
+pub async fn remove(State(app): State<App>, Id(id): Id) -> Result<StatusCode, Problem> {
+    app.service.remove_device(&id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 fn unknown(id: &str) -> Problem {
     Problem::not_found(format!("there is no device {id:?}"))
 }

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use fuota::AuthMode;
+
 use super::{Config, read::Reader};
 
 /// Shorter admin tokens can be guessed.
@@ -10,13 +12,14 @@ const SHORTEST_TOKEN: usize = 16;
 /// Notes every contradiction.
 pub fn check(config: &Config, reader: &mut Reader<'_>) {
     if let Some(address) = beyond_loopback(&config.mqtt_listen)
+        && config.auth.mode == AuthMode::Open
         && !config.auth.allow_open_network
     {
         reader.problem(
             "mqtt.listen",
             &format!(
                 "{address} can be reached from the network, and auth.mode \"open\" lets everybody in; \
-                 set auth.allow_open_network = true if that is meant"
+                 set auth.mode = \"token\", or set auth.allow_open_network = true if that is meant"
             ),
         );
     }
