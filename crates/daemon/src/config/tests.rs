@@ -339,8 +339,9 @@ fn plain_http_to_a_bucket_must_be_meant() {
 
 #[test]
 fn one_look_finds_all_problems_and_shows_one_line() {
-    let error =
-        Site::new().load("colour = 1\nlog.format = \"xml\"\nauth.strict = true", &[]).unwrap_err();
+    let error = Site::new()
+        .load("colour = 1\nlog.format = \"xml\"\nstore.require_signature = true", &[])
+        .unwrap_err();
     assert_eq!(error.problems().len(), 3, "{:?}", error.problems());
     assert!(
         error.to_string().ends_with("(and 2 more: `fuotad check-config` lists all)"),
