@@ -164,6 +164,51 @@ fn a_token_is_rotated_and_cut() {
 }
 
 #[test]
+fn devices_are_imported_all_or_none_and_a_dry_run_adds_none() {
+    let site = token_site();
+    let daemon = site.start();
+    add_device(&daemon, "pump-1", TOKEN);
+    let import = |table: &str, arguments: &[&str]| {
+        std::fs::write(site.path().join("fleet.csv"), table).unwrap();
+        let file = site.path().join("fleet.csv").display().to_string();
+        cli(&site, &daemon, &[&["device", "import", &file], arguments].concat())
+    };
+    let ids = || daemon.admin().rows("devices").len();
+    let good = "id,token,model,groups,label.floor\n\
+                pump-2,token-of-pump-2-0123456789,pump-x,hall-1 hall-2,3\n\
+                pump-3,,,,\n";
+    let ended = import(good, &["--dry-run"]);
+    assert!(ended.status.success() && ended.said(&["2 devices would be added"]), "{:?}", ended.log);
+    assert_eq!(ids(), 1);
+    let bad = format!("{good}pump-1,,,,\nno name,,,,\npump-4,short,,,\npump-5,{TOKEN},,,\n");
+    for arguments in [&["--dry-run"][..], &[]] {
+        let ended = import(&bad, arguments);
+        assert!(!ended.status.success());
+        for words in [
+            ["line 4", "registered already"],
+            ["line 5", "is not a name"],
+            ["line 6", "128 bits"],
+            ["line 7", "another device's"],
+            ["4 of 6 rows", "nothing was changed"],
+        ] {
+            assert!(ended.said(&words), "{words:?} in {:?}", ended.log);
+        }
+        assert!(!ended.said(&[TOKEN]));
+        assert_eq!(ids(), 1);
+    }
+    let ended = import(good, &[]);
+    assert!(ended.status.success() && !ended.said(&["token-of-pump-2"]), "{:?}", ended.log);
+    let made = ended.stdout.iter().find_map(|line| line.strip_prefix("pump-3,")).unwrap();
+    drop(try_connect(&daemon, &Connect::token(made)).unwrap());
+    drop(try_connect(&daemon, &Connect::token("token-of-pump-2-0123456789")).unwrap());
+    let pump = daemon.admin().get("/api/v1/devices/pump-2");
+    assert_eq!(
+        (&pump["model"], &pump["groups"], &pump["labels"]["floor"]),
+        (&json!("pump-x"), &json!(["hall-1", "hall-2"]), &json!("3"))
+    );
+}
+
+#[test]
 fn the_commands_manage_users() {
     let site = token_site();
     let daemon = site.start();

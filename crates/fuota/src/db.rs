@@ -1,4 +1,4 @@
-//! The fleet's database: the one file that knows it is SQLite.
+//! The fleet's database: the one place that knows it is SQLite (`users` has one table of it).
 //!
 //! Everything is read once, at start. Afterwards the memory is the truth and one writer thread
 //! follows it: jobs come over a bounded queue, each is atomic, and those that wait together

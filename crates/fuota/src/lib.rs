@@ -18,7 +18,7 @@
 //! | `serve`, `link` | the way of a block, and one connection's limits |
 //! | `outcome`, `state` | what became of an update, and the one function that moves its state |
 //! | `device`, `registry` | what is known of devices, in memory |
-//! | `db` | the one file that knows the database |
+//! | `db` | the one place that knows the database |
 //! | `dialect` | how devices ask and hear |
 //!
 //! A block passes `plugin` → `dialect` (decode) → `serve` → `link` (limits) → the store's cache →

@@ -45,13 +45,11 @@ impl Service {
         self.0.registry.get(id).map(|device| device.view())
     }
 
-    /// Registers a device; one that was seen before keeps what it experienced. Sessions that
-    /// use its id without its token are ended.
+    /// Whether [`Service::add_device`] would register this device now. Nothing changes.
     ///
     /// # Errors
-    /// [`ServiceError::Invalid`], [`ServiceError::Conflict`] where the id or the token is
-    /// registered, [`ServiceError::Unavailable`].
-    pub async fn add_device(&self, new: NewDevice) -> Result<AddedDevice, ServiceError> {
+    /// As [`Service::add_device`].
+    pub fn check_device(&self, new: &NewDevice) -> Result<(), ServiceError> {
         check_name("id", "device id", &new.id)?;
         if is_reserved(&new.id) {
             return Err(invalid(
@@ -64,21 +62,39 @@ impl Service {
         if let Some(model) = &new.model {
             check_name("model", "model", model)?;
         }
-        let token = match new.token {
-            Some(token) => check_token(token)?,
-            None => new_token().map_err(|error| ServiceError::Unavailable(error.to_string()))?,
-        };
         let engine = &self.0;
+        if engine.registered(&new.id).is_some() {
+            return Err(registered_already(&new.id));
+        }
         if engine.accounts.get(&new.id).is_some() {
             return Err(ServiceError::Conflict(format!(
                 "{} is a user; a device needs another id",
                 new.id
             )));
         }
-        let hash = engine.key.token(token.as_bytes());
-        if engine.registry.token_owner(&hash).is_some() {
-            return Err(ServiceError::Conflict("this token is another device's".into()));
+        if let Some(token) = &new.token {
+            check_token(token)?;
+            if engine.registry.token_owner(&engine.key.token(token.as_bytes())).is_some() {
+                return Err(ServiceError::Conflict("this token is another device's".into()));
+            }
         }
+        Ok(())
+    }
+
+    /// Registers a device; one that was seen before keeps what it experienced. Sessions that
+    /// use its id without its token are ended.
+    ///
+    /// # Errors
+    /// [`ServiceError::Invalid`], [`ServiceError::Conflict`] where the id or the token is
+    /// registered, [`ServiceError::Unavailable`].
+    pub async fn add_device(&self, new: NewDevice) -> Result<AddedDevice, ServiceError> {
+        self.check_device(&new)?;
+        let token = match new.token {
+            Some(token) => token,
+            None => new_token().map_err(|error| ServiceError::Unavailable(error.to_string()))?,
+        };
+        let engine = &self.0;
+        let hash = engine.key.token(token.as_bytes());
         let id: Arc<str> = new.id.as_str().into();
         let fresh = Arc::new(Device::new(Arc::clone(&id), true));
         let device = if engine.registry.insert_new(Arc::clone(&fresh)) {
@@ -93,9 +109,7 @@ impl Service {
         let row = {
             let mut state = device.state.lock();
             if state.registered {
-                return Err(ServiceError::Conflict(format!(
-                    "the device {id} is registered already"
-                )));
+                return Err(registered_already(&id));
             }
             let known = !Arc::ptr_eq(&device, &fresh);
             if known {
@@ -320,6 +334,10 @@ fn matches(query: &DeviceQuery, view: &DeviceView) -> bool {
         })
 }
 
+fn registered_already(id: &str) -> ServiceError {
+    ServiceError::Conflict(format!("the device {id} is registered already"))
+}
+
 fn invalid(field: &'static str, problem: String) -> ServiceError {
     ServiceError::Invalid { field, problem }
 }
@@ -351,7 +369,7 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ServiceError> {
     Ok(())
 }
 
-fn check_token(token: String) -> Result<String, ServiceError> {
+fn check_token(token: &str) -> Result<(), ServiceError> {
     if token.len() < MIN_TOKEN {
         return Err(invalid(
             "token",
@@ -366,7 +384,7 @@ fn check_token(token: String) -> Result<String, ServiceError> {
             format!("it has more than {MAX_TOKEN} bytes or control characters"),
         ));
     }
-    Ok(token)
+    Ok(())
 }
 
 fn sorted(mut groups: Vec<String>) -> Vec<String> {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     api::{Api, Remote},
-    output, secret_file,
+    import, output, secret_file,
     table::{Table, field},
 };
 
@@ -111,6 +111,18 @@ pub enum Command {
     Remove {
         /// Its id
         id: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Register the devices of a CSV file once every row of it is found right, and print id and
+    /// token of each that brings no token
+    Import {
+        /// Its first line names the columns: id, and any of token, model, groups (with spaces
+        /// between), label.NAME
+        file: PathBuf,
+        /// Only say whether it would work
+        #[arg(long)]
+        dry_run: bool,
         #[command(flatten)]
         remote: Remote,
     },
@@ -216,6 +228,9 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
             let api = Api::new(&remote, config)?;
             api.send(Method::DELETE, &["devices", &id], &[], None::<&()>).await?;
             Ok(())
+        }
+        Command::Import { file, dry_run, remote } => {
+            import::run(&Api::new(&remote, config)?, &file, dry_run).await
         }
         Command::Token(TokenCommand::Rotate { id, now, json, remote }) => {
             let patch = json!({"rotate_token": true, "now": now});

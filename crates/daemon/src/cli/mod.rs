@@ -4,8 +4,10 @@
 mod api;
 mod check_config;
 mod client;
+mod csv;
 mod device;
 mod firmware;
+mod import;
 mod output;
 mod simulate;
 mod status;

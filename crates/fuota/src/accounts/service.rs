@@ -82,6 +82,9 @@ impl Service {
         let accounts = &self.0.accounts;
         let _changing = accounts.changing.lock().await;
         let old = accounts.get(name).ok_or_else(|| unknown(name))?;
+        if chosen.is_none() && patch.role.is_none_or(|role| role == old.role) {
+            return Ok(ChangedUser { user: old.view(), password: None });
+        }
         let (password, shown) = match chosen {
             Some((password, shown)) => (self.hash(password).await?, shown),
             None => (old.password.clone(), None),

@@ -238,6 +238,8 @@ async fn names_are_one_name_space_and_what_is_given_is_checked() {
             "{error}"
         );
     }
+    site.service.set_user("service", UserPatch::default()).await.unwrap();
+    assert!(site.broker.disconnected.lock().is_empty(), "nothing changed");
     let unknown = site.service.set_user("nobody", UserPatch::default()).await;
     assert!(matches!(unknown, Err(ServiceError::NotFound(_))));
     let shown = format!("{:?}", user("n", UserRole::Service));
