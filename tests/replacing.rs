@@ -195,3 +195,31 @@ fn another_newer_file_waits_for_the_end_of_the_transfer() {
     }
     assert_eq!(device.expect_update(&new).version, "1.1.0");
 }
+
+/// The same where the broker itself is killed between the lost manifest and the next connection:
+/// that the image took the place of another is remembered.
+#[test]
+fn a_lost_manifest_comes_first_after_the_broker_was_killed_too() {
+    let mut site = Site::new();
+    site.set("fuota.chunk_size", "512").set("fuota.resume_grace", "\"30s\"");
+    let daemon = site.start();
+    let (old, new) = (image(200, 8 * 512), image(201, 9 * 512));
+    site.drop_file("pump.bin", &old);
+    let mut device = Device::connect(daemon.mqtt(), &Connect::id("pump-1"));
+    device.manifest();
+    assert!(device.fetch(0) == old[..512]);
+    site.drop_file("pump.bin", &new);
+    support::eventually("the new file is in the catalog", || {
+        daemon.admin().get("/api/v1/firmware").to_string().contains(&sha256(&new)).then_some(())
+    });
+    device.request(1);
+    drop(device.manifest());
+    device.client.break_off();
+    daemon.kill();
+
+    let daemon = site.start();
+    let mut device = Device::connect(daemon.mqtt(), &Connect::id("pump-1"));
+    device.request(1);
+    assert_eq!(device.manifest().sha256, sha256(&new), "no block of the new image before it");
+    assert!(device.fetch(0) == new[..512]);
+}

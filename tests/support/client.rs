@@ -1,8 +1,8 @@
-//! A raw MQTT client on a blocking socket.
+//! A raw MQTT client on a blocking socket, or on what a test puts over one.
 
 use std::{
     collections::VecDeque,
-    io::{ErrorKind, Read as _, Write as _},
+    io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
@@ -12,9 +12,22 @@ use super::{
     wire::{self, Connect, Packet, Publish, Version},
 };
 
+/// What bytes travel on.
+pub trait Transport: Read + Write + Send {
+    /// As [`TcpStream::set_read_timeout`]; a read that takes longer fails with `WouldBlock` or
+    /// `TimedOut`, and nothing is lost.
+    fn set_read_timeout(&mut self, timeout: Duration) -> io::Result<()>;
+}
+
+impl Transport for TcpStream {
+    fn set_read_timeout(&mut self, timeout: Duration) -> io::Result<()> {
+        TcpStream::set_read_timeout(self, Some(timeout))
+    }
+}
+
 /// One connection. It acknowledges what it receives at QoS 1 and 2 when it is read.
 pub struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Transport>,
     version: Version,
     unread: Vec<u8>,
     /// Packets that arrived while another kind was waited for.
@@ -42,7 +55,12 @@ impl Client {
 
     /// Connects, or says with which code it was refused.
     pub fn try_connect(address: SocketAddr, connect: &Connect) -> Result<(Self, bool), Refused> {
-        let mut client = Self::open(address, connect.version);
+        Self::open(address, connect.version).log_in(connect)
+    }
+
+    /// Sends the CONNECT on a connection that stands, and waits for the answer.
+    pub fn log_in(self, connect: &Connect) -> Result<(Self, bool), Refused> {
+        let mut client = self;
         client.send_bytes(&connect.encode());
         match client.next_packet().expect("a CONNACK before the connection ends") {
             Packet::ConnAck { session_present, code: 0 } => Ok((client, session_present)),
@@ -55,6 +73,12 @@ impl Client {
     pub fn open(address: SocketAddr, version: Version) -> Self {
         let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("the broker listens");
         stream.set_nodelay(true).expect("TCP_NODELAY");
+        Self::over(stream, version)
+    }
+
+    /// A client on a connection that stands; sends nothing.
+    pub fn over(stream: impl Transport + 'static, version: Version) -> Self {
+        let stream = Box::new(stream);
         Client { stream, version, unread: Vec::new(), inbox: VecDeque::new(), next_id: 0 }
     }
 
@@ -183,7 +207,10 @@ impl Client {
 
     /// Sends bytes as they are.
     pub fn send_bytes(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("the connection is open");
+        self.stream
+            .write_all(bytes)
+            .and_then(|()| self.stream.flush())
+            .expect("the connection is open");
     }
 
     fn take_id(&mut self) -> u16 {
@@ -231,14 +258,19 @@ impl Client {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "no packet within {PATIENCE:?}; waiting: {:?}", self.inbox);
-            self.stream
-                .set_read_timeout(Some(left.max(Duration::from_millis(1))))
-                .expect("timeout");
+            self.stream.set_read_timeout(left.max(Duration::from_millis(1))).expect("timeout");
             let mut bytes = [0; 16 * 1024];
             match self.stream.read(&mut bytes) {
                 Ok(0) => return None,
                 Ok(length) => self.unread.extend_from_slice(&bytes[..length]),
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof
+                    ) =>
+                {
+                    return None;
+                }
                 Err(error)
                     if matches!(
                         error.kind(),

@@ -46,13 +46,13 @@ impl Daemon {
         // Held from here on, so that a daemon that never becomes ready is killed too.
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut daemon = Daemon { child, log, mqtt: nowhere, admin: nowhere, data_dir };
-        let mqtt = daemon.log.wait("mqtt listening on", |line| line.contains("mqtt listening on "));
-        let admin = daemon
-            .log
-            .wait("admin listening on", |line| line.contains("admin listening on http://"));
+        let admin =
+            daemon.log.wait("admin listening on", |line| line.contains("admin listening on http"));
         daemon.log.wait("ready", is_ready);
-        daemon.mqtt = address_after(&mqtt, "mqtt listening on ");
-        daemon.admin = address_after(&admin, "admin listening on http://");
+        // The plain port may be off.
+        let mqtt = daemon.log.lines().into_iter().find(|line| line.contains("mqtt listening on "));
+        daemon.mqtt = mqtt.map_or(nowhere, |line| address_after(&line, "mqtt listening on "));
+        daemon.admin = address_after(&admin, "://");
         daemon
     }
 
@@ -86,6 +86,16 @@ impl Daemon {
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("the daemon runs");
+    }
+
+    /// The address behind these words of the start, such as `mqtt over TLS listening on `.
+    pub fn address_after(&self, words: &str) -> SocketAddr {
+        address_after(&self.log.wait(words, |line| line.contains(words)), words)
     }
 
     /// SIGTERM, then waits for the end.

@@ -38,7 +38,11 @@ pub enum Message {
 impl Device {
     /// Connects and subscribes at QoS 0, as the reference device does.
     pub fn connect(address: SocketAddr, connect: &Connect) -> Self {
-        let mut client = Client::connect(address, connect);
+        Self::on(Client::connect(address, connect))
+    }
+
+    /// The same on a connection that stands.
+    pub fn on(mut client: Client) -> Self {
         assert_eq!(client.subscribe(TOPIC, 0), 0, "the reference topic is granted");
         Device { client }
     }

@@ -12,14 +12,21 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use rustls::ServerConfig;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use crate::{doors::LocalAddress, stall::Stall};
+
+/// Where the TLS configuration is found that the next connection is accepted with: it changes
+/// when a certificate is renewed.
+pub type TlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 
 /// Bounds on what one listener's clients may use.
 #[derive(Clone, Copy, Debug)]
@@ -56,10 +63,30 @@ pub async fn serve(listener: TcpListener, router: Router, cancel: CancellationTo
     serve_with(listener, router, cancel, Limits::default()).await;
 }
 
+/// As [`serve`], over TLS.
+pub async fn serve_tls(
+    listener: TcpListener,
+    router: Router,
+    tls: TlsSource,
+    cancel: CancellationToken,
+) {
+    serve_over(listener, router, Some(tls), cancel, Limits::default()).await;
+}
+
 /// As [`serve`], with bounds of the caller's.
 pub async fn serve_with(
     listener: TcpListener,
     router: Router,
+    cancel: CancellationToken,
+    limits: Limits,
+) {
+    serve_over(listener, router, None, cancel, limits).await;
+}
+
+async fn serve_over(
+    listener: TcpListener,
+    router: Router,
+    tls: Option<TlsSource>,
     cancel: CancellationToken,
     limits: Limits,
 ) {
@@ -72,7 +99,8 @@ pub async fn serve_with(
         };
         match next {
             Ok(Some((socket, permit))) => {
-                let task = connection(socket, router.clone(), cancel.clone(), limits);
+                let tls = tls.as_ref().map(|source| source());
+                let task = connection(socket, tls, router.clone(), cancel.clone(), limits);
                 connections.spawn(async move {
                     task.await;
                     drop(permit);
@@ -101,11 +129,39 @@ async fn accept(
     Ok(Some((socket, permit)))
 }
 
-async fn connection(socket: TcpStream, router: Router, cancel: CancellationToken, limits: Limits) {
+async fn connection(
+    socket: TcpStream,
+    tls: Option<Arc<ServerConfig>>,
+    router: Router,
+    cancel: CancellationToken,
+    limits: Limits,
+) {
     let Ok(local) = socket.local_addr() else { return };
     if socket.set_nodelay(true).is_err() {
         return;
     }
+    let Some(tls) = tls else {
+        return requests(socket, local, router, cancel, limits).await;
+    };
+    let handshake = tokio::time::timeout(limits.headers, TlsAcceptor::from(tls).accept(socket));
+    let outcome = tokio::select! {
+        outcome = handshake => outcome,
+        () = cancel.cancelled() => return,
+    };
+    match outcome {
+        Ok(Ok(stream)) => requests(stream, local, router, cancel, limits).await,
+        Ok(Err(error)) => debug!(%error, "no TLS with a client of the admin interface"),
+        Err(_) => debug!("a client of the admin interface was too slow with TLS"),
+    }
+}
+
+async fn requests(
+    socket: impl AsyncRead + AsyncWrite + Unpin,
+    local: std::net::SocketAddr,
+    router: Router,
+    cancel: CancellationToken,
+    limits: Limits,
+) {
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(LocalAddress(local));

@@ -225,10 +225,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Serves the client until it ends, and cleans up.
-    pub async fn run(mut self) -> SessionEnd {
+    /// Serves the client until it ends, and cleans up. Boxes keep the task of an idle connection
+    /// at the size of a few pointers: a future reserves room for all that it ever moves.
+    pub async fn run(mut self: Box<Self>) -> SessionEnd {
         let ending = std::future::poll_fn(|cx| self.poll(cx)).await;
-        self.finish(ending).await
+        Box::pin(self.finish(ending)).await
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
@@ -259,7 +260,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// `true` where something was written and the socket may take more.
     fn flush(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
-        if self.writer.is_empty() {
+        if self.writer.is_idle() {
             return Ok(false);
         }
         match self.writer.poll_flush(cx, Pin::new(&mut self.io)) {
@@ -509,7 +510,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Says goodbye, tells the hooks, and leaves the session to whoever comes next.
-    async fn finish(mut self, ending: Ending) -> SessionEnd {
+    async fn finish(mut self: Box<Self>, ending: Ending) -> SessionEnd {
         let Ending { end, tell, will } = ending;
         if end == SessionEnd::ProtocolError {
             self.tally.protocol_errors += 1;
@@ -535,7 +536,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Some((hold, ..)) = self.held.take() {
             tokio::spawn(hold.wait(self.exchange.totals.clone()));
         }
-        let Connection { mut io, mut writer, exchange, client, session, claim, state, .. } = self;
+        let Connection { mut io, mut writer, exchange, client, session, claim, state, .. } = *self;
         leave(&exchange, &session, state, claim, will);
 
         if let (Some((code, text)), Protocol::V5) = (tell, client.protocol) {

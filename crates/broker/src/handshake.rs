@@ -2,6 +2,7 @@
 
 use hook::{Client, ConnectRequest, Outbox, Outgoing, Protocol, Reason, Refused, SessionEnd, Sink};
 use std::{
+    future::Future,
     io,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
@@ -64,13 +65,14 @@ impl From<CodecError> for Failed {
 
 /// Reads the CONNECT, asks the hooks, claims the session and sends the CONNACK.
 pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
-    mut io: S,
+    opened: Opened<S>,
     address: Option<SocketAddr>,
     exchange: Arc<Exchange>,
-) -> Result<Connection<S>, Failed> {
+) -> Result<Box<Connection<S>>, Failed> {
+    let Opened { mut io, certificate_cn } = opened;
     let (connect, rest) = read_connect(&mut io, &exchange).await?;
     let protocol = connect.protocol;
-    match admit(connect, address, &exchange).await {
+    match admit(connect, certificate_cn, address, &exchange).await {
         Ok(admitted) => admitted.begin(io, rest, exchange).await,
         Err(failed) => {
             if let Failed::Refused { code, text, .. } = &failed {
@@ -120,6 +122,7 @@ async fn refuse<S: AsyncWrite + Unpin>(io: &mut S, protocol: Protocol, code: u8,
     codec::connack(&mut out, protocol, &ack);
     // The peer may be gone already; the refusal stands either way.
     let _ = io.write_all(&out).await;
+    let _ = io.flush().await;
     let _ = io.shutdown().await;
 }
 
@@ -132,6 +135,7 @@ struct Admitted {
 
 async fn admit(
     mut connect: Connect,
+    certificate_cn: Option<String>,
     address: Option<SocketAddr>,
     exchange: &Arc<Exchange>,
 ) -> Result<Admitted, Failed> {
@@ -160,7 +164,7 @@ async fn admit(
         assigned_id,
         username: connect.username.take(),
         password: connect.password.take(),
-        certificate_cn: None,
+        certificate_cn,
         protocol,
         address,
         user_properties: std::mem::take(&mut connect.user_properties),
@@ -238,7 +242,7 @@ impl Admitted {
         mut io: S,
         rest: Vec<u8>,
         exchange: Arc<Exchange>,
-    ) -> Result<Connection<S>, Failed> {
+    ) -> Result<Box<Connection<S>>, Failed> {
         let Admitted { connect, client, claimed } = self;
         let Claimed { session, mut state, claim } = claimed;
         let protocol = client.protocol;
@@ -272,7 +276,7 @@ impl Admitted {
         };
         let keep_alive =
             (connect.keep_alive > 0).then(|| Duration::from_secs(connect.keep_alive.into()));
-        let mut connection = Connection::new(Parts {
+        let mut connection = Box::new(Connection::new(Parts {
             io,
             slots: exchange.hooks.slots(),
             window: client.receive_maximum.min(limits.inflight),
@@ -284,7 +288,7 @@ impl Admitted {
             outbox,
             keep_alive,
             rest,
-        });
+        }));
         connection.send_connack(&ack);
         connection.start_hooks();
         connection.resume();
@@ -328,17 +332,28 @@ fn prepare(session: &Session, state: &mut State, connect: &Connect, exchange: &E
     present
 }
 
-impl Connection<tokio::net::TcpStream> {
-    /// Serves an accepted TCP connection to its end.
+/// A byte stream that MQTT is spoken on, and what the layers below know of its other end.
+pub(crate) struct Opened<S> {
+    pub io: S,
+    /// See [`ConnectRequest::certificate_cn`].
+    pub certificate_cn: Option<String>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Serves a connection to its end. `open` are the handshakes below MQTT: the time until the
+    /// CONNECT is complete counts from their beginning.
     pub(crate) async fn serve(
-        stream: tokio::net::TcpStream,
+        open: impl Future<Output = io::Result<Opened<S>>>,
         address: SocketAddr,
         exchange: Arc<Exchange>,
         stop: &CancellationToken,
     ) -> Option<SessionEnd> {
         let patience = exchange.settings.connect_timeout;
-        // Boxed: the handshake's buffers are gone when the connection idles.
-        let greeting = Box::pin(handshake(stream, Some(address), exchange.clone()));
+        let greeting = {
+            let exchange = exchange.clone();
+            // Boxed: the handshake's buffers are gone when the connection idles.
+            Box::pin(async move { handshake(open.await?, Some(address), exchange).await })
+        };
         let greeted = tokio::select! {
             greeted = tokio::time::timeout(patience, greeting) => greeted,
             // Who has no session yet has nothing to say goodbye to.

@@ -14,6 +14,8 @@
 //! | --- | --- |
 //! | [`settings`] | what the daemon decides: addresses and limits |
 //! | `listener` | bound sockets and the accept loop; knows nothing of MQTT |
+//! | `tls` | certificates and keys, and their replacement |
+//! | `websocket` | frames as a stream of bytes, and the request before them |
 //! | [`packet`], [`codec`] | the words of MQTT, and the one file that turns them into bytes and back |
 //! | [`topic`] | what a topic name and a filter may be |
 //! | `index` | the one truth about filters: which sessions want a topic |
@@ -52,9 +54,12 @@ mod router;
 mod server;
 mod session;
 pub mod settings;
+mod tls;
 pub mod topic;
+mod websocket;
 mod writer;
 
-pub use listener::{BindError, Listeners, bind};
+pub use listener::{BindError, Door, Listeners, bind};
 pub use server::{Server, StartError};
 pub use settings::{Limits, Settings};
+pub use tls::{Tls, TlsError, TlsFiles, TlsPart};

@@ -1,9 +1,11 @@
-//! Bound sockets and the accept loop; knows nothing of MQTT.
+//! Bound sockets, what is spoken below MQTT on each, and the accept loop; knows nothing of MQTT.
 
 use socket2::{Domain, Protocol, Socket, Type};
-use std::{future::Future, io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+
+use crate::tls::Tls;
 
 /// Connections that may wait to be accepted: a site's devices all come back at once after a
 /// power cut.
@@ -11,9 +13,30 @@ const BACKLOG: i32 = 4096;
 /// A pause after the process ran out of file descriptors, so that the loop does not spin.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
+/// What is spoken between TCP and MQTT.
+#[derive(Clone, Debug)]
+pub enum Door {
+    /// Nothing.
+    Plain,
+    /// TLS.
+    Tls(Arc<Tls>),
+    /// WebSocket at this path.
+    WebSocket {
+        /// Begins with a slash.
+        path: Arc<str>,
+    },
+    /// WebSocket over TLS at this path.
+    SecureWebSocket {
+        /// Begins with a slash.
+        path: Arc<str>,
+        /// Certificate and key.
+        tls: Arc<Tls>,
+    },
+}
+
 /// Sockets that are bound and listen; nothing is accepted before the server serves them.
-#[derive(Debug)]
-pub struct Listeners(Vec<TcpListener>);
+#[derive(Debug, Default)]
+pub struct Listeners(Vec<(TcpListener, Door)>);
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -35,15 +58,12 @@ fn hint(error: &io::Error) -> String {
     }
 }
 
-/// Binds all addresses, or none. Must run inside the runtime.
+/// Binds all addresses for plain MQTT, or none. Must run inside the runtime.
 ///
 /// # Errors
 /// The first address that cannot be bound.
 pub fn bind(addresses: &[SocketAddr]) -> Result<Listeners, BindError> {
-    let one = |address: &SocketAddr| {
-        bind_one(*address).map_err(|source| BindError { address: *address, source })
-    };
-    addresses.iter().map(one).collect::<Result<_, _>>().map(Listeners)
+    Listeners::default().and(addresses, &Door::Plain)
 }
 
 fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
@@ -60,34 +80,50 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Listeners {
-    /// The addresses, with the ports that the system chose where 0 was asked for.
-    pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.0.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    /// These and further addresses. Must run inside the runtime.
+    ///
+    /// # Errors
+    /// The first address that cannot be bound; then none is.
+    pub fn and(mut self, addresses: &[SocketAddr], door: &Door) -> Result<Listeners, BindError> {
+        for &address in addresses {
+            let listener = bind_one(address).map_err(|source| BindError { address, source })?;
+            self.0.push((listener, door.clone()));
+        }
+        Ok(self)
     }
 
-    /// Accepts on all of them until cancelled, and starts a task for each connection.
-    pub(crate) async fn accept<F>(
+    /// The addresses in the order of their binding, with the ports that the system chose where 0
+    /// was asked for.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.doors().map(|(address, _)| address).collect()
+    }
+
+    /// The same, each with what is spoken there.
+    pub fn doors(&self) -> impl Iterator<Item = (SocketAddr, &Door)> {
+        self.0.iter().filter_map(|(listener, door)| Some((listener.local_addr().ok()?, door)))
+    }
+
+    /// Accepts on all of them until cancelled. `start` gets each connection and must not wait:
+    /// it starts a task, whose size is then that of its kind of connection.
+    pub(crate) async fn accept(
         self,
         cancel: CancellationToken,
-        serve: impl Fn(TcpStream, SocketAddr) -> F + Clone + Send + 'static,
-    ) where
-        F: Future<Output = ()> + Send + 'static,
-    {
+        start: impl Fn(TcpStream, SocketAddr, &Door) + Clone + Send + 'static,
+    ) {
         let mut loops = tokio::task::JoinSet::new();
-        for listener in self.0 {
-            loops.spawn(accept_loop(listener, cancel.clone(), serve.clone()));
+        for (listener, door) in self.0 {
+            loops.spawn(accept_loop(listener, door, cancel.clone(), start.clone()));
         }
         while loops.join_next().await.is_some() {}
     }
 }
 
-async fn accept_loop<F>(
+async fn accept_loop(
     listener: TcpListener,
+    door: Door,
     cancel: CancellationToken,
-    serve: impl Fn(TcpStream, SocketAddr) -> F,
-) where
-    F: Future<Output = ()> + Send + 'static,
-{
+    start: impl Fn(TcpStream, SocketAddr, &Door),
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -97,7 +133,7 @@ async fn accept_loop<F>(
             Ok((stream, address)) => {
                 // Nagle's delay would hold a PINGRESP back by 40 ms.
                 if stream.set_nodelay(true).is_ok() {
-                    tokio::spawn(serve(stream, address));
+                    start(stream, address, &door);
                 }
             }
             // The peer left before it was accepted.

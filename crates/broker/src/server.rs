@@ -5,25 +5,32 @@ use hook::{
     Broker, ClientStatus, Counters, Hook, Identity, Properties, Protocol, Qos, Reason, SessionEnd,
 };
 use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     connection::Connection,
     counters::{Tally, Totals},
     exchange::{Draft, Exchange},
+    handshake::Opened,
     hooks::Hooks,
     inbound::reason_code,
     inbox::Kick,
     index::Index,
     lanes::Lanes,
-    listener::Listeners,
+    listener::{Door, Listeners},
     packet::reason,
     registry::{Due, Registry},
     retained::Retained,
@@ -31,6 +38,7 @@ use crate::{
     session::{Session, clock_ms},
     settings::Settings,
     topic::check_name,
+    websocket,
 };
 
 /// Why the broker could not start.
@@ -115,9 +123,8 @@ impl Server {
         let (exchange, handle) = (self.exchange.clone(), self.handle.clone());
         let stop = cancel.clone();
         listeners
-            .accept(cancel, move |stream, address| {
-                let (exchange, handle, stop) = (exchange.clone(), handle.clone(), stop.clone());
-                serve_one(stream, address, exchange, handle, stop)
+            .accept(cancel, move |stream, address, door| {
+                start_one(stream, address, door, &exchange, &handle, &stop);
             })
             .await;
         self.drain().await;
@@ -159,21 +166,69 @@ impl Drop for Counted {
     }
 }
 
-async fn serve_one(
+/// Starts the task of a connection. Each kind has a type of its own, so that the many plain
+/// ones are no larger than they have to be.
+fn start_one(
     stream: TcpStream,
-    address: std::net::SocketAddr,
-    exchange: Arc<Exchange>,
-    handle: Arc<Handle>,
-    stop: CancellationToken,
+    address: SocketAddr,
+    door: &Door,
+    exchange: &Arc<Exchange>,
+    handle: &Arc<Handle>,
+    stop: &CancellationToken,
 ) {
     let others = handle.connections.fetch_add(1, Ordering::AcqRel);
-    let _counted = Counted(handle);
+    let counted = Counted(handle.clone());
     if others >= exchange.settings.limits.connections {
         Totals::count(&exchange.totals.connects_refused);
         tracing::warn!(%address, "connection refused: limits.connections is reached");
         return;
     }
-    Connection::serve(stream, address, exchange, &stop).await;
+    let (exchange, stop) = (exchange.clone(), stop.clone());
+    match door.clone() {
+        Door::Plain => {
+            let opened = Opened { io: stream, certificate_cn: None };
+            start_serving(std::future::ready(Ok(opened)), address, exchange, counted, stop);
+        }
+        Door::Tls(tls) => {
+            let open = async move {
+                let (io, certificate_cn) = tls.accept(stream).await?;
+                Ok(Opened { io: Box::new(io), certificate_cn })
+            };
+            start_serving(open, address, exchange, counted, stop);
+        }
+        Door::WebSocket { path } => {
+            let open = async move {
+                let io = websocket::accept(stream, &path).await?;
+                Ok(Opened { io, certificate_cn: None })
+            };
+            start_serving(open, address, exchange, counted, stop);
+        }
+        Door::SecureWebSocket { path, tls } => {
+            let open = async move {
+                let (io, certificate_cn) = tls.accept(stream).await?;
+                let io = websocket::accept(Box::new(io), &path).await?;
+                Ok(Opened { io, certificate_cn })
+            };
+            start_serving(open, address, exchange, counted, stop);
+        }
+    }
+}
+
+fn start_serving<S>(
+    open: impl Future<Output = io::Result<Opened<S>>> + Send + 'static,
+    address: SocketAddr,
+    exchange: Arc<Exchange>,
+    counted: Counted,
+    stop: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Boxed, or the task would keep the room that the handshakes need.
+    let open = Box::pin(open);
+    tokio::spawn(async move {
+        Connection::serve(open, address, exchange, &stop).await;
+        drop(counted);
+    });
 }
 
 /// Publishes delayed wills and forgets expired sessions.

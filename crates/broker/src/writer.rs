@@ -8,7 +8,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 use tokio::io::AsyncWrite;
 
@@ -39,6 +39,8 @@ pub(crate) struct Writer {
     /// Bytes ever queued and ever written.
     queued: u64,
     written: u64,
+    /// TLS may hold bytes that it has taken.
+    unflushed: bool,
     receipts: VecDeque<(u64, Arc<dyn Receipt>, u32)>,
 }
 
@@ -104,6 +106,11 @@ impl Writer {
         self.queued == self.written
     }
 
+    /// Whether there is anything to do for [`Writer::poll_flush`].
+    pub fn is_idle(&self) -> bool {
+        self.is_empty() && !self.unflushed
+    }
+
     /// Writes until nothing waits or the socket takes no more. Receipts are called as their
     /// bytes are gone.
     pub fn poll_flush(
@@ -135,8 +142,12 @@ impl Writer {
                     return Poll::Pending;
                 }
             }
+            self.unflushed = true;
         }
         self.give_back();
+        // A layer below MQTT (TLS, WebSocket) may hold bytes back until it is told to flush.
+        ready!(io.poll_flush(cx))?;
+        self.unflushed = false;
         Poll::Ready(Ok(()))
     }
 

@@ -118,6 +118,7 @@ pub struct TransferRow {
     pub reason: Option<String>,
     pub served: Vec<u8>,
     pub downloaded_at: Option<u64>,
+    pub replaces: bool,
 }
 
 /// A row of `history`.
@@ -317,11 +318,11 @@ fn apply(sql: &Savepoint<'_>, op: &Op) -> rusqlite::Result<()> {
             ])?,
         Op::FileGone(id) => sql.prepare_cached("DELETE FROM file WHERE id = ?1")?.execute([id])?,
         Op::Transfer(row) => sql
-            .prepare_cached("INSERT OR REPLACE INTO transfer VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)")?
+            .prepare_cached("INSERT OR REPLACE INTO transfer VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)")?
             .execute(params![
                 row.device, row.digest.as_bytes(), row.size as i64, row.chunk_size, row.path, row.title,
                 row.version, row.own_version, row.attempt, row.state, row.reason, row.served,
-                row.downloaded_at.map(|at| at as i64),
+                row.downloaded_at.map(|at| at as i64), row.replaces,
             ])?,
         Op::History(row) => sql
             .prepare_cached("INSERT OR REPLACE INTO history VALUES (?1,?2,?3,?4,?5)")?
@@ -402,6 +403,7 @@ fn load(connection: &Connection) -> Result<Loaded, DbError> {
                 reason: row.get("reason")?,
                 served: row.get("served")?,
                 downloaded_at: maybe(row, "downloaded_at")?,
+                replaces: row.get("replaces")?,
             })
         })?,
         history: all(connection, "history", |row| {

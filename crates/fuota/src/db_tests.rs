@@ -19,6 +19,7 @@ fn transfer(device: &str) -> Op {
         reason: None,
         served: vec![1, 2],
         downloaded_at: None,
+        replaces: false,
     })
 }
 

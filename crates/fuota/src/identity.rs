@@ -266,8 +266,13 @@ impl Engine {
         let Some(name) = &client.identity.name else { return true };
         match client.identity.role {
             Role::Anonymous => true,
-            // A certificate is no account that could be removed; it comes without a user name.
-            Role::Device => client.username.is_none() || self.is_device_account(name),
+            // A certificate is no account that could be removed. In open mode anything may stand
+            // beside it as user name; in token mode only what proves the same device.
+            Role::Device => {
+                self.settings.mode == AuthMode::Open
+                    || client.username.as_deref().is_none_or(str::is_empty)
+                    || self.is_device_account(name)
+            }
             role => self.accounts.get(name).is_some_and(|user| Role::from(user.role) == role),
         }
     }

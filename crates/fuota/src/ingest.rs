@@ -247,7 +247,8 @@ pub fn log(view: &FirmwareView) {
     };
     let (title, version) = (value(&view.title), value(&view.version));
     let digest = view.digest.as_deref().unwrap_or_default();
-    let reason = view.reason.as_deref().unwrap_or_default();
+    // Left out of the line where there is none.
+    let reason = view.reason.as_deref();
     match view.state {
         FirmwareState::Accepted => {
             let target = view.target.as_deref().unwrap_or_default();

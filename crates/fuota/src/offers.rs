@@ -199,10 +199,11 @@ impl Engine {
     ) {
         let image = self.store.image(pin.digest, pin.size);
         let transfer = Arc::new(Transfer::new(pin, image));
-        let replaces = state
-            .transfer
-            .as_ref()
-            .is_some_and(|old| old.state().is_running() && old.pin.digest != transfer.pin.digest);
+        let replaces = state.transfer.as_ref().is_some_and(|old| {
+            let other = old.pin.digest != transfer.pin.digest
+                || old.pin.chunk_size != transfer.pin.chunk_size;
+            old.state().is_running() && other
+        });
         transfer.replaces.store(replaces, Ordering::Relaxed);
         state.pinning = Some(Arc::clone(&transfer));
         link.state.lock().waiting = true;

@@ -49,7 +49,8 @@ CREATE TABLE transfer (
     state        TEXT    NOT NULL,
     reason       TEXT,
     served       BLOB    NOT NULL,  -- one bit per block, the lowest first
-    downloaded_at INTEGER
+    downloaded_at INTEGER,
+    replaces     INTEGER NOT NULL   -- took the place of an unfinished transfer of other blocks
 ) STRICT, WITHOUT ROWID;
 
 -- What each device experienced with each image (rule 13).

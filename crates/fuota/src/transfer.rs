@@ -87,7 +87,8 @@ pub struct Transfer {
     pub image: Image,
     /// The file that it came from holds other bytes now: the next request gets the new manifest.
     pub overwritten: AtomicBool,
-    /// It took the place of an unfinished transfer of other bytes, in this run of the server.
+    /// It took the place of an unfinished transfer of other bytes or other chunks: until it is
+    /// asked for, a device may still be at those, so its manifest comes before any block.
     pub replaces: AtomicBool,
     /// Something changed since it was written to the database.
     pub dirty: AtomicBool,
@@ -162,6 +163,7 @@ impl Transfer {
         status.announced = true;
         status.gap_possible = !clean;
         drop(status);
+        transfer.replaces.store(row.replaces, Ordering::Relaxed);
         transfer.dirty.store(false, Ordering::Relaxed);
         Some(transfer)
     }
@@ -183,6 +185,7 @@ impl Transfer {
             reason: status.state.reason().map(str::to_owned),
             served: self.bitmap(),
             downloaded_at: status.downloaded.map(|(_, at)| at),
+            replaces: self.replaces.load(Ordering::Relaxed),
         }
     }
 

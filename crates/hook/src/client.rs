@@ -68,7 +68,9 @@ pub struct ConnectRequest {
     pub username: Option<String>,
     /// The password, where one was sent. An empty password is `Some` of nothing.
     pub password: Option<Vec<u8>>,
-    /// The subject CN of the client certificate that the TLS layer verified.
+    /// The subject CN of the client certificate that the TLS layer verified. Empty where the
+    /// certificate has no CN, or several: it names nobody then, and should not pass for somebody
+    /// without a certificate.
     pub certificate_cn: Option<String>,
     /// The protocol version.
     pub protocol: Protocol,

@@ -95,11 +95,14 @@ impl Api {
                 return Err(ApiError::Usage("no token is known; give --token-file".into()).into());
             }
         };
-        Self::with(&base, token)
+        // A certificate of the site's own making is trusted where the configuration names it.
+        let trusted = config.and_then(|config| config.admin.tls).map(|files| files.cert);
+        Self::with(&base, token, trusted.as_deref())
     }
 
-    /// At that address, with that token.
-    pub fn with(base: &str, token: Secret) -> anyhow::Result<Self> {
+    /// At that address, with that token; `trusted` is a PEM file with certificates that are
+    /// trusted beside those of the system.
+    pub fn with(base: &str, token: Secret, trusted: Option<&Path>) -> anyhow::Result<Self> {
         let wrong = |reason: &str| ApiError::Usage(format!("--url {base:?} {reason}"));
         let url: Url = base.parse().map_err(|error| wrong(&format!("is no address: {error}")))?;
         if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
@@ -109,7 +112,14 @@ impl Api {
             return Err(wrong("must not carry a query or a password").into());
         }
         // No proxy and no redirect may see the token.
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder();
+        if let Some(path) = trusted.filter(|_| url.scheme() == "https") {
+            let wrong = || format!("admin.tls.cert: {} holds no certificate", path.display());
+            let pem = std::fs::read(path).with_context(wrong)?;
+            let certificates = reqwest::Certificate::from_pem_bundle(&pem).with_context(wrong)?;
+            http = http.tls_certs_merge(certificates);
+        }
+        let http = http
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(TIMEOUT)
@@ -242,5 +252,6 @@ fn default_url(config: &Config) -> Result<String, ApiError> {
             SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         });
     }
-    Ok(format!("http://{address}"))
+    let scheme = if config.admin.tls.is_some() { "https" } else { "http" };
+    Ok(format!("{scheme}://{address}"))
 }

@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use super::{exit, output, table::Table};
-use crate::config::Config;
+use crate::{certificates::Certificates, config::Config};
 
 /// Options.
 #[derive(clap::Args, Debug)]
@@ -24,6 +24,11 @@ pub fn run(args: &Args, config: Option<&Path>) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(exit::FAILURE));
         }
     };
+    // Here and at the start only: other commands may be run by somebody who must not read the key.
+    if let Err(problem) = Certificates::load(&config) {
+        eprintln!("fuotad: {problem}");
+        return Ok(ExitCode::from(exit::FAILURE));
+    }
     if args.json {
         output::json(&config.settings)?;
         return Ok(ExitCode::SUCCESS);

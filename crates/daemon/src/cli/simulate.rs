@@ -145,7 +145,8 @@ fn options(args: Args, config: Option<&Path>) -> anyhow::Result<Options> {
         None => {
             let config = Config::load(config)?;
             config
-                .mqtt_listen
+                .mqtt
+                .listen
                 .first()
                 .map(ToString::to_string)
                 .context("give --broker HOST:PORT")?

@@ -80,7 +80,7 @@ fn answer(status: &str, body: &str) -> String {
 fn api(address: SocketAddr) -> Api {
     // As in main: TLS needs one provider even where only http is spoken.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Api::with(&format!("http://{address}"), Secret::new("secret".into())).unwrap()
+    Api::with(&format!("http://{address}"), Secret::new("secret".into()), None).unwrap()
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn a_list_that_promises_pages_for_ever_ends() {
 fn addresses_that_cannot_be_ones() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     for url in ["127.0.0.1:8080", "ftp://x", "http://u:p@x", "http://x?token=y", "nonsense"] {
-        let error = Api::with(url, Secret::new("secret".into())).err().unwrap();
+        let error = Api::with(url, Secret::new("secret".into()), None).err().unwrap();
         assert!(error.to_string().starts_with("--url"), "{error}");
     }
 }

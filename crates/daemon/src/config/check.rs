@@ -11,26 +11,16 @@ const SHORTEST_TOKEN: usize = 16;
 
 /// Notes every contradiction.
 pub fn check(config: &Config, reader: &mut Reader<'_>) {
-    if let Some(address) = beyond_loopback(&config.mqtt_listen)
-        && config.auth.mode == AuthMode::Open
-        && !config.auth.allow_open_network
-    {
-        reader.problem(
-            "mqtt.listen",
-            &format!(
-                "{address} can be reached from the network, and auth.mode \"open\" lets everybody in; \
-                 set auth.mode = \"token\", or set auth.allow_open_network = true if that is meant"
-            ),
-        );
-    }
+    check_mqtt(config, reader);
     if let Some(address) = beyond_loopback(&config.admin.listen)
+        && config.admin.tls.is_none()
         && !config.admin.allow_plain_network
     {
         reader.problem(
             "admin.listen",
             &format!(
                 "{address} can be reached from the network, where the admin token would travel in clear text; \
-                 set admin.allow_plain_network = true if that is meant"
+                 set admin.tls.cert and admin.tls.key, or admin.allow_plain_network = true if that is meant"
             ),
         );
     }
@@ -53,6 +43,39 @@ pub fn check(config: &Config, reader: &mut Reader<'_>) {
                 "admin.allowed_hosts",
                 &format!("takes host names or addresses without scheme and port, not {host:?}"),
             );
+        }
+    }
+}
+
+fn check_mqtt(config: &Config, reader: &mut Reader<'_>) {
+    let mqtt = &config.mqtt;
+    let listeners = [
+        ("mqtt.listen", &mqtt.listen),
+        ("mqtt.tls.listen", &mqtt.tls_listen),
+        ("mqtt.ws.listen", &mqtt.ws_listen),
+        ("mqtt.wss.listen", &mqtt.wss_listen),
+    ];
+    if listeners.iter().all(|(_, addresses)| addresses.is_empty()) && reader.problems.is_empty() {
+        reader.problem("mqtt.listen", "is off, and no other listener of mqtt.* is set");
+    }
+    for (name, addresses) in listeners {
+        if let Some(address) = beyond_loopback(addresses)
+            && config.auth.mode == AuthMode::Open
+            && !config.auth.allow_open_network
+        {
+            reader.problem(
+                name,
+                &format!(
+                    "{address} can be reached from the network, and auth.mode \"open\" lets everybody in; \
+                     set auth.mode = \"token\", or set auth.allow_open_network = true if that is meant"
+                ),
+            );
+        }
+    }
+    for (name, path) in [("mqtt.ws.path", &mqtt.ws_path), ("mqtt.wss.path", &mqtt.wss_path)] {
+        let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
+        if !path.starts_with('/') || !path.bytes().all(fits) {
+            reader.problem(name, &format!("must be a path such as \"/mqtt\", not {path:?}"));
         }
     }
 }

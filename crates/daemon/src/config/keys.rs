@@ -48,14 +48,14 @@ const fn only(name: &'static str, values: &'static [&'static str]) -> Key {
 pub const KEYS: &[Key] = &[
     key("data_dir", "data"),
     key("mqtt.listen", "127.0.0.1:1883"),
-    later("mqtt.tls.listen", ""),
-    later("mqtt.tls.cert", ""),
-    later("mqtt.tls.key", ""),
-    later("mqtt.tls.client_ca", ""),
-    later("mqtt.ws.listen", ""),
-    later("mqtt.ws.path", "/mqtt"),
-    later("mqtt.wss.listen", ""),
-    later("mqtt.wss.path", "/mqtt"),
+    key("mqtt.tls.listen", ""),
+    key("mqtt.tls.cert", ""),
+    key("mqtt.tls.key", ""),
+    key("mqtt.tls.client_ca", ""),
+    key("mqtt.ws.listen", ""),
+    key("mqtt.ws.path", "/mqtt"),
+    key("mqtt.wss.listen", ""),
+    key("mqtt.wss.path", "/mqtt"),
     later("http.listen", ""),
     key("auth.mode", "open"),
     key("auth.allow_open_network", "false"),
@@ -108,8 +108,8 @@ pub const KEYS: &[Key] = &[
     key("admin.token_file", ""),
     key("admin.allowed_hosts", ""),
     key("admin.allow_plain_network", "false"),
-    later("admin.tls.cert", ""),
-    later("admin.tls.key", ""),
+    key("admin.tls.cert", ""),
+    key("admin.tls.key", ""),
 ];
 
 /// The key of that name.

@@ -42,8 +42,8 @@ pub struct Config {
     pub base_dir: PathBuf,
     /// Database, content-addressed copies, admin token.
     pub data_dir: PathBuf,
-    /// `mqtt.listen`.
-    pub mqtt_listen: Vec<SocketAddr>,
+    /// `mqtt.*`.
+    pub mqtt: Mqtt,
     /// `auth.*`.
     pub auth: Auth,
     /// `store.*`.
@@ -58,6 +58,26 @@ pub struct Config {
     pub admin: Admin,
     /// Every key that this version knows with the value that applies, for `check-config`.
     pub settings: Vec<Setting>,
+}
+
+/// `mqtt.*`: where clients come in. At least one of the listeners has an address.
+#[derive(Debug)]
+pub struct Mqtt {
+    /// Plain TCP.
+    pub listen: Vec<SocketAddr>,
+    /// TLS.
+    pub tls_listen: Vec<SocketAddr>,
+    /// WebSocket.
+    pub ws_listen: Vec<SocketAddr>,
+    /// Its path.
+    pub ws_path: String,
+    /// WebSocket over TLS.
+    pub wss_listen: Vec<SocketAddr>,
+    /// Its path.
+    pub wss_path: String,
+    /// Files for both listeners with TLS; `Some` where one of them has an address. What is in
+    /// the files is not looked at here: see [`crate::certificates`].
+    pub tls: Option<broker::TlsFiles>,
 }
 
 /// `auth.*`.
@@ -174,6 +194,8 @@ pub struct Admin {
     pub allowed_hosts: Vec<String>,
     /// Whether it may listen beyond loopback without TLS.
     pub allow_plain_network: bool,
+    /// `admin.tls.*`; with it there is no plain HTTP.
+    pub tls: Option<broker::TlsFiles>,
 }
 
 impl Config {
@@ -217,11 +239,44 @@ impl Config {
     }
 }
 
+/// Reads `mqtt.*`. Which of the files of TLS have to be there depends on the listeners.
+fn read_mqtt(reader: &mut Reader<'_>) -> Option<Mqtt> {
+    let listen = reader.listen_or_off("mqtt.listen");
+    let tls_listen = reader.listen_or_off("mqtt.tls.listen");
+    let (cert, key) = (reader.path("mqtt.tls.cert"), reader.path("mqtt.tls.key"));
+    let client_ca = reader.path("mqtt.tls.client_ca");
+    let ws_listen = reader.listen_or_off("mqtt.ws.listen");
+    let ws_path = reader.text("mqtt.ws.path");
+    let wss_listen = reader.listen_or_off("mqtt.wss.listen");
+    let wss_path = reader.text("mqtt.wss.path");
+
+    let listener = match (tls_listen.is_empty(), wss_listen.is_empty()) {
+        (false, _) => Some("mqtt.tls.listen"),
+        (true, false) => Some("mqtt.wss.listen"),
+        (true, true) => None,
+    };
+    let files =
+        [("mqtt.tls.cert", &cert), ("mqtt.tls.key", &key), ("mqtt.tls.client_ca", &client_ca)];
+    if let Some(listener) = listener {
+        for (name, _) in files[..2].iter().filter(|(_, path)| path.is_none()) {
+            reader.problem(listener, &format!("needs {name} too"));
+        }
+    } else {
+        for (name, _) in files.iter().filter(|(_, path)| path.is_some()) {
+            reader.problem(name, "is for mqtt.tls.listen and mqtt.wss.listen, and neither is set");
+        }
+    }
+    let tls =
+        listener.and(cert).zip(key).map(|(cert, key)| broker::TlsFiles { cert, key, client_ca });
+    let (ws_path, wss_path) = (ws_path?, wss_path?);
+    Some(Mqtt { listen, tls_listen, ws_listen, ws_path, wss_listen, wss_path, tls })
+}
+
 /// Reads every key. `None` where one is wrong: then the reader has the problem.
 fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     const BYTES: u64 = 1 << 40;
     let data_dir = reader.path("data_dir");
-    let mqtt_listen = reader.listen("mqtt.listen");
+    let mqtt = read_mqtt(reader);
     let max_unregistered = reader.number("auth.max_unregistered", 0..=10_000_000);
     let modes = [("open", AuthMode::Open), ("token", AuthMode::Token)];
     let mode = reader.word("auth.mode", &modes);
@@ -268,13 +323,25 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
         token: reader.secret("admin.token"),
         allowed_hosts: reader.texts("admin.allowed_hosts"),
         allow_plain_network: reader.switch("admin.allow_plain_network"),
+        tls: match (reader.path("admin.tls.cert"), reader.path("admin.tls.key")) {
+            (Some(cert), Some(key)) => Some(broker::TlsFiles { cert, key, client_ca: None }),
+            (None, None) => None,
+            (None, Some(_)) => {
+                reader.problem("admin.tls.key", "needs admin.tls.cert too");
+                None
+            }
+            (Some(_), None) => {
+                reader.problem("admin.tls.cert", "needs admin.tls.key too");
+                None
+            }
+        },
     };
 
     Some(Config {
         file: tree.file.clone(),
         base_dir: tree.base_dir.clone(),
         data_dir: data_dir?,
-        mqtt_listen,
+        mqtt: mqtt?,
         auth: Auth {
             mode: mode?,
             strict,

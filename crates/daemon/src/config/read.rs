@@ -122,6 +122,14 @@ impl<'a> Reader<'a> {
         .unwrap_or_default()
     }
 
+    /// As [`Reader::listen`], but `"off"` is none.
+    pub fn listen_or_off(&mut self, name: &'static str) -> Vec<SocketAddr> {
+        match self.tree.entries.get(name) {
+            Some(entry) if is_text(&entry.raw, "off") => Vec::new(),
+            _ => self.listen(name),
+        }
+    }
+
     /// A text, or a list of texts; empty by default.
     pub fn texts(&mut self, name: &'static str) -> Vec<String> {
         self.value(name, "a text or a list of texts", texts).unwrap_or_default()

@@ -49,7 +49,7 @@ fn defaults() {
     let site = Site::new();
     let config = site.load("", &[]).unwrap();
     assert_eq!(config.data_dir, site.path("data"));
-    assert_eq!(config.mqtt_listen, ["127.0.0.1:1883".parse().unwrap()]);
+    assert_eq!(config.mqtt.listen, ["127.0.0.1:1883".parse().unwrap()]);
     assert_eq!(config.admin.listen, ["127.0.0.1:8080".parse().unwrap()]);
     assert_eq!(config.token_path(), site.path("data/admin.token"));
     assert_eq!(config.store.url, "file:firmware");
@@ -71,8 +71,8 @@ fn the_sample_file_sets_only_defaults() {
     let sample = site.load(&text, &[]).unwrap();
     let plain = site.load("", &[]).unwrap();
     assert_eq!(
-        format!("{:?}", (&sample.mqtt_listen, &sample.store, &sample.fuota, &sample.limits)),
-        format!("{:?}", (&plain.mqtt_listen, &plain.store, &plain.fuota, &plain.limits))
+        format!("{:?}", (&sample.mqtt, &sample.store, &sample.fuota, &sample.limits)),
+        format!("{:?}", (&plain.mqtt, &plain.store, &plain.fuota, &plain.limits))
     );
     // And with every comment sign before a key taken away, each key is known.
     let uncommented: String = text
@@ -135,7 +135,7 @@ fn the_environment_overrides_the_file() {
         )
         .unwrap();
     assert_eq!(
-        config.mqtt_listen,
+        config.mqtt.listen,
         ["127.0.0.1:2883".parse().unwrap(), "[::1]:2883".parse().unwrap()]
     );
     assert_eq!(config.fuota.chunk_size, 512);
@@ -147,11 +147,64 @@ fn the_environment_overrides_the_file() {
 fn a_listener_takes_one_address_or_a_list() {
     let config =
         load("mqtt.listen = [\"127.0.0.1:0\", \"[::1]:1883\"]\nadmin.listen = \"[::1]:0\"");
-    assert_eq!(config.mqtt_listen.len(), 2);
+    assert_eq!(config.mqtt.listen.len(), 2);
     assert_eq!(config.admin.listen, ["[::1]:0".parse().unwrap()]);
     for bad in ["\"localhost\"", "\"127.0.0.1\"", "5", "[]", "[1883]", "\"\"", "true"] {
         let line = error(&format!("mqtt.listen = {bad}"));
         assert!(line.starts_with("broker.toml: mqtt.listen must be an address"), "{line}");
+    }
+}
+
+#[test]
+fn listeners_of_every_kind() {
+    let site = Site::new();
+    let text = "[mqtt]\nlisten = \"off\"\n[mqtt.tls]\nlisten = [\"127.0.0.1:0\", \"[::1]:0\"]\ncert = \"c.pem\"\n\
+                key = \"k.pem\"\n[mqtt.wss]\nlisten = \"127.0.0.1:0\"\npath = \"/\"";
+    let mqtt = site.load(text, &[]).unwrap().mqtt;
+    assert!(mqtt.listen.is_empty() && mqtt.ws_listen.is_empty());
+    assert_eq!((mqtt.tls_listen.len(), mqtt.wss_listen.len()), (2, 1));
+    assert_eq!((mqtt.ws_path.as_str(), mqtt.wss_path.as_str()), ("/mqtt", "/"));
+    let files = mqtt.tls.unwrap();
+    assert_eq!((files.cert, files.key), (site.path("c.pem"), site.path("k.pem")));
+    assert_eq!(files.client_ca, None);
+}
+
+#[test]
+fn listeners_and_files_go_together() {
+    for (text, line) in [
+        ("mqtt.listen = \"off\"", "mqtt.listen is off, and no other listener of mqtt.* is set"),
+        (
+            "mqtt.tls.listen = \"127.0.0.1:0\"\nmqtt.tls.key = \"k\"",
+            "mqtt.tls.listen needs mqtt.tls.cert too",
+        ),
+        (
+            "mqtt.wss.listen = \"127.0.0.1:0\"\nmqtt.tls.cert = \"c\"",
+            "mqtt.wss.listen needs mqtt.tls.key too",
+        ),
+        (
+            "mqtt.tls.client_ca = \"ca\"",
+            "mqtt.tls.client_ca is for mqtt.tls.listen and mqtt.wss.listen, and neither is set",
+        ),
+        ("admin.tls.cert = \"c\"", "admin.tls.cert needs admin.tls.key too"),
+        ("admin.tls.key = \"k\"", "admin.tls.key needs admin.tls.cert too"),
+        ("mqtt.ws.path = \"mqtt\"", "mqtt.ws.path must be a path such as \"/mqtt\", not \"mqtt\""),
+        ("mqtt.ws.path = \"/a?b\"", "mqtt.ws.path must be a path such as \"/mqtt\", not \"/a?b\""),
+        (
+            "mqtt.tls.listen = \"8883\"",
+            "mqtt.tls.listen must be an address with a port, such as \"127.0.0.1:1883\" or \"[::1]:1883\", or a list of them, not \"8883\"",
+        ),
+    ] {
+        assert_eq!(error(text), format!("broker.toml: {line}"));
+    }
+    for kind in ["tls", "ws", "wss"] {
+        let files = if kind == "ws" { "" } else { "mqtt.tls.cert = \"c\"\nmqtt.tls.key = \"k\"\n" };
+        let text = format!("{files}mqtt.{kind}.listen = \"0.0.0.0:0\"\n");
+        let line = error(&text);
+        assert!(
+            line.starts_with(&format!("broker.toml: mqtt.{kind}.listen 0.0.0.0:0 can be reached")),
+            "{line}"
+        );
+        load(&(text + "auth.allow_open_network = true"));
     }
 }
 
@@ -293,8 +346,10 @@ fn the_network_must_be_meant() {
         load(&format!("mqtt.listen = \"{address}\"\nauth.allow_open_network = true"));
         load(&format!("mqtt.listen = \"{address}\"\nauth.mode = \"token\""));
         let line = error(&format!("admin.listen = \"{address}\""));
-        assert!(line.contains("set admin.allow_plain_network = true"), "{line}");
+        assert!(line.contains("or admin.allow_plain_network = true"), "{line}");
         load(&format!("admin.listen = \"{address}\"\nadmin.allow_plain_network = true"));
+        let files = "admin.tls.cert = \"c\"\nadmin.tls.key = \"k\"";
+        load(&format!("admin.listen = \"{address}\"\n{files}"));
     }
     load("mqtt.listen = [\"127.5.6.7:0\", \"[::ffff:127.0.0.1]:0\", \"[::1]:0\"]");
 }

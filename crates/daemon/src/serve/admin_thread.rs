@@ -1,9 +1,10 @@
 //! The admin interface on a thread of its own.
 
-use std::{io, net::SocketAddr, thread};
+use std::{io, net::SocketAddr, sync::Arc, thread};
 
 use anyhow::{Context as _, anyhow};
 use axum::Router;
+use broker::Tls;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +49,12 @@ pub struct AdminThread {
 
 impl AdminThread {
     /// Starts the thread, which serves until cancelled.
-    pub fn start(doors: Doors, router: Router, cancel: CancellationToken) -> anyhow::Result<Self> {
+    pub fn start(
+        doors: Doors,
+        router: Router,
+        tls: Option<Arc<Tls>>,
+        cancel: CancellationToken,
+    ) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -58,7 +64,7 @@ impl AdminThread {
             .name("admin".to_owned())
             .spawn(move || {
                 let _held = held;
-                runtime.block_on(serve(doors, router, cancel));
+                runtime.block_on(serve(doors, router, tls, cancel));
             })
             .context("the admin interface does not start")?;
         Ok(AdminThread { alive })
@@ -70,12 +76,19 @@ impl AdminThread {
     }
 }
 
-async fn serve(doors: Doors, router: Router, cancel: CancellationToken) {
+async fn serve(doors: Doors, router: Router, tls: Option<Arc<Tls>>, cancel: CancellationToken) {
     let mut serving = tokio::task::JoinSet::new();
     for listener in doors.0 {
         match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => {
-                serving.spawn(admin::serve(listener, router.clone(), cancel.clone()));
+                let (router, cancel) = (router.clone(), cancel.clone());
+                match tls.clone() {
+                    None => serving.spawn(admin::serve(listener, router, cancel)),
+                    Some(tls) => {
+                        let source: admin::TlsSource = Arc::new(move || tls.config());
+                        serving.spawn(admin::serve_tls(listener, router, source, cancel))
+                    }
+                };
             }
             Err(error) => {
                 tracing::error!(%error, "an address of the admin interface is not served")

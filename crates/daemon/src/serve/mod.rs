@@ -11,6 +11,7 @@
 #[cfg(test)]
 mod admin_tests;
 mod admin_thread;
+mod mqtt_doors;
 mod settings;
 mod signals;
 
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
+    certificates::Certificates,
     config::{Config, Secret},
     firmware_dir,
     lock::DataDir,
@@ -77,9 +79,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut signals = Signals::listen()?;
+    let hangups = Signals::hangups()?;
+    let certificates = Certificates::load(config)?;
     // First the sockets: a port that is taken should end the start before anything is opened.
-    let mqtt =
-        broker::bind(&config.mqtt_listen).map_err(|error| anyhow!("mqtt.listen: {error}"))?;
+    let mqtt = mqtt_doors::bind(&config.mqtt, certificates.mqtt.as_ref())?;
     let doors = admin_thread::bind(&config.admin.listen)?;
 
     let store = store::FirmwareStore::open(settings::store(config)).map_err(one_error)?;
@@ -94,6 +97,7 @@ async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
     let server = broker::Server::start(settings::broker(config, connections), hooks);
     let server = Arc::new(server.map_err(one_error)?);
 
+    let scheme = if certificates.admin.is_some() { "https" } else { "http" };
     let mut lines = Vec::new();
     lines.push(format!("fuotad {}", env!("CARGO_PKG_VERSION")));
     lines.push(match &config.file {
@@ -101,9 +105,12 @@ async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
         None => format!("no broker.toml in {}: the defaults apply", config.base_dir.display()),
     });
     lines.push(format!("data in {}", config.data_dir.display()));
-    lines.extend(mqtt.local_addrs().iter().map(|address| format!("mqtt listening on {address}")));
+    lines.extend(mqtt_doors::lines(&mqtt));
     lines.extend(
-        doors.local_addrs().iter().map(|address| format!("admin listening on http://{address}")),
+        doors
+            .local_addrs()
+            .iter()
+            .map(|address| format!("admin listening on {scheme}://{address}")),
     );
     if config.admin.token.is_none() {
         lines.push(format!("admin token in {}", config.token_path().display()));
@@ -123,11 +130,13 @@ async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
 
     let (close_doors, stop_fuota) = (CancellationToken::new(), CancellationToken::new());
     let mut fuota_task = tokio::spawn(Arc::clone(&fuota).run(stop_fuota.clone()));
-    let mut admin_thread = AdminThread::start(doors, router, close_doors.clone())?;
+    let mut admin_thread =
+        AdminThread::start(doors, router, certificates.admin.clone(), close_doors.clone())?;
     let mut broker_task = tokio::spawn({
         let (server, cancel) = (Arc::clone(&server), close_doors.clone());
         async move { server.serve(mqtt, cancel).await }
     });
+    tokio::spawn(certificates.renew(hangups, close_doors.clone()));
     announce(&lines);
     info!(milliseconds = started.elapsed().as_millis() as u64, "started");
 

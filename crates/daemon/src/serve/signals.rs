@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first stops in order, the second at once.
+//! SIGINT and SIGTERM: the first stops in order, the second at once. SIGHUP: read again.
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -17,6 +17,11 @@ impl Signals {
             interrupt: take(SignalKind::interrupt())?,
             terminate: take(SignalKind::terminate())?,
         })
+    }
+
+    /// SIGHUP, which would end the process as well.
+    pub fn hangups() -> anyhow::Result<Signal> {
+        signal(SignalKind::hangup()).context("signals cannot be handled")
     }
 
     /// Waits for one, and names it.

@@ -1,0 +1,94 @@
+//! The certificates of `mqtt.tls` and `admin.tls`: read at start, judged by `check-config`, and
+//! read again on SIGHUP and when their files change.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::anyhow;
+use broker::{Tls, TlsError, TlsFiles, TlsPart};
+use tokio::signal::unix::Signal;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::config::Config;
+
+/// Time between two looks at the files; a change counts when two looks saw the same.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What the configuration names.
+#[derive(Clone)]
+pub struct Certificates {
+    /// `mqtt.tls`, where a listener needs it.
+    pub mqtt: Option<Arc<Tls>>,
+    /// `admin.tls`.
+    pub admin: Option<Arc<Tls>>,
+}
+
+impl Certificates {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// One sentence that names the key and the file.
+    pub fn load(config: &Config) -> anyhow::Result<Self> {
+        let one = |section, files: &Option<TlsFiles>| {
+            let tls = files.clone().map(Tls::load).transpose();
+            tls.map_err(|error| anyhow!(sentence(section, &error)))
+        };
+        Ok(Certificates {
+            mqtt: one("mqtt.tls", &config.mqtt.tls)?,
+            admin: one("admin.tls", &config.admin.tls)?,
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&'static str, Arc<Tls>)> {
+        let mqtt = self.mqtt.clone().map(|tls| ("mqtt.tls", tls));
+        let admin = self.admin.clone().map(|tls| ("admin.tls", tls));
+        mqtt.into_iter().chain(admin)
+    }
+
+    /// Keeps what is in use as new as the files, until cancelled. Each SIGHUP is answered with a
+    /// line in the log.
+    pub async fn renew(self, mut hangups: Signal, cancel: CancellationToken) {
+        let mut watches = tokio::task::JoinSet::new();
+        for (section, tls) in self.all() {
+            let told = move |outcome| report(section, &outcome);
+            watches.spawn(tls.watch(LOOK_EVERY, cancel.clone(), told));
+        }
+        loop {
+            tokio::select! {
+                _ = hangups.recv() => {}
+                () = cancel.cancelled() => break,
+            }
+            if self.all().next().is_none() {
+                info!(
+                    "SIGHUP: there are no certificates to read again; other settings need a restart"
+                );
+            }
+            for (section, tls) in self.all() {
+                // A file system may hang; the runtime's threads must not.
+                if let Ok(outcome) = tokio::task::spawn_blocking(move || tls.reload()).await {
+                    report(section, &outcome);
+                }
+            }
+        }
+        watches.join_all().await;
+    }
+}
+
+fn sentence(section: &str, error: &TlsError) -> String {
+    let key = match error.part {
+        TlsPart::Cert => "cert",
+        TlsPart::Key => "key",
+        TlsPart::ClientCa => "client_ca",
+    };
+    format!("{section}.{key}: {error}")
+}
+
+fn report(section: &'static str, outcome: &Result<(), TlsError>) {
+    match outcome {
+        Ok(()) => info!(section, "the certificates were read again; new connections get them"),
+        Err(error) => error!(
+            reason = sentence(section, error),
+            "the certificates were not replaced; the old ones stay in use"
+        ),
+    }
+}
