@@ -87,7 +87,6 @@ fn a_bad_value_names_the_key() {
         // Names that later versions know, and this one must not pretend to.
         ("fuota.drop_rollout", "\"canary\""),
         ("fuota.on_existing", "\"hold\""),
-        ("auth.mode", "\"token\""),
         ("http.listen", "\"127.0.0.1:8081\""),
         ("mqtt.tls.listen", "\"nowhere\""),
     ] {

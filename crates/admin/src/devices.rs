@@ -62,11 +62,23 @@ pub async fn one(State(app): State<App>, Id(id): Id) -> Result<axum::Json<Device
     app.service.device(&id).map(axum::Json).ok_or_else(|| unknown(&id))
 }
 
+/// Whether to add, or only to say whether that would be possible.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AddQuery {
+    dry_run: bool,
+}
+
 /// POST: registers a device; its token is in the answer and never again.
 pub async fn add(
     State(app): State<App>,
+    Query(query): Query<AddQuery>,
     Json(device): Json<NewDevice>,
 ) -> Result<Response, Problem> {
+    if query.dry_run {
+        app.service.check_device(&device)?;
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
     let added = app.service.add_device(device).await?;
     // An id needs no escaping in a path: rule 4 allows nothing that would.
     let location = format!("/api/v1/devices/{}", added.id);
@@ -81,6 +93,12 @@ pub async fn change(
 ) -> Result<Response, Problem> {
     let changed = app.service.set_device(&id, patch).await?;
     Ok(axum::Json(changed).into_response())
+}
+
+/// DELETE one: it is forgotten, and its connections end at once.
+pub async fn remove(State(app): State<App>, Id(id): Id) -> Result<StatusCode, Problem> {
+    app.service.remove_device(&id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn unknown(id: &str) -> Problem {

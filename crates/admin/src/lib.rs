@@ -13,7 +13,7 @@
 //! | `extract` | bodies, queries and paths, bounded and strict |
 //! | `page` | listings in pages |
 //! | `health` | `/healthz` and `/readyz` |
-//! | `devices`, `firmware`, `clients`, `status` | one resource each, under `/api/v1` |
+//! | `devices`, `users`, `firmware`, `clients`, `status` | one resource each, under `/api/v1` |
 //! | `server`, `stall` | connections, time limits, the orderly stop |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -32,6 +32,7 @@ mod stall;
 mod status;
 #[cfg(test)]
 mod tests;
+mod users;
 
 pub use health::{Check, Readiness};
 pub use routes::router;

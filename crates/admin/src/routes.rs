@@ -20,7 +20,7 @@ use crate::{
     health::{self, Readiness},
     problem::Problem,
     settings::Settings,
-    status,
+    status, users,
 };
 
 /// What handlers share; cheap to clone.
@@ -50,7 +50,9 @@ pub fn router(
     };
     let api = Router::new()
         .route("/v1/devices", get(devices::list).post(devices::add))
-        .route("/v1/devices/{id}", get(devices::one).patch(devices::change))
+        .route("/v1/devices/{id}", get(devices::one).patch(devices::change).delete(devices::remove))
+        .route("/v1/users", get(users::list).post(users::add))
+        .route("/v1/users/{id}", get(users::one).patch(users::change).delete(users::remove))
         .route("/v1/firmware", get(firmware::list))
         .route("/v1/firmware/{id}", get(firmware::one))
         .route("/v1/clients", get(clients::list))

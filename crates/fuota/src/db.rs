@@ -1,4 +1,4 @@
-//! The fleet's database: the one file that knows it is SQLite.
+//! The fleet's database: the one place that knows it is SQLite (`users` has one table of it).
 //!
 //! Everything is read once, at start. Afterwards the memory is the truth and one writer thread
 //! follows it: jobs come over a bounded queue, each is atomic, and those that wait together
@@ -7,6 +7,8 @@
 //!
 //! The queue is full: the job is refused at once ([`DbError::Busy`]) and the caller decides;
 //! progress is written again at the next interval, an offer is tried again later.
+
+mod users;
 
 use std::{
     collections::BTreeMap,
@@ -23,9 +25,10 @@ use rusqlite::{Connection, Row, Savepoint, params};
 use store::Digest;
 
 use crate::secret::TokenHash;
+pub use users::UserRow;
 
 /// Each script makes the next version of the schema; the number of scripts is the version.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("db/users.sql")];
 /// Jobs that may wait.
 const QUEUE: usize = 16_384;
 /// Jobs in one commit.
@@ -136,6 +139,8 @@ pub enum Op {
     FileGone(i64),
     Transfer(TransferRow),
     History(HistoryRow),
+    User(UserRow),
+    UserGone(String),
     Audit { at: u64, subject: String, action: &'static str, detail: Option<String> },
     Clean(bool),
 }
@@ -147,6 +152,7 @@ pub struct Loaded {
     pub files: Vec<FileRow>,
     pub transfers: Vec<TransferRow>,
     pub history: Vec<HistoryRow>,
+    pub users: Vec<UserRow>,
     /// Whether the run before ended in order.
     pub clean: bool,
 }
@@ -321,6 +327,8 @@ fn apply(sql: &Savepoint<'_>, op: &Op) -> rusqlite::Result<()> {
         Op::History(row) => sql
             .prepare_cached("INSERT OR REPLACE INTO history VALUES (?1,?2,?3,?4,?5)")?
             .execute(params![row.device, row.digest.as_bytes(), row.offers, row.deliveries, row.differs])?,
+        Op::User(row) => users::write(sql, row)?,
+        Op::UserGone(name) => users::remove(sql, name)?,
         Op::Audit { at, subject, action, detail } => {
             sql.prepare_cached("INSERT INTO audit (at, subject, action, detail) VALUES (?1,?2,?3,?4)")?
                 .execute(params![*at as i64, subject, action, detail])?;
@@ -407,6 +415,7 @@ fn load(connection: &Connection) -> Result<Loaded, DbError> {
                 differs: row.get("differs")?,
             })
         })?,
+        users: all(connection, "user", users::read)?,
         clean: connection.query_row("SELECT clean FROM run", [], |row| row.get(0))?,
     })
 }

@@ -73,3 +73,33 @@ fn an_older_program_refuses_a_newer_file() {
     let error = Db::open(&path).err().expect("refused").to_string();
     assert!(error.contains("99") && error.contains("newer fuotad"), "{error}");
 }
+
+#[test]
+fn a_database_of_version_1_gets_its_users_and_keeps_its_devices() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fuota.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(MIGRATIONS[0]).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    old.execute(
+        "INSERT INTO device (id, registered, groups, labels) VALUES ('a', 1, '[]', '{}')",
+        [],
+    )
+    .unwrap();
+    drop(old);
+    let (db, loaded) = Db::open(&path).unwrap();
+    assert_eq!((loaded.devices.len(), loaded.users.len()), (1, 0));
+    let password = crate::accounts::PasswordHash::make(b"correct horse").unwrap();
+    let user = |role| UserRow { name: "u".into(), role, password: password.clone(), created: 7 };
+    for role in [crate::UserRole::Service, crate::UserRole::Admin] {
+        db.submit(vec![Op::User(user(role))], None).unwrap();
+    }
+    db.close();
+    let (db, loaded) = Db::open(&path).unwrap();
+    let read = &loaded.users[0];
+    assert_eq!((read.role, read.created, loaded.users.len()), (crate::UserRole::Admin, 7, 1));
+    assert!(read.password.matches(b"correct horse"));
+    db.submit(vec![Op::UserGone("u".into())], None).unwrap();
+    db.close();
+    assert!(Db::open(&path).unwrap().1.users.is_empty());
+}

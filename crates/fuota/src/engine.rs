@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     OpenError, Settings,
+    accounts::Accounts,
     catalog::Catalog,
     db::{Db, Op},
     device::Device,
@@ -37,6 +38,7 @@ pub struct Engine {
     pub key: Key,
     pub dialects: Vec<Arc<dyn Dialect>>,
     pub registry: Registry,
+    pub accounts: Accounts,
     pub files: Mutex<Files>,
     pub catalog: ArcSwap<Catalog>,
     pub timers: Timers,
@@ -57,6 +59,7 @@ pub struct Counters {
     pub errors: AtomicU64,
     pub refused: AtomicU64,
     pub batches: AtomicU64,
+    pub failed_logins: AtomicU64,
 }
 
 impl Counters {
@@ -73,6 +76,8 @@ impl Engine {
         let (db, loaded) = Db::open(&settings.data_dir.join("fuota.db"))?;
         let tokens_exist = loaded.devices.iter().any(|device| device.token.is_some());
         let key = Key::open(&settings.data_dir, !tokens_exist).map_err(unusable)?;
+
+        let accounts = Accounts::new(loaded.users, &settings).map_err(unusable)?;
 
         let registry = Registry::default();
         for row in loaded.devices {
@@ -102,6 +107,7 @@ impl Engine {
             key,
             dialects: vec![Arc::new(Reference::default())],
             registry,
+            accounts,
             files: Mutex::new(Files::new(loaded.files)),
             catalog: ArcSwap::default(),
             timers: Timers::default(),

@@ -2,6 +2,7 @@
 //! broker is this file.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -11,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use hook::{
-    Broker, Client, ClientStatus, ConnectRequest, ConnectVerdict, Context, Counters, Hook,
+    Access, Broker, Client, ClientStatus, ConnectRequest, ConnectVerdict, Context, Counters, Hook,
     Identity, Origin, Outbox, Outgoing, Properties, Protocol, Publish, PublishVerdict, Qos, Reason,
     Refused, SessionEnd, Sink, Slot, SubscribeVerdict, Subscription,
 };
@@ -42,6 +43,8 @@ pub struct Site {
 pub struct FakeBroker {
     pub disconnected: Mutex<Vec<String>>,
     pub silent: AtomicBool,
+    /// Whose session each client id has; of others nobody is known.
+    pub owners: Mutex<HashMap<String, Identity>>,
 }
 
 impl Broker for FakeBroker {
@@ -51,13 +54,14 @@ impl Broker for FakeBroker {
         true
     }
     fn clients(&self) -> Vec<ClientStatus> {
-        Vec::new()
+        let owners: Vec<_> = self.owners.lock().keys().cloned().collect();
+        owners.iter().filter_map(|id| self.client(id)).collect()
     }
     fn client(&self, client_id: &str) -> Option<ClientStatus> {
         Some(ClientStatus {
             id: client_id.into(),
             connected: true,
-            identity: Identity::ANONYMOUS,
+            identity: self.owners.lock().get(client_id).cloned().unwrap_or(Identity::ANONYMOUS),
             protocol: Protocol::V311,
             address: None,
             since: Duration::ZERO,
@@ -350,6 +354,14 @@ impl Session {
             properties: None,
         };
         hook.publish(self.context(), &publish)
+    }
+
+    pub fn may_publish(&self, topic: &str) -> bool {
+        self.hook.authorize_publish(&self.client, topic) == Access::Continue
+    }
+
+    pub fn may_subscribe(&self, filter: &str) -> bool {
+        self.hook.authorize_subscribe(&self.client, filter) == Access::Continue
     }
 
     pub fn ask(&mut self, index: u32) {

@@ -1,19 +1,25 @@
 //! Who a client is (rule 2), answered from memory.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use hook::{Client, ConnectRequest, ConnectVerdict, Identity, Reason, ReasonKind, Role};
 
 use crate::{
+    accounts::{Failure, Refusal, User},
     device::Device,
-    engine::Engine,
+    engine::{Counters, Engine},
     names::{client_device_id, is_name, is_reserved, token_id},
     secret::{MAX_TOKEN, TokenHash},
+    settings::AuthMode,
     transfer::unix_now,
+    views::UserRole,
 };
 
 /// The user name that says: the password is a token.
-const TOKEN_USER: &str = "Token";
+pub const TOKEN_USER: &str = "Token";
+
+/// What an address hears that has to wait.
+const SLOWED: &str = "too many logins failed from this address: try again later";
 
 /// What a CONNECT proves.
 enum Proof {
@@ -21,11 +27,26 @@ enum Proof {
     Device(Arc<str>),
     /// It holds a token that nobody is registered with.
     Token(Arc<str>),
+    /// It is this user.
+    User(Arc<User>),
+}
+
+/// What user name and password say, as far as memory knows.
+enum Login<'a> {
+    /// There are none.
+    Nothing,
+    Proof(Proof),
+    /// The password is to be checked.
+    Password(Arc<User>, &'a [u8]),
+    /// An ordinary login of nobody who is known here.
+    Stranger,
+    /// Not this device's token, or no password.
+    Wrong,
 }
 
 impl Engine {
-    /// Decides the connect phase.
-    pub fn identify(&self, request: &ConnectRequest) -> ConnectVerdict {
+    /// Decides the connect phase. Waits only where a user's password was not verified lately.
+    pub async fn identify(&self, request: &ConnectRequest) -> ConnectVerdict {
         let certificate = match request.certificate_cn.as_deref() {
             Some(cn) if !is_name(cn) || is_reserved(cn) => {
                 return reject(
@@ -35,15 +56,47 @@ impl Engine {
             }
             cn => cn,
         };
-        let token = match self.token_proof(request) {
-            Ok(token) => token,
-            Err(verdict) => return verdict,
+        let open = self.settings.mode == AuthMode::Open;
+        let proof = match self.login(request) {
+            Login::Nothing => None,
+            Login::Stranger if open => None,
+            // Whose token nobody knows is a device of its own in open mode only.
+            Login::Proof(Proof::Token(_)) if !open => {
+                return self.failed_login(request, "nobody has this token");
+            }
+            Login::Proof(proof) => Some(proof),
+            Login::Password(user, password) => match self.check(request, user, password).await {
+                Ok(user) => Some(Proof::User(user)),
+                Err(verdict) => return verdict,
+            },
+            Login::Stranger => return self.failed_login(request, "there is no such user"),
+            Login::Wrong => {
+                return self.failed_login(request, "the password or token is not this account's");
+            }
         };
-        let proof = match (certificate, token) {
+        self.admit(request, certificate, proof)
+    }
+
+    /// What follows from the proofs together (rules 2 and 3).
+    fn admit(
+        &self,
+        request: &ConnectRequest,
+        certificate: Option<&str>,
+        proof: Option<Proof>,
+    ) -> ConnectVerdict {
+        let proof = match (certificate, proof) {
             (Some(cn), Some(Proof::Device(id))) if *id != *cn => {
                 return reject(
                     ReasonKind::NotAuthorized,
                     "the certificate and the token name different devices",
+                );
+            }
+            (Some(cn), Some(Proof::User(user)))
+                if user.role != UserRole::Device || *user.name != *cn =>
+            {
+                return reject(
+                    ReasonKind::NotAuthorized,
+                    "the certificate and the password name different accounts",
                 );
             }
             (Some(cn), Some(Proof::Token(_))) => {
@@ -51,69 +104,198 @@ impl Engine {
                 return reject(ReasonKind::NotAuthorized, "the token is not this certificate's");
             }
             (Some(cn), _) => Some(Proof::Device(cn.into())),
-            (None, token) => token,
+            (None, proof) => proof,
         };
-        // A client id is a claim too: one that is registered belongs to its device alone.
-        if let Some(owner) = self.registered(&request.client_id) {
-            match &proof {
-                Some(Proof::Device(id)) if *id == owner.id => {}
-                _ => {
-                    return reject(
-                        ReasonKind::BadUserNameOrPassword,
-                        "this client id is a registered device's: log in with its token",
-                    );
-                }
+        let identity = match proof {
+            Some(Proof::Device(id)) => Identity::device(id),
+            Some(Proof::Token(id)) => Identity { name: Some(id), role: Role::Anonymous },
+            Some(Proof::User(user)) => {
+                Identity { name: Some(Arc::clone(&user.name)), role: user.role.into() }
+            }
+            None => Identity::ANONYMOUS,
+        };
+        // A client id is a claim too: one that is an account's belongs to its account alone.
+        if self.is_device_account(&request.client_id)
+            && (identity.role != Role::Device
+                || identity.name.as_deref() != Some(&*request.client_id))
+        {
+            return reject(
+                ReasonKind::BadUserNameOrPassword,
+                "this client id is a registered device's: log in with its token",
+            );
+        }
+        if self.settings.mode == AuthMode::Token {
+            if identity.role == Role::Anonymous {
+                return reject(
+                    ReasonKind::NotAuthorized,
+                    "an account is needed: log in with a device token or a user's password",
+                );
+            }
+            if self.is_anothers_session(&request.client_id, &identity) {
+                return reject(
+                    ReasonKind::NotAuthorized,
+                    "this client id is in use by another account: choose another one",
+                );
             }
         }
-        match proof {
-            Some(Proof::Device(id)) => ConnectVerdict::Accept(Identity::device(id)),
-            Some(Proof::Token(id)) => {
-                ConnectVerdict::Accept(Identity { name: Some(id), role: Role::Anonymous })
-            }
-            None => ConnectVerdict::Continue,
+        match identity {
+            Identity::ANONYMOUS => ConnectVerdict::Continue,
+            identity => ConnectVerdict::Accept(identity),
         }
     }
 
-    /// The three forms of a token login.
-    fn token_proof(&self, request: &ConnectRequest) -> Result<Option<Proof>, ConnectVerdict> {
-        let wrong = || reject(ReasonKind::BadUserNameOrPassword, "the token is not this device's");
+    /// Whether a session of this client id is another account's (rule 3). One without an owner,
+    /// from a time in open mode, is free to be taken.
+    fn is_anothers_session(&self, client_id: &str, identity: &Identity) -> bool {
+        self.broker.get().and_then(|broker| broker.client(client_id)).is_some_and(|session| {
+            session.identity.role != Role::Anonymous && session.identity.name != identity.name
+        })
+    }
+
+    /// The forms of a login, judged by what is in memory.
+    fn login<'a>(&self, request: &'a ConnectRequest) -> Login<'a> {
         let password = request.password.as_deref().filter(|password| !password.is_empty());
         let (token, claimed) = match (request.username.as_deref(), password) {
-            (None | Some(""), _) | (Some(TOKEN_USER), None) => return Ok(None),
+            (None | Some(""), _) | (Some(TOKEN_USER), None) => return Login::Nothing,
             (Some(TOKEN_USER), Some(password)) => (password, None),
-            (Some(user), password) => match (self.registered(user), password) {
-                (Some(device), Some(password)) => (password, Some(device)),
-                (Some(_), None) => return Err(wrong()),
-                // As ThingsBoard devices do: the token is the user name.
-                (None, None) => (user.as_bytes(), None),
-                // An ordinary login, which is not ours to judge.
-                (None, Some(_)) => return Ok(None),
-            },
+            (Some(name), password) => {
+                if let Some(user) = self.accounts.get(name) {
+                    return match password {
+                        Some(password) => Login::Password(user, password),
+                        None => Login::Wrong,
+                    };
+                }
+                match (self.registered(name), password) {
+                    (Some(device), Some(password)) => (password, Some(device)),
+                    (Some(_), None) => return Login::Wrong,
+                    // As ThingsBoard devices do: the token is the user name.
+                    (None, None) => (name.as_bytes(), None),
+                    (None, Some(_)) => return Login::Stranger,
+                }
+            }
         };
         if token.len() > MAX_TOKEN {
-            return Err(wrong());
+            return Login::Wrong;
         }
         let hash = self.key.token(token);
-        match claimed {
-            Some(device) => {
-                if !self.accepts(&device, &hash) {
-                    return Err(wrong());
+        let owner = match claimed {
+            Some(device) => device,
+            None => {
+                let owner = self.registry.token_owner(&hash);
+                match owner.and_then(|id| self.registered(&id)) {
+                    Some(device) => device,
+                    None => return Login::Proof(Proof::Token(token_id(&self.key, token))),
                 }
-                Ok(Some(Proof::Device(Arc::clone(&device.id))))
             }
-            None => match self.registry.token_owner(&hash).and_then(|id| self.registered(&id)) {
-                Some(device) if self.accepts(&device, &hash) => {
-                    Ok(Some(Proof::Device(Arc::clone(&device.id))))
-                }
-                // An old token whose time is over.
-                Some(_) => Err(wrong()),
-                None => Ok(Some(Proof::Token(token_id(&self.key, token)))),
-            },
+        };
+        // It may also be an old token whose time is over.
+        match self.accepts(&owner, &hash) {
+            true => Login::Proof(Proof::Device(Arc::clone(&owner.id))),
+            false => Login::Wrong,
         }
     }
 
-    fn registered(&self, id: &str) -> Option<Arc<Device>> {
+    async fn check(
+        &self,
+        request: &ConnectRequest,
+        user: Arc<User>,
+        password: &[u8],
+    ) -> Result<Arc<User>, ConnectVerdict> {
+        let address = request.address.map(|address| address.ip());
+        if password.len() > MAX_TOKEN {
+            return Err(self.failed_login(request, "the password is too long"));
+        }
+        match self.accounts.verify(&self.key, &user, password, address).await {
+            Ok(()) => Ok(user),
+            Err(Refusal::Wrong) => Err(self.failed_login(request, "the password is wrong")),
+            Err(Refusal::Slowed) => {
+                Counters::add(&self.counters.failed_logins, 1);
+                Err(reject(ReasonKind::ServerBusy, SLOWED))
+            }
+            Err(Refusal::Busy) => Err(reject(
+                ReasonKind::ServerBusy,
+                "too many passwords are being checked: try again",
+            )),
+        }
+    }
+
+    /// Counts and logs it. What was sent as user name may be a token, so only the name of an
+    /// account that exists is shown.
+    fn failed_login(&self, request: &ConnectRequest, problem: &'static str) -> ConnectVerdict {
+        Counters::add(&self.counters.failed_logins, 1);
+        let known =
+            |name: &&str| self.accounts.get(name).is_some() || self.registered(name).is_some();
+        let account = request.username.as_deref().filter(known);
+        let address = request.address.map(|address| address.ip());
+        let client = display(&request.client_id);
+        match self.accounts.failed(address) {
+            Failure::Noted => {
+                tracing::warn!(client, account, ?address, reason = problem, "a login failed");
+            }
+            Failure::Slowed(wait) => {
+                let seconds = wait.as_secs();
+                tracing::warn!(
+                    client,
+                    account,
+                    ?address,
+                    reason = problem,
+                    seconds,
+                    "a login failed, and the address waits before the next"
+                );
+            }
+            // Somebody who tries on does not fill the log.
+            Failure::Waiting => return reject(ReasonKind::ServerBusy, SLOWED),
+        }
+        reject(ReasonKind::BadUserNameOrPassword, problem)
+    }
+
+    /// The registered device of this id.
+    pub fn registered(&self, id: &str) -> Option<Arc<Device>> {
         self.registry.get(id).filter(|device| device.state.lock().registered)
+    }
+
+    /// Whether this is the id of a device that has a proof: a token, or a user's password.
+    fn is_device_account(&self, id: &str) -> bool {
+        self.registered(id).is_some()
+            || self.accounts.get(id).is_some_and(|user| user.role == UserRole::Device)
+    }
+
+    /// Whether the account behind a connection is still there: it may have been removed, or its
+    /// role changed, between the login and the start of the session.
+    pub fn is_current(&self, client: &Client) -> bool {
+        let Some(name) = &client.identity.name else { return true };
+        match client.identity.role {
+            Role::Anonymous => true,
+            // A certificate is no account that could be removed. In open mode anything may stand
+            // beside it as user name; in token mode only what proves the same device.
+            Role::Device => {
+                self.settings.mode == AuthMode::Open
+                    || client.username.as_deref().is_none_or(str::is_empty)
+                    || self.is_device_account(name)
+            }
+            role => self.accounts.get(name).is_some_and(|user| Role::from(user.role) == role),
+        }
+    }
+
+    /// Ends the connections of an account, and those that claim its name as client id; who can
+    /// prove it comes back.
+    pub fn end_account(&self, name: &str, text: &'static str) {
+        let Some(broker) = self.broker.get() else { return };
+        let owned = broker.clients().into_iter().filter(|session| {
+            session.connected
+                && session.identity.role != Role::Anonymous
+                && session.identity.name.as_deref() == Some(name)
+        });
+        let mut clients: HashSet<Arc<str>> = owned.map(|session| session.id).collect();
+        // Those that are known by the name without a proof, in open mode.
+        let links = self.registry.links();
+        let known = links.iter().filter(|link| link.name.as_deref() == Some(name));
+        clients.extend(known.map(|link| Arc::clone(&link.client.id)));
+        clients.insert(name.into());
+        let reason = Reason::new(ReasonKind::AdministrativeAction, text);
+        for client in clients {
+            broker.disconnect(&client, &reason);
+        }
     }
 
     /// Whether this is the device's token; the first login with a new one ends the old one.
@@ -147,4 +329,9 @@ pub fn is_staff(role: Role) -> bool {
 
 fn reject(kind: ReasonKind, text: &'static str) -> ConnectVerdict {
     ConnectVerdict::Reject(Reason::new(kind, text))
+}
+
+/// A client id for a log line: short, and without control characters.
+fn display(client_id: &str) -> String {
+    client_id.chars().take(64).flat_map(char::escape_debug).collect()
 }

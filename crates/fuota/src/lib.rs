@@ -9,6 +9,7 @@
 //! | [`views`] | what the service shows and takes |
 //! | [`service`] | what the admin interface asks and changes |
 //! | `plugin` | from the broker's phases to the engine |
+//! | `accounts` | users with passwords, rules of who may publish and subscribe where |
 //! | `identity` | who a client is; `names`, `secret`: ids, keyed hashes of tokens |
 //! | `engine` | the parts together, their start, the run loop; `timers`: what is due later |
 //! | `ingest`, `catalog` | from what the store saw to what is accepted, held or in conflict |
@@ -17,7 +18,7 @@
 //! | `serve`, `link` | the way of a block, and one connection's limits |
 //! | `outcome`, `state` | what became of an update, and the one function that moves its state |
 //! | `device`, `registry` | what is known of devices, in memory |
-//! | `db` | the one file that knows the database |
+//! | `db` | the one place that knows the database |
 //! | `dialect` | how devices ask and hear |
 //!
 //! A block passes `plugin` → `dialect` (decode) → `serve` → `link` (limits) → the store's cache →
@@ -25,6 +26,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod accounts;
 mod catalog;
 mod db;
 mod device;
@@ -58,11 +60,13 @@ use std::{path::PathBuf, sync::Arc};
 use store::FirmwareStore;
 use tokio_util::sync::CancellationToken;
 
+pub use accounts::{Rule, RuleError};
 pub use service::Service;
-pub use settings::Settings;
+pub use settings::{AuthMode, Settings};
 pub use views::{
-    AddedDevice, ChangedDevice, Decided, DeviceCounts, DevicePatch, DeviceQuery, DeviceView,
-    FirmwareState, FirmwareView, NewDevice, OfferedFirmware, Progress, ServiceError, SiteStatus,
+    AddedDevice, AddedUser, ChangedDevice, ChangedUser, Decided, DeviceCounts, DevicePatch,
+    DeviceQuery, DeviceView, FirmwareState, FirmwareView, NewDevice, NewUser, OfferedFirmware,
+    Password, Progress, ServiceError, SiteStatus, UserPatch, UserRole, UserView,
 };
 
 /// Why the plugin cannot start. Each text is one line that says what to change.

@@ -4,8 +4,8 @@ use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use hook::{
-    BoxFuture, Broker, Class, Client, ConnectRequest, ConnectVerdict, Context, Hook, Origin,
-    Outgoing, Publish, PublishVerdict, Reason, ReasonKind, Replacement, Role, SessionEnd,
+    Access, BoxFuture, Broker, Class, Client, ConnectRequest, ConnectVerdict, Context, Hook,
+    Origin, Outgoing, Publish, PublishVerdict, Reason, ReasonKind, Replacement, Role, SessionEnd,
     SubscribeVerdict, Subscription,
 };
 use tokio::time::Instant;
@@ -35,11 +35,19 @@ impl Hook for Plugin {
     }
 
     fn connect<'a>(&'a self, request: &'a ConnectRequest) -> BoxFuture<'a, ConnectVerdict> {
-        Box::pin(std::future::ready(self.0.identify(request)))
+        Box::pin(self.0.identify(request))
     }
 
     fn session_start(&self, context: Context<'_>, subscriptions: &[Subscription]) {
         let Context { client, outbox, slot } = context;
+        if !self.0.is_current(client) {
+            if let Some(broker) = self.0.broker.get() {
+                let text = "the account was removed or changed";
+                let reason = Reason::new(ReasonKind::AdministrativeAction, text);
+                broker.disconnect(&client.id, &reason);
+            }
+            return;
+        }
         if is_staff(client.identity.role) {
             return;
         }
@@ -58,6 +66,14 @@ impl Hook for Plugin {
         for subscription in subscriptions.iter().filter(|one| dialect.is_downlink(&one.filter)) {
             engine.subscribed(&link, subscription);
         }
+    }
+
+    fn authorize_publish(&self, client: &Client, topic: &str) -> Access {
+        self.0.authorize_publish(client, topic)
+    }
+
+    fn authorize_subscribe(&self, client: &Client, filter: &str) -> Access {
+        self.0.authorize_subscribe(client, filter)
     }
 
     fn wants(&self, topic: &str) -> bool {
@@ -307,11 +323,11 @@ impl Engine {
 }
 
 /// The device that `fuota/devices/ID/down` names.
-fn downlink_device(topic: &str) -> Option<&str> {
+pub fn downlink_device(topic: &str) -> Option<&str> {
     topic.strip_prefix(DOWN_START)?.strip_suffix(DOWN_END)
 }
 
 /// The filter inside `$share/NAME/FILTER`.
-fn shared_filter(filter: &str) -> Option<&str> {
+pub fn shared_filter(filter: &str) -> Option<&str> {
     Some(filter.strip_prefix("$share/")?.split_once('/')?.1)
 }

@@ -7,7 +7,7 @@ use std::sync::{
 
 use dashmap::{DashMap, Entry};
 
-use crate::{catalog::Site, device::Device, link::Link, secret::TokenHash};
+use crate::{catalog::Site, db::DeviceRow, device::Device, link::Link, secret::TokenHash};
 
 /// See [the module](self).
 #[derive(Default)]
@@ -117,6 +117,28 @@ impl Registry {
                 true
             }
         }
+    }
+
+    /// Takes a device out, with its tokens, and gives what was known of it. What still holds it
+    /// writes nothing of it any more. `None` where an offer is being written for it, or where it
+    /// is forgotten already.
+    pub fn forget(&self, device: &Device) -> Option<DeviceRow> {
+        let mut state = device.state.lock();
+        if state.gone || state.pinning.is_some() {
+            return None;
+        }
+        let row = device.row(&state);
+        state.gone = true;
+        state.transfer = None;
+        let old = state.old_token.take().map(|(hash, _)| hash);
+        for hash in state.token.take().into_iter().chain(old) {
+            self.tokens.remove(&hash);
+        }
+        self.devices.remove(&device.id);
+        if !std::mem::replace(&mut state.registered, false) {
+            self.unregistered.fetch_sub(1, Ordering::Relaxed);
+        }
+        Some(row)
     }
 
     pub fn remove(&self, id: &str) {

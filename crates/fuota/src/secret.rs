@@ -96,6 +96,13 @@ impl Key {
         TokenHash(self.hash("token", token))
     }
 
+    /// The hash that a verified password is remembered as, in memory alone. The salt makes it
+    /// another one when the same password is set again.
+    pub fn password(&self, user: &str, salt: &[u8], password: &[u8]) -> TokenHash {
+        // A name holds no NUL and a salt has a fixed length, so the parts cannot run together.
+        TokenHash(self.hash("password", &[user.as_bytes(), &[0], salt, password].concat()))
+    }
+
     /// The first 16 hex digits of a keyed hash; `purpose` keeps the name spaces apart.
     pub fn short(&self, purpose: &str, text: &[u8]) -> String {
         hex::encode(&self.hash(purpose, text)[..8])
@@ -117,7 +124,7 @@ pub fn new_token() -> io::Result<String> {
     Ok(hex::encode(random_bytes::<20>()?))
 }
 
-fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
+pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(bytes)

@@ -1,11 +1,10 @@
 //! The service: what the admin interface asks and changes. It holds no rule of its own.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
 };
 
-use hook::{Reason, ReasonKind};
 use tokio::time::Instant;
 
 use crate::{
@@ -25,8 +24,6 @@ use crate::{
 const DEFAULT_LIMIT: usize = 1000;
 /// Groups, and labels, of one device.
 const MAX_LABELS: usize = 64;
-/// How long a rotated token goes on working, in seconds.
-const ROTATION_GRACE: u64 = 24 * 3600;
 
 /// See [the module](self). Cheap to clone.
 #[derive(Clone)]
@@ -48,13 +45,11 @@ impl Service {
         self.0.registry.get(id).map(|device| device.view())
     }
 
-    /// Registers a device; one that was seen before keeps what it experienced. Sessions that
-    /// use its id without its token are ended.
+    /// Whether [`Service::add_device`] would register this device now. Nothing changes.
     ///
     /// # Errors
-    /// [`ServiceError::Invalid`], [`ServiceError::Conflict`] where the id or the token is
-    /// registered, [`ServiceError::Unavailable`].
-    pub async fn add_device(&self, new: NewDevice) -> Result<AddedDevice, ServiceError> {
+    /// As [`Service::add_device`].
+    pub fn check_device(&self, new: &NewDevice) -> Result<(), ServiceError> {
         check_name("id", "device id", &new.id)?;
         if is_reserved(&new.id) {
             return Err(invalid(
@@ -67,15 +62,39 @@ impl Service {
         if let Some(model) = &new.model {
             check_name("model", "model", model)?;
         }
+        let engine = &self.0;
+        if engine.registered(&new.id).is_some() {
+            return Err(registered_already(&new.id));
+        }
+        if engine.accounts.get(&new.id).is_some() {
+            return Err(ServiceError::Conflict(format!(
+                "{} is a user; a device needs another id",
+                new.id
+            )));
+        }
+        if let Some(token) = &new.token {
+            check_token(token)?;
+            if engine.registry.token_owner(&engine.key.token(token.as_bytes())).is_some() {
+                return Err(ServiceError::Conflict("this token is another device's".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Registers a device; one that was seen before keeps what it experienced. Sessions that
+    /// use its id without its token are ended.
+    ///
+    /// # Errors
+    /// [`ServiceError::Invalid`], [`ServiceError::Conflict`] where the id or the token is
+    /// registered, [`ServiceError::Unavailable`].
+    pub async fn add_device(&self, new: NewDevice) -> Result<AddedDevice, ServiceError> {
+        self.check_device(&new)?;
         let token = match new.token {
-            Some(token) => check_token(token)?,
+            Some(token) => token,
             None => new_token().map_err(|error| ServiceError::Unavailable(error.to_string()))?,
         };
         let engine = &self.0;
         let hash = engine.key.token(token.as_bytes());
-        if engine.registry.token_owner(&hash).is_some() {
-            return Err(ServiceError::Conflict("this token is another device's".into()));
-        }
         let id: Arc<str> = new.id.as_str().into();
         let fresh = Arc::new(Device::new(Arc::clone(&id), true));
         let device = if engine.registry.insert_new(Arc::clone(&fresh)) {
@@ -90,9 +109,7 @@ impl Service {
         let row = {
             let mut state = device.state.lock();
             if state.registered {
-                return Err(ServiceError::Conflict(format!(
-                    "the device {id} is registered already"
-                )));
+                return Err(registered_already(&id));
             }
             let known = !Arc::ptr_eq(&device, &fresh);
             if known {
@@ -193,6 +210,33 @@ impl Service {
         Ok(ChangedDevice { device: device.view(), token })
     }
 
+    /// Forgets a device: its token, its connections, and what it experienced. One without
+    /// registration that connects again is a new one.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotFound`]; [`ServiceError::Unavailable`] where an offer is just being
+    /// written for it, or the database does not answer: then nothing has changed.
+    pub async fn remove_device(&self, id: &str) -> Result<(), ServiceError> {
+        let engine = &self.0;
+        let device = engine
+            .registry
+            .get(id)
+            .ok_or_else(|| ServiceError::NotFound(format!("there is no device {id}")))?;
+        // First from memory: what writes progress must not bring its row back.
+        let row = engine.registry.forget(&device).ok_or_else(|| {
+            ServiceError::Unavailable("an offer to it is just being written".into())
+        })?;
+        let ops = vec![Op::DeviceGone(id.to_owned()), Engine::audit(id, "removed", None)];
+        let written = engine.db.commit(ops).await;
+        if written.is_err() {
+            engine.registry.load(Device::from_row(row));
+        }
+        self.end_sessions(&device);
+        written.map_err(|error| ServiceError::Unavailable(error.to_string()))?;
+        self.names_changed().await;
+        Ok(())
+    }
+
     /// Every file of the watched directory, accepted or not, by path.
     pub fn firmware(&self) -> Vec<FirmwareView> {
         self.0.catalog.load().views().to_vec()
@@ -242,21 +286,13 @@ impl Service {
             errors: counters.errors.load(Ordering::Relaxed),
             batches: counters.batches.load(Ordering::Relaxed),
             refused: engine.refused(),
+            failed_logins: counters.failed_logins.load(Ordering::Relaxed),
         }
     }
 
     /// Ends the connections that use this id; those that can prove it come back.
     fn end_sessions(&self, device: &Device) {
-        let Some(broker) = self.0.broker.get() else { return };
-        let mut clients: HashSet<Arc<str>> =
-            device.state.lock().links.iter().map(|link| Arc::clone(&link.client.id)).collect();
-        // One that has not acted as a device is no link of it yet.
-        clients.insert(Arc::clone(&device.id));
-        let reason =
-            Reason::new(ReasonKind::AdministrativeAction, "log in with the device's token");
-        for client in clients {
-            broker.disconnect(&client, &reason);
-        }
+        self.0.end_account(&device.id, "log in with the device's token");
     }
 
     /// A model may be new to the site, or gone from it: files may be held or released by that.
@@ -280,7 +316,7 @@ fn rotate(
         if now {
             engine.registry.remove_token(&old);
         } else {
-            state.old_token = Some((old, unix_now() + ROTATION_GRACE));
+            state.old_token = Some((old, unix_now() + engine.settings.rotation_grace.as_secs()));
         }
     }
     engine.registry.add_token(hash, Arc::clone(id));
@@ -296,6 +332,10 @@ fn matches(query: &DeviceQuery, view: &DeviceView) -> bool {
         && query.search.as_deref().is_none_or(|text| {
             view.id.contains(text) || view.client_id.as_deref().is_some_and(|id| id.contains(text))
         })
+}
+
+fn registered_already(id: &str) -> ServiceError {
+    ServiceError::Conflict(format!("the device {id} is registered already"))
 }
 
 fn invalid(field: &'static str, problem: String) -> ServiceError {
@@ -329,7 +369,7 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ServiceError> {
     Ok(())
 }
 
-fn check_token(token: String) -> Result<String, ServiceError> {
+fn check_token(token: &str) -> Result<(), ServiceError> {
     if token.len() < MIN_TOKEN {
         return Err(invalid(
             "token",
@@ -344,7 +384,7 @@ fn check_token(token: String) -> Result<String, ServiceError> {
             format!("it has more than {MAX_TOKEN} bytes or control characters"),
         ));
     }
-    Ok(token)
+    Ok(())
 }
 
 fn sorted(mut groups: Vec<String>) -> Vec<String> {

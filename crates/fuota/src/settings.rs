@@ -2,11 +2,20 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::OpenError;
+use crate::{OpenError, Rule};
 
 /// The largest chunk that may be configured, in bytes before encoding. Base64 makes a third
 /// more of it, and a whole block is one allocation.
 pub const MAX_CHUNK_SIZE: u32 = 1024 * 1024;
+
+/// Whom a site lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Everybody; accounts and registered devices need their proof all the same.
+    Open,
+    /// Only who proves to be a device or a user.
+    Token,
+}
 
 /// How firmware updates are done on this site. Every duration is monotonic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +39,14 @@ pub struct Settings {
     pub confirm_within: Duration,
     /// The largest PUBLISH to a device, in bytes on the wire; `None`: only its own limit counts.
     pub max_message: Option<u32>,
+    /// Whom the site lets in.
+    pub mode: AuthMode,
+    /// Whether devices, and clients without an account, are limited to what `rules` allow.
+    pub strict: bool,
+    /// Who may publish and subscribe where, the first that applies; then come the defaults.
+    pub rules: Vec<Rule>,
+    /// How long a rotated token goes on working, unless the new one logs in before.
+    pub rotation_grace: Duration,
     /// Whether clients without an account may write to `fuota/devices/ID/down`.
     pub open_downlink: bool,
     /// How many devices without registration are remembered.
@@ -51,6 +68,10 @@ impl Default for Settings {
             confirm_after: Duration::from_secs(600),
             confirm_within: Duration::from_secs(1800),
             max_message: None,
+            mode: AuthMode::Open,
+            strict: false,
+            rules: Vec::new(),
+            rotation_grace: Duration::from_secs(24 * 3600),
             open_downlink: false,
             max_unregistered: 10_000,
             nudge_after: Duration::from_secs(60),

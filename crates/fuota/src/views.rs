@@ -147,6 +147,93 @@ pub struct ChangedDevice {
     pub token: Option<String>,
 }
 
+/// What a user may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UserRole {
+    /// A device that logs in with a password; its id is the user's name.
+    Device,
+    /// A program that reads and writes messages: a dashboard, a historian.
+    Service,
+    /// A person who runs updates.
+    Operator,
+    /// A person who may do everything.
+    Admin,
+}
+
+impl UserRole {
+    /// The name in requests, listings and the database.
+    pub fn name(self) -> &'static str {
+        match self {
+            UserRole::Device => "device",
+            UserRole::Service => "service",
+            UserRole::Operator => "operator",
+            UserRole::Admin => "admin",
+        }
+    }
+}
+
+/// A password on its way in, or on its only way out. No log shows it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Password(pub String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+/// One user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UserView {
+    /// Its name.
+    pub name: String,
+    /// What it may do.
+    pub role: UserRole,
+    /// When it was added, in seconds since 1970.
+    pub created: u64,
+}
+
+/// A user to add.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewUser {
+    /// Its name, in the form of a device id.
+    pub name: String,
+    /// What it may do.
+    pub role: UserRole,
+    /// Its password, at least 8 bytes; made up where none is given.
+    #[serde(default)]
+    pub password: Option<Password>,
+}
+
+/// An added user.
+#[derive(Clone, Debug, Serialize)]
+pub struct AddedUser {
+    /// The user.
+    #[serde(flatten)]
+    pub user: UserView,
+    /// Its password, where it was made up; shown only here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Password>,
+}
+
+/// What to change of a user; what is not named stays.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UserPatch {
+    /// What it may do from now on.
+    pub role: Option<UserRole>,
+    /// Its password from now on.
+    pub password: Option<Password>,
+    /// Makes up a password.
+    pub new_password: bool,
+}
+
+/// What became of a change; as [`AddedUser`].
+pub type ChangedUser = AddedUser;
+
 /// One file of the watched directory, accepted or not.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FirmwareView {
@@ -230,6 +317,8 @@ pub struct SiteStatus {
     pub batches: u64,
     /// Publishes and subscriptions refused as forged or not allowed.
     pub refused: u64,
+    /// Logins refused because a password or token was wrong, or the address had failed too often.
+    pub failed_logins: u64,
 }
 
 /// How many devices.

@@ -2,18 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    io::Read as _,
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
 use clap::Subcommand;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::{
     api::{Api, Remote},
-    output,
+    import, output, secret_file,
     table::{Table, field},
 };
 
@@ -109,6 +107,46 @@ pub enum Command {
         #[command(flatten)]
         remote: Remote,
     },
+    /// Forget a device with its token and history, and end its connections
+    Remove {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Register the devices of a CSV file once every row of it is found right, and print id and
+    /// token of each that brings no token
+    Import {
+        /// Its first line names the columns: id, and any of token, model, groups (with spaces
+        /// between), label.NAME
+        file: PathBuf,
+        /// Only say whether it would work
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Change a device's token
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+/// What to do with a device's token.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a new token and print it; the old one works until the new one has logged in, or for a day
+    Rotate {
+        /// The device's id
+        id: String,
+        /// The old token ends at once, and so do the connections
+        #[arg(long)]
+        now: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
 }
 
 /// Does it.
@@ -118,7 +156,7 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
             let api = Api::new(&remote, config)?;
             let mut body = json!({"id": id, "groups": groups, "labels": map(labels)});
             if let Some(path) = device_token_file {
-                body["token"] = read_token(&path)?.into();
+                body["token"] = secret_file(&path, "the device's token")?.into();
             }
             if let Some(model) = model {
                 body["model"] = model.into();
@@ -184,18 +222,36 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
                 "nothing to change is named; see `fuotad device set --help`"
             );
             let changed = api.send(Method::PATCH, &["devices", &id], &[], Some(&patch)).await?;
-            if json {
-                return output::json(&changed);
-            }
-            output::text(&table(std::slice::from_ref(&changed)))?;
-            let token = field(&changed, "token");
-            if !token.is_empty() {
-                output::text(&format!("token   {token}\n"))?;
-                eprintln!("the token is shown only now");
-            }
+            show(&changed, json)
+        }
+        Command::Remove { id, remote } => {
+            let api = Api::new(&remote, config)?;
+            api.send(Method::DELETE, &["devices", &id], &[], None::<&()>).await?;
             Ok(())
         }
+        Command::Import { file, dry_run, remote } => {
+            import::run(&Api::new(&remote, config)?, &file, dry_run).await
+        }
+        Command::Token(TokenCommand::Rotate { id, now, json, remote }) => {
+            let patch = json!({"rotate_token": true, "now": now});
+            let api = Api::new(&remote, config)?;
+            show(&api.send(Method::PATCH, &["devices", &id], &[], Some(&patch)).await?, json)
+        }
     }
+}
+
+/// A device after a change, and its token where that is new.
+fn show(changed: &Value, json: bool) -> anyhow::Result<()> {
+    if json {
+        return output::json(changed);
+    }
+    output::text(&table(std::slice::from_ref(changed)))?;
+    let token = field(changed, "token");
+    if !token.is_empty() {
+        output::text(&format!("token   {token}\n"))?;
+        eprintln!("the token is shown only now");
+    }
+    Ok(())
 }
 
 fn table(devices: &[Value]) -> String {
@@ -232,17 +288,4 @@ fn label(text: &str) -> Result<(String, String), String> {
 
 fn map(labels: Vec<(String, String)>) -> BTreeMap<String, String> {
     labels.into_iter().collect()
-}
-
-/// A token on the command line would stand in everybody's list of processes.
-fn read_token(path: &Path) -> anyhow::Result<String> {
-    let text = if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map(|_| text)
-    } else {
-        std::fs::read_to_string(path)
-    };
-    let text =
-        text.with_context(|| format!("the device's token in {} cannot be read", path.display()))?;
-    Ok(text.trim().to_owned())
 }

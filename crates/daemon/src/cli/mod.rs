@@ -4,17 +4,25 @@
 mod api;
 mod check_config;
 mod client;
+mod csv;
 mod device;
 mod firmware;
+mod import;
 mod output;
 mod simulate;
 mod status;
 mod table;
 #[cfg(test)]
 mod tests;
+mod user;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::Read as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use crate::{config::Config, serve};
@@ -54,9 +62,12 @@ enum Command {
     CheckConfig(check_config::Args),
     /// Run simulated devices against a broker; fails unless all of them got the image
     Simulate(Box<simulate::Args>),
-    /// Register, list and change devices
+    /// Register, list, change and remove devices
     #[command(subcommand)]
     Device(device::Command),
+    /// Add, list, change and remove users
+    #[command(subcommand)]
+    User(user::Command),
     /// Dropped firmware, and why some of it is not offered
     #[command(subcommand)]
     Firmware(firmware::Command),
@@ -90,6 +101,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Device(command)) => {
             client_runtime()?.block_on(device::run(command, config))?
         }
+        Some(Command::User(command)) => client_runtime()?.block_on(user::run(command, config))?,
         Some(Command::Firmware(command)) => {
             client_runtime()?.block_on(firmware::run(command, config))?
         }
@@ -103,6 +115,19 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 fn client_runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+/// The secret in a file, or `-` for the standard input: on the command line it would stand in
+/// everybody's list of processes.
+fn secret_file(path: &Path, what: &str) -> anyhow::Result<String> {
+    let text = if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(path)
+    };
+    let text = text.with_context(|| format!("{what} in {} cannot be read", path.display()))?;
+    Ok(text.trim().to_owned())
 }
 
 /// The whole chain of causes, without line breaks.

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use fuota::AuthMode;
+
 use super::{Config, read::Reader};
 
 /// Shorter admin tokens can be guessed.
@@ -58,13 +60,14 @@ fn check_mqtt(config: &Config, reader: &mut Reader<'_>) {
     }
     for (name, addresses) in listeners {
         if let Some(address) = beyond_loopback(addresses)
+            && config.auth.mode == AuthMode::Open
             && !config.auth.allow_open_network
         {
             reader.problem(
                 name,
                 &format!(
                     "{address} can be reached from the network, and auth.mode \"open\" lets everybody in; \
-                     set auth.allow_open_network = true if that is meant"
+                     set auth.mode = \"token\", or set auth.allow_open_network = true if that is meant"
                 ),
             );
         }

@@ -29,6 +29,7 @@ pub use error::ConfigError;
 pub use overview::Setting;
 pub use secret::Secret;
 
+use fuota::{AuthMode, Rule};
 use read::Reader;
 use tree::Tree;
 
@@ -82,6 +83,12 @@ pub struct Mqtt {
 /// `auth.*`.
 #[derive(Debug)]
 pub struct Auth {
+    /// Whom the site lets in.
+    pub mode: AuthMode,
+    /// Whether devices are limited to what the rules allow.
+    pub strict: bool,
+    /// Who may publish and subscribe where, in order.
+    pub rules: Vec<Rule>,
     /// Whether `open` mode may listen beyond loopback.
     pub allow_open_network: bool,
     /// Whether clients without an account may write to `fuota/devices/ID/down`.
@@ -271,6 +278,10 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let data_dir = reader.path("data_dir");
     let mqtt = read_mqtt(reader);
     let max_unregistered = reader.number("auth.max_unregistered", 0..=10_000_000);
+    let modes = [("open", AuthMode::Open), ("token", AuthMode::Token)];
+    let mode = reader.word("auth.mode", &modes);
+    let strict = reader.switch("auth.strict");
+    let rules = rules(reader);
     let auth = (reader.switch("auth.allow_open_network"), reader.switch("auth.open_downlink"));
 
     let url = reader.text("store.url");
@@ -332,6 +343,9 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
         data_dir: data_dir?,
         mqtt: mqtt?,
         auth: Auth {
+            mode: mode?,
+            strict,
+            rules,
             allow_open_network: auth.0,
             open_downlink: auth.1,
             max_unregistered: max_unregistered?,
@@ -368,4 +382,16 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
         admin,
         settings: overview::settings(tree),
     })
+}
+
+/// Those of `auth.rules` that are rules; each of the others is a problem.
+fn rules(reader: &mut Reader<'_>) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for text in reader.texts("auth.rules") {
+        match text.parse() {
+            Ok(rule) => rules.push(rule),
+            Err(error) => reader.problem("auth.rules", &format!("cannot be used: {error}")),
+        }
+    }
+    rules
 }

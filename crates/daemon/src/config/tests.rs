@@ -310,16 +310,16 @@ fn keys_of_later_versions_are_refused_unless_off() {
         load(&format!("{} = {:?}", key.name, key.default));
     }
     for off in ["false", "[]", "0", "\"\""] {
-        load(&format!("auth.strict = {off}"));
+        load(&format!("store.require_signature = {off}"));
     }
-    assert!(error("auth.strict = true").ends_with("auth.strict is not available in this version"));
+    let line = error("store.require_signature = true");
+    assert!(line.ends_with("store.require_signature is not available in this version"));
     assert!(error("store.trusted_keys = [\"a.pub\"]").contains("not available"));
 }
 
 #[test]
 fn values_of_later_versions_are_refused() {
     for (key, value) in [
-        ("auth.mode", "token"),
         ("fuota.on_drop", "catalog"),
         ("fuota.drop_rollout", "canary"),
         ("fuota.on_existing", "hold"),
@@ -344,6 +344,7 @@ fn the_network_must_be_meant() {
         let line = error(&format!("mqtt.listen = [\"127.0.0.1:1\", \"{address}\"]"));
         assert!(line.contains("set auth.allow_open_network = true"), "{line}");
         load(&format!("mqtt.listen = \"{address}\"\nauth.allow_open_network = true"));
+        load(&format!("mqtt.listen = \"{address}\"\nauth.mode = \"token\""));
         let line = error(&format!("admin.listen = \"{address}\""));
         assert!(line.contains("or admin.allow_plain_network = true"), "{line}");
         load(&format!("admin.listen = \"{address}\"\nadmin.allow_plain_network = true"));
@@ -393,8 +394,9 @@ fn plain_http_to_a_bucket_must_be_meant() {
 
 #[test]
 fn one_look_finds_all_problems_and_shows_one_line() {
-    let error =
-        Site::new().load("colour = 1\nlog.format = \"xml\"\nauth.strict = true", &[]).unwrap_err();
+    let error = Site::new()
+        .load("colour = 1\nlog.format = \"xml\"\nstore.require_signature = true", &[])
+        .unwrap_err();
     assert_eq!(error.problems().len(), 3, "{:?}", error.problems());
     assert!(
         error.to_string().ends_with("(and 2 more: `fuotad check-config` lists all)"),
@@ -415,4 +417,15 @@ fn the_overview_says_where_each_value_comes_from() {
     assert_eq!(of("store.settle"), (Some("\"2s\""), "default"));
     assert_eq!(of("fuota.max_window"), (Some("64"), "default"));
     assert_eq!(of("fuota.max_message"), (None, "default"));
+}
+
+#[test]
+fn rules_are_read_and_each_wrong_one_is_named() {
+    let config = load("auth.rules = [\"allow device publish plant/%d/#\", \"deny any all a\"]");
+    assert_eq!(config.auth.rules.len(), 2);
+    assert_eq!(load("auth.rules = \"deny any all a\"").auth.rules.len(), 1);
+    let line = error("auth.rules = [\"deny any all a\", \"allow everybody all a\"]");
+    assert!(line.contains("auth.rules") && line.contains("allow everybody all a"), "{line}");
+    assert!(load("auth.strict = true").auth.strict);
+    assert!(error("auth.mode = \"closed\"").contains("auth.mode"));
 }

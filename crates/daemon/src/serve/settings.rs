@@ -57,6 +57,9 @@ pub fn fuota(config: &Config) -> fuota::Settings {
         confirm_after: fuota.confirm_after,
         confirm_within: fuota.confirm_within,
         max_message: fuota.max_message,
+        mode: config.auth.mode,
+        strict: config.auth.strict,
+        rules: config.auth.rules.clone(),
         open_downlink: config.auth.open_downlink,
         max_unregistered: config.auth.max_unregistered,
         ..fuota::Settings::default()

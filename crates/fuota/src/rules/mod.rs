@@ -1,5 +1,7 @@
 //! The rules, each shown through the hook and a real store.
 
+mod access;
+mod accounts;
 mod identity;
 mod outcome;
 mod storm;

@@ -1,0 +1,136 @@
+//! May this client do this? The configured rules first, then the defaults (rules 24 to 26).
+//!
+//! What no rule can change is elsewhere: firmware messages from clients and writing to a
+//! device's downlink are decided in the publish phase, and the broker keeps topics below `$`.
+
+use hook::{Access, Client, Reason, ReasonKind, Role};
+
+use super::{
+    pattern::{covers, overlaps},
+    rule::{Action, Rule, Subject},
+};
+use crate::{
+    engine::{Counters, Engine},
+    plugin::{downlink_device, shared_filter},
+};
+
+/// What every device has as its own in the jobs dialect: this, its id, `/`.
+const AWS_THINGS: &str = "$aws/things/";
+
+/// The rules of `auth.rules`, sorted by role so that most clients meet none.
+pub struct RuleSet {
+    roles: [Vec<Rule>; 5],
+    strict: bool,
+}
+
+impl RuleSet {
+    pub fn new(rules: &[Rule], strict: bool) -> RuleSet {
+        let of = |role| rules.iter().filter(|rule| rule.roles.contains(&role)).cloned().collect();
+        let all = [Role::Anonymous, Role::Device, Role::Service, Role::Operator, Role::Admin];
+        RuleSet { roles: all.map(of), strict }
+    }
+
+    fn of(&self, role: Role) -> &[Rule] {
+        let index = match role {
+            Role::Anonymous => 0,
+            Role::Device => 1,
+            Role::Service => 2,
+            Role::Operator => 3,
+            Role::Admin => 4,
+        };
+        &self.roles[index]
+    }
+}
+
+/// Whether a role is bound by rule 26; the others may go anywhere that the broker allows.
+fn is_bounded(role: Role) -> bool {
+    matches!(role, Role::Anonymous | Role::Device)
+}
+
+impl Engine {
+    /// Decides about a publish, live or a will.
+    pub fn authorize_publish(&self, client: &Client, topic: &str) -> Access {
+        let role = client.identity.role;
+        match self.by_rules(client, Action::Publish, topic) {
+            Some(true) => return Access::Continue,
+            Some(false) => return self.refuse_access("a rule denies publishing to this topic"),
+            None => {}
+        }
+        // What is written to a downlink is judged with its content, in the publish phase.
+        let exempt = self.is_dialect(topic) || downlink_device(topic).is_some();
+        if self.accounts.rules.strict && is_bounded(role) && !exempt && !self.is_own(client, topic)
+        {
+            return self.refuse_access("auth.strict: no rule allows publishing to this topic");
+        }
+        Access::Continue
+    }
+
+    /// Decides about a subscription; a shared one is judged by the filter inside.
+    pub fn authorize_subscribe(&self, client: &Client, filter: &str) -> Access {
+        let role = client.identity.role;
+        let filter = shared_filter(filter).unwrap_or(filter);
+        match self.by_rules(client, Action::Subscribe, filter) {
+            Some(true) => return Access::Continue,
+            Some(false) => return self.refuse_access("a rule denies subscribing to this filter"),
+            None if !is_bounded(role) || self.is_own(client, filter) => return Access::Continue,
+            None => {}
+        }
+        if let Some(id) = downlink_device(filter)
+            && self.name_of(client).is_none_or(|own| *own != *id)
+        {
+            return self.refuse_access("this is the downlink of another device");
+        }
+        if filter.starts_with('$') && !covers("$SYS/#", filter) {
+            return self.refuse_access("devices may not subscribe here");
+        }
+        if self.accounts.rules.strict && !self.is_dialect(filter) {
+            return self.refuse_access("auth.strict: no rule allows subscribing to this filter");
+        }
+        Access::Continue
+    }
+
+    /// What the first rule says that is about this. An allowing rule is, where it covers the
+    /// whole filter; a denying one already where both share a topic: who may not hear `secret/#`
+    /// may not hear it as a part of `#` either.
+    fn by_rules(&self, client: &Client, action: Action, filter: &str) -> Option<bool> {
+        let rules = self.accounts.rules.of(client.identity.role);
+        if rules.is_empty() {
+            return None;
+        }
+        let staff = !is_bounded(client.identity.role);
+        let device = match rules.iter().any(Rule::names_device) && !staff {
+            true => self.name_of(client),
+            false => None,
+        };
+        let account = match client.identity.role {
+            Role::Anonymous => None,
+            _ => client.identity.name.as_deref(),
+        };
+        let subject = Subject { client: &client.id, user: account, device: device.as_deref() };
+        let decides = |rule: &&Rule| {
+            rule.is_about(action)
+                && rule.pattern(&subject).is_some_and(|pattern| match rule.allow {
+                    true => covers(&pattern, filter),
+                    false => overlaps(&pattern, filter),
+                })
+        };
+        rules.iter().find(decides).map(|rule| rule.allow)
+    }
+
+    /// Whether this is a topic on which devices ask for firmware and hear it.
+    fn is_dialect(&self, topic: &str) -> bool {
+        self.dialects.iter().any(|dialect| dialect.claims(topic) || dialect.is_downlink(topic))
+    }
+
+    /// Whether this is below the topics that bear the device's own id.
+    fn is_own(&self, client: &Client, filter: &str) -> bool {
+        let Some(rest) = filter.strip_prefix(AWS_THINGS) else { return false };
+        let Some((id, _)) = rest.split_once('/') else { return false };
+        self.name_of(client).is_some_and(|own| *own == *id)
+    }
+
+    fn refuse_access(&self, text: &'static str) -> Access {
+        Counters::add(&self.counters.refused, 1);
+        Access::Reject(Reason::new(ReasonKind::NotAuthorized, text))
+    }
+}

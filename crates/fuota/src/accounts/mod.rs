@@ -1,0 +1,120 @@
+//! Users with passwords and roles, and what each role may say and hear (rules 3 and 24 to 29).
+//!
+//! Devices and their tokens are in the registry; what is here are the accounts of people and
+//! programs. Everything that a connection asks is answered from memory: the users are one
+//! immutable snapshot that a change replaces, the rules never change while the daemon runs.
+//!
+//! | module | subject |
+//! | --- | --- |
+//! | `user` | one user, and the snapshot of all |
+//! | `password` | Argon2id, on its one thread |
+//! | `throttle` | addresses that failed to log in, and how long they wait |
+//! | `rule` | one line of `auth.rules`; `pattern`: what a filter covers and overlaps |
+//! | `authorize` | rules and defaults together: may this client do this? |
+//! | `service` | what the admin interface asks and changes |
+
+mod authorize;
+mod password;
+mod pattern;
+mod rule;
+mod service;
+mod throttle;
+mod user;
+
+use std::{io, net::IpAddr, sync::Arc};
+
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+use crate::{Settings, db::UserRow, secret::Key};
+use authorize::RuleSet;
+use password::PasswordThread;
+use throttle::Throttle;
+use user::Users;
+
+pub use password::PasswordHash;
+pub use rule::{Rule, RuleError};
+pub use throttle::Failure;
+pub use user::User;
+
+/// See [the module](self).
+pub struct Accounts {
+    users: ArcSwap<Users>,
+    /// Held during a change: read the snapshot, write the database, replace the snapshot.
+    changing: tokio::sync::Mutex<()>,
+    passwords: PasswordThread,
+    throttle: Throttle,
+    rules: RuleSet,
+}
+
+/// Why a password was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is not this user's, or the user was removed meanwhile.
+    Wrong,
+    /// Too many logins failed from this address; it is not looked at.
+    Slowed,
+    /// Too many passwords wait to be looked at.
+    Busy,
+}
+
+impl Accounts {
+    pub fn new(rows: Vec<UserRow>, settings: &Settings) -> io::Result<Accounts> {
+        let users = rows.into_iter().map(|row| Arc::new(User::from_row(row)));
+        Ok(Accounts {
+            users: ArcSwap::from_pointee(
+                users.map(|user| (Arc::clone(&user.name), user)).collect(),
+            ),
+            changing: tokio::sync::Mutex::new(()),
+            passwords: PasswordThread::start()?,
+            throttle: Throttle::default(),
+            rules: RuleSet::new(&settings.rules, settings.strict),
+        })
+    }
+
+    /// The user of this name.
+    pub fn get(&self, name: &str) -> Option<Arc<User>> {
+        self.users.load().get(name).cloned()
+    }
+
+    /// Checks a password: at once where it was verified within the last ten minutes, else on
+    /// the passwords' thread.
+    pub async fn verify(
+        &self,
+        key: &Key,
+        user: &Arc<User>,
+        password: &[u8],
+        address: Option<IpAddr>,
+    ) -> Result<(), Refusal> {
+        let remembered = key.password(&user.name, user.password.salt(), password);
+        if user.remembers(&remembered, Instant::now()) {
+            return Ok(());
+        }
+        if address.is_some_and(|address| self.throttle.is_slowed(address, Instant::now())) {
+            return Err(Refusal::Slowed);
+        }
+        let (hash, password) = (user.password.clone(), password.to_vec());
+        let right = self.passwords.run(move || hash.matches(&password)).await;
+        match right {
+            Err(_) => Err(Refusal::Busy),
+            Ok(true) if self.is_current(user) => {
+                user.remember(remembered, Instant::now());
+                Ok(())
+            }
+            Ok(_) => Err(Refusal::Wrong),
+        }
+    }
+
+    /// Notes a login that failed.
+    pub fn failed(&self, address: Option<IpAddr>) -> Failure {
+        match address {
+            Some(address) => self.throttle.failed(address, Instant::now()),
+            None => Failure::Noted,
+        }
+    }
+
+    /// Whether this is still the user of its name, unchanged.
+    fn is_current(&self, user: &Arc<User>) -> bool {
+        self.users.load().get(&user.name).is_some_and(|now| Arc::ptr_eq(now, user))
+    }
+}

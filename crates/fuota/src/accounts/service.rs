@@ -1,0 +1,186 @@
+//! What the admin interface asks of users and changes.
+
+use std::sync::Arc;
+
+use super::{Accounts, PasswordHash, User, password::Busy, user::Users};
+use crate::{
+    Service, ServiceError,
+    db::Op,
+    engine::Engine,
+    names::{is_name, is_reserved, name_problem},
+    secret::new_token,
+    transfer::unix_now,
+    views::{AddedUser, ChangedUser, NewUser, Password, UserPatch, UserView},
+};
+
+/// Bytes of a password.
+const MIN_PASSWORD: usize = 8;
+const MAX_PASSWORD: usize = 1024;
+/// Users that there may be: the snapshot is copied by each change.
+const MAX_USERS: usize = 10_000;
+
+impl Service {
+    /// All users, by name.
+    pub fn users(&self) -> Vec<UserView> {
+        let mut users: Vec<_> =
+            self.0.accounts.users.load().values().map(|user| user.view()).collect();
+        users.sort_by(|a, b| a.name.cmp(&b.name));
+        users
+    }
+
+    /// One user.
+    pub fn user(&self, name: &str) -> Option<UserView> {
+        self.0.accounts.get(name).map(|user| user.view())
+    }
+
+    /// Adds a user. Sessions that use a device user's name without its password are ended.
+    ///
+    /// # Errors
+    /// [`ServiceError::Invalid`], [`ServiceError::Conflict`] where a user or a registered device
+    /// has the name, [`ServiceError::Unavailable`].
+    pub async fn add_user(&self, new: NewUser) -> Result<AddedUser, ServiceError> {
+        check_name(&new.name)?;
+        let (password, shown) = choose(new.password)?;
+        let accounts = &self.0.accounts;
+        let _changing = accounts.changing.lock().await;
+        if accounts.get(&new.name).is_some() {
+            return Err(ServiceError::Conflict(format!("there is a user {} already", new.name)));
+        }
+        if self.0.registered(&new.name).is_some() {
+            return Err(ServiceError::Conflict(format!(
+                "{} is a registered device; a user needs another name",
+                new.name
+            )));
+        }
+        if accounts.users.load().len() >= MAX_USERS {
+            return Err(ServiceError::Conflict(format!("there are {MAX_USERS} users already")));
+        }
+        let hash = self.hash(password).await?;
+        let user = Arc::new(User::new(new.name.as_str().into(), new.role, hash, unix_now()));
+        self.write(Op::User(user.row()), &user.name, "user added").await?;
+        accounts.replace(|users| drop(users.insert(Arc::clone(&user.name), Arc::clone(&user))));
+        self.0.end_account(&user.name, "log in with the user's password");
+        Ok(AddedUser { user: user.view(), password: shown })
+    }
+
+    /// Changes a user, and ends its sessions where a password or a role changed.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotFound`], [`ServiceError::Invalid`], [`ServiceError::Unavailable`].
+    pub async fn set_user(
+        &self,
+        name: &str,
+        patch: UserPatch,
+    ) -> Result<ChangedUser, ServiceError> {
+        if patch.password.is_some() && patch.new_password {
+            return Err(invalid("password", "a given and a new one exclude each other".into()));
+        }
+        let chosen = match patch.password.is_some() || patch.new_password {
+            true => Some(choose(patch.password)?),
+            false => None,
+        };
+        let accounts = &self.0.accounts;
+        let _changing = accounts.changing.lock().await;
+        let old = accounts.get(name).ok_or_else(|| unknown(name))?;
+        if chosen.is_none() && patch.role.is_none_or(|role| role == old.role) {
+            return Ok(ChangedUser { user: old.view(), password: None });
+        }
+        let (password, shown) = match chosen {
+            Some((password, shown)) => (self.hash(password).await?, shown),
+            None => (old.password.clone(), None),
+        };
+        let role = patch.role.unwrap_or(old.role);
+        let user = Arc::new(User::new(Arc::clone(&old.name), role, password, old.created));
+        self.write(Op::User(user.row()), name, "user changed").await?;
+        accounts.replace(|users| drop(users.insert(Arc::clone(&user.name), Arc::clone(&user))));
+        self.0.end_account(name, "the account was changed; log in again");
+        Ok(ChangedUser { user: user.view(), password: shown })
+    }
+
+    /// Removes a user and ends its connections.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotFound`], [`ServiceError::Unavailable`].
+    pub async fn remove_user(&self, name: &str) -> Result<(), ServiceError> {
+        let accounts = &self.0.accounts;
+        let _changing = accounts.changing.lock().await;
+        accounts.get(name).ok_or_else(|| unknown(name))?;
+        self.write(Op::UserGone(name.to_owned()), name, "user removed").await?;
+        accounts.replace(|users| drop(users.remove(name)));
+        self.0.end_account(name, "the account was removed");
+        Ok(())
+    }
+
+    async fn hash(&self, password: Password) -> Result<PasswordHash, ServiceError> {
+        match self.0.accounts.passwords.run(move || PasswordHash::make(password.0.as_bytes())).await
+        {
+            Ok(Ok(hash)) => Ok(hash),
+            Ok(Err(error)) => Err(ServiceError::Unavailable(error.to_string())),
+            Err(Busy) => {
+                Err(ServiceError::Unavailable("too many passwords are being checked".into()))
+            }
+        }
+    }
+
+    async fn write(&self, op: Op, name: &str, action: &'static str) -> Result<(), ServiceError> {
+        let written = self.0.db.commit(vec![op, Engine::audit(name, action, None)]).await;
+        written.map_err(|error| ServiceError::Unavailable(error.to_string()))
+    }
+}
+
+impl Accounts {
+    /// Replaces the snapshot. Only while [`Accounts::changing`] is held.
+    fn replace(&self, change: impl FnOnce(&mut Users)) {
+        let mut users = Users::clone(&self.users.load());
+        change(&mut users);
+        self.users.store(Arc::new(users));
+    }
+}
+
+impl User {
+    fn view(&self) -> UserView {
+        UserView { name: self.name.to_string(), role: self.role, created: self.created }
+    }
+}
+
+/// The password to keep, and again to show where it was made here.
+fn choose(given: Option<Password>) -> Result<(Password, Option<Password>), ServiceError> {
+    match given {
+        Some(Password(text)) => {
+            if !(MIN_PASSWORD..=MAX_PASSWORD).contains(&text.len())
+                || text.chars().any(char::is_control)
+            {
+                return Err(invalid(
+                    "password",
+                    format!(
+                        "it must have {MIN_PASSWORD} to {MAX_PASSWORD} bytes and no control \
+                         characters; leave it out to have one made"
+                    ),
+                ));
+            }
+            Ok((Password(text), None))
+        }
+        None => {
+            let made = new_token().map_err(|error| ServiceError::Unavailable(error.to_string()))?;
+            Ok((Password(made.clone()), Some(Password(made))))
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<(), ServiceError> {
+    if !is_name(name) {
+        return Err(invalid("name", name_problem("user name", name)));
+    }
+    if is_reserved(name) || name == crate::identity::TOKEN_USER {
+        return Err(invalid("name", format!("{name} means something else at a login")));
+    }
+    Ok(())
+}
+
+fn invalid(field: &'static str, problem: String) -> ServiceError {
+    ServiceError::Invalid { field, problem }
+}
+
+fn unknown(name: &str) -> ServiceError {
+    ServiceError::NotFound(format!("there is no user {name}"))
+}

@@ -1,0 +1,86 @@
+//! One user, and the snapshot of all of them.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use hook::Role;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::password::PasswordHash;
+use crate::{db::UserRow, secret::TokenHash, views::UserRole};
+
+/// How long a verified password is remembered.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// All users by name; replaced as a whole by every change.
+pub type Users = HashMap<Arc<str>, Arc<User>>;
+
+/// A user as it is now. A change makes another one, so what is remembered of the old password
+/// ends with it.
+pub struct User {
+    pub name: Arc<str>,
+    pub role: UserRole,
+    pub password: PasswordHash,
+    /// Seconds since 1970.
+    pub created: u64,
+    verified: Mutex<Option<(TokenHash, Instant)>>,
+}
+
+impl User {
+    pub fn new(name: Arc<str>, role: UserRole, password: PasswordHash, created: u64) -> User {
+        User { name, role, password, created, verified: Mutex::new(None) }
+    }
+
+    pub fn from_row(row: UserRow) -> User {
+        User::new(row.name.into(), row.role, row.password, row.created)
+    }
+
+    pub fn row(&self) -> UserRow {
+        UserRow {
+            name: self.name.to_string(),
+            role: self.role,
+            password: self.password.clone(),
+            created: self.created,
+        }
+    }
+
+    /// Whether this is the keyed hash of a password that was verified not long ago.
+    pub fn remembers(&self, hash: &TokenHash, now: Instant) -> bool {
+        self.verified.lock().is_some_and(|(known, until)| known.matches(hash) && now < until)
+    }
+
+    pub fn remember(&self, hash: TokenHash, now: Instant) {
+        *self.verified.lock() = Some((hash, now + REMEMBERED));
+    }
+}
+
+impl From<UserRole> for Role {
+    fn from(role: UserRole) -> Role {
+        match role {
+            UserRole::Device => Role::Device,
+            UserRole::Service => Role::Service,
+            UserRole::Operator => Role::Operator,
+            UserRole::Admin => Role::Admin,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Key;
+
+    #[test]
+    fn rule_28_a_verified_password_is_remembered_for_ten_minutes() {
+        let key = Key::from_bytes([1; 32]);
+        let password = PasswordHash::make(b"correct horse").unwrap();
+        let user = User::new("a".into(), UserRole::Service, password, 0);
+        let hash = |password| key.password(&user.name, user.password.salt(), password);
+        let now = Instant::now();
+        assert!(!user.remembers(&hash(b"correct horse"), now));
+        user.remember(hash(b"correct horse"), now);
+        assert!(user.remembers(&hash(b"correct horse"), now + Duration::from_secs(599)));
+        assert!(!user.remembers(&hash(b"correct horse"), now + Duration::from_secs(600)));
+        assert!(!user.remembers(&hash(b"another"), now));
+    }
+}

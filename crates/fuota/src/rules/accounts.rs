@@ -1,0 +1,286 @@
+use std::time::Duration;
+
+use hook::{ConnectRequest, ConnectVerdict, Identity, ReasonKind, Role};
+
+use crate::{
+    AuthMode, DevicePatch, NewDevice, NewUser, Password, ServiceError, UserPatch, UserRole,
+    harness::{Site, TOPIC, request, token_request},
+};
+
+const TOKEN: &str = "token-of-a-0123456789";
+const PASSWORD: &str = "correct horse";
+
+async fn token_site() -> Site {
+    let site = Site::with(|settings| settings.mode = AuthMode::Token).await;
+    add_accounts(&site).await;
+    site
+}
+
+/// The device `a`, and a user for each role, named after it.
+async fn add_accounts(site: &Site) {
+    let a = NewDevice { id: "a".into(), token: Some(TOKEN.into()), ..NewDevice::default() };
+    site.service.add_device(a).await.unwrap();
+    for role in [UserRole::Device, UserRole::Service, UserRole::Operator, UserRole::Admin] {
+        let added = site.service.add_user(user(role.name(), role)).await.unwrap();
+        assert_eq!(added.password, None, "a given password is not shown");
+    }
+    site.broker.disconnected.lock().clear();
+}
+
+fn user(name: &str, role: UserRole) -> NewUser {
+    NewUser { name: name.into(), role, password: Some(Password(PASSWORD.into())) }
+}
+
+fn login(client: &str, user: &str, password: &str) -> ConnectRequest {
+    ConnectRequest {
+        username: Some(user.into()),
+        password: Some(password.into()),
+        ..request(client)
+    }
+}
+
+fn from(address: &str, request: ConnectRequest) -> ConnectRequest {
+    ConnectRequest { address: Some(address.parse().unwrap()), ..request }
+}
+
+fn refused(verdict: ConnectVerdict) -> ReasonKind {
+    match verdict {
+        ConnectVerdict::Reject(reason) => reason.kind,
+        other => panic!("let in: {other:?}"),
+    }
+}
+
+fn accepted(name: &str, role: Role) -> ConnectVerdict {
+    ConnectVerdict::Accept(Identity { name: Some(name.into()), role })
+}
+
+#[tokio::test]
+async fn each_role_logs_in_with_its_password_in_both_modes() {
+    for mode in [AuthMode::Open, AuthMode::Token] {
+        let site = Site::with(|settings| settings.mode = mode).await;
+        add_accounts(&site).await;
+        for (name, role) in [
+            ("device", Role::Device),
+            ("service", Role::Service),
+            ("operator", Role::Operator),
+            ("admin", Role::Admin),
+        ] {
+            let verdict = site.identify(&login("x", name, PASSWORD)).await;
+            assert_eq!(verdict, accepted(name, role));
+            // The second time it is remembered; a wrong one is refused all the same.
+            assert_eq!(site.identify(&login("x", name, PASSWORD)).await, verdict);
+            let wrong = site.identify(&login("x", name, "correct horsf")).await;
+            assert_eq!(refused(wrong), ReasonKind::BadUserNameOrPassword);
+            let none = ConnectRequest { username: Some(name.into()), ..request("x") };
+            assert_eq!(
+                refused(site.identify(&none).await),
+                ReasonKind::BadUserNameOrPassword,
+                "a user name is no token"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn token_mode_needs_a_proof_and_open_mode_does_not() {
+    let site = token_site().await;
+    for (login, kind) in [
+        (request("x"), ReasonKind::NotAuthorized),
+        (token_request("nobody has this token"), ReasonKind::BadUserNameOrPassword),
+        (login("x", "stranger", PASSWORD), ReasonKind::BadUserNameOrPassword),
+        (login("x", "a", "not its token, but long"), ReasonKind::BadUserNameOrPassword),
+    ] {
+        assert_eq!(refused(site.identify(&login).await), kind, "{login:?}");
+    }
+    assert_eq!(site.identify(&token_request(TOKEN)).await, accepted("a", Role::Device));
+    assert_eq!(site.service.status().failed_logins, 3);
+
+    let site = site.restart(|settings| settings.mode = AuthMode::Open).await;
+    assert_eq!(site.identify(&request("x")).await, ConnectVerdict::Continue);
+    let stranger = site.identify(&login("x", "stranger", PASSWORD)).await;
+    assert_eq!(stranger, ConnectVerdict::Continue);
+    assert_eq!(
+        site.identify(&login("x", "admin", PASSWORD)).await,
+        accepted("admin", Role::Admin),
+        "users survive a restart"
+    );
+}
+
+#[tokio::test]
+async fn rule_2_a_certificate_beside_another_account_is_refused() {
+    let site = token_site().await;
+    let certificate = |cn: &str, user: &str| ConnectRequest {
+        certificate_cn: Some(cn.into()),
+        ..login("x", user, PASSWORD)
+    };
+    for (cn, user) in [("a", "device"), ("service", "service"), ("a", "admin")] {
+        let verdict = site.identify(&certificate(cn, user)).await;
+        assert_eq!(refused(verdict), ReasonKind::NotAuthorized, "{cn} {user}");
+    }
+    let same = site.identify(&certificate("device", "device")).await;
+    assert_eq!(same, accepted("device", Role::Device));
+}
+
+#[tokio::test]
+async fn rule_2_the_name_of_a_device_user_needs_its_password() {
+    let site = Site::start().await;
+    add_accounts(&site).await;
+    assert_eq!(refused(site.identify(&request("device")).await), ReasonKind::BadUserNameOrPassword);
+    let other = site.identify(&login("device", "Token", TOKEN)).await;
+    assert_eq!(refused(other), ReasonKind::BadUserNameOrPassword);
+    let own = site.identify(&login("device", "device", PASSWORD)).await;
+    assert_eq!(own, accepted("device", Role::Device));
+    assert_eq!(site.identify(&request("service")).await, ConnectVerdict::Continue);
+}
+
+#[tokio::test]
+async fn rule_3_anothers_session_is_not_taken_over_in_token_mode() {
+    let site = token_site().await;
+    let owner = Identity { name: Some("service".into()), role: Role::Service };
+    site.broker.owners.lock().insert("dashboard".into(), owner);
+    for stranger in [login("dashboard", "admin", PASSWORD), login("dashboard", "a", TOKEN)] {
+        let verdict = site.identify(&stranger).await;
+        assert_eq!(refused(verdict), ReasonKind::NotAuthorized, "{stranger:?}");
+    }
+    let own = site.identify(&login("dashboard", "service", PASSWORD)).await;
+    assert_eq!(own, accepted("service", Role::Service));
+}
+
+#[tokio::test]
+async fn a_removed_or_changed_user_is_out_at_once() {
+    let site = token_site().await;
+    let identity = |name: &str, role| Identity { name: Some(name.into()), role };
+    for (client, name, role) in [
+        ("s1", "service", Role::Service),
+        ("s2", "service", Role::Service),
+        ("o1", "operator", Role::Operator),
+    ] {
+        site.broker.owners.lock().insert(client.into(), identity(name, role));
+    }
+    let ended = |site: &Site| {
+        let mut ended = std::mem::take(&mut *site.broker.disconnected.lock());
+        ended.sort();
+        ended
+    };
+    assert_eq!(
+        site.identify(&login("s1", "service", PASSWORD)).await,
+        accepted("service", Role::Service)
+    );
+    site.service.remove_user("service").await.unwrap();
+    assert_eq!(ended(&site), ["s1", "s2", "service"]);
+    let again = site.identify(&login("s1", "service", PASSWORD)).await;
+    assert_eq!(refused(again), ReasonKind::BadUserNameOrPassword, "what was remembered is gone");
+    // A login that was let in before, and whose session starts only now.
+    let late = identity("service", Role::Service);
+    drop(site.session(request("s3"), late, u32::MAX, &[]));
+    assert_eq!(ended(&site), ["s3"]);
+
+    let patch = UserPatch { new_password: true, ..UserPatch::default() };
+    let changed = site.service.set_user("operator", patch).await.unwrap();
+    assert_eq!(ended(&site), ["o1", "operator"]);
+    let password = changed.password.unwrap().0;
+    assert!(password.len() >= 32);
+    refused(site.identify(&login("x", "operator", PASSWORD)).await);
+    let new = site.identify(&login("x", "operator", &password)).await;
+    assert_eq!(new, accepted("operator", Role::Operator));
+    let patch = UserPatch { role: Some(UserRole::Admin), ..UserPatch::default() };
+    assert_eq!(site.service.set_user("operator", patch).await.unwrap().password, None);
+    let new = site.identify(&login("x", "operator", &password)).await;
+    assert_eq!(new, accepted("operator", Role::Admin));
+    let site = site.restart(|_| {}).await;
+    assert_eq!(site.service.user("service"), None);
+    assert_eq!(site.service.user("operator").unwrap().role, UserRole::Admin);
+}
+
+#[tokio::test]
+async fn a_removed_device_is_forgotten_with_its_token() {
+    let site = token_site().await;
+    site.drop_file("all/fw.bin", &[1; 50]).await;
+    let mut device = site.connect_as(token_request(TOKEN)).await.unwrap();
+    device.subscribe(TOPIC);
+    device.manifest().await;
+    site.service.remove_device("a").await.unwrap();
+    assert!(site.broker.disconnected.lock().contains(&device.client.id.to_string()));
+    assert!(site.service.device("a").is_none());
+    device.end();
+    refused(site.identify(&token_request(TOKEN)).await);
+    let missing = site.service.remove_device("a").await;
+    assert!(matches!(missing, Err(ServiceError::NotFound(_))));
+    let site = site.restart(|_| {}).await;
+    assert!(site.service.device("a").is_none(), "nothing wrote it again");
+    refused(site.identify(&token_request(TOKEN)).await);
+    let again = NewDevice { id: "a".into(), token: Some(TOKEN.into()), ..NewDevice::default() };
+    site.service.add_device(again).await.unwrap();
+    assert_eq!(site.identify(&token_request(TOKEN)).await, accepted("a", Role::Device));
+}
+
+#[tokio::test]
+async fn names_are_one_name_space_and_what_is_given_is_checked() {
+    let site = token_site().await;
+    let device = NewDevice { id: "service".into(), ..NewDevice::default() };
+    assert!(matches!(site.service.add_device(device).await, Err(ServiceError::Conflict(_))));
+    for name in ["a", "service"] {
+        let taken = site.service.add_user(user(name, UserRole::Service)).await;
+        assert!(matches!(taken, Err(ServiceError::Conflict(_))), "{name}");
+    }
+    let short =
+        NewUser { password: Some(Password("short".into())), ..user("n", UserRole::Service) };
+    let reserved = user("t-0123456789abcdef", UserRole::Service);
+    for (new, wanted) in [
+        (user("no name", UserRole::Service), "name"),
+        (user("Token", UserRole::Service), "name"),
+        (reserved, "name"),
+        (short, "password"),
+    ] {
+        let error = site.service.add_user(new).await.unwrap_err();
+        assert!(
+            matches!(&error, ServiceError::Invalid { field, .. } if *field == wanted),
+            "{error}"
+        );
+    }
+    site.service.set_user("service", UserPatch::default()).await.unwrap();
+    assert!(site.broker.disconnected.lock().is_empty(), "nothing changed");
+    let unknown = site.service.set_user("nobody", UserPatch::default()).await;
+    assert!(matches!(unknown, Err(ServiceError::NotFound(_))));
+    let shown = format!("{:?}", user("n", UserRole::Service));
+    assert!(!shown.contains(PASSWORD), "{shown}");
+}
+
+#[tokio::test]
+async fn an_address_with_too_many_failures_waits_and_others_do_not() {
+    let site = token_site().await;
+    let (here, there) = ("192.0.2.1:1000", "192.0.2.2:1000");
+    assert_eq!(
+        site.identify(&from(here, login("x", "admin", PASSWORD))).await,
+        accepted("admin", Role::Admin)
+    );
+    for _ in 0..6 {
+        let wrong = site.identify(&from(here, login("x", "service", "wrong guess"))).await;
+        assert_eq!(refused(wrong), ReasonKind::BadUserNameOrPassword);
+    }
+    let slowed = site.identify(&from(here, login("x", "service", PASSWORD))).await;
+    assert_eq!(refused(slowed), ReasonKind::ServerBusy, "even the right one is not looked at");
+    let slowed = site.identify(&from(here, token_request("nobody has this token"))).await;
+    assert_eq!(refused(slowed), ReasonKind::ServerBusy);
+    for (neighbour, name, role) in [
+        (from(there, login("x", "service", PASSWORD)), "service", Role::Service),
+        (from(here, token_request(TOKEN)), "a", Role::Device),
+        (from(here, login("x", "admin", PASSWORD)), "admin", Role::Admin),
+    ] {
+        assert_eq!(site.identify(&neighbour).await, accepted(name, role));
+    }
+}
+
+#[tokio::test]
+async fn rule_28_an_old_token_ends_with_its_grace() {
+    let site = Site::with(|settings| {
+        settings.mode = AuthMode::Token;
+        settings.rotation_grace = Duration::ZERO;
+    })
+    .await;
+    add_accounts(&site).await;
+    let rotate = DevicePatch { rotate_token: true, ..DevicePatch::default() };
+    let new = site.service.set_device("a", rotate).await.unwrap().token.unwrap();
+    refused(site.identify(&token_request(TOKEN)).await);
+    assert_eq!(site.identify(&token_request(&new)).await, accepted("a", Role::Device));
+}
