@@ -83,6 +83,28 @@ fn redelivery_keeps_to_the_new_receive_maximum() {
     wire.expect_publish(Publish::new("t", "y").qos(1, 6));
 }
 
+/// What is acknowledged before it was sent again is not sent again, and makes no room.
+#[test]
+fn acknowledgements_may_come_before_redelivery() {
+    let site = site();
+    let lasting = Connect::lasting(V5, "c");
+    let mut wire = site.enter(&lasting, false);
+    wire.subscribe("t", 1);
+    for id in 1..=3 {
+        site.publish(Publish::new("t", "x").qos(1, 1));
+        assert_eq!(wire.received().id, id);
+    }
+    wire.vanish();
+    let mut wire = site.enter(&lasting.with(&[0x21, 0, 1]), true);
+    wire.expect_publish(Publish::new("t", "x").qos(1, 1).dup());
+    wire.send(&puback(3));
+    wire.silent();
+    wire.send(&puback(1));
+    wire.expect_publish(Publish::new("t", "x").qos(1, 2).dup());
+    wire.send(&puback(2));
+    wire.silent();
+}
+
 /// [MQTT-3.1.2-24]: and smaller packets.
 #[test]
 fn redelivery_keeps_to_the_new_maximum_packet_size() {
