@@ -5,8 +5,8 @@
 //! handed it over. Without credit a copy is dropped and counted, as QoS 0 allows. While
 //! anything is in transit, later messages follow it through the lane, so that order is kept.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use hook::{Protocol, Qos};
+use bytes::Bytes;
+use hook::Qos;
 use parking_lot::Mutex;
 use std::{
     sync::{
@@ -18,12 +18,11 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    codec::{self, PublishHead},
+    blob::{self, Named, Receivers},
     counters::{Tally, Totals},
     inbox::Pushed,
     index::Receiver,
     message::{Delivery, Message},
-    packet::Packet,
     registry::Registry,
     router::{LANE_CREDIT, LaneReader, Parcel, Router, RouterError},
 };
@@ -131,7 +130,7 @@ impl Lanes {
             tally.direct += count as u32;
             return;
         }
-        let blob = encode_blob(message, mine(), count);
+        let blob = blob::encode(message, mine(), count);
         let cost = PARCEL_OVERHEAD + message.cost() + blob.len();
         if transit.bytes + cost > LANE_CREDIT {
             tally.dropped += count as u32;
@@ -184,7 +183,7 @@ impl Lanes {
                 continue;
             }
             let cost = PARCEL_OVERHEAD + parcel.payload.len() + parcel.blob.len();
-            let topic = match decode_blob(parcel) {
+            let topic = match blob::decode(parcel) {
                 Some((message, receivers)) => self.hand_over(message, receivers).await,
                 None => 0,
             };
@@ -326,90 +325,6 @@ pub(crate) fn count_pushed(pushed: Pushed, tally: &mut Tally) {
     }
 }
 
-/// The blob of a parcel: an MQTT 5 PUBLISH head (real topic, properties), what else the message
-/// is, and then each receiver: session key, RETAIN flag, subscription identifiers.
-fn encode_blob<'a>(
-    message: &Message,
-    receivers: impl Iterator<Item = &'a Receiver>,
-    count: usize,
-) -> Bytes {
-    let mut head = BytesMut::with_capacity(64 + message.topic.len());
-    let publish = PublishHead {
-        dup: false,
-        qos: Qos::AtMostOnce,
-        retain: message.retain,
-        topic: &message.topic,
-        packet_id: 0,
-        alias: None,
-        properties: message.properties.as_deref(),
-        expiry_left: message.seconds_left(),
-        subscriptions: &[],
-        payload_len: 0,
-    };
-    codec::publish_head(&mut head, Protocol::V5, &publish);
-    let mut blob = BytesMut::with_capacity(4 + head.len() + 17 + 10 * count);
-    blob.put_u32(head.len() as u32);
-    blob.put_slice(&head);
-    blob.put_u64(message.publisher);
-    blob.put_u64(message.sequence);
-    blob.put_u8(message.qos as u8);
-    for receiver in receivers {
-        blob.put_u64(receiver.session.key);
-        blob.put_u8(u8::from(message.retain && receiver.retain_as_published));
-        let identifiers = receiver.identifiers.as_deref().unwrap_or_default();
-        // A session has far fewer filters on one topic; more would only lose identifiers.
-        let identifiers = &identifiers[..identifiers.len().min(255)];
-        blob.put_u8(identifiers.len() as u8);
-        identifiers.iter().for_each(|id| blob.put_u32(*id));
-    }
-    blob.freeze()
-}
-
-/// One receiver, as a blob names it.
-struct Named {
-    key: u64,
-    retain: bool,
-    subscriptions: Option<Arc<[u32]>>,
-}
-
-/// The receivers that a blob names.
-struct Receivers(Bytes);
-
-impl Receivers {
-    fn next(&mut self) -> Option<Named> {
-        let key = self.0.try_get_u64().ok()?;
-        let retain = self.0.try_get_u8().ok()? != 0;
-        let count = self.0.try_get_u8().ok()?;
-        let ids: Arc<[u32]> = (0..count).map_while(|_| self.0.try_get_u32().ok()).collect();
-        let subscriptions = (!ids.is_empty()).then_some(ids);
-        Some(Named { key, retain, subscriptions })
-    }
-}
-
-fn decode_blob(parcel: Parcel) -> Option<(Arc<Message>, Receivers)> {
-    let mut blob = parcel.blob;
-    let len = blob.try_get_u32().ok()? as usize;
-    if blob.len() < len {
-        return None;
-    }
-    let head = blob.split_to(len);
-    let Ok(Packet::Publish(publish)) = codec::decode(&head, Protocol::V5) else { return None };
-    let publisher = blob.try_get_u64().ok()?;
-    let sequence = blob.try_get_u64().ok()?;
-    let qos = Qos::from_bits(blob.try_get_u8().ok()?)?;
-    let message = Message {
-        topic: publish.topic.into(),
-        payload: parcel.payload,
-        qos,
-        retain: publish.retain,
-        expires: Message::expiry(publish.properties.as_deref()),
-        properties: publish.properties,
-        publisher,
-        sequence,
-    };
-    Some((Arc::new(message), Receivers(blob)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -476,26 +391,6 @@ mod tests {
         })
         .await;
         taken.lossy.into()
-    }
-
-    #[test]
-    fn a_blob_says_all_that_the_message_was() {
-        let (a, b) = (Session::for_test(1), Session::for_test(2));
-        let receivers = [receiver(&a), receiver(&b)];
-        let original = message(5);
-        let blob = encode_blob(&original, receivers.iter(), 2);
-        let parcel = Parcel { payload: original.payload.clone(), blob };
-        let (copy, mut named) = decode_blob(parcel).unwrap();
-        assert_eq!(
-            (&*copy.topic, copy.publisher, copy.sequence, copy.retain),
-            ("é/x", 77, 5, true)
-        );
-        assert_eq!(copy.properties, original.properties);
-        for key in [1, 2] {
-            let Named { key: found, retain, subscriptions: ids } = named.next().unwrap();
-            assert_eq!((found, retain, ids.as_deref()), (key, true, Some(&[3, 4][..])));
-        }
-        assert!(named.next().is_none());
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -30,12 +30,14 @@
 //! | `outbound` | packet ids and the in-flight window of what is sent |
 //! | `writer` | bytes waiting for the socket, with receipts |
 //! | `exchange` | one publish to all its receivers |
-//! | `lanes`, `router` | QoS 0 in bulk: credit per lane, and the one file that knows rumqttd |
+//! | `lanes`, `blob` | QoS 0 in bulk: credit per lane, and what a parcel says of itself |
+//! | `router` | the one file that knows rumqttd |
 //! | `hooks` | the plugins of one broker, asked in order |
 //! | `sys` | statistics below `$SYS` |
 //! | `server` | all of it together, and the way back for plugins |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod blob;
 pub mod codec;
 mod connection;
 mod counters;
