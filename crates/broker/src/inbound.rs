@@ -1,10 +1,6 @@
 //! What each packet of a client does.
 
-use bytes::Bytes;
-use hook::{
-    Origin, Properties, Protocol, Qos, Reason, ReasonKind, SessionEnd, SubscribeVerdict,
-    Subscription,
-};
+use hook::{Origin, Protocol, Qos, Reason, ReasonKind, SessionEnd, SubscribeVerdict, Subscription};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -14,15 +10,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     codec::{self, AckKind, CodecError, Frame},
     connection::{Connection, Ending},
-    counters::Tally,
-    exchange::{Draft, Exchange, Hold, Route},
-    hooks::{Outcome, View},
-    message::{Delivery, Message},
+    hooks::View,
+    message::Delivery,
     packet::{
         Ack, Disconnect, Packet, Publish, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe,
         reason,
     },
-    session::{Held, Session},
+    session::Held,
+    submit::{Submission, Submitted},
     topic::{check_filter, check_name},
 };
 
@@ -36,28 +31,6 @@ pub(crate) struct Used {
     pub consumed: usize,
     /// Whole packets are left, which must wait.
     pub waiting: bool,
-}
-
-/// What became of a publish.
-enum Submitted {
-    /// Routed, and perhaps still to be waited for.
-    Routed(Option<Box<Hold>>),
-    /// A hook took it.
-    Consumed,
-    /// A hook or a rule refused it.
-    Refused(Reason),
-}
-
-/// A publish as it enters the broker, live or as a will.
-struct Submission<'a> {
-    topic: &'a str,
-    payload: &'a [u8],
-    /// The payload again, where it need not be copied.
-    shared: Option<&'a Bytes>,
-    qos: Qos,
-    retain: bool,
-    origin: Origin,
-    properties: Option<Box<Properties>>,
 }
 
 impl From<CodecError> for Ending {
@@ -374,92 +347,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let (exchange, mut view) = self.view();
         exchange.hooks.unsubscribe(&mut view, text);
         reason::SUCCESS
-    }
-}
-
-impl Exchange {
-    /// A publish past the hooks and the rules of topics, to its receivers.
-    fn submit(
-        &self,
-        view: &mut View<'_>,
-        session: &Session,
-        submission: Submission<'_>,
-        route: &mut Option<Box<Route>>,
-        tally: &mut Tally,
-    ) -> Submitted {
-        let refused = |why, tally: &mut Tally| {
-            tally.refused += 1;
-            Submitted::Refused(why)
-        };
-        let Submission { topic, payload, shared, qos, retain, origin, properties } = submission;
-        if let Err(why) = self.hooks.authorize_publish(view.client, topic) {
-            return refused(why, tally);
-        }
-        let shown = hook::Publish {
-            topic,
-            payload,
-            qos,
-            retain,
-            origin,
-            properties: properties.as_deref(),
-        };
-        let (new_topic, new_payload) = match self.hooks.publish(view, &shown) {
-            Outcome::Route(topic, payload) => (topic, payload),
-            Outcome::Consumed => {
-                tally.publishes_consumed += 1;
-                return Submitted::Consumed;
-            }
-            Outcome::Rejected(why) => return refused(why, tally),
-        };
-        let topic = new_topic.as_deref().unwrap_or(topic);
-        if let Err(error) = check_name(topic) {
-            return refused(Reason::new(ReasonKind::TopicNameInvalid, error.to_string()), tally);
-        }
-        if topic.starts_with('$') {
-            // The broker's own; what plugins take below `$` they have consumed above.
-            let text = "topics that begin with $ belong to the broker";
-            return refused(Reason::new(ReasonKind::NotAuthorized, text), tally);
-        }
-        let payload = new_payload
-            .or_else(|| shared.cloned())
-            .unwrap_or_else(|| Bytes::copy_from_slice(payload));
-        let draft = Draft {
-            payload,
-            qos,
-            retain,
-            properties,
-            publisher: session.key,
-            ingress: session.lane,
-        };
-        Submitted::Routed(self.publish(topic, draft, route, tally))
-    }
-
-    /// A will, or another message without a connection, past the same hooks and rules.
-    pub(crate) fn publish_checked(
-        &self,
-        view: &mut View<'_>,
-        session: &Session,
-        message: &Message,
-    ) {
-        let mut tally = Tally::default();
-        let submission = Submission {
-            topic: &message.topic,
-            payload: &message.payload,
-            shared: Some(&message.payload),
-            qos: message.qos,
-            retain: message.retain,
-            origin: Origin::Will,
-            properties: message.properties.clone(),
-        };
-        match self.submit(view, session, submission, &mut None, &mut tally) {
-            Submitted::Routed(Some(hold)) => {
-                tokio::spawn(hold.wait(self.totals.clone()));
-            }
-            Submitted::Routed(None) | Submitted::Consumed => {}
-            Submitted::Refused(why) => {
-                tracing::info!(client = &*session.client_id, why = %why.text, "will refused");
-            }
-        }
-        tally.flush(&self.totals);
     }
 }

@@ -26,6 +26,7 @@
 //! | `handshake` | from an accepted socket to a session that is ours |
 //! | `connection` | one socket's task: read, decide, write |
 //! | `inbound` | what each packet of a client does |
+//! | `submit` | one publish past the hooks and the rules of topics |
 //! | `deliver` | what goes to the client, in which order and form |
 //! | `outbound` | packet ids and the in-flight window of what is sent |
 //! | `writer` | bytes waiting for the socket, with receipts |
@@ -59,6 +60,7 @@ mod router;
 mod server;
 mod session;
 pub mod settings;
+mod submit;
 mod sys;
 mod tls;
 pub mod topic;
