@@ -83,6 +83,15 @@ impl From<Kick> for Ending {
     }
 }
 
+/// What the CONNACK promised.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Promised {
+    /// The largest packet that is taken, in bytes.
+    pub packet_bytes: usize,
+    /// QoS 2 publishes that may be unreleased: the broker's Receive Maximum.
+    pub inflight: u16,
+}
+
 /// What the handshake hands over.
 pub(crate) struct Parts<S> {
     pub io: S,
@@ -96,6 +105,7 @@ pub(crate) struct Parts<S> {
     pub keep_alive: Option<Duration>,
     /// Publishes that may be in flight to the client.
     pub window: u16,
+    pub promised: Promised,
     /// Topic Alias Maximum of the client.
     pub topic_alias_maximum: u16,
     /// Whether it wants reason strings with acknowledgements.
@@ -115,6 +125,7 @@ pub(crate) struct Connection<S> {
     pub(crate) slots: Box<[Slot]>,
     pub(crate) outbox: Outbox,
     pub(crate) window: usize,
+    pub(crate) promised: Promised,
     /// Packet ids that the session's last connection left unacknowledged, to be sent again.
     pub(crate) resend: VecDeque<u16>,
     pub(crate) problem_information: bool,
@@ -154,6 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             slots: parts.slots,
             outbox: parts.outbox,
             window: parts.window.into(),
+            promised: parts.promised,
             problem_information: parts.problem_information,
             partial: parts.rest,
             writer: Writer::default(),
@@ -274,9 +286,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.handle(&bytes)?;
             return Ok(true);
         }
-        if self.waiting
-            && self.partial.len() >= READ_BYTES + self.exchange.settings.limits.packet_bytes
-        {
+        if self.waiting && self.partial.len() >= READ_BYTES + self.promised.packet_bytes {
             return Ok(false);
         }
         SCRATCH.with_borrow_mut(|scratch| {

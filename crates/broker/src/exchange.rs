@@ -16,7 +16,9 @@ use crate::{
     inbox::{Kick, Pushed},
     index::{Index, Receiver, Receivers},
     lanes::Lanes,
+    limits::LiveLimits,
     message::{Delivery, Message},
+    pace::Pace,
     packet::reason,
     registry::Registry,
     retained::Retained,
@@ -29,6 +31,8 @@ const YIELD_AFTER: usize = 256;
 /// All that connections share.
 pub(crate) struct Exchange {
     pub settings: Settings,
+    pub limits: Arc<LiveLimits>,
+    pub pace: Pace,
     pub hooks: Hooks,
     pub index: Arc<Index>,
     pub retained: Retained,
@@ -144,8 +148,7 @@ impl Exchange {
                 full.push(receiver.clone());
             }
         }
-        (!full.is_empty())
-            .then(|| Box::new(Hold::new(message, full, self.settings.limits.publish_hold)))
+        (!full.is_empty()).then(|| Box::new(Hold::new(message, full, self.limits.publish_hold())))
     }
 }
 

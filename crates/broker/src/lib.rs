@@ -13,7 +13,9 @@
 //! | module | subject |
 //! | --- | --- |
 //! | [`settings`] | what the daemon decides: addresses and limits |
+//! | `limits` | the limits in force, which change while the broker runs |
 //! | `listener` | bound sockets and the accept loop; knows nothing of MQTT |
+//! | `admission`, `pace` | how many may come in, at once and in a second |
 //! | `tls` | certificates and keys, and their replacement |
 //! | `websocket` | frames as a stream of bytes, and the request before them |
 //! | [`packet`], [`codec`] | the words of MQTT, and the one file that turns them into bytes and back |
@@ -33,11 +35,13 @@
 //! | `exchange` | one publish to all its receivers |
 //! | `lanes`, `blob` | QoS 0 in bulk: credit per lane, and what a parcel says of itself |
 //! | `router` | the one file that knows rumqttd |
+//! | `seldom` | lines of the log that clients can cause as often as they like |
 //! | `hooks` | the plugins of one broker, asked in order |
 //! | `sys` | statistics below `$SYS` |
 //! | `server` | all of it together, and the way back for plugins |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod admission;
 mod blob;
 pub mod codec;
 mod connection;
@@ -50,13 +54,16 @@ mod inbound;
 mod inbox;
 mod index;
 mod lanes;
+mod limits;
 mod listener;
 mod message;
 mod outbound;
+mod pace;
 pub mod packet;
 mod registry;
 mod retained;
 mod router;
+mod seldom;
 mod server;
 mod session;
 pub mod settings;

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use crate::{message::Message, settings::Limits};
+use crate::{limits::LiveLimits, message::Message};
 
 #[derive(Default)]
 struct Node {
@@ -93,18 +93,12 @@ struct Tree {
 pub(crate) struct Retained {
     tree: RwLock<Tree>,
     sequence: AtomicU64,
-    max_messages: usize,
-    max_bytes: usize,
+    limits: Arc<LiveLimits>,
 }
 
 impl Retained {
-    pub fn new(limits: &Limits) -> Self {
-        Retained {
-            tree: RwLock::default(),
-            sequence: AtomicU64::new(0),
-            max_messages: limits.retained_messages,
-            max_bytes: limits.retained_bytes,
-        }
+    pub fn new(limits: Arc<LiveLimits>) -> Self {
+        Retained { tree: RwLock::default(), sequence: AtomicU64::new(0), limits }
     }
 
     /// The place of the next retained publish in the broker-wide order; never 0.
@@ -135,7 +129,9 @@ impl Retained {
         }
         let messages = messages + usize::from(old.is_none());
         let bytes = bytes - old.map_or(0, |(cost, _)| cost) + message.cost();
-        if !own && (messages > self.max_messages || bytes > self.max_bytes) {
+        if !own
+            && (messages > self.limits.retained_messages() || bytes > self.limits.retained_bytes())
+        {
             return false;
         }
         let mut node = &mut tree.root;
@@ -186,6 +182,7 @@ impl Retained {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Limits;
     use bytes::Bytes;
     use hook::Qos;
 
@@ -211,7 +208,7 @@ mod tests {
 
     #[test]
     fn matches_as_filters_do() {
-        let retained = Retained::new(&Limits::default());
+        let retained = Retained::new(Arc::default());
         for topic in ["a", "a/b", "a/b/c", "é/x", "$SYS/x", "/a"] {
             assert!(retained.store(&message(&retained, topic, "1")));
         }
@@ -230,7 +227,7 @@ mod tests {
 
     #[test]
     fn an_empty_payload_forgets_and_prunes() {
-        let retained = Retained::new(&Limits::default());
+        let retained = Retained::new(Arc::default());
         retained.store(&message(&retained, "a/b", "1"));
         retained.store(&message(&retained, "a/b", ""));
         assert_eq!(retained.len(), 0);
@@ -241,7 +238,7 @@ mod tests {
     #[test]
     fn bounds_hold_and_a_replacement_counts_once() {
         let limits = Limits { retained_messages: 1, retained_bytes: 70, ..Limits::default() };
-        let retained = Retained::new(&limits);
+        let retained = Retained::new(Arc::new(LiveLimits::new(&limits)));
         assert!(retained.store(&message(&retained, "a", "1")));
         assert!(retained.store(&message(&retained, "a", "2")), "the same topic again");
         assert!(!retained.store(&message(&retained, "b", "1")), "one message is the bound");
@@ -251,7 +248,7 @@ mod tests {
 
     #[test]
     fn expired_ones_give_their_room_back() {
-        let retained = Retained::new(&Limits::default());
+        let retained = Retained::new(Arc::default());
         retained.store(&message(&retained, "a", "stays"));
         let late = message(&retained, "a/b/c", "1");
         let expires = Some(std::time::Instant::now());
@@ -267,7 +264,7 @@ mod tests {
 
     #[test]
     fn an_older_publish_does_not_replace_a_newer_one() {
-        let retained = Retained::new(&Limits::default());
+        let retained = Retained::new(Arc::default());
         let (old, new) = (message(&retained, "a", "old"), message(&retained, "a", "new"));
         retained.store(&new);
         retained.store(&old);

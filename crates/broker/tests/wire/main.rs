@@ -7,6 +7,7 @@
 
 mod support;
 
+mod admission;
 mod aliases;
 mod clauses;
 mod connect;
