@@ -44,6 +44,7 @@ struct BrokerView {
     routed: u64,
     router_renewals: u64,
     protocol_errors: u64,
+    slow_clients: u64,
 }
 
 impl From<Counters> for BrokerView {
@@ -70,6 +71,7 @@ impl From<Counters> for BrokerView {
             routed,
             router_renewals,
             protocol_errors,
+            slow_clients,
         } = counters;
         BrokerView {
             connections,
@@ -92,6 +94,7 @@ impl From<Counters> for BrokerView {
             routed,
             router_renewals,
             protocol_errors,
+            slow_clients,
         }
     }
 }

@@ -206,6 +206,7 @@ impl Hold {
             let full = offer(&self.message, receiver, Some(cx.waker()), tally) == Pushed::Full;
             if full && late {
                 tally.dropped += 1;
+                tally.slow_clients += 1;
                 receiver.session.inbox.kick(Kick {
                     end: SessionEnd::Kicked,
                     reason: reason::QUOTA_EXCEEDED,

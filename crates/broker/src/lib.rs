@@ -27,6 +27,7 @@
 //! | `registry` | all sessions; takeover, expiry, delayed wills |
 //! | `handshake` | from an accepted socket to a session that is ours |
 //! | `connection` | one socket's task: read, decide, write |
+//! | `slow` | how long a client may take to read, and to send a packet |
 //! | `inbound` | what each packet of a client does |
 //! | `submit` | one publish past the hooks and the rules of topics |
 //! | `deliver` | what goes to the client, in which order and form |
@@ -67,6 +68,7 @@ mod seldom;
 mod server;
 mod session;
 pub mod settings;
+mod slow;
 mod submit;
 mod sys;
 mod tls;

@@ -122,27 +122,28 @@ impl Retained {
             }
             return true;
         }
-        let (messages, bytes) = (tree.messages, tree.bytes);
         let old = tree.root.find(&message.topic).map(|m| (m.cost(), m.sequence));
         if old.is_some_and(|(_, sequence)| sequence > message.sequence) {
             return true;
         }
-        let messages = messages + usize::from(old.is_none());
-        let bytes = bytes - old.map_or(0, |(cost, _)| cost) + message.cost();
-        if !own
-            && (messages > self.limits.retained_messages() || bytes > self.limits.retained_bytes())
-        {
-            return false;
+        if !own {
+            let old_cost = old.map_or(0, |(cost, _)| cost);
+            let messages = tree.messages + usize::from(old.is_none());
+            let bytes = tree.bytes - old_cost + message.cost();
+            // What does not grow is kept, also where the limits were lowered below what is there.
+            let grows = (messages > tree.messages && messages > self.limits.retained_messages())
+                || (message.cost() > old_cost && bytes > self.limits.retained_bytes());
+            if grows {
+                return false;
+            }
+            tree.messages = messages;
+            tree.bytes = bytes;
         }
         let mut node = &mut tree.root;
         for level in message.topic.split('/') {
             node = node.children.entry(level.into()).or_default();
         }
         node.message = Some(message.clone());
-        if !own {
-            tree.messages = messages;
-            tree.bytes = bytes;
-        }
         true
     }
 
@@ -244,6 +245,26 @@ mod tests {
         assert!(!retained.store(&message(&retained, "b", "1")), "one message is the bound");
         assert!(!retained.store(&message(&retained, "a", "123456")), "70 bytes are the bound");
         assert_eq!(retained.matching("a")[0].payload, "2");
+    }
+
+    #[test]
+    fn what_is_there_may_be_replaced_below_lowered_limits() {
+        let live = Arc::new(LiveLimits::default());
+        let retained = Retained::new(live.clone());
+        assert!(retained.store(&message(&retained, "a", "12")));
+        live.set(&Limits { retained_messages: 0, retained_bytes: 10, ..Limits::default() });
+        assert!(retained.store(&message(&retained, "a", "3")));
+        assert_eq!(retained.matching("a")[0].payload, "3");
+        assert!(!retained.store(&message(&retained, "a", "45")), "but it may not grow");
+    }
+
+    #[test]
+    fn the_brokers_own_do_not_count() {
+        let retained = Retained::new(Arc::default());
+        for payload in ["1", "2"] {
+            assert!(retained.store(&message(&retained, "$SYS/x", payload)));
+        }
+        assert_eq!((retained.len(), retained.tree.read().bytes), (0, 0));
     }
 
     #[test]

@@ -349,6 +349,7 @@ impl Broker for Handle {
             routed: read(&totals.routed),
             router_renewals: read(&totals.router_renewals),
             protocol_errors: read(&totals.protocol_errors),
+            slow_clients: read(&totals.slow_clients),
         }
     }
 }

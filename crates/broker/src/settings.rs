@@ -11,6 +11,9 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// How long a CONNECT waits for its turn where `connects_per_second` is set.
     pub connect_patience: Duration,
+    /// How long a client may read nothing of what it is sent, or leave a packet unfinished; the
+    /// longer of this and 1.5 times its keep alive counts.
+    pub stall: Duration,
     /// Lanes through the router, one per worker thread by default.
     pub lanes: usize,
     /// How long an orderly stop waits for connections to say goodbye.
@@ -23,6 +26,7 @@ impl Default for Settings {
             limits: Limits::default(),
             connect_timeout: Duration::from_secs(10),
             connect_patience: Duration::from_secs(5),
+            stall: Duration::from_secs(60),
             lanes: std::thread::available_parallelism().map_or(2, usize::from),
             drain: Duration::from_secs(5),
         }

@@ -106,4 +106,6 @@ pub struct Counters {
     pub router_renewals: u64,
     /// Connections ended because the client broke the protocol.
     pub protocol_errors: u64,
+    /// Connections ended because the client read or sent too slowly.
+    pub slow_clients: u64,
 }

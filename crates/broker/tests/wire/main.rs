@@ -23,6 +23,7 @@ mod qos;
 mod retain;
 mod session;
 mod shared;
+mod slow;
 mod statistics;
 mod subscribe;
 mod unsubscribe;
