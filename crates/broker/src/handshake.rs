@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     codec::{self, CodecError, Frame},
-    connection::{Connection, Parts},
+    connection::{Connection, Parts, Promised},
     counters::Totals,
     deliver::text_fits,
     exchange::Exchange,
@@ -21,6 +21,7 @@ use crate::{
     inbound::reason_code,
     journal::{Owner, Record, Ticket},
     message::Message,
+    pace::Turn,
     packet::{ConnAck, Connect, reason},
     registry::{Claimed, drop_subscriptions},
     session::{Session, State, Will, clock_ms},
@@ -72,8 +73,23 @@ pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     exchange: Arc<Exchange>,
 ) -> Result<Box<Connection<S>>, Failed> {
     let Opened { mut io, certificate_cn } = opened;
-    let (connect, rest) = read_connect(&mut io, &exchange).await?;
+    let (connect, mut rest) = read_connect(&mut io, &exchange).await?;
     let (protocol, max) = (connect.protocol, connect.maximum_packet_size);
+    if exchange.limits.connects_per_second().is_some() {
+        let patience = exchange.settings.connect_patience;
+        let turn =
+            exchange.pace.turn(&exchange.limits, patience, until_gone(&mut io, &mut rest)).await;
+        match turn {
+            Turn::Now => {}
+            Turn::Gone => return Err(Failed::Silent("left while its CONNECT waited")),
+            Turn::Late => {
+                let text = "too many CONNECTs at once, try again later";
+                let shown = if text_fits(text, max) { text } else { "" };
+                refuse(&mut io, protocol, reason::CONNECTION_RATE_EXCEEDED, shown).await;
+                return Err(Failed::refused(protocol, reason::CONNECTION_RATE_EXCEEDED, text));
+            }
+        }
+    }
     match admit(connect, certificate_cn, address, &exchange).await {
         Ok(admitted) => admitted.begin(io, rest, exchange).await,
         Err(failed) => {
@@ -90,7 +106,7 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
     io: &mut S,
     exchange: &Exchange,
 ) -> Result<(Connect, Vec<u8>), Failed> {
-    let max = exchange.settings.limits.packet_bytes.min(CONNECT_BYTES);
+    let max = exchange.limits.packet_bytes().min(CONNECT_BYTES);
     let mut buffer = Vec::with_capacity(256);
     loop {
         match codec::frame(&buffer, max).map_err(|e| Failed::Silent(e.text))? {
@@ -117,6 +133,19 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
             return Err(Failed::Silent("closed before a CONNECT"));
         }
     }
+}
+
+/// Returns when the client has left; what it sends meanwhile is kept. Most send nothing before
+/// the CONNACK; of one that sends more than a little, leaving is not noticed.
+async fn until_gone<S: AsyncRead + Unpin>(io: &mut S, rest: &mut Vec<u8>) {
+    const MOST: usize = 4096;
+    while rest.len() < MOST {
+        match io.read_buf(rest).await {
+            Ok(read) if read > 0 => {}
+            _ => return,
+        }
+    }
+    std::future::pending().await
 }
 
 async fn refuse<S: AsyncWrite + Unpin>(io: &mut S, protocol: Protocol, code: u8, text: &str) {
@@ -262,7 +291,11 @@ impl Admitted {
         session.last_packet.store(clock_ms(), Ordering::Relaxed);
         Totals::count(&exchange.totals.connects);
 
-        let limits = &exchange.settings.limits;
+        // What the CONNACK says holds as long as the connection, whatever becomes of the limits.
+        let promised = Promised {
+            packet_bytes: exchange.limits.packet_bytes(),
+            inflight: exchange.limits.inflight(),
+        };
         let outbox = Outbox::new(Arc::new(SessionSink {
             session: session.clone(),
             connection: client.connection,
@@ -273,8 +306,8 @@ impl Admitted {
             reason: reason::SUCCESS,
             reason_string: None,
             assigned_client_id: client.assigned_id.then(|| client.id.to_string()),
-            receive_maximum: limits.inflight,
-            maximum_packet_size: u32::try_from(limits.packet_bytes).unwrap_or(u32::MAX),
+            receive_maximum: promised.inflight,
+            maximum_packet_size: u32::try_from(promised.packet_bytes).unwrap_or(u32::MAX),
             topic_alias_maximum: crate::inbound::TOPIC_ALIAS_MAXIMUM,
             session_expiry: None,
         };
@@ -283,7 +316,8 @@ impl Admitted {
         let mut connection = Box::new(Connection::new(Parts {
             io,
             slots: exchange.hooks.slots(),
-            window: client.receive_maximum.min(limits.inflight),
+            window: client.receive_maximum.min(promised.inflight),
+            promised,
             exchange,
             client,
             session,

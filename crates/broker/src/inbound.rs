@@ -61,7 +61,7 @@ pub(crate) fn reason_code(kind: ReasonKind) -> u8 {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Handles all whole packets at the front of `bytes` that need not wait.
     pub(crate) fn packets(&mut self, bytes: &[u8]) -> Result<Used, Ending> {
-        let max = self.exchange.settings.limits.packet_bytes;
+        let max = self.promised.packet_bytes;
         let mut consumed = 0;
         for count in 0.. {
             let rest = &bytes[consumed..];
@@ -215,7 +215,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.encode_ack(AckKind::PubRec, publish.packet_id, reason::SUCCESS, None);
                 return Ok(());
             }
-            let limit = usize::from(self.exchange.settings.limits.inflight);
+            let limit = usize::from(self.promised.inflight);
             if self.client.protocol == Protocol::V5 && self.state.received.len() >= limit {
                 return Err(Ending::protocol(
                     reason::RECEIVE_MAXIMUM_EXCEEDED,
@@ -331,8 +331,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.exchange.hooks.authorize_subscribe(&self.client, &text).map_err(refused)?;
         let known = self.session.subscriptions.lock().get(text.as_str()).map(|held| held.consumed);
         if known.is_none()
-            && self.session.subscriptions.lock().len()
-                >= self.exchange.settings.limits.subscriptions
+            && self.session.subscriptions.lock().len() >= self.exchange.limits.subscriptions()
         {
             return Err(reason::QUOTA_EXCEEDED);
         }

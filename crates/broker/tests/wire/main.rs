@@ -7,6 +7,7 @@
 
 mod support;
 
+mod admission;
 mod aliases;
 mod clauses;
 mod connect;
@@ -23,6 +24,7 @@ mod qos;
 mod retain;
 mod session;
 mod shared;
+mod slow;
 mod statistics;
 mod subscribe;
 mod unsubscribe;
