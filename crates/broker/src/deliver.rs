@@ -258,8 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.done.outbox_bytes += message.payload.len();
         self.done.blocks += usize::from(message.class == Class::Block);
         self.tally.outbox_messages += 1;
-        // At most QoS 1: see `Window::connection_ended`.
-        let qos = message.qos.min(Qos::AtLeastOnce);
+        let qos = outgoing_qos(&message);
         let packet_id = match qos {
             Qos::AtMostOnce => 0,
             _ => {
@@ -268,18 +267,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 id
             }
         };
-        let head = PublishHead {
-            dup: false,
-            qos,
-            retain: false,
-            topic: &message.topic,
-            packet_id,
-            alias: None,
-            properties: message.properties.as_deref(),
-            expiry_left: None,
-            subscriptions: &[],
-            payload_len: message.payload.len(),
-        };
+        let head = outgoing_head(&message, packet_id);
         let protocol = self.client.protocol;
         self.writer.encode(|out| codec::publish_head(out, protocol, &head));
         self.writer.plugin_payload(&message.payload);
@@ -296,6 +284,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.problem_information && text_fits(text, self.client.maximum_packet_size)
         });
         self.writer.encode(|out| codec::ack(out, protocol, kind, id, reason, text));
+    }
+}
+
+/// At most QoS 1: see `Window::connection_ended`.
+fn outgoing_qos(message: &Outgoing) -> Qos {
+    message.qos.min(Qos::AtLeastOnce)
+}
+
+/// The head of a plugin's message; `packet_id` counts at QoS 1 only.
+pub(crate) fn outgoing_head(message: &Outgoing, packet_id: u16) -> PublishHead<'_> {
+    PublishHead {
+        dup: false,
+        qos: outgoing_qos(message),
+        retain: false,
+        topic: &message.topic,
+        packet_id,
+        alias: None,
+        properties: message.properties.as_deref(),
+        expiry_left: None,
+        subscriptions: &[],
+        payload_len: message.payload.len(),
     }
 }
 

@@ -101,14 +101,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.acknowledged(ack.packet_id);
                 Ok(())
             }
-            Packet::Subscribe(subscribe) => {
-                self.on_subscribe(*subscribe);
-                Ok(())
-            }
-            Packet::Unsubscribe(unsubscribe) => {
-                self.on_unsubscribe(*unsubscribe);
-                Ok(())
-            }
+            Packet::Subscribe(subscribe) => self.on_subscribe(*subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(*unsubscribe),
             Packet::PingReq => {
                 self.writer.encode(codec::pingresp);
                 Ok(())
@@ -255,8 +249,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(topic)
     }
 
-    fn on_subscribe(&mut self, subscribe: Subscribe) {
+    /// An answer that the client does not take cannot be given, nor left out [MQTT-3.1.2-24].
+    fn check_answer(&self, codes: usize) -> Result<(), Ending> {
+        if codec::answer_len(codes) <= self.client.maximum_packet_size as usize {
+            return Ok(());
+        }
+        let text = "the acknowledgement would be larger than the Maximum Packet Size";
+        Err(Ending::protocol(reason::PACKET_TOO_LARGE, text))
+    }
+
+    fn on_subscribe(&mut self, subscribe: Subscribe) -> Result<(), Ending> {
         let Subscribe { packet_id, identifier, filters } = subscribe;
+        self.check_answer(filters.len())?;
         let mut retained = Vec::new();
         let codes: Vec<u8> = filters
             .into_iter()
@@ -271,6 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let protocol = self.client.protocol;
         self.writer.encode(|out| codec::suback(out, protocol, packet_id, &codes));
         self.backlog.extend(retained);
+        Ok(())
     }
 
     fn subscribe(
@@ -329,11 +334,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(qos)
     }
 
-    fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe) {
+    fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), Ending> {
+        self.check_answer(unsubscribe.filters.len())?;
         let codes: Vec<u8> =
             unsubscribe.filters.iter().map(|filter| self.unsubscribe(filter)).collect();
         let protocol = self.client.protocol;
         self.writer.encode(|out| codec::unsuback(out, protocol, unsubscribe.packet_id, &codes));
+        Ok(())
     }
 
     fn unsubscribe(&mut self, text: &str) -> u8 {

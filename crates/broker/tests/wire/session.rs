@@ -170,7 +170,7 @@ fn sessions_expire() {
     wire.ended(0x82);
     // A second, by the broker's clock; its will tells when it is over.
     let mut watcher = site.subscriber(V5, "watcher", "w", 0);
-    let will = Will { topic: "w", properties: seconds(0x18, 9), ..Will::default() };
+    let will = Will { properties: seconds(0x18, 9), ..Will::new("w", "") };
     let short = Connect { clean: false, ..Connect::new(V5, "c") }.with(&seconds(0x11, 1));
     site.enter(&short.clone().will(will), false).vanish();
     watcher.expect_publish(Publish::new("w", ""));

@@ -3,7 +3,7 @@
 use crate::support::*;
 
 fn will() -> Will {
-    Will { topic: "w", payload: "gone", ..Will::default() }
+    Will::new("w", "gone")
 }
 
 /// A will that waits: so many seconds.
@@ -52,7 +52,7 @@ fn an_orderly_goodbye_deletes_it() {
 #[test]
 fn it_is_retained_on_request() {
     let site = site();
-    site.enter(&Connect::new(V4, "c").will(Will { topic: "x", ..will() }), false).vanish();
+    site.enter(&Connect::new(V4, "c").will(Will::new("x", "gone")), false).vanish();
     site.enter(&Connect::new(V4, "c").will(Will { retain: true, ..will() }), false).vanish();
     let mut late = site.subscriber(V4, "late", "#", 0);
     late.expect_publish(Publish::new("w", "gone").retained());
@@ -81,11 +81,8 @@ fn a_delayed_will_is_void_when_the_session_goes_on() {
     site.enter(&lasting.clone().will(delayed(1)), false).vanish();
     let back = site.enter(&lasting, true);
     // Longer than the delay: another will, as long and later, has come meanwhile.
-    site.enter(
-        &Connect::lasting(V5, "d").will(Will { topic: "w", payload: "d", ..delayed(1) }),
-        false,
-    )
-    .vanish();
+    site.enter(&Connect::lasting(V5, "d").will(Will { payload: "d".into(), ..delayed(1) }), false)
+        .vanish();
     watcher.expect_publish(Publish::new("w", "d"));
     watcher.silent();
     back.leave();

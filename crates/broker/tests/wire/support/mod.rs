@@ -3,7 +3,7 @@
 pub mod packets;
 
 use broker::{Server, Settings};
-use hook::Broker;
+use hook::{Broker, Hook};
 use std::{
     io::{ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
@@ -30,6 +30,10 @@ pub fn site() -> Site {
 }
 
 pub fn site_with(settings: Settings) -> Site {
+    site_with_hooks(settings, Vec::new())
+}
+
+pub fn site_with_hooks(settings: Settings, hooks: Vec<Arc<dyn Hook>>) -> Site {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let cancel = CancellationToken::new();
@@ -37,7 +41,7 @@ pub fn site_with(settings: Settings) -> Site {
         let _inside = runtime.enter();
         let listeners = broker::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
         let port = listeners.local_addrs()[0].port();
-        let server = Server::start(settings, Vec::new()).unwrap();
+        let server = Server::start(settings, hooks).unwrap();
         let broker = server.handle();
         let stop = cancel.clone();
         runtime.spawn(async move { server.serve(listeners, stop).await });
