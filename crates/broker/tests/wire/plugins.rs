@@ -2,8 +2,9 @@
 
 use crate::support::*;
 use hook::{
-    Access, Class, Client, Context, Hook, Outgoing, Properties, Publish as Seen, PublishVerdict,
-    Qos, Reason, ReasonKind, Refused, SubscribeVerdict, Subscription,
+    Access, BoxFuture, Class, Client, ConnectRequest, ConnectVerdict, Context, Hook, Outgoing,
+    Properties, Publish as Seen, PublishVerdict, Qos, Reason, ReasonKind, Refused,
+    SubscribeVerdict, Subscription,
 };
 use std::sync::Arc;
 
@@ -30,6 +31,12 @@ fn kind(topic: &str) -> Option<Reason> {
 impl Hook for Plugin {
     fn name(&self) -> &'static str {
         "plugin"
+    }
+
+    fn connect<'a>(&'a self, request: &'a ConnectRequest) -> BoxFuture<'a, ConnectVerdict> {
+        let refused = request.username.as_deref().and_then(kind);
+        let verdict = refused.map_or(ConnectVerdict::Continue, ConnectVerdict::Reject);
+        Box::pin(std::future::ready(verdict))
     }
 
     fn authorize_publish(&self, _: &Client, topic: &str) -> Access {
@@ -69,16 +76,21 @@ fn with_plugin() -> Site {
     site_with_hooks(broker::Settings::default(), vec![Arc::new(Plugin)])
 }
 
-/// [MQTT-3.4.2-1], [MQTT-3.5.2-1], [MQTT-3.9.3-2], [MQTT-3.14.2-1]: a packet says the reason where
+/// [MQTT-3.2.2-8], [MQTT-3.4.2-1], [MQTT-3.5.2-1], [MQTT-3.9.3-2], [MQTT-3.14.2-1]: a packet says the reason where
 /// it has a code for it, and "not wanted here" where it has none.
 #[test]
 fn reasons_are_said_in_the_codes_of_their_packets() {
     let site = with_plugin();
     let codes = [0x87, 0x83, 0x83, 0x90, 0x99, 0x97, 0x83, 0x83, 0x83];
+    let in_connack = [0x87, 0x86, 0x85, 0x90, 0x99, 0x97, 0x89, 0x83, 0x83];
+    let in_old_connack = [5, 4, 2, 3, 3, 3, 3, 3, 3];
     let in_suback = [0x87, 0x83, 0x83, 0x83, 0x83, 0x97, 0x83, 0x83, 0x83];
     let in_disconnect = [0x87, 0x83, 0x83, 0x90, 0x99, 0x97, 0x89, 0x98, 0x83];
     for at in 0..KINDS.len() {
         let topic = format!("refuse/{at}");
+        let refused = |version| site.greet(&Connect::new(version, "c").user(&topic)).packet();
+        assert_eq!(refused(V5)[..4][2..], [0, in_connack[at]]);
+        assert_eq!(refused(V4), [0x20, 2, 0, in_old_connack[at]]);
         let mut wire = site.client(V5, "c");
         for (qos, first) in [(1, 0x40), (2, 0x50)] {
             wire.publish(Publish::new(&topic, "x").qos(qos, 7));

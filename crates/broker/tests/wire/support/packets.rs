@@ -291,6 +291,16 @@ pub fn subscribe(version: u8, id: u16, properties: &[u8], filters: &[(&str, u8)]
     frame(0x82, &body)
 }
 
+/// With one filter that need not be UTF-8.
+pub fn subscribe_raw(version: u8, filter: &[u8]) -> Vec<u8> {
+    frame(0x82, &[&[0, 1][..], none(version), &text(filter), &[0]].concat())
+}
+
+/// The property block without properties.
+pub fn none(version: u8) -> &'static [u8] {
+    if version == V5 { &[0] } else { &[] }
+}
+
 pub fn suback(version: u8, id: u16, codes: &[u8]) -> Vec<u8> {
     frame(0x90, &[&two(id)[..], &block(version, &[]), codes].concat())
 }
