@@ -134,7 +134,7 @@ impl Retained {
             return true;
         }
         let messages = messages + usize::from(old.is_none());
-        let bytes = bytes - old.map_or(0, |(cost, _)| cost) + message.cost();
+        let bytes = bytes + message.cost() - old.filter(|_| !own).map_or(0, |(cost, _)| cost);
         if !own && (messages > self.max_messages || bytes > self.max_bytes) {
             return false;
         }
@@ -247,6 +247,17 @@ mod tests {
         assert!(!retained.store(&message(&retained, "b", "1")), "one message is the bound");
         assert!(!retained.store(&message(&retained, "a", "123456")), "70 bytes are the bound");
         assert_eq!(retained.matching("a")[0].payload, "2");
+    }
+
+    #[test]
+    fn the_brokers_own_are_replaced_and_do_not_count() {
+        let limits = Limits { retained_messages: 0, retained_bytes: 0, ..Limits::default() };
+        let retained = Retained::new(&limits);
+        for payload in ["1", "2", "", "3", "4"] {
+            assert!(retained.store(&message(&retained, "$SYS/x", payload)));
+        }
+        assert_eq!(retained.matching("$SYS/#")[0].payload, "4");
+        assert_eq!((retained.len(), retained.tree.read().bytes), (0, 0));
     }
 
     #[test]
