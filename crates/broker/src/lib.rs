@@ -31,12 +31,15 @@
 //! | `outbound` | packet ids and the in-flight window of what is sent |
 //! | `writer` | bytes waiting for the socket, with receipts |
 //! | `exchange` | one publish to all its receivers |
-//! | `lanes`, `blob` | QoS 0 in bulk: credit per lane, and what a parcel says of itself |
+//! | `lanes`, `blob` | QoS 0 in bulk: credit per lane, supervision of the router, and what a parcel says of itself |
 //! | `router` | the one file that knows rumqttd |
 //! | `hooks` | the plugins of one broker, asked in order |
 //! | `sys` | statistics below `$SYS` |
 //! | `server` | all of it together, and the way back for plugins |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+#[cfg(all(feature = "faults", not(debug_assertions)))]
+compile_error!("the feature `faults` lets a test kill the router: it has no place in a release");
 
 mod blob;
 pub mod codec;

@@ -5,7 +5,7 @@ pub mod packets;
 use broker::{Server, Settings};
 use hook::{Broker, Hook};
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{BufReader, ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
     sync::Arc,
     time::Duration,
@@ -20,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A broker on a port of its own, gone at the end of the test.
 pub struct Site {
     pub port: u16,
+    pub server: Arc<Server>,
     pub broker: Arc<dyn Broker>,
     pub cancel: CancellationToken,
     _runtime: tokio::runtime::Runtime,
@@ -37,17 +38,16 @@ pub fn site_with_hooks(settings: Settings, hooks: Vec<Arc<dyn Hook>>) -> Site {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let cancel = CancellationToken::new();
-    let (port, broker) = {
+    let (port, server) = {
         let _inside = runtime.enter();
         let listeners = broker::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
         let port = listeners.local_addrs()[0].port();
-        let server = Server::start(settings, hooks).unwrap();
-        let broker = server.handle();
-        let stop = cancel.clone();
-        runtime.spawn(async move { server.serve(listeners, stop).await });
-        (port, broker)
+        let server = Arc::new(Server::start(settings, hooks).unwrap());
+        let (stop, serving) = (cancel.clone(), server.clone());
+        runtime.spawn(async move { serving.serve(listeners, stop).await });
+        (port, server)
     };
-    Site { port, broker, cancel, _runtime: runtime }
+    Site { port, broker: server.handle(), server, cancel, _runtime: runtime }
 }
 
 impl Site {
@@ -56,7 +56,7 @@ impl Site {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Wire { stream, version: V5 }
+        Wire { read: BufReader::new(stream.try_clone().unwrap()), stream, version: V5 }
     }
 
     /// Says this CONNECT; the CONNACK is still to be read.
@@ -99,6 +99,7 @@ impl Site {
 /// One connection, seen as bytes.
 pub struct Wire {
     stream: TcpStream,
+    read: BufReader<TcpStream>,
     pub version: u8,
 }
 
@@ -124,7 +125,7 @@ impl Wire {
 
     fn byte(&mut self) -> Option<u8> {
         let mut byte = [0];
-        match self.stream.read(&mut byte) {
+        match self.read.read(&mut byte) {
             Ok(0) => None,
             Ok(_) => Some(byte[0]),
             Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
@@ -149,7 +150,7 @@ impl Wire {
         }
         let start = packet.len();
         packet.resize(start + len, 0);
-        self.stream.read_exact(&mut packet[start..]).unwrap();
+        self.read.read_exact(&mut packet[start..]).unwrap();
         Some(packet)
     }
 
