@@ -109,6 +109,7 @@ fn nonsense_harms_nobody() {
     }
     subscriber.silent();
     publisher.silent();
+    site.server.ready().unwrap();
     for version in BOTH {
         site.client(version, "afterwards").silent();
     }
