@@ -36,13 +36,16 @@
 //! | `exchange` | one publish to all its receivers |
 //! | `pending`, `unsettled` | a publish that waits for room or for the log, and all that one connection has begun and not finished |
 //! | [`journal`] | the durable log: what was promised survives the process |
-//! | `lanes`, `blob` | QoS 0 in bulk: credit per lane, and what a parcel says of itself |
+//! | `lanes`, `blob` | QoS 0 in bulk: credit per lane, supervision of the router, and what a parcel says of itself |
 //! | `router` | the one file that knows rumqttd |
 //! | `seldom` | lines of the log that clients can cause as often as they like |
 //! | `hooks` | the plugins of one broker, asked in order |
 //! | `sys` | statistics below `$SYS` |
 //! | `server` | all of it together, and the way back for plugins |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+#[cfg(all(feature = "faults", not(debug_assertions)))]
+compile_error!("the feature `faults` lets a test kill the router: it has no place in a release");
 
 mod admission;
 mod blob;

@@ -285,11 +285,13 @@ mod tests {
     }
 
     #[test]
-    fn the_brokers_own_do_not_count() {
-        let retained = Retained::new(Arc::default());
-        for payload in ["1", "2"] {
+    fn the_brokers_own_are_replaced_and_do_not_count() {
+        let limits = Limits { retained_messages: 0, retained_bytes: 0, ..Limits::default() };
+        let retained = Retained::new(Arc::new(LiveLimits::new(&limits)));
+        for payload in ["1", "2", "", "3", "4"] {
             assert!(store(&retained, "$SYS/x", payload));
         }
+        assert_eq!(retained.matching("$SYS/#")[0].payload, "4");
         assert_eq!((retained.len(), retained.tree.read().bytes), (0, 0));
     }
 

@@ -178,6 +178,13 @@ impl Server {
         }
     }
 
+    /// Panics the router's thread, and returns when it is gone: a test sees what becomes of that.
+    /// Blocks for a moment.
+    #[cfg(feature = "faults")]
+    pub fn kill_router(&self) {
+        self.exchange.lanes.kill_router();
+    }
+
     /// Accepts connections until cancelled, then says goodbye to all clients (MQTT 5: 0x8B) and
     /// returns when they have left, or after `settings.drain`.
     pub async fn serve(&self, listeners: Listeners, cancel: CancellationToken) {
