@@ -7,9 +7,6 @@ use axum::{
 use fuota::{ImportError, RowProblem, ServiceError};
 use serde::Serialize;
 
-/// Rows that one answer names.
-const MAX_ROWS: usize = 1000;
-
 /// An error that a client can act on.
 #[derive(Debug)]
 pub struct Problem {
@@ -71,8 +68,7 @@ impl From<ImportError> for Problem {
     fn from(error: ImportError) -> Self {
         let detail = error.to_string();
         match error {
-            ImportError::Rows(mut rows) => {
-                rows.truncate(MAX_ROWS);
+            ImportError::Rows(rows) => {
                 Problem { rows, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
             }
             ImportError::Service(error) => error.into(),
