@@ -28,7 +28,8 @@ use crate::secret::TokenHash;
 pub use users::UserRow;
 
 /// Each script makes the next version of the schema; the number of scripts is the version.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("db/users.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema.sql"), include_str!("db/users.sql"), include_str!("db/schemes.sql")];
 /// Jobs that may wait.
 const QUEUE: usize = 16_384;
 /// Jobs in one commit.
@@ -226,11 +227,19 @@ impl Db {
         copied.await.unwrap_or(Err(DbError::Closed))
     }
 
+    /// Queues one job at once, and gives what waits for its commit.
+    pub fn queue(&self, ops: Vec<Op>) -> impl Future<Output = Result<(), DbError>> + use<> {
+        let (done, committed) = tokio::sync::oneshot::channel();
+        let queued = self.submit(ops, Some(Box::new(move |result| drop(done.send(result)))));
+        async move {
+            queued?;
+            committed.await.unwrap_or(Err(DbError::Closed))
+        }
+    }
+
     /// Queues one job and waits for its commit.
     pub async fn commit(&self, ops: Vec<Op>) -> Result<(), DbError> {
-        let (done, committed) = tokio::sync::oneshot::channel();
-        self.submit(ops, Some(Box::new(move |result| drop(done.send(result)))))?;
-        committed.await.unwrap_or(Err(DbError::Closed))
+        self.queue(ops).await
     }
 
     /// Why the last job could not be written, if it could not.

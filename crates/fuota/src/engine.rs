@@ -28,6 +28,7 @@ use crate::{
     secret::Key,
     timers::{Event, Timers},
     transfer::{Transfer, unix_now},
+    views::UserRole,
 };
 
 /// The name of the database in `data_dir`.
@@ -80,12 +81,14 @@ impl Engine {
         let tokens_exist = loaded.devices.iter().any(|device| device.token.is_some());
         let key = Key::open(&settings.data_dir, !tokens_exist).map_err(unusable)?;
 
-        let accounts = Accounts::new(loaded.users, &settings).map_err(unusable)?;
-
         let registry = Registry::default();
         for row in loaded.devices {
             registry.load(Device::from_row(row));
         }
+        for user in loaded.users.iter().filter(|user| user.role == UserRole::Device) {
+            registry.register_user(&user.name);
+        }
+        let accounts = Accounts::new(loaded.users, &settings).map_err(unusable)?;
         for row in loaded.history {
             if let Some(device) = registry.get(&row.device) {
                 let history = History {
