@@ -323,8 +323,6 @@ fn values_of_later_versions_are_refused() {
         ("fuota.on_drop", "catalog"),
         ("fuota.drop_rollout", "canary"),
         ("fuota.on_existing", "hold"),
-        ("persistence.sync", "always"),
-        ("persistence.sync", "never"),
     ] {
         let line = error(&format!("{key} = \"{value}\""));
         assert!(
@@ -335,7 +333,7 @@ fn values_of_later_versions_are_refused() {
         );
         assert!(error(&format!("{key} = \"nonsense\"")).contains("must be"));
     }
-    load("auth.mode = \"open\"\nfuota.on_drop = \"deploy\"\npersistence.sync = \"os\"");
+    load("auth.mode = \"open\"\nfuota.on_drop = \"deploy\"");
 }
 
 #[test]
