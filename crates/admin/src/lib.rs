@@ -36,5 +36,5 @@ mod users;
 
 pub use health::{Check, Readiness};
 pub use routes::router;
-pub use server::{Limits, TlsSource, serve, serve_tls, serve_with};
+pub use server::{Limits, TlsSource, serve, serve_with};
 pub use settings::Settings;
