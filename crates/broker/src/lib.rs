@@ -34,13 +34,18 @@
 //! | `outbound` | packet ids and the in-flight window of what is sent |
 //! | `writer` | bytes waiting for the socket, with receipts |
 //! | `exchange` | one publish to all its receivers |
-//! | `lanes`, `blob` | QoS 0 in bulk: credit per lane, and what a parcel says of itself |
+//! | `pending`, `unsettled` | a publish that waits for room or for the log, and all that one connection has begun and not finished |
+//! | [`journal`] | the durable log: what was promised survives the process |
+//! | `lanes`, `blob` | QoS 0 in bulk: credit per lane, supervision of the router, and what a parcel says of itself |
 //! | `router` | the one file that knows rumqttd |
 //! | `seldom` | lines of the log that clients can cause as often as they like |
 //! | `hooks` | the plugins of one broker, asked in order |
 //! | `sys` | statistics below `$SYS` |
 //! | `server` | all of it together, and the way back for plugins |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+#[cfg(all(feature = "faults", not(debug_assertions)))]
+compile_error!("the feature `faults` lets a test kill the router: it has no place in a release");
 
 mod admission;
 mod blob;
@@ -54,6 +59,7 @@ mod hooks;
 mod inbound;
 mod inbox;
 mod index;
+pub mod journal;
 mod lanes;
 mod limits;
 mod listener;
@@ -61,6 +67,7 @@ mod message;
 mod outbound;
 mod pace;
 pub mod packet;
+mod pending;
 mod registry;
 mod retained;
 mod router;
@@ -73,9 +80,11 @@ mod submit;
 mod sys;
 mod tls;
 pub mod topic;
+mod unsettled;
 mod websocket;
 mod writer;
 
+pub use journal::Persistence;
 pub use listener::{BindError, Door, Listeners, bind};
 pub use server::{Server, StartError};
 pub use settings::{Limits, Settings};

@@ -28,7 +28,11 @@ use crate::{
     secret::Key,
     timers::{Event, Timers},
     transfer::{Transfer, unix_now},
+    views::UserRole,
 };
+
+/// The name of the database in `data_dir`.
+pub const DATABASE: &str = "fuota.db";
 
 /// Everything that the hook, the service and the run loop share.
 pub struct Engine {
@@ -73,16 +77,18 @@ impl Engine {
         settings.check()?;
         let unusable = |source| OpenError::DataDir { path: settings.data_dir.clone(), source };
         std::fs::create_dir_all(&settings.data_dir).map_err(unusable)?;
-        let (db, loaded) = Db::open(&settings.data_dir.join("fuota.db"))?;
+        let (db, loaded) = Db::open(&settings.data_dir.join(DATABASE))?;
         let tokens_exist = loaded.devices.iter().any(|device| device.token.is_some());
         let key = Key::open(&settings.data_dir, !tokens_exist).map_err(unusable)?;
-
-        let accounts = Accounts::new(loaded.users, &settings).map_err(unusable)?;
 
         let registry = Registry::default();
         for row in loaded.devices {
             registry.load(Device::from_row(row));
         }
+        for user in loaded.users.iter().filter(|user| user.role == UserRole::Device) {
+            registry.register_user(&user.name);
+        }
+        let accounts = Accounts::new(loaded.users, &settings).map_err(unusable)?;
         for row in loaded.history {
             if let Some(device) = registry.get(&row.device) {
                 let history = History {

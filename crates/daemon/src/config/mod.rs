@@ -29,6 +29,7 @@ pub use error::ConfigError;
 pub use overview::Setting;
 pub use secret::Secret;
 
+use broker::journal::Sync;
 use fuota::{AuthMode, Rule};
 use read::Reader;
 use tree::Tree;
@@ -52,6 +53,8 @@ pub struct Config {
     pub fuota: Fuota,
     /// `limits.*`.
     pub limits: Limits,
+    /// `persistence.sync`.
+    pub sync: Sync,
     /// `log.*`.
     pub log: Log,
     /// `admin.*`.
@@ -319,6 +322,9 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let retained_bytes = reader.size("limits.retained_bytes", 0..=BYTES);
     let publish_hold = reader.duration("limits.publish_hold", Duration::ZERO);
 
+    let syncs = [("os", Sync::Os), ("always", Sync::Always), ("never", Sync::Never)];
+    let sync = reader.word("persistence.sync", &syncs);
+
     let level = reader.text("log.level");
     let format = reader.word("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
     let clients = reader.switch("log.clients");
@@ -384,6 +390,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
             retained_bytes: retained_bytes?,
             publish_hold: publish_hold?,
         },
+        sync: sync?,
         log: Log { level: level?, format: format?, clients },
         admin,
         settings: overview::settings(tree),
@@ -393,7 +400,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
 /// Those of `auth.rules` that are rules; each of the others is a problem.
 fn rules(reader: &mut Reader<'_>) -> Vec<Rule> {
     let mut rules = Vec::new();
-    for text in reader.texts("auth.rules") {
+    for text in reader.lines("auth.rules") {
         match text.parse() {
             Ok(rule) => rules.push(rule),
             Err(error) => reader.problem("auth.rules", &format!("cannot be used: {error}")),

@@ -1,11 +1,13 @@
 //! A broker to talk to, sockets to talk over, and packets to say.
 
+pub mod disk;
 pub mod packets;
 
-use broker::{Server, Settings};
-use hook::Broker;
+use broker::{Persistence, Server, Settings, journal};
+use disk::Disk;
+use hook::{Broker, Hook};
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{BufReader, ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
     sync::Arc,
     time::Duration,
@@ -20,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A broker on a port of its own, gone at the end of the test.
 pub struct Site {
     pub port: u16,
+    pub server: Arc<Server>,
     pub broker: Arc<dyn Broker>,
     pub cancel: CancellationToken,
     _runtime: tokio::runtime::Runtime,
@@ -29,21 +32,41 @@ pub fn site() -> Site {
     site_with(Settings::default())
 }
 
+/// What was promised goes to a disk of its own, as it does where the daemon runs the broker.
 pub fn site_with(settings: Settings) -> Site {
+    site_on(settings, &Disk::default())
+}
+
+pub fn site_with_hooks(settings: Settings, hooks: Vec<Arc<dyn Hook>>) -> Site {
+    start(settings, hooks, &Disk::default())
+}
+
+/// A broker that syncs before it acknowledges.
+pub fn careful(settings: Settings) -> Settings {
+    let persistence = Persistence { sync: journal::Sync::Always, ..Persistence::default() };
+    Settings { persistence: Some(persistence), ..settings }
+}
+
+/// A broker that goes on with what is on this disk.
+pub fn site_on(settings: Settings, disk: &Disk) -> Site {
+    start(settings, Vec::new(), disk)
+}
+
+fn start(settings: Settings, hooks: Vec<Arc<dyn Hook>>, disk: &Disk) -> Site {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let cancel = CancellationToken::new();
-    let (port, broker) = {
+    let (port, server) = {
         let _inside = runtime.enter();
         let listeners = broker::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
         let port = listeners.local_addrs()[0].port();
-        let server = Server::start(settings, Vec::new()).unwrap();
-        let broker = server.handle();
-        let stop = cancel.clone();
-        runtime.spawn(async move { server.serve(listeners, stop).await });
-        (port, broker)
+        let storage = Arc::new(disk.clone());
+        let server = Arc::new(Server::start_on(settings, hooks, storage).unwrap());
+        let (serving, stop) = (server.clone(), cancel.clone());
+        runtime.spawn(async move { serving.serve(listeners, stop).await });
+        (port, server)
     };
-    Site { port, broker, cancel, _runtime: runtime }
+    Site { port, broker: server.handle(), server, cancel, _runtime: runtime }
 }
 
 impl Site {
@@ -52,7 +75,7 @@ impl Site {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Wire { stream, version: V5 }
+        Wire { read: BufReader::new(stream.try_clone().unwrap()), stream, version: V5 }
     }
 
     /// Says this CONNECT; the CONNACK is still to be read.
@@ -88,13 +111,18 @@ impl Site {
     pub fn publish(&self, publish: Publish) {
         let mut wire = self.client(V5, "");
         wire.send(&publish.bytes(V5));
-        wire.silent();
+        match publish.qos {
+            0 => wire.silent(),
+            1 => wire.expect(&puback(publish.id)),
+            _ => wire.expect(&pubrec(publish.id)),
+        }
     }
 }
 
 /// One connection, seen as bytes.
 pub struct Wire {
     stream: TcpStream,
+    read: BufReader<TcpStream>,
     pub version: u8,
 }
 
@@ -120,7 +148,7 @@ impl Wire {
 
     fn byte(&mut self) -> Option<u8> {
         let mut byte = [0];
-        match self.stream.read(&mut byte) {
+        match self.read.read(&mut byte) {
             Ok(0) => None,
             Ok(_) => Some(byte[0]),
             Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
@@ -145,7 +173,7 @@ impl Wire {
         }
         let start = packet.len();
         packet.resize(start + len, 0);
-        self.stream.read_exact(&mut packet[start..]).unwrap();
+        self.read.read_exact(&mut packet[start..]).unwrap();
         Some(packet)
     }
 
