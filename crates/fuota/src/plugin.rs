@@ -38,7 +38,7 @@ impl Hook for Plugin {
         Box::pin(self.0.identify(request))
     }
 
-    fn session_start(&self, context: Context<'_>, subscriptions: &[Subscription]) {
+    fn session_start(&self, context: Context<'_>, _subscriptions: &[Subscription]) {
         let Context { client, outbox, slot } = context;
         if !self.0.is_current(client) {
             if let Some(broker) = self.0.broker.get() {
@@ -62,9 +62,6 @@ impl Hook for Plugin {
         // Who is known already is online now; who is not becomes a device when it acts as one.
         if link.name.as_ref().is_some_and(|name| engine.registry.get(name).is_some()) {
             drop(engine.device_of(&link));
-        }
-        for subscription in subscriptions.iter().filter(|one| dialect.is_downlink(&one.filter)) {
-            engine.subscribed(&link, subscription);
         }
     }
 
@@ -123,7 +120,12 @@ impl Hook for Plugin {
                 SubscribeVerdict::Consume
             }
             // Services and operators read what all devices say there.
-            None => SubscribeVerdict::Continue,
+            None if is_staff(context.client.identity.role) => SubscribeVerdict::Continue,
+            // It is being disconnected.
+            None => SubscribeVerdict::Reject(Reason::new(
+                ReasonKind::NotAuthorized,
+                "the account was removed or changed",
+            )),
         }
     }
 
@@ -236,7 +238,7 @@ impl Engine {
         PublishVerdict::Reject(Reason::new(ReasonKind::NotAuthorized, text))
     }
 
-    /// A connection has its downlink now, by SUBSCRIBE or from the session that it resumed.
+    /// A connection has its downlink now.
     fn subscribed(self: &Arc<Self>, link: &Arc<Link>, subscription: &Subscription) {
         link.state.lock().downlink = Some(subscription.qos);
         if let Some(device) = self.device_of(link) {

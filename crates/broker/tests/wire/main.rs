@@ -20,6 +20,7 @@ mod malformed;
 mod mutations;
 mod publish;
 mod qos;
+mod resumed;
 mod retain;
 mod session;
 mod shared;

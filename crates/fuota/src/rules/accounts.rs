@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use hook::{ConnectRequest, ConnectVerdict, Identity, ReasonKind, Role};
+use hook::{ConnectRequest, ConnectVerdict, Identity, ReasonKind, Role, SubscribeVerdict};
 
 use crate::{
     AuthMode, DevicePatch, NewDevice, NewUser, Password, ServiceError, UserPatch, UserRole,
@@ -174,6 +174,12 @@ async fn a_removed_or_changed_user_is_out_at_once() {
     let late = identity("service", Role::Service);
     drop(site.session(request("s3"), late, u32::MAX, &[]));
     assert_eq!(ended(&site), ["s3"]);
+    site.service.remove_user("device").await.unwrap();
+    ended(&site);
+    let late = identity("device", Role::Device);
+    let mut late = site.session(login("d1", "device", PASSWORD), late, u32::MAX, &[]);
+    assert_eq!(ended(&site), ["d1"]);
+    assert!(matches!(late.subscribe(TOPIC), SubscribeVerdict::Reject(_)), "it is no service");
 
     let patch = UserPatch { new_password: true, ..UserPatch::default() };
     let changed = site.service.set_user("operator", patch).await.unwrap();

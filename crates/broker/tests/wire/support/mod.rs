@@ -5,7 +5,7 @@ pub mod packets;
 
 use broker::{Persistence, Server, Settings, journal};
 use disk::Disk;
-use hook::Broker;
+use hook::{Broker, Hook};
 use std::{
     io::{ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
@@ -45,6 +45,11 @@ pub fn careful(settings: Settings) -> Settings {
 
 /// A broker that goes on with what is on this disk.
 pub fn site_on(settings: Settings, disk: &Disk) -> Site {
+    site_hooked(settings, Vec::new(), disk)
+}
+
+/// A broker with plugins.
+pub fn site_hooked(settings: Settings, hooks: Vec<Arc<dyn Hook>>, disk: &Disk) -> Site {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let cancel = CancellationToken::new();
@@ -53,7 +58,7 @@ pub fn site_on(settings: Settings, disk: &Disk) -> Site {
         let listeners = broker::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
         let port = listeners.local_addrs()[0].port();
         let storage = Arc::new(disk.clone());
-        let server = Arc::new(Server::start_on(settings, Vec::new(), storage).unwrap());
+        let server = Arc::new(Server::start_on(settings, hooks, storage).unwrap());
         let (serving, stop) = (server.clone(), cancel.clone());
         runtime.spawn(async move { serving.serve(listeners, stop).await });
         (port, server)
