@@ -60,7 +60,7 @@ fn held(site: &Site, id: &str) -> Vec<String> {
 fn what_is_refused_now_is_gone_with_what_waits_for_it() {
     for version in BOTH {
         let (gate, disk) = (Arc::new(Gate::default()), Disk::default());
-        let site = site_hooked(Settings::default(), vec![gate.clone()], &disk);
+        let site = start(Settings::default(), vec![gate.clone()], &disk);
         let lasting = Connect::lasting(version, "c");
         let mut wire = site.enter(&lasting, false);
         FILTERS.iter().for_each(|filter| wire.subscribe(filter, 1));
@@ -88,7 +88,7 @@ fn what_is_refused_now_is_gone_with_what_waits_for_it() {
         wire.vanish();
         // As if unsubscribed, also in the log: an open gate does not bring it back.
         gate.set(false);
-        let killed = site_hooked(Settings::default(), vec![gate.clone()], &disk.after_kill());
+        let killed = start(Settings::default(), vec![gate.clone()], &disk.after_kill());
         for site in [site, killed] {
             let mut wire = site.enter(&lasting, true);
             site.publish(Publish::new("secret/a", "3").qos(1, 1));
@@ -103,7 +103,7 @@ fn what_is_refused_now_is_gone_with_what_waits_for_it() {
 #[test]
 fn what_a_hook_takes_for_itself_is_decided_anew() {
     let gate = Arc::new(Gate::default());
-    let site = site_hooked(Settings::default(), vec![gate.clone()], &Disk::default());
+    let site = start(Settings::default(), vec![gate.clone()], &Disk::default());
     let lasting = Connect::lasting(V5, "c");
     let mut wire = site.enter(&lasting, false);
     wire.subscribe("own", 1);
