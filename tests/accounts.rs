@@ -111,6 +111,14 @@ fn another_account_cannot_take_a_session_over() {
     // Nor while the owner is away: the session waits for its account.
     owner.disconnect();
     assert_eq!(refusal(&daemon, &thief), NOT_AUTHORIZED);
+    let (owner, present) = Client::connect_session(daemon.mqtt(), &mine.clone().persistent());
+    assert!(present);
+    drop(owner);
+    // Nor after the broker was killed.
+    daemon.kill();
+    let daemon = site.start();
+    assert_eq!(refusal(&daemon, &thief), NOT_AUTHORIZED);
+    assert_eq!(refusal(&daemon, &login("mine", "dashboard", PASSWORD)), NOT_AUTHORIZED);
     let (owner, present) = Client::connect_session(daemon.mqtt(), &mine.persistent());
     assert!(present);
     drop(owner);

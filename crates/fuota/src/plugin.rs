@@ -81,6 +81,10 @@ impl Hook for Plugin {
     fn publish(&self, context: Context<'_>, publish: &Publish<'_>) -> PublishVerdict {
         let engine = &self.0;
         if let Some(id) = downlink_device(publish.topic) {
+            if publish.origin == Origin::Will && !engine.is_current(context.client) {
+                let text = "the account was removed or changed since the will was given";
+                return engine.refuse(context.client, text.into());
+            }
             return engine.downlink(context.client, id, publish);
         }
         let Some(dialect) = engine.dialects.iter().find(|dialect| dialect.claims(publish.topic))
@@ -153,13 +157,15 @@ impl Engine {
         dialect: &dyn Dialect,
         publish: &Publish<'_>,
     ) -> PublishVerdict {
-        let message = match dialect.read(publish.payload) {
-            Uplink::Ordinary => return PublishVerdict::Continue,
-            Uplink::Forged { name } => {
-                return self.refuse(client, format!("{name} is not accepted from a client"));
-            }
-            Uplink::Message(message) => message,
-        };
+        let read = dialect.read(publish.payload);
+        if let Uplink::Forged { name } = read {
+            return self.refuse(client, format!("{name} is not accepted from a client"));
+        }
+        // Who speaks where devices speak is one (rule 1).
+        if let (Some(link), Origin::Live) = (link, publish.origin) {
+            drop(self.device_of(link));
+        }
+        let Uplink::Message(message) = read else { return PublishVerdict::Continue };
         let asked = !message.requests.is_empty() || message.too_many;
         match link {
             // A will is sent when nobody is there to be answered.

@@ -290,3 +290,31 @@ async fn rule_28_an_old_token_ends_with_its_grace() {
     refused(site.identify(&token_request(TOKEN)).await);
     assert_eq!(site.identify(&token_request(&new)).await, accepted("a", Role::Device));
 }
+
+#[tokio::test]
+async fn rule_29_no_client_waits_for_the_database() {
+    let site = token_site().await;
+    let database = rusqlite::Connection::open(site.dir.path().join("data/fuota.db")).unwrap();
+    database.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let change = UserPatch { role: Some(UserRole::Admin), ..UserPatch::default() };
+    let service = site.service.clone();
+    let changing = tokio::spawn(async move { service.set_user("operator", change).await });
+    for (login, name, role) in [
+        (token_request(TOKEN), "a", Role::Device),
+        (login("x", "service", PASSWORD), "service", Role::Service),
+        (login("x", "device", PASSWORD), "device", Role::Device),
+    ] {
+        let verdict = site.identify(&login).await;
+        assert_eq!(verdict, accepted(name, role));
+        let ConnectVerdict::Accept(identity) = verdict else { panic!() };
+        let mut session = site.session(login, identity, u32::MAX, &[]);
+        session.subscribe(TOPIC);
+        session.publish(r#"{"variable":"t"}"#);
+        if role == Role::Device {
+            session.ask(0);
+        }
+    }
+    assert!(!changing.is_finished(), "the database was held all the while");
+    database.execute_batch("COMMIT").unwrap();
+    assert_eq!(changing.await.unwrap().unwrap().user.role, UserRole::Admin);
+}
