@@ -39,6 +39,12 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
+    /// 422 for one field of the request.
+    pub fn unprocessable(field: &'static str, problem: &str) -> Self {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Problem { status, detail: format!("{field} {problem}"), field: Some(field) }
+    }
+
     /// 404.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)

@@ -8,11 +8,12 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, Uri, header},
     middleware::{self, Next},
     response::Response,
-    routing::get,
+    routing::{get, post},
 };
 use fuota::Service;
 
 use crate::{
+    backup::{self, Backup},
     clients, devices,
     doors::{self, Doors},
     extract::MAX_BODY,
@@ -29,6 +30,7 @@ pub(crate) struct App {
     pub service: Service,
     pub broker: Arc<dyn hook::Broker>,
     pub readiness: Readiness,
+    pub backup: Backup,
     pub version: Arc<str>,
     pub started: Instant,
 }
@@ -39,12 +41,14 @@ pub fn router(
     service: Service,
     broker: Arc<dyn hook::Broker>,
     readiness: Readiness,
+    backup: Backup,
 ) -> Router {
     let doors = Arc::new(Doors::new(&settings));
     let app = App {
         service,
         broker,
         readiness,
+        backup,
         version: settings.version.into(),
         started: Instant::now(),
     };
@@ -58,6 +62,7 @@ pub fn router(
         .route("/v1/clients", get(clients::list))
         .route("/v1/clients/{id}", get(clients::one).delete(clients::disconnect))
         .route("/v1/status", get(status::status))
+        .route("/v1/backup", post(backup::make))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         // Around the fallbacks as well: without the token nobody learns which addresses exist.

@@ -30,6 +30,10 @@ struct BrokerView {
     retained_messages: u64,
     connects: u64,
     connects_refused: u64,
+    connections_refused: u64,
+    connections_refused_per_ip: u64,
+    connects_delayed: u64,
+    connects_refused_rate: u64,
     publishes_received: u64,
     publishes_consumed: u64,
     refused: u64,
@@ -38,8 +42,10 @@ struct BrokerView {
     dropped: u64,
     direct: u64,
     routed: u64,
+    log_bytes: u64,
     router_renewals: u64,
     protocol_errors: u64,
+    slow_clients: u64,
 }
 
 impl From<Counters> for BrokerView {
@@ -52,6 +58,10 @@ impl From<Counters> for BrokerView {
             retained_messages,
             connects,
             connects_refused,
+            connections_refused,
+            connections_refused_per_ip,
+            connects_delayed,
+            connects_refused_rate,
             publishes_received,
             publishes_consumed,
             refused,
@@ -60,8 +70,10 @@ impl From<Counters> for BrokerView {
             dropped,
             direct,
             routed,
+            log_bytes,
             router_renewals,
             protocol_errors,
+            slow_clients,
         } = counters;
         BrokerView {
             connections,
@@ -70,6 +82,10 @@ impl From<Counters> for BrokerView {
             retained_messages,
             connects,
             connects_refused,
+            connections_refused,
+            connections_refused_per_ip,
+            connects_delayed,
+            connects_refused_rate,
             publishes_received,
             publishes_consumed,
             refused,
@@ -78,8 +94,10 @@ impl From<Counters> for BrokerView {
             dropped,
             direct,
             routed,
+            log_bytes,
             router_renewals,
             protocol_errors,
+            slow_clients,
         }
     }
 }

@@ -25,16 +25,20 @@ use tokio::{
 };
 
 use crate::{
-    codec::{self, AckKind},
+    codec,
     counters::Tally,
     deliver::{SeenRetained, SentAliases, text_fits},
-    exchange::{Exchange, Hold, Route},
+    exchange::{Exchange, Route},
     hooks::View,
+    inbound::Used,
     inbox::{Done, Kick, Taken},
+    journal::{Record, wall_seconds},
     message::Delivery,
     packet::{ConnAck, reason},
     registry::Due,
     session::{Session, State, clock_ms},
+    slow::{Slow, TooSlow},
+    unsettled::Unsettled,
     writer::Writer,
 };
 
@@ -83,6 +87,15 @@ impl From<Kick> for Ending {
     }
 }
 
+/// What the CONNACK promised.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Promised {
+    /// The largest packet that is taken, in bytes.
+    pub packet_bytes: usize,
+    /// QoS 2 publishes that may be unreleased: the broker's Receive Maximum.
+    pub inflight: u16,
+}
+
 /// What the handshake hands over.
 pub(crate) struct Parts<S> {
     pub io: S,
@@ -96,6 +109,7 @@ pub(crate) struct Parts<S> {
     pub keep_alive: Option<Duration>,
     /// Publishes that may be in flight to the client.
     pub window: u16,
+    pub promised: Promised,
     /// Topic Alias Maximum of the client.
     pub topic_alias_maximum: u16,
     /// Whether it wants reason strings with acknowledgements.
@@ -115,6 +129,7 @@ pub(crate) struct Connection<S> {
     pub(crate) slots: Box<[Slot]>,
     pub(crate) outbox: Outbox,
     pub(crate) window: usize,
+    pub(crate) promised: Promised,
     /// Packet ids that the session's last connection left unacknowledged, to be sent again.
     pub(crate) resend: VecDeque<u16>,
     pub(crate) problem_information: bool,
@@ -134,9 +149,10 @@ pub(crate) struct Connection<S> {
     pub(crate) aliases: Option<Box<Aliases>>,
     pub(crate) sent_aliases: Option<Box<SentAliases>>,
     pub(crate) route: Option<Box<Route>>,
-    /// A publish that waits for room, and its acknowledgement.
-    pub(crate) held: Option<(Box<Hold>, AckKind, u16)>,
+    /// What waits for the log, or for room in other sessions' queues.
+    pub(crate) unsettled: Option<Box<Unsettled>>,
     keep_alive: Option<(Duration, Pin<Box<Sleep>>)>,
+    slow: Slow,
     pub(crate) tally: Tally,
 }
 
@@ -154,6 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             slots: parts.slots,
             outbox: parts.outbox,
             window: parts.window.into(),
+            promised: parts.promised,
             problem_information: parts.problem_information,
             partial: parts.rest,
             writer: Writer::default(),
@@ -165,14 +182,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             aliases: None,
             sent_aliases: SentAliases::new(parts.topic_alias_maximum),
             route: None,
-            held: None,
+            unsettled: None,
             // One and a half times the keep alive [MQTT-3.1.2-22].
             keep_alive: parts.keep_alive.map(|seconds| {
                 let patience = seconds.mul_f32(1.5);
                 (patience, Box::pin(tokio::time::sleep(patience)))
             }),
+            slow: Slow::default(),
             tally: Tally::default(),
         }
+    }
+
+    /// See [`crate::slow`].
+    fn patience(&self) -> Duration {
+        let keep_alive = self.keep_alive.as_ref().map_or(Duration::ZERO, |(patience, _)| *patience);
+        self.exchange.settings.stall.max(keep_alive)
     }
 
     /// The CONNACK, ahead of everything.
@@ -214,15 +238,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn rounds(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
         for _ in 0..ROUNDS {
             self.session.inbox.take(&mut self.done, &mut self.taken)?;
+            if !self.poll_greeting(cx) {
+                return Ok(());
+            }
             if !self.flushing {
                 self.fill();
             }
             let wrote = self.flush(cx)?;
-            self.poll_held(cx);
+            self.poll_unsettled(cx)?;
             let read = self.read(cx)?;
             let unwritten = !self.writer.is_empty() && !self.flushing;
             if !wrote && !read && !unwritten && self.session.inbox.park(cx.waker()) {
-                return self.check_keep_alive(cx);
+                self.check_keep_alive(cx)?;
+                return self.check_slow(cx);
             }
         }
         cx.waker().wake_by_ref();
@@ -234,34 +262,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.writer.is_idle() {
             return Ok(false);
         }
+        let before = self.writer.len();
         match self.writer.poll_flush(cx, Pin::new(&mut self.io)) {
             Poll::Ready(Ok(())) => {
                 self.flushing = false;
+                self.slow.taken();
                 Ok(true)
             }
             Poll::Ready(Err(_)) => Err(Ending::lost()),
             Poll::Pending => {
                 self.flushing = true;
+                self.slow.unread(Instant::now(), self.patience(), self.writer.len() < before);
                 Ok(false)
             }
         }
     }
 
-    fn poll_held(&mut self, cx: &mut Context<'_>) {
-        if let Some((hold, kind, id)) = &mut self.held
-            && hold.poll(cx, &mut self.tally).is_ready()
-        {
-            let (kind, id) = (*kind, *id);
-            self.held = None;
-            self.encode_ack(kind, id, reason::SUCCESS, None);
-            // What waited behind it may go on.
-            self.waiting = !self.partial.is_empty();
-        }
+    /// What had to wait behind a publish is looked at again.
+    pub(crate) fn look_at_what_waited(&mut self) {
+        self.waiting = !self.partial.is_empty();
     }
 
-    /// Whether publishes have to wait: for room elsewhere, or for the client to read.
+    /// Whether publishes have to wait: for the log, for room elsewhere, or for the client to read.
     pub(crate) fn blocked(&self) -> bool {
-        self.held.is_some() || self.session.inbox.outbox_is_high()
+        self.unsettled.as_ref().is_some_and(|unsettled| unsettled.blocks_publishes())
+            || self.session.inbox.outbox_is_high()
     }
 
     /// `true` where something was read or handled.
@@ -271,12 +296,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if self.waiting && !self.blocked() {
             let bytes = std::mem::take(&mut self.partial);
-            self.handle(&bytes)?;
+            self.handle_joined(bytes)?;
             return Ok(true);
         }
-        if self.waiting
-            && self.partial.len() >= READ_BYTES + self.exchange.settings.limits.packet_bytes
-        {
+        if self.waiting && self.partial.len() >= READ_BYTES + self.promised.packet_bytes {
             return Ok(false);
         }
         SCRATCH.with_borrow_mut(|scratch| {
@@ -292,7 +315,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     } else {
                         let mut bytes = std::mem::take(&mut self.partial);
                         bytes.extend_from_slice(buffer.filled());
-                        self.handle(&bytes)?;
+                        self.handle_joined(bytes)?;
                     }
                     Ok(true)
                 }
@@ -304,8 +327,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn handle(&mut self, bytes: &[u8]) -> Result<(), Ending> {
         let used = self.packets(bytes)?;
         self.partial = bytes[used.consumed..].to_vec();
-        self.waiting = used.waiting;
+        self.note_partial(&used);
         Ok(())
+    }
+
+    /// The same for bytes that came in pieces. Where they make no packet yet they are kept as
+    /// they are: copied at each piece, a large packet in small ones would cost its square.
+    fn handle_joined(&mut self, mut bytes: Vec<u8>) -> Result<(), Ending> {
+        let used = self.packets(&bytes)?;
+        if used.consumed > 0 {
+            bytes = bytes[used.consumed..].to_vec();
+        }
+        self.partial = bytes;
+        self.note_partial(&used);
+        Ok(())
+    }
+
+    fn note_partial(&mut self, used: &Used) {
+        self.waiting = used.waiting;
+        if self.partial.is_empty() || self.waiting {
+            self.slow.whole();
+        } else {
+            let (patience, bytes) = (self.patience(), self.partial.len());
+            self.slow.partial(Instant::now(), patience, bytes, used.consumed > 0);
+        }
     }
 
     fn check_keep_alive(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
@@ -328,6 +373,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
+    fn check_slow(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
+        let patience = self.patience();
+        let Poll::Ready(what) = self.slow.poll(cx, patience) else { return Ok(()) };
+        self.tally.slow_clients += 1;
+        let (end, code, text) = match what {
+            TooSlow::Reading => {
+                (SessionEnd::Kicked, reason::QUOTA_EXCEEDED, "the client reads nothing")
+            }
+            TooSlow::Sending => (
+                SessionEnd::KeepAliveTimeout,
+                reason::KEEP_ALIVE_TIMEOUT,
+                "a packet was not complete in time",
+            ),
+        };
+        tracing::debug!(client = &*self.client.id, why = text, "too slow");
+        Err(Ending { end, tell: Some((code, text.into())), will: true })
+    }
+
     /// Says goodbye, tells the hooks, and leaves the session to whoever comes next.
     async fn finish(mut self: Box<Self>, ending: Ending) -> SessionEnd {
         let Ending { end, tell, will } = ending;
@@ -341,8 +404,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         exchange.hooks.session_end(&mut view, end);
         self.slots = Box::default();
 
-        let mut pending = std::mem::take(&mut self.taken.assured);
-        let mut outbox = self.session.inbox.detach(std::mem::take(&mut self.done), &mut pending);
+        let mut pending = self.take_back_staged();
+        let taken_back = (pending.len(), pending.iter().map(|d| d.message.cost()).sum());
+        pending.append(&mut self.taken.assured);
+        let done = std::mem::take(&mut self.done);
+        let mut outbox = self.session.inbox.detach(done, &mut pending, taken_back);
         outbox.extend(self.taken.control.drain(..));
         outbox.extend(self.taken.blocks.drain(..));
         for message in outbox {
@@ -358,9 +424,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         self.writer.abandon();
-        // A hold goes on without its publisher: what it promised others is still to be queued.
-        if let Some((hold, ..)) = self.held.take() {
-            tokio::spawn(hold.wait(self.exchange.totals.clone()));
+        if let Some(unsettled) = self.unsettled.take() {
+            unsettled.finish(&mut self.state, &self.exchange.totals).await;
         }
         let Connection { mut io, mut writer, exchange, client, session, claim, state, .. } = *self;
         leave(&exchange, &session, state, claim, will);
@@ -415,8 +480,12 @@ fn leave(
         }
         will => will,
     };
+    if let Some(journal) = exchange.journal.as_ref().filter(|_| session.is_durable() && !over) {
+        let expiry = expiry_seconds(expiry);
+        journal.append(Record::Leave { session: session.key, at: wall_seconds(), expiry });
+    }
     match expiry {
-        _ if over => exchange.registry.remove(session, &mut state, &exchange.index),
+        _ if over => exchange.end_session(session, &mut state),
         Some(expiry) => exchange.registry.schedule(session, claim, Due::Expire, expiry),
         None => {}
     }
@@ -424,4 +493,9 @@ fn leave(
     if let Some(will) = now {
         exchange.publish_will(session, will);
     }
+}
+
+/// A session's expiry as MQTT 5 and the log have it, in seconds; `u32::MAX` is for ever.
+pub(crate) fn expiry_seconds(expiry: Option<Duration>) -> u32 {
+    expiry.map_or(u32::MAX, |expiry| u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX))
 }

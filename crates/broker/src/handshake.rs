@@ -13,13 +13,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     codec::{self, CodecError, Frame},
-    connection::{Connection, Parts},
+    connection::{Connection, Parts, Promised},
     counters::Totals,
     deliver::{outgoing_head, text_fits},
     exchange::Exchange,
     hooks::View,
     inbound::reason_code,
+    journal::{Owner, Record, Ticket},
     message::Message,
+    pace::Turn,
     packet::{ConnAck, Connect, reason},
     registry::{Claimed, drop_subscriptions},
     session::{Session, State, Will, clock_ms},
@@ -74,8 +76,23 @@ pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     exchange: Arc<Exchange>,
 ) -> Result<Box<Connection<S>>, Failed> {
     let Opened { mut io, certificate_cn } = opened;
-    let (connect, rest) = read_connect(&mut io, &exchange).await?;
-    let max = connect.maximum_packet_size;
+    let (connect, mut rest) = read_connect(&mut io, &exchange).await?;
+    let (protocol, max) = (connect.protocol, connect.maximum_packet_size);
+    if exchange.limits.connects_per_second().is_some() {
+        let patience = exchange.settings.connect_patience;
+        let turn =
+            exchange.pace.turn(&exchange.limits, patience, until_gone(&mut io, &mut rest)).await;
+        match turn {
+            Turn::Now => {}
+            Turn::Gone => return Err(Failed::Silent("left while its CONNECT waited")),
+            Turn::Late => {
+                let text = "too many CONNECTs at once, try again later";
+                let failed = Failed::refused(protocol, reason::CONNECTION_RATE_EXCEEDED, text);
+                tell(&mut io, &failed, max).await;
+                return Err(failed);
+            }
+        }
+    }
     match admit(connect, certificate_cn, address, &exchange).await {
         Ok(admitted) => admitted.begin(io, rest, exchange).await,
         Err(failed) => {
@@ -89,7 +106,7 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
     io: &mut S,
     exchange: &Exchange,
 ) -> Result<(Connect, Vec<u8>), Failed> {
-    let max = exchange.settings.limits.packet_bytes.min(CONNECT_BYTES);
+    let max = exchange.limits.packet_bytes().min(CONNECT_BYTES);
     let mut buffer = Vec::with_capacity(256);
     loop {
         match codec::frame(&buffer, max).map_err(|e| Failed::Silent(e.text))? {
@@ -116,6 +133,19 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
+/// Returns when the client has left; what it sends meanwhile is kept. Most send nothing before
+/// the CONNACK; of one that sends more than a little, leaving is not noticed.
+async fn until_gone<S: AsyncRead + Unpin>(io: &mut S, rest: &mut Vec<u8>) {
+    const MOST: usize = 4096;
+    while rest.len() < MOST {
+        match io.read_buf(rest).await {
+            Ok(read) if read > 0 => {}
+            _ => return,
+        }
+    }
+    std::future::pending().await
+}
+
 /// The CONNACK of a refusal, as far as it fits the client's Maximum Packet Size.
 async fn tell<S: AsyncWrite + Unpin>(io: &mut S, failed: &Failed, max: u32) {
     let Failed::Refused { protocol, code, text } = failed else { return };
@@ -136,6 +166,7 @@ async fn tell<S: AsyncWrite + Unpin>(io: &mut S, failed: &Failed, max: u32) {
 struct Admitted {
     connect: Connect,
     client: Arc<Client>,
+    promised: Promised,
     /// What it is told; `session_present` is still to be decided.
     ack: ConnAck,
     claimed: Claimed,
@@ -194,7 +225,12 @@ async fn admit(
         receive_maximum: connect.receive_maximum,
         user_properties: request.user_properties.into(),
     });
-    let ack = offer(&client, exchange);
+    // What the CONNACK says holds as long as the connection, whatever becomes of the limits.
+    let promised = Promised {
+        packet_bytes: exchange.limits.packet_bytes(),
+        inflight: exchange.limits.inflight(),
+    };
+    let ack = offer(&client, promised);
     let mut bytes = bytes::BytesMut::new();
     codec::connack(&mut bytes, protocol, &ack);
     if bytes.len() > client.maximum_packet_size as usize {
@@ -205,7 +241,7 @@ async fn admit(
         );
     }
     let claimed = exchange.registry.claim(&client_id).await.ok_or_else(|| overtaken(protocol))?;
-    Ok(Admitted { connect, client, ack, claimed })
+    Ok(Admitted { connect, client, promised, ack, claimed })
 }
 
 /// Two connections with one client id came at the same time, and this is the older one. It was
@@ -215,15 +251,14 @@ fn overtaken(protocol: Protocol) -> Failed {
 }
 
 /// The CONNACK of a client that is let in.
-fn offer(client: &Client, exchange: &Exchange) -> ConnAck {
-    let limits = &exchange.settings.limits;
+fn offer(client: &Client, promised: Promised) -> ConnAck {
     ConnAck {
         session_present: false,
         reason: reason::SUCCESS,
         reason_string: None,
         assigned_client_id: client.assigned_id.then(|| client.id.to_string()),
-        receive_maximum: limits.inflight,
-        maximum_packet_size: u32::try_from(limits.packet_bytes).unwrap_or(u32::MAX),
+        receive_maximum: promised.inflight,
+        maximum_packet_size: u32::try_from(promised.packet_bytes).unwrap_or(u32::MAX),
         topic_alias_maximum: crate::inbound::TOPIC_ALIAS_MAXIMUM,
         session_expiry: None,
     }
@@ -276,7 +311,7 @@ impl Admitted {
         rest: Vec<u8>,
         exchange: Arc<Exchange>,
     ) -> Result<Box<Connection<S>>, Failed> {
-        let Admitted { connect, client, mut ack, claimed } = self;
+        let Admitted { connect, client, promised, mut ack, claimed } = self;
         let Claimed { session, mut state, claim } = claimed;
         let protocol = client.protocol;
         let is_current = || session.is_last_claim(claim);
@@ -285,13 +320,13 @@ impl Admitted {
             tell(&mut io, &failed, client.maximum_packet_size).await;
             return Err(failed);
         }
-        ack.session_present = prepare(&session, &mut state, &connect, &exchange);
+        let (present, ticket) = prepare(&session, &mut state, &connect, &client, &exchange);
+        ack.session_present = present;
         *session.view.lock() =
             crate::session::View { client: Some(client.clone()), since: Instant::now() };
         session.last_packet.store(clock_ms(), Ordering::Relaxed);
         Totals::count(&exchange.totals.connects);
 
-        let limits = &exchange.settings.limits;
         let outbox = Outbox::new(Arc::new(SessionSink {
             session: session.clone(),
             connection: client.connection,
@@ -303,7 +338,8 @@ impl Admitted {
         let mut connection = Box::new(Connection::new(Parts {
             io,
             slots: exchange.hooks.slots(),
-            window: client.receive_maximum.min(limits.inflight),
+            window: client.receive_maximum.min(promised.inflight),
+            promised,
             exchange,
             client,
             session,
@@ -315,14 +351,21 @@ impl Admitted {
             problem_information: connect.problem_information,
             rest,
         }));
-        connection.send_connack(&ack);
+        connection.greet(ticket, ack);
         connection.start_hooks();
         Ok(connection)
     }
 }
 
-/// Makes the session what this CONNECT asks for; `true` is session present.
-fn prepare(session: &Session, state: &mut State, connect: &Connect, exchange: &Exchange) -> bool {
+/// Makes the session what this CONNECT asks for; `true` is session present. The client hears of
+/// it when the record behind the ticket is in the log, where there is one.
+fn prepare(
+    session: &Session,
+    state: &mut State,
+    connect: &Connect,
+    client: &Client,
+    exchange: &Exchange,
+) -> (bool, Option<Ticket>) {
     // The old connection's delayed will is due now, or void: a connection that goes on with
     // the session makes it void [MQTT-3.1.3-9].
     let present = state.present && !connect.clean_start;
@@ -354,7 +397,32 @@ fn prepare(session: &Session, state: &mut State, connect: &Connect, exchange: &E
             expires: None,
         }),
     });
-    present
+    (present, note_session(session, present, connect.session_expiry, client, exchange))
+}
+
+/// Writes down that a session begins, goes on, or is none any more that lasts.
+fn note_session(
+    session: &Session,
+    present: bool,
+    expiry: u32,
+    client: &Client,
+    exchange: &Exchange,
+) -> Option<Ticket> {
+    let journal = exchange.journal.as_ref()?;
+    let lasted = session.is_durable();
+    let lasts = expiry != 0 || (lasted && present);
+    session.set_durable(lasts);
+    let key = session.key;
+    let owner = Owner { identity: client.identity.clone(), protocol: client.protocol };
+    let record = match (lasts, present && lasted) {
+        (true, true) => Record::Resume { session: key, owner, expiry },
+        (true, false) => {
+            Record::Begin { session: key, client_id: session.client_id.clone(), owner, expiry }
+        }
+        (false, _) if lasted => Record::End { session: key },
+        (false, _) => return None,
+    };
+    Some(journal.note(record))
 }
 
 /// A byte stream that MQTT is spoken on, and what the layers below know of its other end.

@@ -17,9 +17,9 @@ use tokio::sync::{Notify, OwnedMutexGuard};
 use crate::{
     inbox::Kick,
     index::Index,
+    limits::LiveLimits,
     packet::reason,
     session::{Session, State},
-    settings::Limits,
     topic::check_filter,
 };
 
@@ -47,7 +47,7 @@ pub(crate) struct Registry {
     connections: AtomicU64,
     hasher: RandomState,
     lanes: usize,
-    limits: Arc<Limits>,
+    limits: Arc<LiveLimits>,
     jobs: Mutex<BTreeMap<(Instant, u64), Job>>,
     job_ids: AtomicU64,
     jobs_changed: Notify,
@@ -61,7 +61,7 @@ pub(crate) struct Claimed {
 }
 
 impl Registry {
-    pub fn new(lanes: usize, limits: Arc<Limits>) -> Self {
+    pub fn new(lanes: usize, limits: Arc<LiveLimits>) -> Self {
         Registry {
             by_client_id: DashMap::new(),
             by_key: DashMap::new(),
@@ -116,6 +116,20 @@ impl Registry {
             }
             return session.is_last_claim(claim).then_some(Claimed { session, state, claim });
         }
+    }
+
+    /// A session that the log describes, with its old key.
+    pub fn restore(&self, key: u64, client_id: Arc<str>) -> Arc<Session> {
+        let lane = self.lane_of(&client_id);
+        let session = Arc::new(Session::new(key, client_id.clone(), lane, self.limits.clone()));
+        self.by_key.insert(key, session.clone());
+        self.by_client_id.insert(client_id, session.clone());
+        session
+    }
+
+    /// No new session gets a key below this one.
+    pub fn restore_keys(&self, next: u64) {
+        self.keys.fetch_max(next.saturating_sub(1), Ordering::Relaxed);
     }
 
     /// The session of a key, as a lane's blob names it.

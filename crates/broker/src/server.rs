@@ -8,10 +8,8 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 use tokio::{
@@ -21,23 +19,28 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admission::{Admission, Place},
     connection::Connection,
     counters::{Tally, Totals},
-    exchange::{Draft, Exchange},
+    exchange::{Draft, Exchange, Routed},
     handshake::Opened,
     hooks::Hooks,
     inbound::reason_code,
     inbox::Kick,
     index::Index,
+    journal::{Directory, Image, Journal, JournalError, Persistence, Snapshot, Storage, restore},
     lanes::Lanes,
+    limits::LiveLimits,
     listener::{Door, Listeners},
+    pace::Pace,
     packet::reason,
     registry::{Due, Registry},
     retained::Retained,
     router::RouterError,
     session::{Session, clock_ms},
-    settings::Settings,
+    settings::{Limits, Settings},
     topic::check_name,
+    unsettled::UNWRITABLE,
     websocket,
 };
 
@@ -50,6 +53,15 @@ pub enum StartError {
     /// The embedded router did not come up.
     #[error("the message router did not start: {0}")]
     Router(String),
+    /// The durable log cannot be used.
+    #[error("the broker's log in {}: {source}", .directory.display())]
+    Journal {
+        /// Where it lies.
+        directory: PathBuf,
+        /// Why not.
+        #[source]
+        source: JournalError,
+    },
 }
 
 impl From<RouterError> for StartError {
@@ -69,7 +81,7 @@ pub struct Server {
 /// What plugins and the admin interface hold.
 struct Handle {
     exchange: Arc<Exchange>,
-    connections: AtomicUsize,
+    admission: Arc<Admission>,
 }
 
 impl Server {
@@ -79,26 +91,63 @@ impl Server {
     /// # Errors
     /// The router did not come up.
     pub fn start(settings: Settings, hooks: Vec<Arc<dyn Hook>>) -> Result<Server, StartError> {
-        let limits = Arc::new(settings.limits.clone());
+        let Some(Persistence { directory, .. }) = &settings.persistence else {
+            return Self::start_with(settings, hooks, None);
+        };
+        let storage = Directory::open(directory).map_err(|error| StartError::Journal {
+            directory: directory.clone(),
+            source: JournalError::Io { file: "it".into(), error },
+        })?;
+        Self::start_on(settings, hooks, Arc::new(storage))
+    }
+
+    /// The same on another storage than the directory in the settings.
+    ///
+    /// # Errors
+    /// The router did not come up, or the log cannot be used.
+    pub fn start_on(
+        settings: Settings,
+        hooks: Vec<Arc<dyn Hook>>,
+        storage: Arc<dyn Storage>,
+    ) -> Result<Server, StartError> {
+        let Persistence { directory, sync } = settings.persistence.clone().unwrap_or_default();
+        let opened = Journal::open(storage, sync)
+            .map_err(|source| StartError::Journal { directory, source })?;
+        Self::start_with(settings, hooks, Some(opened))
+    }
+
+    fn start_with(
+        settings: Settings,
+        hooks: Vec<Arc<dyn Hook>>,
+        opened: Option<(Arc<Journal>, Image)>,
+    ) -> Result<Server, StartError> {
+        let limits = Arc::new(LiveLimits::new(&settings.limits));
         let lane_count = settings.lanes.max(1);
         let registry = Arc::new(Registry::new(lane_count, limits.clone()));
         let totals = Arc::new(Totals::default());
         let lanes = Lanes::start(lane_count, registry.clone(), totals.clone())?;
+        let (index, retained) = (Arc::new(Index::default()), Retained::new(limits.clone()));
+        let journal = opened.map(|(journal, image)| {
+            restore(image, &journal, &registry, &index, &retained);
+            journal
+        });
         let exchange = Arc::new(Exchange {
             hooks: Hooks::new(hooks),
-            index: Arc::new(Index::default()),
-            retained: Retained::new(&limits),
+            index,
+            retained,
             registry,
+            journal,
             lanes: lanes.clone(),
             totals,
             settings,
+            limits,
+            pace: Pace::default(),
         });
         let background = CancellationToken::new();
         tokio::spawn(lanes.supervise(background.clone()));
         tokio::spawn(run_due(exchange.clone(), background.clone()));
         tokio::spawn(forget_expired(exchange.clone(), background.clone()));
-        let handle =
-            Arc::new(Handle { exchange: exchange.clone(), connections: AtomicUsize::new(0) });
+        let handle = Arc::new(Handle { exchange: exchange.clone(), admission: Arc::default() });
         let broker: Arc<dyn Broker> = handle.clone();
         exchange.hooks.start(&broker);
         tokio::spawn(crate::sys::publish_statistics(broker, background.clone()));
@@ -108,6 +157,13 @@ impl Server {
     /// The way back for plugins and the admin interface.
     pub fn handle(&self) -> Arc<dyn Broker> {
         self.handle.clone()
+    }
+
+    /// From now on these limits. What is there stays: a connection keeps what its CONNACK said
+    /// of packet size and Receive Maximum, and where there is more of something than a lowered
+    /// limit allows, only what is new is refused.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.exchange.limits.set(limits);
     }
 
     /// Whether messages can be exchanged now.
@@ -147,11 +203,30 @@ impl Server {
             .await;
         self.drain().await;
         self.background.cancel();
+        if let Some(journal) = self.exchange.journal.clone() {
+            // A panic there is logged where it happens.
+            let _ = tokio::task::spawn_blocking(move || journal.close()).await;
+        }
+    }
+
+    /// What is in the broker's log now, for a backup. Blocks. `None` where there is no log, or the
+    /// broker has stopped.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        self.exchange.journal.as_ref()?.snapshot()
+    }
+
+    /// Why the broker's log cannot be written, where it cannot.
+    ///
+    /// # Errors
+    /// What is wrong, in a sentence.
+    pub fn log_ready(&self) -> Result<(), String> {
+        let journal = self.exchange.journal.as_ref();
+        journal.and_then(|journal| journal.problem()).map_or(Ok(()), Err)
     }
 
     async fn drain(&self) {
         let gone = async {
-            while self.handle.connections.load(Ordering::Acquire) > 0 {
+            while self.handle.admission.connections() > 0 {
                 // Again in each round: a handshake may just have been completed.
                 for session in self.exchange.registry.all() {
                     session.inbox.kick(Kick {
@@ -175,15 +250,6 @@ impl Drop for Server {
     }
 }
 
-/// Counts a connection while it lives.
-struct Counted(Arc<Handle>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 /// Starts the task of a connection. Each kind has a type of its own, so that the many plain
 /// ones are no larger than they have to be.
 fn start_one(
@@ -194,32 +260,29 @@ fn start_one(
     handle: &Arc<Handle>,
     stop: &CancellationToken,
 ) {
-    let others = handle.connections.fetch_add(1, Ordering::AcqRel);
-    let counted = Counted(handle.clone());
-    if others >= exchange.settings.limits.connections {
+    let Some(place) = handle.admission.enter(address, &exchange.limits) else {
         Totals::count(&exchange.totals.connects_refused);
-        tracing::warn!(%address, "connection refused: limits.connections is reached");
         return;
-    }
+    };
     let (exchange, stop) = (exchange.clone(), stop.clone());
     match door.clone() {
         Door::Plain => {
             let opened = Opened { io: stream, certificate_cn: None };
-            start_serving(std::future::ready(Ok(opened)), address, exchange, counted, stop);
+            start_serving(std::future::ready(Ok(opened)), address, exchange, place, stop);
         }
         Door::Tls(tls) => {
             let open = async move {
                 let (io, certificate_cn) = tls.accept(stream).await?;
                 Ok(Opened { io: Box::new(io), certificate_cn })
             };
-            start_serving(open, address, exchange, counted, stop);
+            start_serving(open, address, exchange, place, stop);
         }
         Door::WebSocket { path } => {
             let open = async move {
                 let io = websocket::accept(stream, &path).await?;
                 Ok(Opened { io, certificate_cn: None })
             };
-            start_serving(open, address, exchange, counted, stop);
+            start_serving(open, address, exchange, place, stop);
         }
         Door::SecureWebSocket { path, tls } => {
             let open = async move {
@@ -227,7 +290,7 @@ fn start_one(
                 let io = websocket::accept(Box::new(io), &path).await?;
                 Ok(Opened { io, certificate_cn })
             };
-            start_serving(open, address, exchange, counted, stop);
+            start_serving(open, address, exchange, place, stop);
         }
     }
 }
@@ -236,7 +299,7 @@ fn start_serving<S>(
     open: impl Future<Output = io::Result<Opened<S>>> + Send + 'static,
     address: SocketAddr,
     exchange: Arc<Exchange>,
-    counted: Counted,
+    place: Place,
     stop: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -245,7 +308,7 @@ fn start_serving<S>(
     let open = Box::pin(open);
     tokio::spawn(async move {
         Connection::serve(open, address, exchange, &stop).await;
-        drop(counted);
+        drop(place);
     });
 }
 
@@ -258,7 +321,7 @@ async fn run_due(exchange: Arc<Exchange>, cancel: CancellationToken) {
         };
         let will = state.will.take();
         if due == Due::Expire {
-            exchange.registry.remove(&session, &mut state, &exchange.index);
+            exchange.end_session(&session, &mut state);
         }
         drop(state);
         if let Some(will) = will {
@@ -316,10 +379,24 @@ impl Broker for Handle {
             return;
         }
         let properties = properties.map(Box::new);
-        let draft = Draft { payload, qos, retain, properties, publisher: 0, ingress: 0 };
+        let draft = Draft {
+            payload,
+            qos,
+            retain,
+            properties,
+            publisher: 0,
+            ingress: 0,
+            received: None,
+            follows: false,
+        };
         let mut tally = Tally::default();
-        if let Some(hold) = self.exchange.publish(topic, draft, &mut None, &mut tally) {
-            tokio::spawn(hold.wait(self.exchange.totals.clone()));
+        match self.exchange.publish(topic, draft, &mut None, &mut tally) {
+            Routed::Done => {}
+            Routed::Pending(pending) => pending.go_on(self.exchange.totals.clone()),
+            Routed::Unwritable => {
+                tally.dropped += 1;
+                tracing::warn!(topic, "a plugin's publish was dropped: {UNWRITABLE}");
+            }
         }
         tally.flush(&self.exchange.totals);
     }
@@ -346,12 +423,16 @@ impl Broker for Handle {
         let totals = &self.exchange.totals;
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Counters {
-            connections: self.connections.load(Ordering::Relaxed) as u64,
+            connections: self.admission.connections() as u64,
             sessions: self.exchange.registry.len() as u64,
             subscriptions: self.exchange.index.len() as u64,
             retained_messages: self.exchange.retained.len() as u64,
             connects: read(&totals.connects),
             connects_refused: read(&totals.connects_refused),
+            connections_refused: read(&self.admission.full),
+            connections_refused_per_ip: read(&self.admission.crowded),
+            connects_delayed: read(&self.exchange.pace.delayed),
+            connects_refused_rate: read(&self.exchange.pace.refused),
             publishes_received: read(&totals.publishes_received),
             publishes_consumed: read(&totals.publishes_consumed),
             refused: read(&totals.refused),
@@ -360,8 +441,10 @@ impl Broker for Handle {
             dropped: read(&totals.dropped),
             direct: read(&totals.direct),
             routed: read(&totals.routed),
+            log_bytes: self.exchange.journal.as_ref().map_or(0, |journal| journal.written()),
             router_renewals: read(&totals.router_renewals),
             protocol_errors: read(&totals.protocol_errors),
+            slow_clients: read(&totals.slow_clients),
         }
     }
 }

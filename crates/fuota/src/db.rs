@@ -162,8 +162,13 @@ pub type Done = Box<dyn FnOnce(Result<(), DbError>) + Send>;
 
 struct Job {
     ops: Vec<Op>,
+    /// Where the whole file is to be copied to, once this is called, and nothing is written.
+    copy: Option<(PathBuf, Meanwhile)>,
     done: Option<Done>,
 }
+
+/// Called on the writer's thread, between two commits.
+pub type Meanwhile = Box<dyn FnOnce() + Send>;
 
 /// The way to the writer.
 pub struct Db {
@@ -204,11 +209,21 @@ impl Db {
     pub fn submit(&self, ops: Vec<Op>, done: Option<Done>) -> Result<(), DbError> {
         match self.jobs.lock().as_ref() {
             None => Err(DbError::Closed),
-            Some(jobs) => jobs.try_send(Job { ops, done }).map_err(|error| match error {
-                TrySendError::Full(_) => DbError::Busy,
-                TrySendError::Disconnected(_) => DbError::Closed,
-            }),
+            Some(jobs) => send(jobs, Job { ops, copy: None, done }),
         }
+    }
+
+    /// Copies the whole database into a new file. `meanwhile` is called first, and nothing is
+    /// written between that and the copy.
+    pub async fn copy_to(&self, path: PathBuf, meanwhile: Meanwhile) -> Result<(), DbError> {
+        let (done, copied) = tokio::sync::oneshot::channel();
+        let done: Done = Box::new(move |result| drop(done.send(result)));
+        let job = Job { ops: Vec::new(), copy: Some((path, meanwhile)), done: Some(done) };
+        match self.jobs.lock().as_ref() {
+            None => return Err(DbError::Closed),
+            Some(jobs) => send(jobs, job)?,
+        }
+        copied.await.unwrap_or(Err(DbError::Closed))
     }
 
     /// Queues one job and waits for its commit.
@@ -231,6 +246,13 @@ impl Db {
             drop(writer.join());
         }
     }
+}
+
+fn send(jobs: &SyncSender<Job>, job: Job) -> Result<(), DbError> {
+    jobs.try_send(job).map_err(|error| match error {
+        TrySendError::Full(_) => DbError::Busy,
+        TrySendError::Disconnected(_) => DbError::Closed,
+    })
 }
 
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), DbError> {
@@ -259,7 +281,12 @@ fn write(mut connection: Connection, jobs: Receiver<Job>, problem: &Mutex<Option
             tracing::error!(error = %failure, "the database was not written");
         }
         *problem.lock() = failure.map(ToString::to_string);
-        for (job, result) in group.into_iter().zip(results) {
+        for (job, mut result) in group.into_iter().zip(results) {
+            if let Some((path, meanwhile)) = job.copy {
+                meanwhile();
+                let copied = connection.execute("VACUUM INTO ?1", [path.to_string_lossy()]);
+                result = copied.map(drop).map_err(DbError::from);
+            }
             if let Some(done) = job.done {
                 done(committed.clone().and(result));
             }

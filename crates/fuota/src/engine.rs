@@ -30,6 +30,9 @@ use crate::{
     transfer::{Transfer, unix_now},
 };
 
+/// The name of the database in `data_dir`.
+pub const DATABASE: &str = "fuota.db";
+
 /// Everything that the hook, the service and the run loop share.
 pub struct Engine {
     pub settings: Settings,
@@ -73,7 +76,7 @@ impl Engine {
         settings.check()?;
         let unusable = |source| OpenError::DataDir { path: settings.data_dir.clone(), source };
         std::fs::create_dir_all(&settings.data_dir).map_err(unusable)?;
-        let (db, loaded) = Db::open(&settings.data_dir.join("fuota.db"))?;
+        let (db, loaded) = Db::open(&settings.data_dir.join(DATABASE))?;
         let tokens_exist = loaded.devices.iter().any(|device| device.token.is_some());
         let key = Key::open(&settings.data_dir, !tokens_exist).map_err(unusable)?;
 

@@ -35,6 +35,13 @@ impl TokenHash {
 }
 
 impl Key {
+    /// Copies the file with the key into another data directory.
+    pub fn copy_to(&self, data_dir: &Path, other: &Path) -> io::Result<()> {
+        let copy = other.join(KEY_FILE);
+        fs::copy(data_dir.join(KEY_FILE), &copy)?;
+        fs::File::open(copy)?.sync_all()
+    }
+
     /// The key in `data_dir`, made on first use. `may_create` is false where hashes under an
     /// older key exist: a new key would silently lock every device out.
     pub fn open(data_dir: &Path, may_create: bool) -> io::Result<Key> {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 use crate::{
     db::Op,
     device::Device,
-    engine::Engine,
+    engine::{DATABASE, Engine},
     names::{is_name, is_reserved, name_problem},
     secret::{MAX_TOKEN, MIN_TOKEN, TokenHash, new_token},
     transfer::unix_now,
@@ -287,6 +288,36 @@ impl Service {
             batches: counters.batches.load(Ordering::Relaxed),
             refused: engine.refused(),
             failed_logins: counters.failed_logins.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Copies what the update engine keeps to a new `data_dir`: database, keys, images. `at` is
+    /// called at the moment that the copy is of; nothing changes in the database meanwhile.
+    /// Returns how many images there are, and their bytes.
+    ///
+    /// # Errors
+    /// What could not be copied, and why.
+    pub async fn copy_to(
+        &self,
+        data_dir: &Path,
+        at: Box<dyn FnOnce() + Send>,
+    ) -> Result<(usize, u64), ServiceError> {
+        let engine = self.0.clone();
+        let unavailable = |error: &dyn std::fmt::Display| {
+            ServiceError::Unavailable(format!("the backup cannot be made: {error}"))
+        };
+        let database = data_dir.join(DATABASE);
+        engine.db.copy_to(database.clone(), at).await.map_err(|error| unavailable(&error))?;
+        let target = data_dir.to_owned();
+        let copy = move || {
+            std::fs::File::open(&database)?.sync_all()?;
+            engine.key.copy_to(&engine.settings.data_dir, &target)?;
+            // After the database: it names none that is not there yet.
+            engine.store.copy_to(&target)
+        };
+        match tokio::task::spawn_blocking(copy).await {
+            Ok(copied) => copied.map_err(|error| unavailable(&error)),
+            Err(error) => Err(unavailable(&error)),
         }
     }
 

@@ -219,6 +219,7 @@ impl Lanes {
         while let Some(Named { key, retain, subscriptions }) = receivers.next() {
             if let Some(session) = self.registry.by_key(key) {
                 let delivery = Delivery {
+                    id: 0,
                     message: message.clone(),
                     qos: Qos::AtMostOnce,
                     retain,
@@ -267,6 +268,7 @@ impl Running {
 /// The QoS 0 copy of a message for one receiver.
 fn deliver(message: &Arc<Message>, receiver: &Receiver) -> Delivery {
     Delivery {
+        id: 0,
         message: message.clone(),
         qos: Qos::AtMostOnce,
         retain: message.retain && receiver.retain_as_published,

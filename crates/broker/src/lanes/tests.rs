@@ -30,6 +30,7 @@ fn receiver(session: &Arc<Session>) -> Receiver {
         qos: Qos::AtMostOnce,
         retain_as_published: true,
         identifiers: Some(Arc::from([3, 4])),
+        epoch: 0,
     }
 }
 

@@ -7,10 +7,12 @@
 
 mod support;
 
+mod admission;
 mod aliases;
 mod clauses;
 mod connect;
 mod disconnect;
+mod durability;
 mod expiry;
 mod fan_out;
 mod flow_control;
@@ -23,6 +25,7 @@ mod qos;
 mod retain;
 mod session;
 mod shared;
+mod slow;
 mod statistics;
 mod subscribe;
 mod unsubscribe;

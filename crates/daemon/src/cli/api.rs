@@ -19,6 +19,8 @@ use crate::{
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for what takes as long as a disk needs.
+const PATIENT: Duration = Duration::from_secs(6 * 3600);
 /// Entries asked for at once.
 const PAGE: &str = "1000";
 
@@ -68,6 +70,7 @@ pub struct Api {
     base: Url,
     token: Secret,
     http: reqwest::Client,
+    timeout: Duration,
 }
 
 impl Api {
@@ -122,10 +125,14 @@ impl Api {
         let http = http
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(TIMEOUT)
             .build()
             .context("no HTTP client can be made")?;
-        Ok(Api { base: url, token, http })
+        Ok(Api { base: url, token, http, timeout: TIMEOUT })
+    }
+
+    /// The same, for what may take hours.
+    pub fn patient(self) -> Self {
+        Api { timeout: PATIENT, ..self }
     }
 
     /// GET of one thing.
@@ -175,7 +182,8 @@ impl Api {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let mut request = self.http.request(method, url).bearer_auth(self.token.expose());
+        let mut request =
+            self.http.request(method, url).timeout(self.timeout).bearer_auth(self.token.expose());
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -210,7 +218,7 @@ impl Api {
             cause = inner;
         }
         let reason = if error.is_timeout() {
-            format!("no answer within {} s", TIMEOUT.as_secs())
+            format!("no answer within {} s", self.timeout.as_secs())
         } else {
             cause.to_string()
         };

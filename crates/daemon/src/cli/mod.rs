@@ -2,6 +2,7 @@
 //! stream, and the exit code says what happened (see [`exit`]).
 
 mod api;
+mod backup;
 mod check_config;
 mod client;
 mod csv;
@@ -76,6 +77,8 @@ enum Command {
     Client(client::Command),
     /// The daemon at a glance
     Status(status::Args),
+    /// Copy database, sessions, retained messages and images at one moment, while the daemon runs
+    Backup(backup::Args),
 }
 
 /// Parses the command line and does what it says.
@@ -109,6 +112,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             client_runtime()?.block_on(client::run(command, config))?
         }
         Some(Command::Status(args)) => client_runtime()?.block_on(status::run(&args, config))?,
+        Some(Command::Backup(args)) => client_runtime()?.block_on(backup::run(&args, config))?,
     }
     Ok(ExitCode::SUCCESS)
 }

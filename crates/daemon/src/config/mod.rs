@@ -29,6 +29,7 @@ pub use error::ConfigError;
 pub use overview::Setting;
 pub use secret::Secret;
 
+use broker::journal::Sync;
 use fuota::{AuthMode, Rule};
 use read::Reader;
 use tree::Tree;
@@ -52,6 +53,8 @@ pub struct Config {
     pub fuota: Fuota,
     /// `limits.*`.
     pub limits: Limits,
+    /// `persistence.sync`.
+    pub sync: Sync,
     /// `log.*`.
     pub log: Log,
     /// `admin.*`.
@@ -153,6 +156,8 @@ pub struct Fuota {
 #[allow(missing_docs)]
 pub struct Limits {
     pub connections: usize,
+    pub connections_per_ip: Option<usize>,
+    pub connects_per_second: Option<u32>,
     pub packet_bytes: usize,
     pub queue_messages: usize,
     pub queue_bytes: usize,
@@ -306,6 +311,8 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let confirm_within = reader.duration("fuota.confirm_within", Duration::from_millis(1));
 
     let connections = reader.number("limits.connections", 1..=10_000_000);
+    let connections_per_ip = reader.number_or_off("limits.connections_per_ip", 1..=10_000_000);
+    let connects_per_second = reader.number_or_off("limits.connects_per_second", 1..=1_000_000);
     let packet_bytes = reader.size("limits.packet_bytes", 1024..=268_435_460);
     let queue_messages = reader.number("limits.queue_messages", 1..=10_000_000);
     let queue_bytes = reader.size("limits.queue_bytes", 1024..=BYTES);
@@ -314,6 +321,9 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let retained_messages = reader.number("limits.retained_messages", 0..=100_000_000);
     let retained_bytes = reader.size("limits.retained_bytes", 0..=BYTES);
     let publish_hold = reader.duration("limits.publish_hold", Duration::ZERO);
+
+    let syncs = [("os", Sync::Os), ("always", Sync::Always), ("never", Sync::Never)];
+    let sync = reader.word("persistence.sync", &syncs);
 
     let level = reader.text("log.level");
     let format = reader.word("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
@@ -369,6 +379,8 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
         },
         limits: Limits {
             connections: connections?,
+            connections_per_ip,
+            connects_per_second,
             packet_bytes: packet_bytes?,
             queue_messages: queue_messages?,
             queue_bytes: queue_bytes?,
@@ -378,6 +390,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
             retained_bytes: retained_bytes?,
             publish_hold: publish_hold?,
         },
+        sync: sync?,
         log: Log { level: level?, format: format?, clients },
         admin,
         settings: overview::settings(tree),

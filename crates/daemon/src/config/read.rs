@@ -65,6 +65,18 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// As [`Reader::number`], but `"off"`, 0 and nothing are no bound.
+    pub fn number_or_off<T: TryFrom<u64>>(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Option<T> {
+        match self.tree.entries.get(name) {
+            Some(entry) if is_off(&entry.raw) => None,
+            _ => self.number(name, range),
+        }
+    }
+
     /// A number of bytes within bounds.
     pub fn size<T: TryFrom<u64>>(
         &mut self,

@@ -302,6 +302,17 @@ fn what_is_not_toml_is_one_line_without_the_text() {
 }
 
 #[test]
+fn bounds_that_are_off_unless_set() {
+    for off in ["", "connections_per_ip = 0", "connections_per_ip = \"off\""] {
+        assert_eq!(load(&format!("[limits]\n{off}\n")).limits.connections_per_ip, None, "{off}");
+    }
+    let limits = load("[limits]\nconnections_per_ip = 20\nconnects_per_second = 500\n").limits;
+    assert_eq!((limits.connections_per_ip, limits.connects_per_second), (Some(20), Some(500)));
+    let line = error("[limits]\nconnects_per_second = -1\n");
+    assert!(line.contains("limits.connects_per_second must be a whole number"), "{line}");
+}
+
+#[test]
 fn keys_of_later_versions_are_refused_unless_off() {
     for key in KEYS.iter().filter(|key| key.support == keys::Support::Later) {
         let line = error(&format!("{} = \"something\"", key.name));
@@ -323,8 +334,6 @@ fn values_of_later_versions_are_refused() {
         ("fuota.on_drop", "catalog"),
         ("fuota.drop_rollout", "canary"),
         ("fuota.on_existing", "hold"),
-        ("persistence.sync", "always"),
-        ("persistence.sync", "never"),
     ] {
         let line = error(&format!("{key} = \"{value}\""));
         assert!(
@@ -335,7 +344,7 @@ fn values_of_later_versions_are_refused() {
         );
         assert!(error(&format!("{key} = \"nonsense\"")).contains("must be"));
     }
-    load("auth.mode = \"open\"\nfuota.on_drop = \"deploy\"\npersistence.sync = \"os\"");
+    load("auth.mode = \"open\"\nfuota.on_drop = \"deploy\"");
 }
 
 #[test]

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
+    backup::Backups,
     certificates::Certificates,
     config::{Config, Secret},
     firmware_dir,
@@ -130,6 +131,12 @@ async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
         fuota.service(),
         server.handle(),
         Arc::clone(&readiness),
+        Backups::new(
+            Arc::clone(&server),
+            fuota.service(),
+            config.admin.token.is_none().then(|| config.token_path()),
+        )
+        .door(),
     );
 
     let (close_doors, stop_fuota) = (CancellationToken::new(), CancellationToken::new());
@@ -201,6 +208,7 @@ fn checks(server: &broker::Server, service: &fuota::Service) -> Vec<Check> {
     };
     vec![
         Check { name: "mqtt", result: server.ready() },
+        Check { name: "log", result: server.log_ready() },
         Check { name: "store", result: store },
         Check { name: "database", result: site.database_problem.map_or(Ok(()), Err) },
     ]

@@ -10,6 +10,8 @@ pub fn broker(config: &Config, connections: usize) -> broker::Settings {
     broker::Settings {
         limits: broker::Limits {
             connections,
+            connections_per_ip: limits.connections_per_ip,
+            connects_per_second: limits.connects_per_second,
             packet_bytes: limits.packet_bytes,
             queue_messages: limits.queue_messages,
             queue_bytes: limits.queue_bytes,
@@ -19,6 +21,10 @@ pub fn broker(config: &Config, connections: usize) -> broker::Settings {
             retained_bytes: limits.retained_bytes,
             publish_hold: limits.publish_hold,
         },
+        persistence: Some(broker::Persistence {
+            directory: config.data_dir.join("broker"),
+            sync: config.sync,
+        }),
         ..broker::Settings::default()
     }
 }
@@ -89,10 +95,13 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         let config = Config::load_with(Some(&file), HashMap::new()).unwrap();
         let same = |ours: String, theirs: String| assert_eq!(ours, theirs);
-        same(
-            format!("{:?}", broker(&config, config.limits.connections)),
-            format!("{:?}", broker::Settings::default()),
-        );
+        let ours = broker(&config, config.limits.connections);
+        let persistence = Some(broker::Persistence {
+            directory: dir.path().join("data/broker"),
+            ..broker::Persistence::default()
+        });
+        let theirs = broker::Settings { persistence, ..broker::Settings::default() };
+        same(format!("{ours:?}"), format!("{theirs:?}"));
         let theirs =
             fuota::Settings { data_dir: config.data_dir.clone(), ..fuota::Settings::default() };
         same(format!("{:?}", fuota(&config)), format!("{theirs:?}"));
