@@ -38,7 +38,12 @@ pub fn site_with(settings: Settings) -> Site {
 }
 
 pub fn site_with_hooks(settings: Settings, hooks: Vec<Arc<dyn Hook>>) -> Site {
-    start(settings, hooks, &Disk::default())
+    start(settings, hooks, Some(&Disk::default()))
+}
+
+/// Nothing is promised beyond the process.
+pub fn site_without_log(settings: Settings) -> Site {
+    start(settings, Vec::new(), None)
 }
 
 /// A broker that syncs before it acknowledges.
@@ -49,10 +54,10 @@ pub fn careful(settings: Settings) -> Settings {
 
 /// A broker that goes on with what is on this disk.
 pub fn site_on(settings: Settings, disk: &Disk) -> Site {
-    start(settings, Vec::new(), disk)
+    start(settings, Vec::new(), Some(disk))
 }
 
-fn start(settings: Settings, hooks: Vec<Arc<dyn Hook>>, disk: &Disk) -> Site {
+fn start(settings: Settings, hooks: Vec<Arc<dyn Hook>>, disk: Option<&Disk>) -> Site {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let cancel = CancellationToken::new();
@@ -60,8 +65,11 @@ fn start(settings: Settings, hooks: Vec<Arc<dyn Hook>>, disk: &Disk) -> Site {
         let _inside = runtime.enter();
         let listeners = broker::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
         let port = listeners.local_addrs()[0].port();
-        let storage = Arc::new(disk.clone());
-        let server = Arc::new(Server::start_on(settings, hooks, storage).unwrap());
+        let server = match disk {
+            Some(disk) => Server::start_on(settings, hooks, Arc::new(disk.clone())),
+            None => Server::start(settings, hooks),
+        };
+        let server = Arc::new(server.unwrap());
         let (serving, stop) = (server.clone(), cancel.clone());
         runtime.spawn(async move { serving.serve(listeners, stop).await });
         (port, server)
@@ -241,9 +249,19 @@ impl Wire {
         self.closed();
     }
 
+    /// How long anything may take from now on.
+    pub fn patience(&mut self, patience: Duration) {
+        self.stream.set_read_timeout(Some(patience)).unwrap();
+    }
+
+    /// Says nothing more; what the broker sends can still be read.
+    pub fn cut(&mut self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
     /// Cuts the connection, as a power cut does; returns when the broker knows.
     pub fn vanish(mut self) {
-        self.stream.shutdown(Shutdown::Write).unwrap();
+        self.cut();
         while self.next().is_some() {}
     }
 }
