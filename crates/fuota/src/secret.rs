@@ -106,7 +106,7 @@ impl Key {
     /// The hash that a verified password is remembered as, in memory alone. The salt makes it
     /// another one when the same password is set again.
     pub fn password(&self, user: &str, salt: &[u8], password: &[u8]) -> TokenHash {
-        // A name holds no NUL and a salt has a fixed length, so the parts cannot run together.
+        // A name holds no NUL, and a user has one salt at a time: the parts cannot run together.
         TokenHash(self.hash("password", &[user.as_bytes(), &[0], salt, password].concat()))
     }
 

@@ -55,6 +55,14 @@ pub enum ApiError {
     /// The daemon says no, and why.
     #[error("{0}")]
     Refused(String),
+    /// The daemon says no to an import, and which rows are to blame.
+    #[error("{detail}")]
+    Rows {
+        /// How many, in a sentence.
+        detail: String,
+        /// The first of them.
+        rows: Vec<Row>,
+    },
     /// Something answers that is no fuotad.
     #[error("what answers at {url} is not the admin interface of a fuotad: {reason}")]
     Nonsense {
@@ -63,6 +71,15 @@ pub enum ApiError {
         /// What was odd.
         reason: String,
     },
+}
+
+/// A row of an import that cannot be added.
+#[derive(Debug)]
+pub struct Row {
+    /// Its place, the first is 0.
+    pub row: usize,
+    /// Why.
+    pub detail: String,
 }
 
 /// One daemon's admin interface.
@@ -206,7 +223,13 @@ impl Api {
             StatusCode::UNAUTHORIZED => {
                 ApiError::Unauthorized(format!("the daemon at {}: {detail}", self.base))
             }
-            _ => ApiError::Refused(detail),
+            _ => match answer.get("rows").and_then(Value::as_array) {
+                Some(rows) => {
+                    let rows = rows.iter().filter_map(row).collect();
+                    ApiError::Rows { detail, rows }
+                }
+                None => ApiError::Refused(detail),
+            },
         }
         .into())
     }
@@ -228,6 +251,11 @@ impl Api {
     fn nonsense(&self, reason: &str) -> ApiError {
         ApiError::Nonsense { url: self.base.to_string(), reason: reason.to_owned() }
     }
+}
+
+fn row(value: &Value) -> Option<Row> {
+    let row = value.get("row")?.as_u64()?.try_into().ok()?;
+    Some(Row { row, detail: super::output::safe(value.get("detail")?.as_str()?) })
 }
 
 fn read_token(path: &Path) -> Result<Secret, ApiError> {

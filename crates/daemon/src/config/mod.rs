@@ -400,7 +400,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
 /// Those of `auth.rules` that are rules; each of the others is a problem.
 fn rules(reader: &mut Reader<'_>) -> Vec<Rule> {
     let mut rules = Vec::new();
-    for text in reader.texts("auth.rules") {
+    for text in reader.lines("auth.rules") {
         match text.parse() {
             Ok(rule) => rules.push(rule),
             Err(error) => reader.problem("auth.rules", &format!("cannot be used: {error}")),

@@ -433,6 +433,12 @@ fn rules_are_read_and_each_wrong_one_is_named() {
     let config = load("auth.rules = [\"allow device publish plant/%d/#\", \"deny any all a\"]");
     assert_eq!(config.auth.rules.len(), 2);
     assert_eq!(load("auth.rules = \"deny any all a\"").auth.rules.len(), 1);
+    // A comma belongs to the rule, in a list and out of the environment, where lines separate.
+    let rule = "allow service,operator subscribe a,b/#";
+    assert_eq!(load(&format!("auth.rules = [\"{rule}\"]")).auth.rules, [rule.parse().unwrap()]);
+    let both = format!("{rule}\n\ndeny any all a\n");
+    let config = Site::new().load("", &[("FUOTAD__AUTH__RULES", &both)]).unwrap();
+    assert_eq!(config.auth.rules, [rule.parse().unwrap(), "deny any all a".parse().unwrap()]);
     let line = error("auth.rules = [\"deny any all a\", \"allow everybody all a\"]");
     assert!(line.contains("auth.rules") && line.contains("allow everybody all a"), "{line}");
     assert!(load("auth.strict = true").auth.strict);

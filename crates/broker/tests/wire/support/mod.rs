@@ -38,12 +38,12 @@ pub fn site_with(settings: Settings) -> Site {
 }
 
 pub fn site_with_hooks(settings: Settings, hooks: Vec<Arc<dyn Hook>>) -> Site {
-    start(settings, hooks, Some(&Disk::default()))
+    start(settings, hooks, &Disk::default())
 }
 
 /// Nothing is promised beyond the process.
 pub fn site_without_log(settings: Settings) -> Site {
-    start(settings, Vec::new(), None)
+    start_on(settings, Vec::new(), None)
 }
 
 /// A broker that syncs before it acknowledges.
@@ -54,10 +54,15 @@ pub fn careful(settings: Settings) -> Settings {
 
 /// A broker that goes on with what is on this disk.
 pub fn site_on(settings: Settings, disk: &Disk) -> Site {
-    start(settings, Vec::new(), Some(disk))
+    start(settings, Vec::new(), disk)
 }
 
-fn start(settings: Settings, hooks: Vec<Arc<dyn Hook>>, disk: Option<&Disk>) -> Site {
+/// A broker with plugins that goes on with what is on this disk.
+pub fn start(settings: Settings, hooks: Vec<Arc<dyn Hook>>, disk: &Disk) -> Site {
+    start_on(settings, hooks, Some(disk))
+}
+
+fn start_on(settings: Settings, hooks: Vec<Arc<dyn Hook>>, disk: Option<&Disk>) -> Site {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let cancel = CancellationToken::new();
