@@ -386,6 +386,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 message,
                 retain: true,
                 subscriptions: identifier.map(|id| Arc::from([id])),
+                share: None,
             }));
         }
         Ok(qos)

@@ -156,6 +156,13 @@ impl Inbox {
         inner.epoch = inner.epoch.wrapping_add(1);
     }
 
+    /// Messages of shared subscriptions that wait: where the session ends, they are for another
+    /// member.
+    pub fn shared(&self) -> Vec<Delivery> {
+        let inner = self.inner.lock();
+        inner.queues.assured.iter().filter(|delivery| delivery.share.is_some()).cloned().collect()
+    }
+
     /// Changes when the session starts clean: what was under way for it is no longer for it.
     pub fn epoch(&self) -> u32 {
         self.inner.lock().epoch
