@@ -201,6 +201,17 @@ impl Exchange {
         self.hand_on(shared);
     }
 
+    /// Drops what has expired while a session is away [MQTT-3.3.2-5].
+    pub fn forget_expired(&self, session: &Session) {
+        for delivery in session.inbox.take_expired() {
+            Totals::count(&self.totals.dropped);
+            if let (Some(journal), true) = (&self.journal, delivery.id != 0) {
+                let (session, delivery) = (session.key, delivery.id);
+                journal.append(Record::Done { session, delivery });
+            }
+        }
+    }
+
     /// What a member of shared subscriptions leaves behind goes to other members (MQTT 5.0, 4.8.2).
     /// Where there are none, or the log cannot be written, it ends with its session.
     pub fn hand_on(&self, shared: Vec<Delivery>) {

@@ -419,9 +419,11 @@ impl<'a> World<'a> {
         let version = connection.wire.version;
         let wrong = match pick.checked_rem(session.flights.len()).map(|at| &session.flights[at]) {
             None => puback(4711),
-            Some(flight) if flight.copy.qos == 1 && pick % 2 == 0 => pubcomp(flight.id),
+            Some(flight) if flight.copy.qos == 1 && pick.is_multiple_of(2) => pubcomp(flight.id),
             Some(flight) if flight.copy.qos == 1 => pubrec(flight.id),
-            Some(flight) if flight.stage == Stage::Sent && pick % 2 == 0 => pubcomp(flight.id),
+            Some(flight) if flight.stage == Stage::Sent && pick.is_multiple_of(2) => {
+                pubcomp(flight.id)
+            }
             Some(flight) => puback(flight.id),
         };
         connection.wire.send(&wrong);

@@ -10,7 +10,7 @@ use std::{
     io::{BufReader, ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -80,6 +80,15 @@ fn start_on(settings: Settings, hooks: Vec<Arc<dyn Hook>>, disk: Option<&Disk>) 
         (port, server)
     };
     Site { port, broker: server.handle(), server, cancel, _runtime: runtime }
+}
+
+/// Waits for what sends no event.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < PATIENCE, "waited in vain: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
 }
 
 impl Site {
