@@ -14,7 +14,7 @@ use crate::{
     hooks::View,
     journal::{Record, Ticket},
     message::Delivery,
-    outbound::Confirmation,
+    outbound::{Confirmation, Ended},
     packet::{
         Ack, Disconnect, Packet, Publish, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe,
         reason,
@@ -86,8 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Packet::Publish(publish) => self.on_publish(publish),
             Packet::PubAck(ack) => {
                 let ended = self.state.window.puback(ack.packet_id);
-                self.ended(ended);
-                self.acknowledged(ack.packet_id);
+                self.exchange_ended(ack.packet_id, ended);
                 Ok(())
             }
             Packet::PubRec(ack) => {
@@ -100,8 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Packet::PubComp(ack) => {
                 let ended = self.state.window.pubcomp(ack.packet_id);
-                self.ended(ended);
-                self.acknowledged(ack.packet_id);
+                self.exchange_ended(ack.packet_id, ended);
                 Ok(())
             }
             Packet::Subscribe(subscribe) => self.on_subscribe(*subscribe),
@@ -118,6 +116,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// An acknowledgement has come, and perhaps one that something waited for.
+    fn exchange_ended(&mut self, packet_id: u16, ended: Option<Ended>) {
+        if ended.is_some() {
+            self.ended(ended);
+            self.acknowledged(packet_id);
+        }
+    }
+
     /// An exchange has gone on, and the packet id is not sent again.
     fn acknowledged(&mut self, packet_id: u16) {
         self.resend.retain(|id| *id != packet_id);
@@ -127,12 +133,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn on_pubrec(&mut self, ack: Ack) {
         if ack.reason >= 0x80 {
             let ended = self.state.window.pubrec_refused(ack.packet_id);
-            self.ended(ended);
-            self.acknowledged(ack.packet_id);
-            return;
+            return self.exchange_ended(ack.packet_id, ended);
         }
         let confirmation = self.state.window.pubrec(ack.packet_id);
-        self.acknowledged(ack.packet_id);
+        if confirmation != Confirmation::Unknown {
+            self.acknowledged(ack.packet_id);
+        }
         match confirmation {
             Confirmation::Release => self.answer(None, Answer::PubRel(ack.packet_id)),
             Confirmation::Log(delivery) => {
@@ -380,6 +386,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 message,
                 retain: true,
                 subscriptions: identifier.map(|id| Arc::from([id])),
+                share: None,
             }));
         }
         Ok(qos)

@@ -44,9 +44,6 @@ use crate::{
     websocket,
 };
 
-/// How often expired retained messages are looked for. They are never sent, but count.
-const FORGET_EVERY: Duration = Duration::from_secs(60);
-
 /// Why the broker could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -330,12 +327,16 @@ async fn run_due(exchange: Arc<Exchange>, cancel: CancellationToken) {
     }
 }
 
-/// Gives the room of expired retained messages back, now and then.
+/// Gives the room of expired messages back, now and then.
 async fn forget_expired(exchange: Arc<Exchange>, cancel: CancellationToken) {
     loop {
         tokio::select! {
-            () = tokio::time::sleep(FORGET_EVERY) => exchange.retained.forget_expired(),
+            () = tokio::time::sleep(exchange.settings.forget_every) => {}
             () = cancel.cancelled() => return,
+        }
+        exchange.retained.forget_expired();
+        for session in exchange.registry.all() {
+            exchange.forget_expired(&session);
         }
     }
 }
