@@ -19,6 +19,7 @@ mod flow_control;
 mod keep_alive;
 mod malformed;
 mod mutations;
+mod operator;
 mod plugins;
 mod publish;
 mod qos;
