@@ -23,6 +23,7 @@ mod operator;
 mod plugins;
 mod publish;
 mod qos;
+mod resumed;
 mod retain;
 mod session;
 mod shared;

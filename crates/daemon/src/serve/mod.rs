@@ -11,6 +11,8 @@
 #[cfg(test)]
 mod admin_tests;
 mod admin_thread;
+#[cfg(feature = "faults")]
+mod faults;
 mod mqtt_doors;
 mod open_files;
 mod settings;
@@ -99,6 +101,8 @@ async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
     let connections = files.connections(config.limits.connections);
     let server = broker::Server::start(settings::broker(config, connections), hooks);
     let server = Arc::new(server.map_err(one_error)?);
+    #[cfg(feature = "faults")]
+    faults::listen(Arc::clone(&server))?;
 
     let scheme = if certificates.admin.is_some() { "https" } else { "http" };
     let mut lines = Vec::new();
