@@ -240,6 +240,42 @@ pub(crate) fn shared(session: &Session, state: &State) -> Vec<Delivery> {
     sent.chain(session.inbox.shared()).collect()
 }
 
+impl Exchange {
+    /// Forgets the retained messages that a filter matches, and says how many; see
+    /// [`hook::Broker::remove_retained`]. This is the one way besides a publish in which a
+    /// retained message ends before its time.
+    pub fn forget_retained(&self, filter: &str) -> usize {
+        let (mut forgotten, mut after) = (0, None::<Box<str>>);
+        loop {
+            let page = self.retained.page(filter, after.as_deref(), YIELD_AFTER);
+            for message in &page.messages {
+                let empty = |sequence| {
+                    Arc::new(Message {
+                        topic: message.topic.clone(),
+                        payload: Bytes::new(),
+                        qos: Qos::AtMostOnce,
+                        retain: true,
+                        properties: None,
+                        publisher: 0,
+                        sequence,
+                        expires: None,
+                    })
+                };
+                if let Some(empty) = self.retained.forget(message, empty) {
+                    forgotten += 1;
+                    if let Some(journal) = &self.journal {
+                        journal.append(retained_record(&empty));
+                    }
+                }
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return forgotten,
+            }
+        }
+    }
+}
+
 /// The record of a retained message that nobody waits for.
 fn retained_record(message: &Arc<Message>) -> Record {
     Record::Publish(Box::new(Published {

@@ -20,6 +20,7 @@ mod keep_alive;
 mod malformed;
 mod model;
 mod mutations;
+mod operator;
 mod plugins;
 mod publish;
 mod qos;
