@@ -5,7 +5,7 @@
 //! done in one place, [`Connection::poll`]. What a client's packets do stands in
 //! [`crate::inbound`]; here is what moves bytes.
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use hook::{Client, Outbox, Protocol, Qos, SessionEnd, Slot};
 use std::{
     borrow::Cow,
@@ -27,6 +27,7 @@ use tokio::{
 use crate::{
     codec,
     counters::Tally,
+    crowd::Wait,
     deliver::{SeenRetained, SentAliases, text_fits},
     exchange::{Exchange, Route},
     hooks::View,
@@ -121,7 +122,7 @@ pub(crate) struct Connection<S> {
     pub(crate) resend: VecDeque<u16>,
     pub(crate) problem_information: bool,
     /// A packet that has not arrived whole, or may not be handled yet.
-    partial: Vec<u8>,
+    partial: BytesMut,
     /// `partial` holds whole packets that had to wait.
     waiting: bool,
     pub(crate) writer: Writer,
@@ -138,6 +139,8 @@ pub(crate) struct Connection<S> {
     pub(crate) route: Option<Box<Route>>,
     /// What waits for the log, or for room in other sessions' queues.
     pub(crate) unsettled: Option<Box<Unsettled>>,
+    /// Somebody who is to catch up before the next publish.
+    pub(crate) crowd: Option<Box<Wait>>,
     keep_alive: Option<(Duration, Pin<Box<Sleep>>)>,
     pub(crate) tally: Tally,
 }
@@ -157,7 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             outbox: parts.outbox,
             window: parts.window.into(),
             problem_information: parts.problem_information,
-            partial: parts.rest,
+            partial: BytesMut::from(&parts.rest[..]),
             writer: Writer::default(),
             flushing: false,
             taken: Taken::default(),
@@ -168,6 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             sent_aliases: SentAliases::new(parts.topic_alias_maximum),
             route: None,
             unsettled: None,
+            crowd: None,
             // One and a half times the keep alive [MQTT-3.1.2-22].
             keep_alive: parts.keep_alive.map(|seconds| {
                 let patience = seconds.mul_f32(1.5);
@@ -224,6 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             let wrote = self.flush(cx)?;
             self.poll_unsettled(cx)?;
+            self.poll_crowd(cx);
             let read = self.read(cx)?;
             let unwritten = !self.writer.is_empty() && !self.flushing;
             if !wrote && !read && !unwritten && self.session.inbox.park(cx.waker()) {
@@ -252,6 +257,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    fn poll_crowd(&mut self, cx: &mut Context<'_>) {
+        if let Some(wait) = &mut self.crowd
+            && wait.poll(cx, &self.exchange.lanes).is_ready()
+        {
+            self.crowd = None;
+            self.look_at_what_waited();
+        }
+    }
+
     /// What had to wait behind a publish is looked at again.
     pub(crate) fn look_at_what_waited(&mut self) {
         self.waiting = !self.partial.is_empty();
@@ -259,7 +273,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Whether publishes have to wait: for the log, for room elsewhere, or for the client to read.
     pub(crate) fn blocked(&self) -> bool {
-        self.unsettled.as_ref().is_some_and(|unsettled| unsettled.blocks_publishes())
+        self.crowd.is_some()
+            || self.unsettled.as_ref().is_some_and(|unsettled| unsettled.blocks_publishes())
             || self.session.inbox.outbox_is_high()
     }
 
@@ -270,8 +285,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if self.waiting && !self.blocked() {
             let bytes = std::mem::take(&mut self.partial);
-            self.handle(&bytes)?;
+            self.handle_all(bytes)?;
             return Ok(true);
+        }
+        if self.waiting && self.crowd.is_some() {
+            // It is over soon, and what was not read slows the publisher down.
+            return Ok(false);
         }
         if self.waiting
             && self.partial.len() >= READ_BYTES + self.exchange.settings.limits.packet_bytes
@@ -287,11 +306,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Ready(Ok(())) => {
                     self.session.last_packet.store(clock_ms(), Ordering::Relaxed);
                     if self.partial.is_empty() {
-                        self.handle(buffer.filled())?;
+                        let used = self.packets(buffer.filled())?;
+                        self.partial = BytesMut::from(&buffer.filled()[used.consumed..]);
+                        self.waiting = used.waiting;
                     } else {
                         let mut bytes = std::mem::take(&mut self.partial);
                         bytes.extend_from_slice(buffer.filled());
-                        self.handle(&bytes)?;
+                        self.handle_all(bytes)?;
                     }
                     Ok(true)
                 }
@@ -300,10 +321,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Handles whole packets and keeps the rest.
-    fn handle(&mut self, bytes: &[u8]) -> Result<(), Ending> {
-        let used = self.packets(bytes)?;
-        self.partial = bytes[used.consumed..].to_vec();
+    fn handle_all(&mut self, mut bytes: BytesMut) -> Result<(), Ending> {
+        let used = self.packets(&bytes)?;
         self.waiting = used.waiting;
+        if used.consumed < bytes.len() {
+            bytes.advance(used.consumed);
+            self.partial = bytes;
+        }
         Ok(())
     }
 

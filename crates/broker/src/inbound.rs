@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     codec::{self, AckKind, CodecError, Frame},
     connection::{Connection, Ending},
+    crowd::Wait,
     exchange::Routed,
     hooks::View,
     journal::{Record, Ticket},
@@ -70,7 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             };
             // Acknowledgements and PINGREQ never wait: others may wait for them.
             let may_wait = !matches!(rest[0] >> 4, 4..=7 | 12);
-            let look = self.unsettled.is_some() || count % LOOK_EVERY == 0;
+            let look = self.crowd.is_some() || self.unsettled.is_some() || count % LOOK_EVERY == 0;
             if may_wait && look && self.blocked() {
                 return Ok(Used { consumed, waiting: true });
             }
@@ -244,7 +245,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             &mut self.route,
             &mut self.tally,
         );
-        let Some(kind) = ack else { return Ok(()) };
+        let Some(kind) = ack else {
+            if let Submitted::Routed(Routed::Crowded(whom)) = submitted {
+                let patience = self.exchange.settings.limits.publish_hold;
+                self.crowd = Some(Wait::new(whom, patience));
+            }
+            return Ok(());
+        };
         match submitted {
             Submitted::Routed(Routed::Pending(pending)) => {
                 self.remember_received(publish.qos, publish.packet_id);
@@ -253,7 +260,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Submitted::Routed(Routed::Unwritable) => {
                 self.refuse_unwritable(kind, publish.packet_id)?;
             }
-            Submitted::Routed(Routed::Done) | Submitted::Consumed => {
+            // Only QoS 0 is ever told of a crowd.
+            Submitted::Routed(Routed::Done | Routed::Crowded(_)) | Submitted::Consumed => {
                 self.remember_received(publish.qos, publish.packet_id);
                 self.encode_ack(kind, publish.packet_id, reason::SUCCESS, None);
             }

@@ -13,6 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     blob::{self, Named, Receivers},
     counters::{Tally, Totals},
+    crowd::{Crowded, CrowdedSession, TURNS, Turns},
     inbox::Pushed,
     index::Receiver,
     message::{Delivery, Message},
@@ -31,6 +33,8 @@ use crate::{
 const DIRECT_RECEIVERS: usize = 16;
 /// What a parcel costs beside its topic, payload and blob: the router's own structures.
 const PARCEL_OVERHEAD: usize = 512;
+/// While more than this is in transit, publishers let it drain.
+const CROWDED_PARCELS: usize = 64;
 /// After so many hand-overs a reader lets others run.
 const YIELD_AFTER: usize = 256;
 /// How often each lane is probed, and how long an answer may take.
@@ -42,6 +46,25 @@ struct Transit {
     generation: u64,
     parcels: usize,
     bytes: usize,
+    /// Publishers that let it drain.
+    turns: Turns,
+}
+
+impl Transit {
+    /// Publishers are to let it drain: sessions whose queues are half full take what is on its
+    /// way then, and no parcel is ever without credit.
+    fn is_crowded(&self) -> bool {
+        self.parcels > CROWDED_PARCELS || self.bytes > LANE_CREDIT / 2
+    }
+
+    /// Those that may go on.
+    fn turns(&mut self) -> Vec<Waker> {
+        match self.parcels {
+            0 => self.turns.next(usize::MAX),
+            _ if self.parcels > CROWDED_PARCELS / 2 || self.bytes > LANE_CREDIT / 4 => Vec::new(),
+            _ => self.turns.next(TURNS),
+        }
+    }
 }
 
 struct Lane {
@@ -90,20 +113,34 @@ impl Lanes {
     }
 
     /// One QoS 0 copy for each receiver. `ingress` is that of the publisher: its messages on
-    /// one topic arrive in order.
+    /// one topic arrive in order. What is returned should drain before the next one.
     pub fn send(
         &self,
         ingress: usize,
         message: &Arc<Message>,
         receivers: &[Receiver],
         tally: &mut Tally,
-    ) {
-        match receivers {
-            [] => {}
-            [one] => self.send_lane(one.session.lane, ingress, message, receivers, tally),
-            _ => (0..self.lanes.len())
-                .for_each(|lane| self.send_lane(lane, ingress, message, receivers, tally)),
+    ) -> Crowded {
+        let mut crowded = Crowded::default();
+        let lanes = match receivers {
+            [] => 0..0,
+            [one] => one.session.lane..one.session.lane + 1,
+            _ => 0..self.lanes.len(),
+        };
+        for lane in lanes {
+            self.send_lane(lane, ingress, message, receivers, tally, &mut crowded);
         }
+        crowded
+    }
+
+    /// Waits for a turn where the lane is crowded.
+    pub fn poll_turn(&self, lane: usize, cx: &Context<'_>) -> Poll<()> {
+        let mut transit = self.lanes[lane].transit.lock();
+        if !transit.is_crowded() {
+            return Poll::Ready(());
+        }
+        transit.turns.wait(cx.waker());
+        Poll::Pending
     }
 
     fn send_lane(
@@ -113,6 +150,7 @@ impl Lanes {
         message: &Arc<Message>,
         receivers: &[Receiver],
         tally: &mut Tally,
+        crowded: &mut Crowded,
     ) {
         let mine = || receivers.iter().filter(move |r| r.session.lane == lane);
         let count = mine().count();
@@ -124,8 +162,9 @@ impl Lanes {
         let mut transit = self.lanes[lane].transit.lock();
         if transit.parcels == 0 && (count <= DIRECT_RECEIVERS || oversized) {
             for receiver in mine() {
-                let delivery = deliver(message, receiver);
-                count_pushed(receiver.session.inbox.push_lossy(delivery), tally);
+                let pushed = receiver.session.inbox.push_lossy(deliver(message, receiver));
+                count_pushed(pushed, tally);
+                crowded.sessions.extend(CrowdedSession::find(&receiver.session));
             }
             tally.direct += count as u32;
             return;
@@ -134,7 +173,7 @@ impl Lanes {
         let cost = PARCEL_OVERHEAD + message.cost() + blob.len();
         if transit.bytes + cost > LANE_CREDIT {
             tally.dropped += count as u32;
-            return;
+            return crowded.lanes.push(lane);
         }
         let running = self.running.load();
         let parcel = Parcel { payload: message.payload.clone(), blob };
@@ -150,6 +189,11 @@ impl Lanes {
             // The supervisor notices by itself and replaces the router.
             Err(_) => tally.dropped += count as u32,
         }
+        if transit.is_crowded() {
+            crowded.lanes.push(lane);
+        }
+        drop(transit);
+        crowded.sessions.extend(mine().filter_map(|r| CrowdedSession::find(&r.session)));
     }
 
     fn spawn_readers(self: &Arc<Self>, readers: Vec<LaneReader>) {
@@ -191,6 +235,9 @@ impl Lanes {
             if transit.generation == generation {
                 transit.parcels = transit.parcels.saturating_sub(1);
                 transit.bytes = transit.bytes.saturating_sub(cost + topic);
+                let turns = transit.turns();
+                drop(transit);
+                turns.into_iter().for_each(Waker::wake);
             }
         }
     }
@@ -291,7 +338,9 @@ impl Lanes {
         // one router and sent to the other.
         let mut transits: Vec<_> = self.lanes.iter().map(|lane| lane.transit.lock()).collect();
         let lost: usize = transits.iter().map(|t| t.parcels).sum();
+        let mut turns = Vec::new();
         for transit in &mut transits {
+            turns.append(&mut transit.turns.next(usize::MAX));
             **transit = Transit { generation, ..Transit::default() };
         }
         for lane in &self.lanes {
@@ -300,6 +349,7 @@ impl Lanes {
         let cancel = CancellationToken::new();
         self.running.store(Arc::new(Running { router, generation, cancel }));
         drop(transits);
+        turns.into_iter().for_each(Waker::wake);
         self.spawn_readers(readers);
         old.router.leave();
         old.cancel.cancel();

@@ -33,6 +33,7 @@
 //! | `exchange` | one publish to all its receivers |
 //! | `pending`, `unsettled` | a publish that waits for room or for the log, and all that one connection has begun and not finished |
 //! | [`journal`] | the durable log: what was promised survives the process |
+//! | `crowd` | a publisher of QoS 0 lets a crowded queue drain |
 //! | `lanes`, `blob` | QoS 0 in bulk: credit per lane, and what a parcel says of itself |
 //! | `router` | the one file that knows rumqttd |
 //! | `hooks` | the plugins of one broker, asked in order |
@@ -44,6 +45,7 @@ mod blob;
 pub mod codec;
 mod connection;
 mod counters;
+mod crowd;
 mod deliver;
 mod exchange;
 mod handshake;

@@ -10,6 +10,7 @@ mod support;
 mod aliases;
 mod clauses;
 mod connect;
+mod crowd;
 mod disconnect;
 mod durability;
 mod expiry;
