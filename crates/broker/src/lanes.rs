@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Up to so many receivers in a lane with nothing in transit are served directly.
-const DIRECT_RECEIVERS: usize = 16;
+const DIRECT_RECEIVERS: usize = 64;
 /// What a parcel costs beside its topic, payload and blob: the router's own structures.
 const PARCEL_OVERHEAD: usize = 512;
 /// While more than this is in transit, publishers let it drain.

@@ -9,7 +9,7 @@ const QUEUE: usize = 256;
 const MESSAGES: usize = 4_000;
 
 fn site_with_short_queues() -> Site {
-    let mut settings = broker::Settings::default();
+    let mut settings = broker::Settings { lanes: 2, ..broker::Settings::default() };
     settings.limits.queue_messages = QUEUE;
     site_with(settings)
 }
