@@ -13,16 +13,18 @@
 //! | `extract` | bodies, queries and paths, bounded and strict |
 //! | `page` | listings in pages |
 //! | `health` | `/healthz` and `/readyz` |
-//! | `devices`, `users`, `firmware`, `clients`, `status` | one resource each, under `/api/v1` |
+//! | `devices`, `users`, `import`, `firmware`, `clients`, `status`, `backup` | one resource each, under `/api/v1` |
 //! | `server`, `stall` | connections, time limits, the orderly stop |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod backup;
 mod clients;
 mod devices;
 mod doors;
 mod extract;
 mod firmware;
 mod health;
+mod import;
 mod page;
 mod problem;
 mod routes;
@@ -34,7 +36,8 @@ mod status;
 mod tests;
 mod users;
 
+pub use backup::{Backup, BackupError, BackupFuture, BackupView};
 pub use health::{Check, Readiness};
 pub use routes::router;
-pub use server::{Limits, TlsSource, serve, serve_tls, serve_with};
+pub use server::{Limits, TlsSource, serve, serve_with};
 pub use settings::Settings;

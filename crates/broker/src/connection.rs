@@ -31,12 +31,14 @@ use crate::{
     deliver::{SeenRetained, SentAliases, text_fits},
     exchange::{Exchange, Route},
     hooks::View,
+    inbound::Used,
     inbox::{Done, Kick, Taken},
     journal::{Record, wall_seconds},
     message::Delivery,
     packet::{ConnAck, reason},
     registry::Due,
     session::{Session, State, clock_ms},
+    slow::{Slow, TooSlow},
     unsettled::Unsettled,
     writer::Writer,
 };
@@ -86,6 +88,15 @@ impl From<Kick> for Ending {
     }
 }
 
+/// What the CONNACK promised.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Promised {
+    /// The largest packet that is taken, in bytes.
+    pub packet_bytes: usize,
+    /// QoS 2 publishes that may be unreleased: the broker's Receive Maximum.
+    pub inflight: u16,
+}
+
 /// What the handshake hands over.
 pub(crate) struct Parts<S> {
     pub io: S,
@@ -99,6 +110,7 @@ pub(crate) struct Parts<S> {
     pub keep_alive: Option<Duration>,
     /// Publishes that may be in flight to the client.
     pub window: u16,
+    pub promised: Promised,
     /// Topic Alias Maximum of the client.
     pub topic_alias_maximum: u16,
     /// Whether it wants reason strings with acknowledgements.
@@ -118,6 +130,7 @@ pub(crate) struct Connection<S> {
     pub(crate) slots: Box<[Slot]>,
     pub(crate) outbox: Outbox,
     pub(crate) window: usize,
+    pub(crate) promised: Promised,
     /// Packet ids that the session's last connection left unacknowledged, to be sent again.
     pub(crate) resend: VecDeque<u16>,
     pub(crate) problem_information: bool,
@@ -142,6 +155,7 @@ pub(crate) struct Connection<S> {
     /// Somebody who is to catch up before the next publish.
     pub(crate) crowd: Option<Box<Wait>>,
     keep_alive: Option<(Duration, Pin<Box<Sleep>>)>,
+    slow: Slow,
     pub(crate) tally: Tally,
 }
 
@@ -159,6 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             slots: parts.slots,
             outbox: parts.outbox,
             window: parts.window.into(),
+            promised: parts.promised,
             problem_information: parts.problem_information,
             partial: BytesMut::from(&parts.rest[..]),
             writer: Writer::default(),
@@ -177,21 +192,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let patience = seconds.mul_f32(1.5);
                 (patience, Box::pin(tokio::time::sleep(patience)))
             }),
+            slow: Slow::default(),
             tally: Tally::default(),
         }
+    }
+
+    /// See [`crate::slow`].
+    fn patience(&self) -> Duration {
+        let keep_alive = self.keep_alive.as_ref().map_or(Duration::ZERO, |(patience, _)| *patience);
+        self.exchange.settings.stall.max(keep_alive)
     }
 
     /// The CONNACK, ahead of everything.
     pub fn send_connack(&mut self, ack: &ConnAck) {
         let protocol = self.client.protocol;
         self.writer.encode(|out| codec::connack(out, protocol, ack));
-    }
-
-    /// Tells the hooks that the connection begins.
-    pub fn start_hooks(&mut self) {
-        let subscriptions = self.session.subscriptions();
-        let (exchange, mut view) = self.view();
-        exchange.hooks.session_start(&mut view, &subscriptions);
     }
 
     /// The hooks and what they are shown, borrowed apart from the rest.
@@ -232,7 +247,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let read = self.read(cx)?;
             let unwritten = !self.writer.is_empty() && !self.flushing;
             if !wrote && !read && !unwritten && self.session.inbox.park(cx.waker()) {
-                return self.check_keep_alive(cx);
+                self.check_keep_alive(cx)?;
+                return self.check_slow(cx);
             }
         }
         cx.waker().wake_by_ref();
@@ -244,14 +260,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.writer.is_idle() {
             return Ok(false);
         }
+        let before = self.writer.len();
         match self.writer.poll_flush(cx, Pin::new(&mut self.io)) {
             Poll::Ready(Ok(())) => {
                 self.flushing = false;
+                self.slow.taken();
                 Ok(true)
             }
             Poll::Ready(Err(_)) => Err(Ending::lost()),
             Poll::Pending => {
                 self.flushing = true;
+                self.slow.unread(Instant::now(), self.patience(), self.writer.len() < before);
                 Ok(false)
             }
         }
@@ -285,16 +304,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if self.waiting && !self.blocked() {
             let bytes = std::mem::take(&mut self.partial);
-            self.handle_all(bytes)?;
+            self.handle_joined(bytes)?;
             return Ok(true);
         }
         if self.waiting && self.crowd.is_some() {
             // It is over soon, and what was not read slows the publisher down.
             return Ok(false);
         }
-        if self.waiting
-            && self.partial.len() >= READ_BYTES + self.exchange.settings.limits.packet_bytes
-        {
+        if self.waiting && self.partial.len() >= READ_BYTES + self.promised.packet_bytes {
             return Ok(false);
         }
         SCRATCH.with_borrow_mut(|scratch| {
@@ -306,13 +323,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Ready(Ok(())) => {
                     self.session.last_packet.store(clock_ms(), Ordering::Relaxed);
                     if self.partial.is_empty() {
-                        let used = self.packets(buffer.filled())?;
-                        self.partial = BytesMut::from(&buffer.filled()[used.consumed..]);
-                        self.waiting = used.waiting;
+                        self.handle(buffer.filled())?;
                     } else {
                         let mut bytes = std::mem::take(&mut self.partial);
                         bytes.extend_from_slice(buffer.filled());
-                        self.handle_all(bytes)?;
+                        self.handle_joined(bytes)?;
                     }
                     Ok(true)
                 }
@@ -321,14 +336,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Handles whole packets and keeps the rest.
-    fn handle_all(&mut self, mut bytes: BytesMut) -> Result<(), Ending> {
+    fn handle(&mut self, bytes: &[u8]) -> Result<(), Ending> {
+        let used = self.packets(bytes)?;
+        self.partial = BytesMut::from(&bytes[used.consumed..]);
+        self.note_partial(&used);
+        Ok(())
+    }
+
+    /// The same for bytes that came in pieces. Where they make no packet yet they are kept as
+    /// they are: copied at each piece, a large packet in small ones would cost its square.
+    fn handle_joined(&mut self, mut bytes: BytesMut) -> Result<(), Ending> {
         let used = self.packets(&bytes)?;
-        self.waiting = used.waiting;
         if used.consumed < bytes.len() {
             bytes.advance(used.consumed);
             self.partial = bytes;
         }
+        self.note_partial(&used);
         Ok(())
+    }
+
+    fn note_partial(&mut self, used: &Used) {
+        self.waiting = used.waiting;
+        if self.partial.is_empty() || self.waiting {
+            self.slow.whole();
+        } else {
+            let (patience, bytes) = (self.patience(), self.partial.len());
+            self.slow.partial(Instant::now(), patience, bytes, used.consumed > 0);
+        }
     }
 
     fn check_keep_alive(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
@@ -349,6 +383,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             timer.as_mut().reset((Instant::now() + (*patience - idle)).into());
         }
         Ok(())
+    }
+
+    fn check_slow(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
+        let patience = self.patience();
+        let Poll::Ready(what) = self.slow.poll(cx, patience) else { return Ok(()) };
+        self.tally.slow_clients += 1;
+        let (end, code, text) = match what {
+            TooSlow::Reading => {
+                (SessionEnd::Kicked, reason::QUOTA_EXCEEDED, "the client reads nothing")
+            }
+            TooSlow::Sending => (
+                SessionEnd::KeepAliveTimeout,
+                reason::KEEP_ALIVE_TIMEOUT,
+                "a packet was not complete in time",
+            ),
+        };
+        tracing::debug!(client = &*self.client.id, why = text, "too slow");
+        Err(Ending { end, tell: Some((code, text.into())), will: true })
     }
 
     /// Says goodbye, tells the hooks, and leaves the session to whoever comes next.

@@ -115,6 +115,7 @@ mod tests {
     use super::*;
     use crate::{
         inbox::{Done, Inbox, Pushed, Taken},
+        limits::LiveLimits,
         message::{Delivery, Message},
         settings::Limits,
     };
@@ -156,7 +157,7 @@ mod tests {
 
     fn inbox() -> Inbox {
         let limits = Limits { queue_messages: 40, ..Limits::default() };
-        let inbox = Inbox::new(Arc::new(limits));
+        let inbox = Inbox::new(Arc::new(LiveLimits::new(&limits)));
         assert!(inbox.attach(1, || true));
         inbox
     }

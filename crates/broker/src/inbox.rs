@@ -17,9 +17,9 @@ use std::{
 
 use crate::{
     crowd::{DISTRUST, TURNS, Turns},
+    limits::LiveLimits,
     message::Delivery,
     session::clock_ms,
-    settings::Limits,
 };
 
 /// While more than this waits in an outbox, no further PUBLISH of that client is read.
@@ -114,11 +114,11 @@ pub(crate) struct Inbox {
     /// Odd while publishers of QoS 0 are to let it drain; each change adds one. Changed under
     /// the lock.
     crowd: AtomicU32,
-    limits: Arc<Limits>,
+    limits: Arc<LiveLimits>,
 }
 
 impl Inbox {
-    pub fn new(limits: Arc<Limits>) -> Self {
+    pub fn new(limits: Arc<LiveLimits>) -> Self {
         Inbox { inner: Mutex::default(), crowd: AtomicU32::new(0), limits }
     }
 
@@ -261,8 +261,8 @@ impl Inbox {
 
     /// Whether the queue holds at most its bound divided by `share`.
     fn is_within(&self, inner: &Inner, share: usize) -> bool {
-        inner.messages <= self.limits.queue_messages / share
-            && inner.bytes <= self.limits.queue_bytes / share
+        inner.messages <= self.limits.queue_messages() / share
+            && inner.bytes <= self.limits.queue_bytes() / share
     }
 
     /// Some who wait go on where the queue has drained, all of them where it is empty.
@@ -338,9 +338,22 @@ impl Inbox {
         inner.queues.assured.push_back(delivery);
     }
 
+    /// Takes out the QoS 1 and 2 deliveries that wait and are not to be kept.
+    pub fn drop_waiting(&self, keep: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
+        let mut inner = self.inner.lock();
+        let (kept, dropped): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut inner.queues.assured).into_iter().partition(keep);
+        inner.queues.assured = kept.into();
+        for delivery in &dropped {
+            inner.messages = inner.messages.saturating_sub(1);
+            inner.bytes = inner.bytes.saturating_sub(delivery.message.cost());
+        }
+        dropped
+    }
+
     fn has_room(&self, inner: &Inner, delivery: &Delivery) -> bool {
-        inner.messages < self.limits.queue_messages
-            && inner.bytes + delivery.message.cost() <= self.limits.queue_bytes
+        inner.messages < self.limits.queue_messages()
+            && inner.bytes + delivery.message.cost() <= self.limits.queue_bytes()
     }
 
     /// A plugin's message for one connection.
@@ -410,8 +423,8 @@ impl Inbox {
         move_all(&mut inner.queues.control, &mut into.control);
         move_all(&mut inner.queues.blocks, &mut into.blocks);
         let waiting = if inner.waiting.is_empty()
-            || inner.messages >= self.limits.queue_messages
-            || inner.bytes >= self.limits.queue_bytes
+            || inner.messages >= self.limits.queue_messages()
+            || inner.bytes >= self.limits.queue_bytes()
         {
             Vec::new()
         } else {

@@ -28,7 +28,11 @@ use crate::{
     secret::Key,
     timers::{Event, Timers},
     transfer::{Transfer, unix_now},
+    views::UserRole,
 };
+
+/// The name of the database in `data_dir`.
+pub const DATABASE: &str = "fuota.db";
 
 /// Everything that the hook, the service and the run loop share.
 pub struct Engine {
@@ -73,16 +77,18 @@ impl Engine {
         settings.check()?;
         let unusable = |source| OpenError::DataDir { path: settings.data_dir.clone(), source };
         std::fs::create_dir_all(&settings.data_dir).map_err(unusable)?;
-        let (db, loaded) = Db::open(&settings.data_dir.join("fuota.db"))?;
+        let (db, loaded) = Db::open(&settings.data_dir.join(DATABASE))?;
         let tokens_exist = loaded.devices.iter().any(|device| device.token.is_some());
         let key = Key::open(&settings.data_dir, !tokens_exist).map_err(unusable)?;
-
-        let accounts = Accounts::new(loaded.users, &settings).map_err(unusable)?;
 
         let registry = Registry::default();
         for row in loaded.devices {
             registry.load(Device::from_row(row));
         }
+        for user in loaded.users.iter().filter(|user| user.role == UserRole::Device) {
+            registry.register_user(&user.name);
+        }
+        let accounts = Accounts::new(loaded.users, &settings).map_err(unusable)?;
         for row in loaded.history {
             if let Some(device) = registry.get(&row.device) {
                 let history = History {
@@ -199,6 +205,11 @@ impl Engine {
     /// Writes what changed since the last time and is not worth a commit of its own, and what
     /// could not be written.
     pub fn flush(&self) {
+        if self.db.problem().is_some() {
+            // Whether it is over shows only when something is written; most sites have nothing
+            // else to write for long. That it is full is one more reason not to wait for it.
+            drop(self.db.submit(vec![Op::Clean(false)], None));
+        }
         for device in self.registry.all() {
             let state = device.state.lock();
             if state.gone {

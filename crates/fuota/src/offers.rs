@@ -220,11 +220,13 @@ impl Engine {
             Op::History(device.history_row(pin.digest, history)),
             Engine::audit(&device.id, "offered", Some(format!("{} {}", pin.path, pin.sha256))),
         ];
-        drop(state);
         let (engine, device2, link2, transfer2) =
             (Arc::clone(self), Arc::clone(device), Arc::clone(link), Arc::clone(&transfer));
         let done = move |result| engine.pinned(&device2, &link2, &transfer2, announce, result);
-        if let Err(error) = self.db.submit(ops, Some(Box::new(done))) {
+        // Queued before anybody else can change the device: the last row of it is the newest.
+        let queued = self.db.submit(ops, Some(Box::new(done)));
+        drop(state);
+        if let Err(error) = queued {
             self.pinned(device, link, &transfer, announce, Err(error));
         }
     }
@@ -242,7 +244,8 @@ impl Engine {
         let mut state = device.state.lock();
         state.pinning = None;
         if let Err(error) = result {
-            tracing::error!(device = %device.id, %error, "an offer was not written; it is tried again");
+            // The database says why, once for all that it could not write.
+            tracing::debug!(device = %device.id, %error, "an offer was not written; it is tried again");
             state.why = Some(format!("the offer was not written: {error}"));
             let links = state.links.clone();
             drop(state);

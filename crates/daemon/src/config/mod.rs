@@ -156,6 +156,8 @@ pub struct Fuota {
 #[allow(missing_docs)]
 pub struct Limits {
     pub connections: usize,
+    pub connections_per_ip: Option<usize>,
+    pub connects_per_second: Option<u32>,
     pub packet_bytes: usize,
     pub queue_messages: usize,
     pub queue_bytes: usize,
@@ -309,6 +311,8 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let confirm_within = reader.duration("fuota.confirm_within", Duration::from_millis(1));
 
     let connections = reader.number("limits.connections", 1..=10_000_000);
+    let connections_per_ip = reader.number_or_off("limits.connections_per_ip", 1..=10_000_000);
+    let connects_per_second = reader.number_or_off("limits.connects_per_second", 1..=1_000_000);
     let packet_bytes = reader.size("limits.packet_bytes", 1024..=268_435_460);
     let queue_messages = reader.number("limits.queue_messages", 1..=10_000_000);
     let queue_bytes = reader.size("limits.queue_bytes", 1024..=BYTES);
@@ -375,6 +379,8 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
         },
         limits: Limits {
             connections: connections?,
+            connections_per_ip,
+            connects_per_second,
             packet_bytes: packet_bytes?,
             queue_messages: queue_messages?,
             queue_bytes: queue_bytes?,
@@ -394,7 +400,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
 /// Those of `auth.rules` that are rules; each of the others is a problem.
 fn rules(reader: &mut Reader<'_>) -> Vec<Rule> {
     let mut rules = Vec::new();
-    for text in reader.texts("auth.rules") {
+    for text in reader.lines("auth.rules") {
         match text.parse() {
             Ok(rule) => rules.push(rule),
             Err(error) => reader.problem("auth.rules", &format!("cannot be used: {error}")),

@@ -3,6 +3,7 @@
 mod access;
 mod accounts;
 mod identity;
+mod import;
 mod outcome;
 mod storm;
 mod topics;
