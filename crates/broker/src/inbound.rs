@@ -20,8 +20,8 @@ use crate::{
         Ack, Disconnect, Packet, Publish, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe,
         reason,
     },
-    session::Held,
     submit::{Submission, Submitted},
+    subscriptions::Held,
     topic::{check_filter, check_name},
     unsettled::Answer,
 };
@@ -334,22 +334,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn subscribe(
         &mut self,
-        mut options: SubscribeFilter,
+        options: SubscribeFilter,
         identifier: Option<u32>,
         retained: &mut Vec<Delivery>,
     ) -> Result<Qos, u8> {
-        let text = std::mem::take(&mut options.filter);
+        let text: Arc<str> = options.filter.as_str().into();
         let filter = check_filter(&text).map_err(|_| reason::TOPIC_FILTER_INVALID)?;
         let refused = |why: Reason| reason_code(why.kind);
         self.exchange.hooks.authorize_subscribe(&self.client, &text).map_err(refused)?;
-        let known = self.session.subscriptions.lock().get(text.as_str()).map(|held| held.consumed);
+        let known = self.session.subscriptions.lock().get(&text).map(|held| held.consumed);
         if known.is_none()
             && self.session.subscriptions.lock().len() >= self.exchange.limits.subscriptions()
         {
             return Err(reason::QUOTA_EXCEEDED);
         }
         let qos = options.qos;
-        let asked = Subscription { filter: text.clone(), qos };
+        let asked = Subscription { filter: options.filter.clone(), qos };
         let (exchange, mut view) = self.view();
         let consumed = match exchange.hooks.subscribe(&mut view, &asked) {
             SubscribeVerdict::Continue => false,
@@ -360,16 +360,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.exchange.index.remove(filter, self.session.key);
         }
         let handling = options.retain_handling;
-        let held = Held { options, identifier, consumed };
+        let held = Held::new(&options, identifier, consumed);
         self.log(|session| Record::Subscribe {
             session,
-            filter: text.as_str().into(),
+            filter: (*text).into(),
             held: held.clone(),
         });
         if !consumed {
-            self.exchange.index.insert(filter, held.entry(&self.session));
+            self.exchange.index.insert(filter, &text, held.entry(&self.session));
         }
-        self.session.subscriptions.lock().insert(text.as_str().into(), held);
+        self.session.subscriptions.lock().insert(text.clone(), held);
         let wanted = match handling {
             RetainHandling::Send => true,
             RetainHandling::SendIfNew => known.is_none(),

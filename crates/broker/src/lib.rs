@@ -23,7 +23,7 @@
 //! | `index` | the one truth about filters: which sessions want a topic |
 //! | `retained` | the retained message of each topic |
 //! | `message` | a message on its way, shared by all who get it |
-//! | `session`, `inbox` | what outlives a connection, and its bounded queues |
+//! | `session`, `subscriptions`, `inbox` | what outlives a connection, and its bounded queues |
 //! | `judge` | the subscriptions of a resumed session, asked about again |
 //! | `registry` | all sessions; takeover, expiry, delayed wills |
 //! | `handshake` | from an accepted socket to a session that is ours |
@@ -81,6 +81,7 @@ mod session;
 pub mod settings;
 mod slow;
 mod submit;
+mod subscriptions;
 mod sys;
 mod tls;
 pub mod topic;
