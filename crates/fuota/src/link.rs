@@ -113,6 +113,13 @@ impl LinkState {
         }
     }
 
+    /// Serves nothing of this transfer any more.
+    pub fn leave(&mut self, transfer: &Arc<Transfer>) {
+        if self.lane.as_ref().is_some_and(|lane| Arc::ptr_eq(&lane.transfer, transfer)) {
+            self.lane = None;
+        }
+    }
+
     /// Keeps a request until its offer stands; past the bound it is dropped.
     pub fn keep(&mut self, wanted: Wanted) {
         if self.pending.len() < MAX_PENDING {

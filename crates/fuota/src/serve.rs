@@ -17,8 +17,8 @@ use crate::{
     dialect::{Echo, Request},
     engine::{Counters, Engine},
     link::{Admission, Lane, Link, LinkState, MANIFEST, Wanted},
-    offers::{Renewed, too_small},
-    policy::{Decision, decide},
+    offers::{CANCELLED, Renewed, too_small},
+    policy::Decision,
     state::{Happened, UpdateState},
     timers::Event,
 };
@@ -120,7 +120,7 @@ impl Engine {
                 &wanted.echo,
             );
         }
-        match decide(&self.catalog.load(), &state.facts(&device.id), self.settings.max_attempts) {
+        match self.decide(&device, &state) {
             Decision::Run(release) => {
                 let mut on_link = link.state.lock();
                 if on_link.announced.contains(&release.digest) {
@@ -139,7 +139,11 @@ impl Engine {
                 self.offer(&device, state, link, &release, announce);
             }
             Decision::Nothing(why) => {
-                let text = format!("no firmware: {why}");
+                let cancelled = state
+                    .transfer
+                    .as_ref()
+                    .is_some_and(|transfer| transfer.state() == UpdateState::Cancelled);
+                let text = if cancelled { CANCELLED.into() } else { format!("no firmware: {why}") };
                 state.why = Some(why);
                 drop(state);
                 let on_link = link.state.lock();
@@ -210,6 +214,7 @@ impl Engine {
         if first {
             if lane.transfer.happened(&Happened::Requested).is_some() {
                 tracing::info!(device = %lane.device.id, version = %pin.version, "download begins");
+                self.begun(&lane.device, &lane.transfer);
             }
             if lane.transfer.close_gap(wanted.index) {
                 then = Then::Complete;

@@ -226,6 +226,7 @@ impl Service {
         let row = engine.registry.forget(&device).ok_or_else(|| {
             ServiceError::Unavailable("an offer to it is just being written".into())
         })?;
+        engine.fleet.lock().remove_device(id);
         let ops = vec![Op::DeviceGone(id.to_owned()), Engine::audit(id, "removed", None)];
         let written = engine.db.commit(ops).await;
         if written.is_err() {
@@ -265,6 +266,8 @@ impl Service {
         for view in engine.catalog.load().views() {
             let name = match view.state {
                 FirmwareState::Accepted => "accepted",
+                FirmwareState::Catalogued => "catalogued",
+                FirmwareState::Withdrawn => "withdrawn",
                 FirmwareState::Refused => "refused",
                 FirmwareState::Held => "held",
                 FirmwareState::Conflict => "conflict",
@@ -338,7 +341,8 @@ fn registered_already(id: &str) -> ServiceError {
     ServiceError::Conflict(format!("the device {id} is registered already"))
 }
 
-fn invalid(field: &'static str, problem: String) -> ServiceError {
+/// A field that cannot be accepted.
+pub fn invalid(field: &'static str, problem: String) -> ServiceError {
     ServiceError::Invalid { field, problem }
 }
 

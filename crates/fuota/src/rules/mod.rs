@@ -2,8 +2,10 @@
 
 mod access;
 mod accounts;
+mod deployments;
 mod identity;
 mod outcome;
+mod rollouts;
 mod storm;
 mod topics;
 mod transfer;
