@@ -85,8 +85,7 @@ fn a_bad_value_names_the_key() {
         ("log.format", "\"xml\""),
         ("auth.mode", "\"closed\""),
         // Names that later versions know, and this one must not pretend to.
-        ("fuota.drop_rollout", "\"canary\""),
-        ("fuota.on_existing", "\"hold\""),
+        ("persistence.sync", "\"never\""),
         ("http.listen", "\"127.0.0.1:8081\""),
         ("mqtt.tls.listen", "\"nowhere\""),
     ] {

@@ -16,6 +16,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use fuota::Actor;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -24,6 +25,10 @@ use crate::{problem::Problem, settings::Settings};
 /// The local address of a request's connection, set by the server.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalAddress(pub SocketAddr);
+
+/// The other end of a request's connection, set by the server.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerAddress(pub SocketAddr);
 
 /// What requests are measured against.
 pub struct Doors {
@@ -129,9 +134,14 @@ fn authority(text: &str) -> Option<Authority> {
 }
 
 /// The inner door, before everything under `/api`: the bearer token.
-pub async fn bearer(State(doors): State<Arc<Doors>>, request: Request, next: Next) -> Response {
+pub async fn bearer(State(doors): State<Arc<Doors>>, mut request: Request, next: Next) -> Response {
     match check_token(&doors, &request) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            let peer = request.extensions().get::<PeerAddress>();
+            let origin = peer.map(|PeerAddress(peer)| peer.ip().to_canonical().to_string());
+            request.extensions_mut().insert(Actor { name: Some("admin token".into()), origin });
+            next.run(request).await
+        }
         Err(problem) => problem.into_response(),
     }
 }

@@ -13,15 +13,18 @@
 //! | `extract` | bodies, queries and paths, bounded and strict |
 //! | `page` | listings in pages |
 //! | `health` | `/healthz` and `/readyz` |
-//! | `devices`, `users`, `firmware`, `clients`, `status` | one resource each, under `/api/v1` |
+//! | `devices`, `users`, `firmware`, `deployments`, `freeze`, `audit`, `clients`, `status` | one resource each, under `/api/v1` |
 //! | `server`, `stall` | connections, time limits, the orderly stop |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod audit;
 mod clients;
+mod deployments;
 mod devices;
 mod doors;
 mod extract;
 mod firmware;
+mod freeze;
 mod health;
 mod page;
 mod problem;

@@ -8,15 +8,15 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, Uri, header},
     middleware::{self, Next},
     response::Response,
-    routing::get,
+    routing::{get, post},
 };
 use fuota::Service;
 
 use crate::{
-    clients, devices,
+    audit, clients, deployments, devices,
     doors::{self, Doors},
     extract::MAX_BODY,
-    firmware,
+    firmware, freeze,
     health::{self, Readiness},
     problem::Problem,
     settings::Settings,
@@ -53,8 +53,20 @@ pub fn router(
         .route("/v1/devices/{id}", get(devices::one).patch(devices::change).delete(devices::remove))
         .route("/v1/users", get(users::list).post(users::add))
         .route("/v1/users/{id}", get(users::one).patch(users::change).delete(users::remove))
-        .route("/v1/firmware", get(firmware::list))
-        .route("/v1/firmware/{id}", get(firmware::one))
+        .route("/v1/devices/{id}/why", get(devices::why))
+        .route("/v1/devices/{id}/timeline", get(devices::timeline))
+        .route(
+            "/v1/firmware",
+            // An image is larger than any other body; how large is the store's to say.
+            get(firmware::list).post(firmware::upload).layer(DefaultBodyLimit::disable()),
+        )
+        .route("/v1/firmware/{id}", get(firmware::one).delete(firmware::withdraw))
+        .route("/v1/deployments", get(deployments::list).post(deployments::create))
+        .route("/v1/deployments/{id}", get(deployments::one))
+        .route("/v1/deployments/{id}/devices", get(deployments::devices))
+        .route("/v1/deployments/{id}/{act}", post(deployments::act))
+        .route("/v1/freeze", get(freeze::show).put(freeze::freeze).delete(freeze::unfreeze))
+        .route("/v1/audit", get(audit::list))
         .route("/v1/clients", get(clients::list))
         .route("/v1/clients/{id}", get(clients::one).delete(clients::disconnect))
         .route("/v1/status", get(status::status))

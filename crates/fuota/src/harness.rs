@@ -186,7 +186,8 @@ impl Site {
         let upload = Upload { file_name: file_name.into(), ..Upload::default() };
         let bytes = Bytes::copy_from_slice(bytes);
         let stream = futures_util::stream::iter([Ok(bytes)]);
-        self.service.upload_firmware(upload, stream, &ann()).await.unwrap().0.id
+        let bytes = self.service.take_upload(stream).await.unwrap();
+        self.service.add_firmware(upload, bytes, &ann()).await.unwrap().0.id
     }
 
     /// The id of the firmware at this path.

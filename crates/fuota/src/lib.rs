@@ -64,7 +64,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use accounts::{Rule, RuleError};
 pub use fleet::{
-    Upload,
+    Upload, UploadedBytes,
     rollout::{Plan, PlanName, PlanView, Wave},
     target::TargetView,
     views::{

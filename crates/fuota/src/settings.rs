@@ -104,7 +104,7 @@ impl Default for Settings {
             deploy_drops: true,
             drop_rollout: None,
             on_existing: None,
-            retention: Duration::from_secs(400 * 24 * 3600),
+            retention: Duration::from_secs(365 * 24 * 3600),
             flush_interval: Duration::from_secs(1),
         }
     }

@@ -24,7 +24,7 @@ mod service;
 pub mod target;
 pub mod views;
 
-pub use service::Upload;
+pub use service::{Upload, UploadedBytes};
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},

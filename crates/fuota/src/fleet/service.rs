@@ -48,6 +48,10 @@ pub struct Upload {
     pub notes: Option<String>,
 }
 
+/// Bytes of an upload that were copied.
+#[derive(Debug)]
+pub struct UploadedBytes(store::Ingested);
+
 impl Service {
     /// Deployments by number, the newest first: those with a lower number than `before`, in
     /// this state if one is named, `limit` at most.
@@ -285,24 +289,36 @@ impl Service {
         self.deployment(id).ok_or_else(gone)
     }
 
-    /// Takes in firmware that is only catalogued (rule 11). The second value says whether it is
-    /// new: the same bytes under the same name are not.
+    /// Copies the bytes of an upload, which are for nobody yet.
+    ///
+    /// # Errors
+    /// [`ServiceError::Invalid`] where they are none, too many, or break off;
+    /// [`ServiceError::Unavailable`] where they cannot be written.
+    pub async fn take_upload(
+        &self,
+        bytes: impl Stream<Item = std::io::Result<Bytes>> + Send,
+    ) -> Result<UploadedBytes, ServiceError> {
+        let taken = self.0.store.ingest_stream(bytes).await.map_err(|error| match error {
+            store::IngestError::Write(_) => ServiceError::Unavailable(error.to_string()),
+            _ => invalid("file", error.to_string()),
+        })?;
+        Ok(UploadedBytes(taken))
+    }
+
+    /// Catalogues uploaded bytes (rule 11). The second value says whether that is new: the same
+    /// bytes under the same name are not.
     ///
     /// # Errors
     /// [`ServiceError::Invalid`]; [`ServiceError::Conflict`] where an earlier file has this
     /// title and version and other bytes; [`ServiceError::Unavailable`].
-    pub async fn upload_firmware(
+    pub async fn add_firmware(
         &self,
         upload: Upload,
-        bytes: impl Stream<Item = std::io::Result<Bytes>> + Send,
+        UploadedBytes(ingested): UploadedBytes,
         actor: &Actor,
     ) -> Result<(FirmwareView, bool), ServiceError> {
         let engine = &self.0;
         check_upload(&upload)?;
-        let ingested = engine.store.ingest_stream(bytes).await.map_err(|error| match error {
-            store::IngestError::Write(_) => ServiceError::Unavailable(error.to_string()),
-            _ => invalid("file", error.to_string()),
-        })?;
         let parts = store::NameParts::parse(&upload.file_name);
         let Upload { file_name, name, version, model, notes } = upload;
         let row = FileRow {

@@ -52,7 +52,8 @@ async fn rule_10_an_upload_of_other_bytes_under_one_version_is_a_conflict() {
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
     let upload = crate::Upload { file_name: "pump-1.0.0.bin".into(), ..Default::default() };
     let other = futures_util::stream::iter([Ok(bytes::Bytes::from_static(&[2; 250]))]);
-    let refused = conflict(site.service.upload_firmware(upload, other, &ann()).await);
+    let other = site.service.take_upload(other).await.unwrap();
+    let refused = conflict(site.service.add_firmware(upload, other, &ann()).await);
     assert!(refused.contains("pump-1.0.0.bin already is pump 1.0.0"), "{refused}");
     assert_eq!(site.service.firmware().len(), 1);
 }
