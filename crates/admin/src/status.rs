@@ -38,6 +38,7 @@ struct BrokerView {
     dropped: u64,
     direct: u64,
     routed: u64,
+    log_bytes: u64,
     router_renewals: u64,
     protocol_errors: u64,
 }
@@ -60,6 +61,7 @@ impl From<Counters> for BrokerView {
             dropped,
             direct,
             routed,
+            log_bytes,
             router_renewals,
             protocol_errors,
         } = counters;
@@ -78,6 +80,7 @@ impl From<Counters> for BrokerView {
             dropped,
             direct,
             routed,
+            log_bytes,
             router_renewals,
             protocol_errors,
         }

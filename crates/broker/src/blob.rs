@@ -130,6 +130,7 @@ mod tests {
             qos: Qos::AtMostOnce,
             retain_as_published: true,
             identifiers: Some(Arc::from([3, 4])),
+            epoch: 0,
         }
     }
 

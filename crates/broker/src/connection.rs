@@ -25,16 +25,18 @@ use tokio::{
 };
 
 use crate::{
-    codec::{self, AckKind},
+    codec,
     counters::Tally,
     deliver::{SeenRetained, SentAliases, text_fits},
-    exchange::{Exchange, Hold, Route},
+    exchange::{Exchange, Route},
     hooks::View,
     inbox::{Done, Kick, Taken},
+    journal::{Record, wall_seconds},
     message::Delivery,
     packet::{ConnAck, reason},
     registry::Due,
     session::{Session, State, clock_ms},
+    unsettled::Unsettled,
     writer::Writer,
 };
 
@@ -134,8 +136,8 @@ pub(crate) struct Connection<S> {
     pub(crate) aliases: Option<Box<Aliases>>,
     pub(crate) sent_aliases: Option<Box<SentAliases>>,
     pub(crate) route: Option<Box<Route>>,
-    /// A publish that waits for room, and its acknowledgement.
-    pub(crate) held: Option<(Box<Hold>, AckKind, u16)>,
+    /// What waits for the log, or for room in other sessions' queues.
+    pub(crate) unsettled: Option<Box<Unsettled>>,
     keep_alive: Option<(Duration, Pin<Box<Sleep>>)>,
     pub(crate) tally: Tally,
 }
@@ -165,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             aliases: None,
             sent_aliases: SentAliases::new(parts.topic_alias_maximum),
             route: None,
-            held: None,
+            unsettled: None,
             // One and a half times the keep alive [MQTT-3.1.2-22].
             keep_alive: parts.keep_alive.map(|seconds| {
                 let patience = seconds.mul_f32(1.5);
@@ -214,11 +216,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn rounds(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
         for _ in 0..ROUNDS {
             self.session.inbox.take(&mut self.done, &mut self.taken)?;
+            if !self.poll_greeting(cx) {
+                return Ok(());
+            }
             if !self.flushing {
                 self.fill();
             }
             let wrote = self.flush(cx)?;
-            self.poll_held(cx);
+            self.poll_unsettled(cx)?;
             let read = self.read(cx)?;
             let unwritten = !self.writer.is_empty() && !self.flushing;
             if !wrote && !read && !unwritten && self.session.inbox.park(cx.waker()) {
@@ -247,21 +252,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn poll_held(&mut self, cx: &mut Context<'_>) {
-        if let Some((hold, kind, id)) = &mut self.held
-            && hold.poll(cx, &mut self.tally).is_ready()
-        {
-            let (kind, id) = (*kind, *id);
-            self.held = None;
-            self.encode_ack(kind, id, reason::SUCCESS, None);
-            // What waited behind it may go on.
-            self.waiting = !self.partial.is_empty();
-        }
+    /// What had to wait behind a publish is looked at again.
+    pub(crate) fn look_at_what_waited(&mut self) {
+        self.waiting = !self.partial.is_empty();
     }
 
-    /// Whether publishes have to wait: for room elsewhere, or for the client to read.
+    /// Whether publishes have to wait: for the log, for room elsewhere, or for the client to read.
     pub(crate) fn blocked(&self) -> bool {
-        self.held.is_some() || self.session.inbox.outbox_is_high()
+        self.unsettled.as_ref().is_some_and(|unsettled| unsettled.blocks_publishes())
+            || self.session.inbox.outbox_is_high()
     }
 
     /// `true` where something was read or handled.
@@ -341,8 +340,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         exchange.hooks.session_end(&mut view, end);
         self.slots = Box::default();
 
-        let mut pending = std::mem::take(&mut self.taken.assured);
-        let mut outbox = self.session.inbox.detach(std::mem::take(&mut self.done), &mut pending);
+        let mut pending = self.take_back_staged();
+        let taken_back = (pending.len(), pending.iter().map(|d| d.message.cost()).sum());
+        pending.append(&mut self.taken.assured);
+        let done = std::mem::take(&mut self.done);
+        let mut outbox = self.session.inbox.detach(done, &mut pending, taken_back);
         outbox.extend(self.taken.control.drain(..));
         outbox.extend(self.taken.blocks.drain(..));
         for message in outbox {
@@ -358,9 +360,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         self.writer.abandon();
-        // A hold goes on without its publisher: what it promised others is still to be queued.
-        if let Some((hold, ..)) = self.held.take() {
-            tokio::spawn(hold.wait(self.exchange.totals.clone()));
+        if let Some(unsettled) = self.unsettled.take() {
+            unsettled.finish(&mut self.state, &self.exchange.totals).await;
         }
         let Connection { mut io, mut writer, exchange, client, session, claim, state, .. } = *self;
         leave(&exchange, &session, state, claim, will);
@@ -415,8 +416,12 @@ fn leave(
         }
         will => will,
     };
+    if let Some(journal) = exchange.journal.as_ref().filter(|_| session.is_durable() && !over) {
+        let expiry = expiry_seconds(expiry);
+        journal.append(Record::Leave { session: session.key, at: wall_seconds(), expiry });
+    }
     match expiry {
-        _ if over => exchange.registry.remove(session, &mut state, &exchange.index),
+        _ if over => exchange.end_session(session, &mut state),
         Some(expiry) => exchange.registry.schedule(session, claim, Due::Expire, expiry),
         None => {}
     }
@@ -424,4 +429,9 @@ fn leave(
     if let Some(will) = now {
         exchange.publish_will(session, will);
     }
+}
+
+/// A session's expiry as MQTT 5 and the log have it, in seconds; `u32::MAX` is for ever.
+pub(crate) fn expiry_seconds(expiry: Option<Duration>) -> u32 {
+    expiry.map_or(u32::MAX, |expiry| u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX))
 }

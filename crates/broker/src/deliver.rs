@@ -14,6 +14,7 @@ use crate::{
     message::{Delivery, Message},
     outbound::{Content, Resend},
     packet::reason,
+    unsettled::is_staged,
     writer::Writer,
 };
 
@@ -157,7 +158,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             // This connection takes smaller packets than the last one [MQTT-3.1.2-25].
             Some(Resend::Publish(_)) => {
                 self.tally.dropped += 1;
-                self.state.window.forget(id);
+                let ended = self.state.window.forget(id);
+                self.ended(ended);
             }
             Some(Resend::Release) => self.encode_ack(AckKind::PubRel, id, reason::SUCCESS, None),
             None => {}
@@ -172,15 +174,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if delivery.message.expired() {
             self.tally.dropped += 1;
-            return;
+            return self.delivery_over(delivery.id);
         }
         if counted && self.is_covered_by_retained(&delivery) {
-            return;
+            return self.delivery_over(delivery.id);
         }
         if !self.fits(&delivery) {
             // [MQTT-3.1.2-25]: as if it had been sent.
             self.tally.dropped += 1;
-            return;
+            return self.delivery_over(delivery.id);
         }
         self.tally.deliveries += 1;
         if delivery.qos == Qos::AtMostOnce {
@@ -188,7 +190,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         } else {
             let id = self.state.window.send(Content::Delivery(delivery.clone()), delivery.qos);
             self.session.inflight.store(self.state.window.len(), Ordering::Relaxed);
-            self.encode_delivery(&delivery, id, false);
+            if is_staged(&delivery) {
+                self.stage(delivery.id, id);
+            } else {
+                self.encode_delivery(&delivery, id, false);
+            }
         }
     }
 
@@ -233,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         codec::publish_len(self.client.protocol, head) <= self.client.maximum_packet_size as usize
     }
 
-    fn encode_delivery(&mut self, delivery: &Delivery, packet_id: u16, dup: bool) {
+    pub(crate) fn encode_delivery(&mut self, delivery: &Delivery, packet_id: u16, dup: bool) {
         let protocol = self.client.protocol;
         let mut head = Self::head(delivery, packet_id, dup);
         if let Some(aliases) = &self.sent_aliases

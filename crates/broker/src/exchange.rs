@@ -1,30 +1,25 @@
 //! One publish to all its receivers.
 
 use bytes::Bytes;
-use hook::{Properties, Qos, SessionEnd};
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use hook::{Properties, Qos};
+use std::sync::Arc;
 
 use crate::{
     counters::{Tally, Totals},
     hooks::Hooks,
-    inbox::{Kick, Pushed},
     index::{Index, Receiver, Receivers},
+    journal::{Journal, Published, Record, wall_seconds},
     lanes::Lanes,
-    message::{Delivery, Message},
-    packet::reason,
+    message::Message,
+    pending::{Log, Pending},
     registry::Registry,
     retained::Retained,
+    session::{Session, State},
     settings::Settings,
 };
 
 /// Receivers served at QoS 1 and 2 before others may run.
-const YIELD_AFTER: usize = 256;
+pub(crate) const YIELD_AFTER: usize = 256;
 
 /// All that connections share.
 pub(crate) struct Exchange {
@@ -33,6 +28,8 @@ pub(crate) struct Exchange {
     pub index: Arc<Index>,
     pub retained: Retained,
     pub registry: Arc<Registry>,
+    /// `None` where nothing is to survive the process.
+    pub journal: Option<Arc<Journal>>,
     pub lanes: Arc<Lanes>,
     pub totals: Arc<Totals>,
 }
@@ -55,6 +52,27 @@ pub(crate) struct Draft {
     pub publisher: u64,
     /// The publisher's ingress into the router.
     pub ingress: usize,
+    /// Session key and packet id, at QoS 2 from a session that lasts.
+    pub received: Option<(u64, u16)>,
+    /// An earlier publish of the same connection is not in the queues yet.
+    pub follows: bool,
+}
+
+/// What became of a publish.
+pub(crate) enum Routed {
+    /// It is with its receivers.
+    Done,
+    /// It is still to be waited for, before it is acknowledged.
+    Pending(Box<Pending>),
+    /// It needs the log, which cannot be written; nobody got it.
+    Unwritable,
+}
+
+struct How {
+    ingress: usize,
+    retained: bool,
+    received: Option<(u64, u16)>,
+    follows: bool,
 }
 
 impl Exchange {
@@ -79,49 +97,63 @@ impl Exchange {
         }
     }
 
-    /// Retains and distributes one publish. What is returned has still to be waited for, before
-    /// the publish is acknowledged; its topic has been checked.
+    /// Retains and distributes one publish; its topic has been checked.
     pub fn publish(
         &self,
         topic: &str,
         draft: Draft,
         cached: &mut Option<Box<Route>>,
         tally: &mut Tally,
-    ) -> Option<Box<Hold>> {
+    ) -> Routed {
         let topic: Arc<str> = match cached {
             Some(route) if *route.topic == *topic => route.topic.clone(),
             _ => topic.into(),
         };
-        let Draft { payload, qos, retain, properties, publisher, ingress } = draft;
-        let message = Arc::new(Message {
-            topic,
-            payload,
-            qos,
-            retain,
-            expires: Message::expiry(properties.as_deref()),
-            properties,
-            publisher,
-            sequence: if retain { self.retained.next_sequence() } else { 0 },
-        });
+        let Draft { payload, qos, retain, properties, publisher, ingress, received, follows } =
+            draft;
+        // Topics below `$` are the broker's own, and made anew by each start.
+        let lasts = retain && self.journal.is_some() && !topic.starts_with('$');
+        if lasts && qos != Qos::AtMostOnce && self.log_is_failing() {
+            return Routed::Unwritable;
+        }
+        let make = |sequence| {
+            Arc::new(Message {
+                topic,
+                payload,
+                qos,
+                retain,
+                expires: Message::expiry(properties.as_deref()),
+                properties,
+                publisher,
+                sequence,
+            })
+        };
         // [MQTT-3.3.1-5]: retained before the index is read, so that a subscriber that comes
         // meanwhile finds it in one of the two.
-        if retain && !self.retained.store(&message) {
+        let (message, kept) = if retain { self.retained.store(make) } else { (make(0), true) };
+        if !kept {
             tracing::warn!(
                 topic = &*message.topic,
                 "not retained: limits.retained_messages or limits.retained_bytes is reached"
             );
         }
         let receivers = self.receivers(&message.topic, publisher, cached);
-        self.distribute(message, &receivers, ingress, tally)
+        let how = How { ingress, retained: lasts && kept, received, follows };
+        self.distribute(message, &receivers, how, tally)
+    }
+
+    /// Whether publishes that need the log are refused.
+    pub fn log_is_failing(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.is_failing())
     }
 
     fn distribute(
         &self,
         message: Arc<Message>,
         receivers: &Receivers,
-        ingress: usize,
+        how: How,
         tally: &mut Tally,
-    ) -> Option<Box<Hold>> {
+    ) -> Routed {
         let picked: Vec<Receiver>;
         let sessions = if receivers.groups.is_empty() {
             &receivers.sessions[..]
@@ -130,99 +162,47 @@ impl Exchange {
             picked = receivers.sessions.iter().cloned().chain(members).collect();
             &picked[..]
         };
+        let How { ingress, retained, received, follows } = how;
         if message.qos == Qos::AtMostOnce {
+            if let (true, Some(journal)) = (retained, &self.journal) {
+                journal.append(retained_record(&message));
+            }
             self.lanes.send(ingress, &message, sessions, tally);
-            return None;
+            return Routed::Done;
         }
-        let mut full = Vec::new();
-        for (at, receiver) in sessions.iter().enumerate() {
-            if at == YIELD_AFTER {
-                full.extend_from_slice(&sessions[at..]);
-                break;
-            }
-            if offer(&message, receiver, None, tally) == Pushed::Full {
-                full.push(receiver.clone());
-            }
+        let patience = self.settings.limits.publish_hold;
+        let lasts = |r: &Receiver| r.qos != Qos::AtMostOnce && r.session.is_durable();
+        let log = self
+            .journal
+            .as_ref()
+            .filter(|_| retained || received.is_some() || sessions.iter().any(lasts))
+            .map(|journal| Log { journal: journal.clone(), retained, received });
+        match log {
+            Some(log) if log.journal.is_failing() => Routed::Unwritable,
+            None if !follows => match Pending::push(message, sessions, patience, tally) {
+                None => Routed::Done,
+                Some(pending) => Routed::Pending(pending),
+            },
+            log => Routed::Pending(Pending::reserve(message, sessions, log, patience, tally)),
         }
-        (!full.is_empty())
-            .then(|| Box::new(Hold::new(message, full, self.settings.limits.publish_hold)))
+    }
+
+    /// Forgets a session that the caller holds.
+    pub fn end_session(&self, session: &Arc<Session>, state: &mut State) {
+        if let Some(journal) = self.journal.as_ref().filter(|_| session.is_durable()) {
+            journal.append(Record::End { session: session.key });
+        }
+        self.registry.remove(session, state, &self.index);
     }
 }
 
-/// One copy to one session, at the lower of both qualities of service.
-fn offer(
-    message: &Arc<Message>,
-    receiver: &Receiver,
-    waker: Option<&std::task::Waker>,
-    tally: &mut Tally,
-) -> Pushed {
-    let qos = message.qos.min(receiver.qos);
-    let delivery = Delivery {
+/// The record of a retained message that nobody waits for.
+fn retained_record(message: &Arc<Message>) -> Record {
+    Record::Publish(Box::new(Published {
         message: message.clone(),
-        qos,
-        retain: message.retain && receiver.retain_as_published,
-        subscriptions: receiver.identifiers.clone(),
-    };
-    let pushed = match qos {
-        Qos::AtMostOnce => receiver.session.inbox.push_lossy(delivery),
-        _ => receiver.session.inbox.push_assured(delivery, waker),
-    };
-    if pushed == Pushed::Dropped {
-        tally.dropped += 1;
-    }
-    pushed
-}
-
-/// A QoS 1 or 2 publish that waits for room in some queues: its publisher is not acknowledged
-/// before it is done, and sends nothing else meanwhile.
-///
-/// After `limits.publish_hold` the copies that found no room are dropped and counted, and the
-/// slow subscribers are disconnected (0x97); the publisher is never the one who pays.
-pub(crate) struct Hold {
-    message: Arc<Message>,
-    waiting: Vec<Receiver>,
-    deadline: Pin<Box<tokio::time::Sleep>>,
-}
-
-impl Hold {
-    fn new(message: Arc<Message>, waiting: Vec<Receiver>, patience: Duration) -> Self {
-        Hold { message, waiting, deadline: Box::pin(tokio::time::sleep(patience)) }
-    }
-
-    /// Ready when every copy is queued or given up.
-    pub fn poll(&mut self, cx: &mut Context<'_>, tally: &mut Tally) -> Poll<()> {
-        let late = self.deadline.as_mut().poll(cx).is_ready();
-        let mut served = 0;
-        let mut turn_over = false;
-        self.waiting.retain(|receiver| {
-            if served == YIELD_AFTER {
-                turn_over = true;
-                return true;
-            }
-            served += 1;
-            let full = offer(&self.message, receiver, Some(cx.waker()), tally) == Pushed::Full;
-            if full && late {
-                tally.dropped += 1;
-                receiver.session.inbox.kick(Kick {
-                    end: SessionEnd::Kicked,
-                    reason: reason::QUOTA_EXCEEDED,
-                    text: "the client reads too slowly: its queue was full (limits.publish_hold)"
-                        .into(),
-                });
-                return false;
-            }
-            full
-        });
-        if turn_over {
-            cx.waker().wake_by_ref();
-        }
-        if self.waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-    }
-
-    /// The same for a publish without a connection: a will, or the broker's own.
-    pub async fn wait(mut self: Box<Self>, totals: Arc<Totals>) {
-        let mut tally = Tally::default();
-        std::future::poll_fn(|cx| self.poll(cx, &mut tally)).await;
-        tally.flush(&totals);
-    }
+        at: wall_seconds(),
+        retained: true,
+        received: None,
+        targets: Vec::new(),
+    }))
 }

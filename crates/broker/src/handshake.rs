@@ -19,6 +19,7 @@ use crate::{
     exchange::Exchange,
     hooks::View,
     inbound::reason_code,
+    journal::{Owner, Record, Ticket},
     message::Message,
     packet::{ConnAck, Connect, reason},
     registry::{Claimed, drop_subscriptions},
@@ -255,7 +256,7 @@ impl Admitted {
             refuse(&mut io, protocol, reason::SESSION_TAKEN_OVER, text).await;
             return Err(Failed::refused(protocol, reason::SESSION_TAKEN_OVER, text));
         }
-        let present = prepare(&session, &mut state, &connect, &exchange);
+        let (present, ticket) = prepare(&session, &mut state, &connect, &client, &exchange);
         *session.view.lock() =
             crate::session::View { client: Some(client.clone()), since: Instant::now() };
         session.last_packet.store(clock_ms(), Ordering::Relaxed);
@@ -294,14 +295,21 @@ impl Admitted {
             problem_information: connect.problem_information,
             rest,
         }));
-        connection.send_connack(&ack);
+        connection.greet(ticket, ack);
         connection.start_hooks();
         Ok(connection)
     }
 }
 
-/// Makes the session what this CONNECT asks for; `true` is session present.
-fn prepare(session: &Session, state: &mut State, connect: &Connect, exchange: &Exchange) -> bool {
+/// Makes the session what this CONNECT asks for; `true` is session present. The client hears of
+/// it when the record behind the ticket is in the log, where there is one.
+fn prepare(
+    session: &Session,
+    state: &mut State,
+    connect: &Connect,
+    client: &Client,
+    exchange: &Exchange,
+) -> (bool, Option<Ticket>) {
     // The old connection's delayed will is due now, or void: a connection that goes on with
     // the session makes it void [MQTT-3.1.3-9].
     let present = state.present && !connect.clean_start;
@@ -333,7 +341,32 @@ fn prepare(session: &Session, state: &mut State, connect: &Connect, exchange: &E
             expires: None,
         }),
     });
-    present
+    (present, note_session(session, present, connect.session_expiry, client, exchange))
+}
+
+/// Writes down that a session begins, goes on, or is none any more that lasts.
+fn note_session(
+    session: &Session,
+    present: bool,
+    expiry: u32,
+    client: &Client,
+    exchange: &Exchange,
+) -> Option<Ticket> {
+    let journal = exchange.journal.as_ref()?;
+    let lasted = session.is_durable();
+    let lasts = expiry != 0 || (lasted && present);
+    session.set_durable(lasts);
+    let key = session.key;
+    let owner = Owner { identity: client.identity.clone(), protocol: client.protocol };
+    let record = match (lasts, present && lasted) {
+        (true, true) => Record::Resume { session: key, owner, expiry },
+        (true, false) => {
+            Record::Begin { session: key, client_id: session.client_id.clone(), owner, expiry }
+        }
+        (false, _) if lasted => Record::End { session: key },
+        (false, _) => return None,
+    };
+    Some(journal.note(record))
 }
 
 /// A byte stream that MQTT is spoken on, and what the layers below know of its other end.

@@ -10,8 +10,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     codec::{self, AckKind, CodecError, Frame},
     connection::{Connection, Ending},
+    exchange::Routed,
     hooks::View,
+    journal::{Record, Ticket},
     message::Delivery,
+    outbound::Confirmation,
     packet::{
         Ack, Disconnect, Packet, Publish, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe,
         reason,
@@ -19,6 +22,7 @@ use crate::{
     session::Held,
     submit::{Submission, Submitted},
     topic::{check_filter, check_name},
+    unsettled::Answer,
 };
 
 /// Aliases that an MQTT 5 client may set, each way of a connection.
@@ -66,7 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             };
             // Acknowledgements and PINGREQ never wait: others may wait for them.
             let may_wait = !matches!(rest[0] >> 4, 4..=7 | 12);
-            let look = self.held.is_some() || count % LOOK_EVERY == 0;
+            let look = self.unsettled.is_some() || count % LOOK_EVERY == 0;
             if may_wait && look && self.blocked() {
                 return Ok(Used { consumed, waiting: true });
             }
@@ -81,7 +85,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match packet {
             Packet::Publish(publish) => self.on_publish(publish),
             Packet::PubAck(ack) => {
-                self.state.window.puback(ack.packet_id);
+                let ended = self.state.window.puback(ack.packet_id);
+                self.ended(ended);
                 self.acknowledged(ack.packet_id);
                 Ok(())
             }
@@ -90,14 +95,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(())
             }
             Packet::PubRel(ack) => {
-                let known = self.state.received.remove(&ack.packet_id);
-                let code =
-                    if known { reason::SUCCESS } else { reason::PACKET_IDENTIFIER_NOT_FOUND };
-                self.encode_ack(AckKind::PubComp, ack.packet_id, code, None);
+                self.on_pubrel(ack);
                 Ok(())
             }
             Packet::PubComp(ack) => {
-                self.state.window.pubcomp(ack.packet_id);
+                let ended = self.state.window.pubcomp(ack.packet_id);
+                self.ended(ended);
                 self.acknowledged(ack.packet_id);
                 Ok(())
             }
@@ -129,14 +132,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn on_pubrec(&mut self, ack: Ack) {
         if ack.reason >= 0x80 {
-            self.state.window.pubrec_refused(ack.packet_id);
+            let ended = self.state.window.pubrec_refused(ack.packet_id);
+            self.ended(ended);
             self.acknowledged(ack.packet_id);
             return;
         }
-        let known = self.state.window.pubrec(ack.packet_id);
+        let confirmation = self.state.window.pubrec(ack.packet_id);
         self.acknowledged(ack.packet_id);
-        let code = if known { reason::SUCCESS } else { reason::PACKET_IDENTIFIER_NOT_FOUND };
-        self.encode_ack(AckKind::PubRel, ack.packet_id, code, None);
+        match confirmation {
+            Confirmation::Release => self.answer(None, Answer::PubRel(ack.packet_id)),
+            Confirmation::Log(delivery) => {
+                let ticket = self.exchange.journal.as_ref().map(|journal| {
+                    journal.require(Record::Confirmed { session: self.session.key, delivery })
+                });
+                self.answer(ticket, Answer::PubRel(ack.packet_id));
+            }
+            Confirmation::Unknown => {
+                let code = reason::PACKET_IDENTIFIER_NOT_FOUND;
+                self.encode_ack(AckKind::PubRel, ack.packet_id, code, None);
+            }
+        }
+    }
+
+    fn on_pubrel(&mut self, ack: Ack) {
+        let packet_id = ack.packet_id;
+        if !self.state.received.contains(&packet_id) {
+            let code = reason::PACKET_IDENTIFIER_NOT_FOUND;
+            return self.encode_ack(AckKind::PubComp, packet_id, code, None);
+        }
+        // Were the log not to know, a new publish under this id would be taken for the old one.
+        let ticket =
+            self.exchange.journal.as_ref().filter(|_| self.session.is_durable()).map(|journal| {
+                journal.require(Record::Released { session: self.session.key, packet_id })
+            });
+        self.answer(ticket, Answer::PubComp(packet_id));
     }
 
     fn on_disconnect(&mut self, disconnect: Disconnect) -> Ending {
@@ -179,6 +208,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if publish.qos == Qos::ExactlyOnce {
             // A second copy of what was already taken [MQTT-4.3.3-10].
             if self.state.received.contains(&publish.packet_id) {
+                if self.unsettled.as_ref().is_some_and(|u| u.has_publish(publish.packet_id)) {
+                    // The first one is acknowledged when it is safe.
+                    return Ok(());
+                }
                 self.encode_ack(AckKind::PubRec, publish.packet_id, reason::SUCCESS, None);
                 return Ok(());
             }
@@ -190,6 +223,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 ));
             }
         }
+        let lasts = self.exchange.journal.is_some() && self.session.is_durable();
         let submission = Submission {
             topic,
             payload: publish.payload,
@@ -198,6 +232,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             retain: publish.retain,
             origin: Origin::Live,
             properties: publish.properties,
+            received: (lasts && publish.qos == Qos::ExactlyOnce)
+                .then_some((self.session.key, publish.packet_id)),
+            follows: self.unsettled.as_ref().is_some_and(|u| u.has_publishes()),
         };
         let mut view = View { client: &self.client, outbox: &self.outbox, slots: &mut self.slots };
         let submitted = self.exchange.submit(
@@ -209,11 +246,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         );
         let Some(kind) = ack else { return Ok(()) };
         match submitted {
-            Submitted::Routed(Some(hold)) => {
+            Submitted::Routed(Routed::Pending(pending)) => {
                 self.remember_received(publish.qos, publish.packet_id);
-                self.held = Some((hold, kind, publish.packet_id));
+                self.acknowledge_later(pending, kind, publish.packet_id);
             }
-            Submitted::Routed(None) | Submitted::Consumed => {
+            Submitted::Routed(Routed::Unwritable) => {
+                self.refuse_unwritable(kind, publish.packet_id)?;
+            }
+            Submitted::Routed(Routed::Done) | Submitted::Consumed => {
                 self.remember_received(publish.qos, publish.packet_id);
                 self.encode_ack(kind, publish.packet_id, reason::SUCCESS, None);
             }
@@ -268,9 +308,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             })
             .collect();
-        let protocol = self.client.protocol;
-        self.writer.encode(|out| codec::suback(out, protocol, packet_id, &codes));
-        self.backlog.extend(retained);
+        let granted = codes.iter().any(|code| *code < 0x80);
+        let ticket = self.logged_before(granted);
+        self.answer(ticket, Answer::SubAck { packet_id, codes, retained });
+    }
+
+    /// A ticket for all that this session has appended so far, where something was.
+    fn logged_before(&self, something: bool) -> Option<Ticket> {
+        let journal = self.exchange.journal.as_ref();
+        journal.filter(|_| something && self.session.is_durable()).map(|journal| journal.barrier())
     }
 
     fn subscribe(
@@ -303,6 +349,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let handling = options.retain_handling;
         let held = Held { options, identifier, consumed };
+        self.log(|session| Record::Subscribe {
+            session,
+            filter: text.as_str().into(),
+            held: held.clone(),
+        });
         if !consumed {
             self.exchange.index.insert(filter, held.entry(&self.session));
         }
@@ -320,6 +371,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 messages.iter().for_each(|message| seen.note(message));
             }
             retained.extend(messages.into_iter().map(|message| Delivery {
+                id: 0,
                 qos: message.qos.min(qos),
                 message,
                 retain: true,
@@ -332,8 +384,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe) {
         let codes: Vec<u8> =
             unsubscribe.filters.iter().map(|filter| self.unsubscribe(filter)).collect();
-        let protocol = self.client.protocol;
-        self.writer.encode(|out| codec::unsuback(out, protocol, unsubscribe.packet_id, &codes));
+        let ticket = self.logged_before(codes.contains(&reason::SUCCESS));
+        let packet_id = unsubscribe.packet_id;
+        self.answer(ticket, Answer::UnsubAck { packet_id, codes });
     }
 
     fn unsubscribe(&mut self, text: &str) -> u8 {
@@ -344,6 +397,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !held.consumed {
             self.exchange.index.remove(filter, self.session.key);
         }
+        self.log(|session| Record::Unsubscribe { session, filter: text.into() });
         let (exchange, mut view) = self.view();
         exchange.hooks.unsubscribe(&mut view, text);
         reason::SUCCESS

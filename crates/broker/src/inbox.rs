@@ -81,6 +81,8 @@ struct Inner {
     queues: Taken,
     messages: usize,
     bytes: usize,
+    /// Counts how often the session began with nothing.
+    epoch: u32,
     outbox_messages: usize,
     outbox_bytes: usize,
     pending_blocks: usize,
@@ -112,10 +114,18 @@ impl Inbox {
     }
 
     /// The connection is gone: QoS 0 and the outbox go with it, `pending` (QoS 1 and 2, not yet
-    /// sent) goes back to the front. Returns the outbox messages, for their receipts.
-    pub fn detach(&self, done: Done, pending: &mut VecDeque<Delivery>) -> Vec<Outgoing> {
+    /// sent) goes back to the front. `taken_back` are those of them that were counted as sent,
+    /// and their cost. Returns the outbox messages, for their receipts.
+    pub fn detach(
+        &self,
+        done: Done,
+        pending: &mut VecDeque<Delivery>,
+        taken_back: (usize, usize),
+    ) -> Vec<Outgoing> {
         let mut inner = self.inner.lock();
         inner.settle(&done);
+        inner.messages += taken_back.0;
+        inner.bytes += taken_back.1;
         inner.connection = 0;
         inner.waker = None;
         inner.kick = None;
@@ -143,6 +153,12 @@ impl Inbox {
         inner.queues.assured.clear();
         inner.messages = 0;
         inner.bytes = 0;
+        inner.epoch = inner.epoch.wrapping_add(1);
+    }
+
+    /// Changes when the session starts clean: what was under way for it is no longer for it.
+    pub fn epoch(&self) -> u32 {
+        self.inner.lock().epoch
     }
 
     /// The session is gone for good: whatever comes is skipped.
@@ -185,21 +201,57 @@ impl Inbox {
             return Pushed::Skipped;
         }
         if !self.has_room(&inner, &delivery) {
-            if inner.connection == 0 {
-                return Pushed::Dropped;
-            }
-            if let Some(waker) = waker
-                && !inner.waiting.iter().any(|w| w.will_wake(waker))
-            {
-                inner.waiting.push(waker.clone());
-            }
-            return Pushed::Full;
+            return inner.no_room(waker);
         }
         inner.messages += 1;
         inner.bytes += delivery.message.cost();
         inner.queues.assured.push_back(delivery);
         wake(inner);
         Pushed::Queued
+    }
+
+    /// Room for a QoS 1 or 2 delivery that is to be written to the log before it is
+    /// [pushed](Self::push_reserved). As [`Self::push_assured`] otherwise.
+    pub fn reserve(&self, delivery: &Delivery, epoch: u32, waker: Option<&Waker>) -> Pushed {
+        let mut inner = self.inner.lock();
+        if inner.ended || inner.epoch != epoch {
+            return Pushed::Skipped;
+        }
+        if !self.has_room(&inner, delivery) {
+            return inner.no_room(waker);
+        }
+        inner.messages += 1;
+        inner.bytes += delivery.message.cost();
+        Pushed::Queued
+    }
+
+    /// Puts a delivery into the room that was reserved for it. `false` where the session started
+    /// clean or ended meanwhile: it is not for it any more.
+    pub fn push_reserved(&self, delivery: Delivery, epoch: u32) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.ended || inner.epoch != epoch {
+            return false;
+        }
+        inner.queues.assured.push_back(delivery);
+        wake(inner);
+        true
+    }
+
+    /// Gives the room back.
+    pub fn release(&self, delivery: &Delivery, epoch: u32) {
+        let mut inner = self.inner.lock();
+        if !inner.ended && inner.epoch == epoch {
+            inner.messages = inner.messages.saturating_sub(1);
+            inner.bytes = inner.bytes.saturating_sub(delivery.message.cost());
+        }
+    }
+
+    /// A delivery that the log promised, at the start of the broker: whatever the bounds are now.
+    pub fn restore(&self, delivery: Delivery) {
+        let mut inner = self.inner.lock();
+        inner.messages += 1;
+        inner.bytes += delivery.message.cost();
+        inner.queues.assured.push_back(delivery);
     }
 
     fn has_room(&self, inner: &Inner, delivery: &Delivery) -> bool {
@@ -308,6 +360,19 @@ impl Taken {
 }
 
 impl Inner {
+    /// The bound is reached: who waits is told when there is room, if anybody will make some.
+    fn no_room(&mut self, waker: Option<&Waker>) -> Pushed {
+        if self.connection == 0 {
+            return Pushed::Dropped;
+        }
+        if let Some(waker) = waker
+            && !self.waiting.iter().any(|w| w.will_wake(waker))
+        {
+            self.waiting.push(waker.clone());
+        }
+        Pushed::Full
+    }
+
     fn settle(&mut self, done: &Done) {
         self.messages = self.messages.saturating_sub(done.messages);
         self.bytes = self.bytes.saturating_sub(done.bytes);

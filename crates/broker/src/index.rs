@@ -29,6 +29,8 @@ pub(crate) struct Entry {
     pub retain_as_published: bool,
     /// Subscription Identifier.
     pub identifier: Option<u32>,
+    /// The [epoch](crate::inbox::Inbox::epoch) of the session's queues when it was made.
+    pub epoch: u32,
 }
 
 /// A session that gets a message, with its overlapping subscriptions merged.
@@ -42,6 +44,8 @@ pub(crate) struct Receiver {
     pub retain_as_published: bool,
     /// The identifiers of all that matched [MQTT-3.3.4-3].
     pub identifiers: Option<Arc<[u32]>>,
+    /// See [`Entry::epoch`].
+    pub epoch: u32,
 }
 
 impl Receiver {
@@ -51,6 +55,7 @@ impl Receiver {
             qos: entry.qos,
             retain_as_published: entry.retain_as_published,
             identifiers: entry.identifier.map(|id| Arc::from([id])),
+            epoch: entry.epoch,
         }
     }
 
@@ -317,6 +322,7 @@ mod tests {
             no_local: false,
             retain_as_published: false,
             identifier,
+            epoch: 0,
         }
     }
 

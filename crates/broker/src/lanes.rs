@@ -203,6 +203,7 @@ impl Lanes {
         while let Some(Named { key, retain, subscriptions }) = receivers.next() {
             if let Some(session) = self.registry.by_key(key) {
                 let delivery = Delivery {
+                    id: 0,
                     message: message.clone(),
                     qos: Qos::AtMostOnce,
                     retain,
@@ -311,6 +312,7 @@ impl Lanes {
 /// The QoS 0 copy of a message for one receiver.
 fn deliver(message: &Arc<Message>, receiver: &Receiver) -> Delivery {
     Delivery {
+        id: 0,
         message: message.clone(),
         qos: Qos::AtMostOnce,
         retain: message.retain && receiver.retain_as_published,
@@ -356,6 +358,7 @@ mod tests {
             qos: Qos::AtMostOnce,
             retain_as_published: true,
             identifiers: Some(Arc::from([3, 4])),
+            epoch: 0,
         }
     }
 

@@ -31,6 +31,8 @@
 //! | `outbound` | packet ids and the in-flight window of what is sent |
 //! | `writer` | bytes waiting for the socket, with receipts |
 //! | `exchange` | one publish to all its receivers |
+//! | `pending`, `unsettled` | a publish that waits for room or for the log, and all that one connection has begun and not finished |
+//! | [`journal`] | the durable log: what was promised survives the process |
 //! | `lanes`, `blob` | QoS 0 in bulk: credit per lane, and what a parcel says of itself |
 //! | `router` | the one file that knows rumqttd |
 //! | `hooks` | the plugins of one broker, asked in order |
@@ -49,11 +51,13 @@ mod hooks;
 mod inbound;
 mod inbox;
 mod index;
+pub mod journal;
 mod lanes;
 mod listener;
 mod message;
 mod outbound;
 pub mod packet;
+mod pending;
 mod registry;
 mod retained;
 mod router;
@@ -64,9 +68,11 @@ mod submit;
 mod sys;
 mod tls;
 pub mod topic;
+mod unsettled;
 mod websocket;
 mod writer;
 
+pub use journal::Persistence;
 pub use listener::{BindError, Door, Listeners, bind};
 pub use server::{Server, StartError};
 pub use settings::{Limits, Settings};

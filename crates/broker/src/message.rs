@@ -55,11 +55,21 @@ impl Message {
         let seconds = properties?.expiry_seconds?;
         Instant::now().checked_add(Duration::from_secs(u64::from(seconds)))
     }
+
+    /// The same for one that had these properties at a time in the past, in seconds since 1970. A
+    /// wall clock that was set back since makes it live longer, but never longer than it had then.
+    pub fn expiry_since(properties: Option<&Properties>, at: u64) -> Option<Instant> {
+        let seconds = u64::from(properties?.expiry_seconds?);
+        let gone = crate::journal::wall_seconds().saturating_sub(at);
+        Instant::now().checked_add(Duration::from_secs(seconds.saturating_sub(gone)))
+    }
 }
 
 /// One message for one session.
 #[derive(Clone, Debug)]
 pub(crate) struct Delivery {
+    /// Its number in the broker's log; 0 where it is not there, and ends with the process.
+    pub id: u64,
     /// The message.
     pub message: Arc<Message>,
     /// The lower of publisher's and subscription's quality of service.

@@ -19,8 +19,34 @@ pub(crate) enum Content {
 enum Stage {
     /// PUBLISH sent; QoS 1 waits for PUBACK, QoS 2 for PUBREC.
     Published(Content, Qos),
-    /// PUBREL sent; waits for PUBCOMP [MQTT-4.3.3-8].
-    Released,
+    /// PUBREL sent; waits for PUBCOMP [MQTT-4.3.3-8]. The number of the delivery stays.
+    Released(u64),
+}
+
+impl Stage {
+    /// The number of the delivery in the log; 0 where it does not stand there.
+    fn delivery(&self) -> u64 {
+        match self {
+            Stage::Published(Content::Delivery(delivery), _) => delivery.id,
+            Stage::Published(Content::Plugin, _) => 0,
+            Stage::Released(delivery) => *delivery,
+        }
+    }
+}
+
+/// A delivery that is over, by its number in the log; 0 where it does not stand there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ended(pub u64);
+
+/// What a PUBREC leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Confirmation {
+    /// A PUBREL.
+    Release,
+    /// The log hears of this delivery first, and then a PUBREL.
+    Log(u64),
+    /// Nothing waits under that packet id.
+    Unknown,
 }
 
 /// Publishes sent and not yet acknowledged, in the order of sending.
@@ -59,46 +85,74 @@ impl Window {
         self.last_id
     }
 
-    /// PUBACK: ends a QoS 1 publish. `false` where that id waits for none.
-    pub fn puback(&mut self, id: u16) -> bool {
+    /// PUBACK: ends a QoS 1 publish, whose delivery this is. `None` where that id waits for none.
+    pub fn puback(&mut self, id: u16) -> Option<Ended> {
         self.remove(id, |stage| matches!(stage, Stage::Published(_, Qos::AtLeastOnce)))
     }
 
-    /// PUBREC without error: from now on the PUBREL counts. `true` where a PUBREL is due,
-    /// `false` where the id is unknown.
-    pub fn pubrec(&mut self, id: u16) -> bool {
+    /// PUBREC without error. A delivery that stands in the log stays as it is until that is
+    /// written there, and [`Window::confirmed`] says so.
+    pub fn pubrec(&mut self, id: u16) -> Confirmation {
         match self.slots.iter_mut().find(|(slot, _)| *slot == id) {
-            Some((_, stage @ Stage::Published(_, Qos::ExactlyOnce))) => {
-                *stage = Stage::Released;
-                true
-            }
+            Some((_, stage @ Stage::Published(_, Qos::ExactlyOnce))) => match stage.delivery() {
+                0 => {
+                    *stage = Stage::Released(0);
+                    Confirmation::Release
+                }
+                delivery => Confirmation::Log(delivery),
+            },
             // The PUBREL was lost with a connection, or the client asks twice.
-            Some((_, Stage::Released)) => true,
-            _ => false,
+            Some((_, Stage::Released(_))) => Confirmation::Release,
+            _ => Confirmation::Unknown,
+        }
+    }
+
+    /// The client has a QoS 2 publish, and the log says so: from now on the PUBREL counts.
+    pub fn confirmed(&mut self, id: u16) {
+        if let Some((_, stage)) = self.slots.iter_mut().find(|(slot, _)| *slot == id)
+            && matches!(stage, Stage::Published(_, Qos::ExactlyOnce))
+        {
+            *stage = Stage::Released(stage.delivery());
         }
     }
 
     /// PUBREC with an error code: the publish has ended [MQTT-4.4.0-2].
-    pub fn pubrec_refused(&mut self, id: u16) -> bool {
+    pub fn pubrec_refused(&mut self, id: u16) -> Option<Ended> {
         self.remove(id, |stage| matches!(stage, Stage::Published(_, Qos::ExactlyOnce)))
     }
 
-    /// PUBCOMP: ends a QoS 2 publish. `false` where that id waits for none.
-    pub fn pubcomp(&mut self, id: u16) -> bool {
-        self.remove(id, |stage| matches!(stage, Stage::Released))
+    /// PUBCOMP: ends a QoS 2 publish. `None` where that id waits for none.
+    pub fn pubcomp(&mut self, id: u16) -> Option<Ended> {
+        self.remove(id, |stage| matches!(stage, Stage::Released(_)))
     }
 
-    fn remove(&mut self, id: u16, fits: impl Fn(&Stage) -> bool) -> bool {
-        match self.slots.iter().position(|(slot, stage)| *slot == id && fits(stage)) {
-            Some(at) => {
-                self.slots.remove(at);
-                if self.slots.is_empty() {
-                    self.slots = VecDeque::new();
-                }
-                true
-            }
-            None => false,
+    fn remove(&mut self, id: u16, fits: impl Fn(&Stage) -> bool) -> Option<Ended> {
+        let at = self.slots.iter().position(|(slot, stage)| *slot == id && fits(stage))?;
+        let (_, stage) = self.slots.remove(at)?;
+        if self.slots.is_empty() {
+            self.slots = VecDeque::new();
         }
+        Some(Ended(stage.delivery()))
+    }
+
+    /// Takes back a publish that never left, for the session's next connection.
+    pub fn take_back(&mut self, id: u16) -> Option<Delivery> {
+        let at = self.slots.iter().position(|(slot, _)| *slot == id)?;
+        match self.slots.remove(at)? {
+            (_, Stage::Published(Content::Delivery(delivery), _)) => Some(delivery),
+            _ => None,
+        }
+    }
+
+    /// A QoS 2 publish that was under way when the broker ended; `None` where its PUBREL is due.
+    /// In the order of sending.
+    pub fn restore(&mut self, id: u16, delivery: Option<Delivery>, number: u64) {
+        self.last_id = id;
+        let stage = match delivery {
+            Some(delivery) => Stage::Published(Content::Delivery(delivery), Qos::ExactlyOnce),
+            None => Stage::Released(number),
+        };
+        self.slots.push_back((id, stage));
     }
 
     /// The connection has ended: plugin messages end with it. They are sent at QoS 1 at most,
@@ -119,13 +173,13 @@ impl Window {
                 Some(Resend::Publish(delivery.clone()))
             }
             Stage::Published(Content::Plugin, _) => None,
-            Stage::Released => Some(Resend::Release),
+            Stage::Released(_) => Some(Resend::Release),
         }
     }
 
     /// Gives a packet id up that cannot be sent again.
-    pub fn forget(&mut self, id: u16) {
-        self.remove(id, |_| true);
+    pub fn forget(&mut self, id: u16) -> Option<Ended> {
+        self.remove(id, |_| true)
     }
 }
 
@@ -147,10 +201,14 @@ mod tests {
         let mut window = Window::default();
         let one = window.send(Content::Plugin, Qos::AtLeastOnce);
         let two = window.send(Content::Plugin, Qos::ExactlyOnce);
-        assert!(!window.pubrec(one) && !window.puback(two) && !window.pubcomp(two));
-        assert!(window.pubrec(two) && window.pubrec(two), "asked twice, released twice");
-        assert!(window.puback(one) && !window.puback(one), "out of order is fine, twice is not");
-        assert!(window.pubcomp(two) && window.len() == 0);
+        assert_eq!(window.pubrec(one), Confirmation::Unknown);
+        assert!(window.puback(two).is_none() && window.pubcomp(two).is_none());
+        for _ in 0..2 {
+            assert_eq!(window.pubrec(two), Confirmation::Release, "asked twice, released twice");
+        }
+        assert_eq!(window.puback(one), Some(Ended(0)), "out of order is fine");
+        assert_eq!(window.puback(one), None, "twice is not");
+        assert!(window.pubcomp(two).is_some() && window.len() == 0);
     }
 
     #[test]

@@ -118,6 +118,20 @@ impl Registry {
         }
     }
 
+    /// A session that the log describes, with its old key.
+    pub fn restore(&self, key: u64, client_id: Arc<str>) -> Arc<Session> {
+        let lane = self.lane_of(&client_id);
+        let session = Arc::new(Session::new(key, client_id.clone(), lane, self.limits.clone()));
+        self.by_key.insert(key, session.clone());
+        self.by_client_id.insert(client_id, session.clone());
+        session
+    }
+
+    /// No new session gets a key below this one.
+    pub fn restore_keys(&self, next: u64) {
+        self.keys.fetch_max(next.saturating_sub(1), Ordering::Relaxed);
+    }
+
     /// The session of a key, as a lane's blob names it.
     pub fn by_key(&self, key: u64) -> Option<Arc<Session>> {
         self.by_key.get(&key).map(|s| s.clone())

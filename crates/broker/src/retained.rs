@@ -89,6 +89,22 @@ struct Tree {
     bytes: usize,
 }
 
+impl Tree {
+    /// Puts a message in the place of its topic's.
+    fn put(&mut self, message: Arc<Message>) {
+        let mut node = &mut self.root;
+        for level in message.topic.split('/') {
+            node = node.children.entry(level.into()).or_default();
+        }
+        let (own, cost) = (message.topic.starts_with('$'), message.cost());
+        let old = node.message.replace(message);
+        if !own {
+            self.messages += usize::from(old.is_none());
+            self.bytes = self.bytes + cost - old.map_or(0, |old| old.cost());
+        }
+    }
+}
+
 /// All retained messages, in a tree by topic level.
 pub(crate) struct Retained {
     tree: RwLock<Tree>,
@@ -107,18 +123,33 @@ impl Retained {
         }
     }
 
-    /// The place of the next retained publish in the broker-wide order; never 0.
-    pub fn next_sequence(&self) -> u64 {
-        self.sequence.fetch_add(1, Ordering::Relaxed) + 1
+    /// Takes over what the log describes, whatever the bounds are now.
+    pub fn restore<'a>(
+        &self,
+        next_sequence: u64,
+        messages: impl Iterator<Item = &'a Arc<Message>>,
+    ) {
+        self.sequence.fetch_max(next_sequence.saturating_sub(1), Ordering::Relaxed);
+        let mut tree = self.tree.write();
+        for message in messages.filter(|message| !message.expired()) {
+            tree.put(message.clone());
+        }
     }
 
-    /// Keeps a message, or forgets the topic's where the payload is empty [MQTT-3.3.1-6].
-    /// An older message (by sequence) never replaces a newer one. `false` where a bound is
-    /// reached: the message is delivered but not retained. Topics below `$` are the broker's own:
-    /// a handful, which neither counts nor is bounded.
-    pub fn store(&self, message: &Arc<Message>) -> bool {
-        let own = message.topic.starts_with('$');
+    /// Keeps the message that `make` makes with its place in the broker-wide order of retained
+    /// publishes (never 0), or forgets the topic's where the payload is empty [MQTT-3.3.1-6].
+    /// Both under one lock, so that the newest by that order is the one that is kept. `false`
+    /// where a bound is reached: the message is delivered but not retained. Topics below `$` are
+    /// the broker's own: a handful, which neither counts nor is bounded.
+    pub fn store(&self, make: impl FnOnce(u64) -> Arc<Message>) -> (Arc<Message>, bool) {
         let mut tree = self.tree.write();
+        let message = make(self.sequence.fetch_add(1, Ordering::Relaxed) + 1);
+        let kept = self.keep(&mut tree, &message);
+        (message, kept)
+    }
+
+    fn keep(&self, tree: &mut Tree, message: &Arc<Message>) -> bool {
+        let own = message.topic.starts_with('$');
         if message.payload.is_empty() {
             if let Some(old) = tree.root.take(Some(&message.topic))
                 && !own
@@ -128,25 +159,13 @@ impl Retained {
             }
             return true;
         }
-        let (messages, bytes) = (tree.messages, tree.bytes);
-        let old = tree.root.find(&message.topic).map(|m| (m.cost(), m.sequence));
-        if old.is_some_and(|(_, sequence)| sequence > message.sequence) {
-            return true;
-        }
-        let messages = messages + usize::from(old.is_none());
-        let bytes = bytes - old.map_or(0, |(cost, _)| cost) + message.cost();
+        let old = tree.root.find(&message.topic).map(|old| old.cost());
+        let messages = tree.messages + usize::from(old.is_none());
+        let bytes = tree.bytes - old.unwrap_or(0) + message.cost();
         if !own && (messages > self.max_messages || bytes > self.max_bytes) {
             return false;
         }
-        let mut node = &mut tree.root;
-        for level in message.topic.split('/') {
-            node = node.children.entry(level.into()).or_default();
-        }
-        node.message = Some(message.clone());
-        if !own {
-            tree.messages = messages;
-            tree.bytes = bytes;
-        }
+        tree.put(message.clone());
         true
     }
 
@@ -189,17 +208,21 @@ mod tests {
     use bytes::Bytes;
     use hook::Qos;
 
-    fn message(retained: &Retained, topic: &str, payload: &'static str) -> Arc<Message> {
-        Arc::new(Message {
+    fn message(topic: &str, payload: &'static str, sequence: u64) -> Message {
+        Message {
             topic: topic.into(),
             payload: Bytes::from_static(payload.as_bytes()),
             qos: Qos::AtMostOnce,
             retain: true,
             properties: None,
             publisher: 1,
-            sequence: retained.next_sequence(),
+            sequence,
             expires: None,
-        })
+        }
+    }
+
+    fn store(retained: &Retained, topic: &str, payload: &'static str) -> bool {
+        retained.store(|sequence| Arc::new(message(topic, payload, sequence))).1
     }
 
     fn topics(retained: &Retained, filter: &str) -> Vec<String> {
@@ -213,7 +236,7 @@ mod tests {
     fn matches_as_filters_do() {
         let retained = Retained::new(&Limits::default());
         for topic in ["a", "a/b", "a/b/c", "é/x", "$SYS/x", "/a"] {
-            assert!(retained.store(&message(&retained, topic, "1")));
+            assert!(store(&retained, topic, "1"));
         }
         for (filter, expected) in [
             ("#", vec!["/a", "a", "a/b", "a/b/c", "é/x"]),
@@ -231,8 +254,8 @@ mod tests {
     #[test]
     fn an_empty_payload_forgets_and_prunes() {
         let retained = Retained::new(&Limits::default());
-        retained.store(&message(&retained, "a/b", "1"));
-        retained.store(&message(&retained, "a/b", ""));
+        store(&retained, "a/b", "1");
+        store(&retained, "a/b", "");
         assert_eq!(retained.len(), 0);
         assert!(retained.tree.read().root.children.is_empty());
         assert_eq!(retained.tree.read().bytes, 0);
@@ -242,21 +265,19 @@ mod tests {
     fn bounds_hold_and_a_replacement_counts_once() {
         let limits = Limits { retained_messages: 1, retained_bytes: 70, ..Limits::default() };
         let retained = Retained::new(&limits);
-        assert!(retained.store(&message(&retained, "a", "1")));
-        assert!(retained.store(&message(&retained, "a", "2")), "the same topic again");
-        assert!(!retained.store(&message(&retained, "b", "1")), "one message is the bound");
-        assert!(!retained.store(&message(&retained, "a", "123456")), "70 bytes are the bound");
+        assert!(store(&retained, "a", "1"));
+        assert!(store(&retained, "a", "2"), "the same topic again");
+        assert!(!store(&retained, "b", "1"), "one message is the bound");
+        assert!(!store(&retained, "a", "123456"), "70 bytes are the bound");
         assert_eq!(retained.matching("a")[0].payload, "2");
     }
 
     #[test]
     fn expired_ones_give_their_room_back() {
         let retained = Retained::new(&Limits::default());
-        retained.store(&message(&retained, "a", "stays"));
-        let late = message(&retained, "a/b/c", "1");
+        store(&retained, "a", "stays");
         let expires = Some(std::time::Instant::now());
-        let late = Message { expires, ..Arc::into_inner(late).unwrap() };
-        retained.store(&Arc::new(late));
+        retained.store(|n| Arc::new(Message { expires, ..message("a/b/c", "1", n) }));
         assert_eq!(retained.len(), 2);
         retained.forget_expired();
         assert_eq!(retained.len(), 1);
@@ -266,11 +287,23 @@ mod tests {
     }
 
     #[test]
-    fn an_older_publish_does_not_replace_a_newer_one() {
+    fn a_later_publish_has_a_higher_place_and_is_the_current_one() {
         let retained = Retained::new(&Limits::default());
-        let (old, new) = (message(&retained, "a", "old"), message(&retained, "a", "new"));
-        retained.store(&new);
-        retained.store(&old);
-        assert_eq!(retained.matching("a")[0].payload, "new");
+        let put = |payload| retained.store(|n| Arc::new(message("a", payload, n))).0;
+        let (old, new) = (put("old"), put("new"));
+        assert!(old.sequence < new.sequence);
+        assert!(!retained.is_current(&old) && retained.is_current(&new));
+    }
+
+    #[test]
+    fn what_the_log_describes_is_taken_over_whatever_the_bounds_are() {
+        let limits = Limits { retained_messages: 1, ..Limits::default() };
+        let retained = Retained::new(&limits);
+        let old = [message("a", "1", 7), message("b", "2", 9)].map(Arc::new);
+        retained.restore(10, old.iter());
+        assert_eq!(topics(&retained, "#"), ["a", "b"]);
+        assert!(!store(&retained, "c", "3"), "new ones keep to the bound");
+        let (next, _) = retained.store(|n| Arc::new(message("a", "2", n)));
+        assert!(next.sequence >= 10, "{}", next.sequence);
     }
 }

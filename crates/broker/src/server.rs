@@ -8,6 +8,7 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -23,12 +24,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     connection::Connection,
     counters::{Tally, Totals},
-    exchange::{Draft, Exchange},
+    exchange::{Draft, Exchange, Routed},
     handshake::Opened,
     hooks::Hooks,
     inbound::reason_code,
     inbox::Kick,
     index::Index,
+    journal::{Directory, Image, Journal, JournalError, Persistence, Snapshot, Storage, restore},
     lanes::Lanes,
     listener::{Door, Listeners},
     packet::reason,
@@ -38,6 +40,7 @@ use crate::{
     session::{Session, clock_ms},
     settings::Settings,
     topic::check_name,
+    unsettled::UNWRITABLE,
     websocket,
 };
 
@@ -50,6 +53,15 @@ pub enum StartError {
     /// The embedded router did not come up.
     #[error("the message router did not start: {0}")]
     Router(String),
+    /// The durable log cannot be used.
+    #[error("the broker's log in {}: {source}", .directory.display())]
+    Journal {
+        /// Where it lies.
+        directory: PathBuf,
+        /// Why not.
+        #[source]
+        source: JournalError,
+    },
 }
 
 impl From<RouterError> for StartError {
@@ -79,16 +91,52 @@ impl Server {
     /// # Errors
     /// The router did not come up.
     pub fn start(settings: Settings, hooks: Vec<Arc<dyn Hook>>) -> Result<Server, StartError> {
+        let Some(Persistence { directory, .. }) = &settings.persistence else {
+            return Self::start_with(settings, hooks, None);
+        };
+        let storage = Directory::open(directory).map_err(|error| StartError::Journal {
+            directory: directory.clone(),
+            source: JournalError::Io { file: "it".into(), error },
+        })?;
+        Self::start_on(settings, hooks, Arc::new(storage))
+    }
+
+    /// The same on another storage than the directory in the settings.
+    ///
+    /// # Errors
+    /// The router did not come up, or the log cannot be used.
+    pub fn start_on(
+        settings: Settings,
+        hooks: Vec<Arc<dyn Hook>>,
+        storage: Arc<dyn Storage>,
+    ) -> Result<Server, StartError> {
+        let Persistence { directory, sync } = settings.persistence.clone().unwrap_or_default();
+        let opened = Journal::open(storage, sync)
+            .map_err(|source| StartError::Journal { directory, source })?;
+        Self::start_with(settings, hooks, Some(opened))
+    }
+
+    fn start_with(
+        settings: Settings,
+        hooks: Vec<Arc<dyn Hook>>,
+        opened: Option<(Arc<Journal>, Image)>,
+    ) -> Result<Server, StartError> {
         let limits = Arc::new(settings.limits.clone());
         let lane_count = settings.lanes.max(1);
         let registry = Arc::new(Registry::new(lane_count, limits.clone()));
         let totals = Arc::new(Totals::default());
         let lanes = Lanes::start(lane_count, registry.clone(), totals.clone())?;
+        let (index, retained) = (Arc::new(Index::default()), Retained::new(&limits));
+        let journal = opened.map(|(journal, image)| {
+            restore(image, &journal, &registry, &index, &retained);
+            journal
+        });
         let exchange = Arc::new(Exchange {
             hooks: Hooks::new(hooks),
-            index: Arc::new(Index::default()),
-            retained: Retained::new(&limits),
+            index,
+            retained,
             registry,
+            journal,
             lanes: lanes.clone(),
             totals,
             settings,
@@ -134,6 +182,25 @@ impl Server {
             .await;
         self.drain().await;
         self.background.cancel();
+        if let Some(journal) = self.exchange.journal.clone() {
+            // A panic there is logged where it happens.
+            let _ = tokio::task::spawn_blocking(move || journal.close()).await;
+        }
+    }
+
+    /// What is in the broker's log now, for a backup. Blocks. `None` where there is no log, or the
+    /// broker has stopped.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        self.exchange.journal.as_ref()?.snapshot()
+    }
+
+    /// Why the broker's log cannot be written, where it cannot.
+    ///
+    /// # Errors
+    /// What is wrong, in a sentence.
+    pub fn log_ready(&self) -> Result<(), String> {
+        let journal = self.exchange.journal.as_ref();
+        journal.and_then(|journal| journal.problem()).map_or(Ok(()), Err)
     }
 
     async fn drain(&self) {
@@ -245,7 +312,7 @@ async fn run_due(exchange: Arc<Exchange>, cancel: CancellationToken) {
         };
         let will = state.will.take();
         if due == Due::Expire {
-            exchange.registry.remove(&session, &mut state, &exchange.index);
+            exchange.end_session(&session, &mut state);
         }
         drop(state);
         if let Some(will) = will {
@@ -303,10 +370,24 @@ impl Broker for Handle {
             return;
         }
         let properties = properties.map(Box::new);
-        let draft = Draft { payload, qos, retain, properties, publisher: 0, ingress: 0 };
+        let draft = Draft {
+            payload,
+            qos,
+            retain,
+            properties,
+            publisher: 0,
+            ingress: 0,
+            received: None,
+            follows: false,
+        };
         let mut tally = Tally::default();
-        if let Some(hold) = self.exchange.publish(topic, draft, &mut None, &mut tally) {
-            tokio::spawn(hold.wait(self.exchange.totals.clone()));
+        match self.exchange.publish(topic, draft, &mut None, &mut tally) {
+            Routed::Done => {}
+            Routed::Pending(pending) => pending.go_on(self.exchange.totals.clone()),
+            Routed::Unwritable => {
+                tally.dropped += 1;
+                tracing::warn!(topic, "a plugin's publish was dropped: {UNWRITABLE}");
+            }
         }
         tally.flush(&self.exchange.totals);
     }
@@ -347,6 +428,7 @@ impl Broker for Handle {
             dropped: read(&totals.dropped),
             direct: read(&totals.direct),
             routed: read(&totals.routed),
+            log_bytes: self.exchange.journal.as_ref().map_or(0, |journal| journal.written()),
             router_renewals: read(&totals.router_renewals),
             protocol_errors: read(&totals.protocol_errors),
         }

@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     sync::{
         Arc, LazyLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -39,6 +39,8 @@ pub(crate) struct Session {
     pub inflight: AtomicUsize,
     /// When its last packet came, in [`clock_ms`].
     pub last_packet: AtomicU64,
+    /// It stands in the broker's log, and what is promised to it is written there.
+    durable: AtomicBool,
 }
 
 /// Milliseconds since the first call in this process: an [`Instant`] that fits an atomic.
@@ -67,6 +69,7 @@ impl Held {
             no_local: self.options.no_local,
             retain_as_published: self.options.retain_as_published,
             identifier: self.identifier,
+            epoch: session.inbox.epoch(),
         }
     }
 }
@@ -77,6 +80,13 @@ pub(crate) struct View {
     pub client: Option<Arc<Client>>,
     /// Since when it is connected, or away.
     pub since: Instant,
+}
+
+impl View {
+    /// A session that the log describes: away since the broker's start.
+    pub fn restored(client: Client) -> Self {
+        View { client: Some(Arc::new(client)), since: Instant::now() }
+    }
 }
 
 /// The part of a session that only its connection touches.
@@ -118,7 +128,18 @@ impl Session {
             view: Mutex::new(View { client: None, since: Instant::now() }),
             inflight: AtomicUsize::new(0),
             last_packet: AtomicU64::new(clock_ms()),
+            durable: AtomicBool::new(false),
         }
+    }
+
+    /// Whether it stands in the broker's log.
+    pub fn is_durable(&self) -> bool {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// Decided when a connection begins with it.
+    pub fn set_durable(&self, durable: bool) {
+        self.durable.store(durable, Ordering::Release);
     }
 
     /// Registers a claim and returns its number.

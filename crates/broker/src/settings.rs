@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::journal::Persistence;
+
 /// Everything that the broker is told at start.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -13,6 +15,8 @@ pub struct Settings {
     pub lanes: usize,
     /// How long an orderly stop waits for connections to say goodbye.
     pub drain: Duration,
+    /// Where sessions and retained messages survive the process; `None` where they do not.
+    pub persistence: Option<Persistence>,
 }
 
 impl Default for Settings {
@@ -22,6 +26,7 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(10),
             lanes: std::thread::available_parallelism().map_or(2, usize::from),
             drain: Duration::from_secs(5),
+            persistence: None,
         }
     }
 }

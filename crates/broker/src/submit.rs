@@ -4,8 +4,8 @@ use bytes::Bytes;
 use hook::{Origin, Properties, Qos, Reason, ReasonKind};
 
 use crate::{
-    counters::Tally,
-    exchange::{Draft, Exchange, Hold, Route},
+    counters::{Tally, Totals},
+    exchange::{Draft, Exchange, Route, Routed},
     hooks::{Outcome, View},
     message::Message,
     session::Session,
@@ -14,8 +14,8 @@ use crate::{
 
 /// What became of a publish.
 pub(crate) enum Submitted {
-    /// Routed, and perhaps still to be waited for.
-    Routed(Option<Box<Hold>>),
+    /// It is with its receivers, or on the way to them.
+    Routed(Routed),
     /// A hook took it.
     Consumed,
     /// A hook or a rule refused it.
@@ -33,6 +33,10 @@ pub(crate) struct Submission<'a> {
     pub retain: bool,
     pub origin: Origin,
     pub properties: Option<Box<Properties>>,
+    /// See [`Draft::received`].
+    pub received: Option<(u64, u16)>,
+    /// See [`Draft::follows`].
+    pub follows: bool,
 }
 
 impl Exchange {
@@ -49,7 +53,8 @@ impl Exchange {
             tally.refused += 1;
             Submitted::Refused(why)
         };
-        let Submission { topic, payload, shared, qos, retain, origin, properties } = submission;
+        let Submission { topic, payload, shared, qos, retain, origin, .. } = submission;
+        let Submission { properties, received, follows, .. } = submission;
         if let Err(why) = self.hooks.authorize_publish(view.client, topic) {
             return refused(why, tally);
         }
@@ -88,6 +93,8 @@ impl Exchange {
             properties,
             publisher: session.key,
             ingress: session.lane,
+            received,
+            follows,
         };
         Submitted::Routed(self.publish(topic, draft, route, tally))
     }
@@ -108,12 +115,19 @@ impl Exchange {
             retain: message.retain,
             origin: Origin::Will,
             properties: message.properties.clone(),
+            received: None,
+            follows: false,
         };
         match self.submit(view, session, submission, &mut None, &mut tally) {
-            Submitted::Routed(Some(hold)) => {
-                tokio::spawn(hold.wait(self.totals.clone()));
+            Submitted::Routed(Routed::Pending(pending)) => pending.go_on(self.totals.clone()),
+            Submitted::Routed(Routed::Unwritable) => {
+                Totals::count(&self.totals.dropped);
+                tracing::warn!(
+                    client = &*session.client_id,
+                    "a will was dropped: the broker's log cannot be written"
+                );
             }
-            Submitted::Routed(None) | Submitted::Consumed => {}
+            Submitted::Routed(Routed::Done) | Submitted::Consumed => {}
             Submitted::Refused(why) => {
                 tracing::info!(client = &*session.client_id, why = %why.text, "will refused");
             }

@@ -93,6 +93,8 @@ pub struct Counters {
     pub direct: u64,
     /// QoS 0 copies that went through the router.
     pub routed: u64,
+    /// Bytes written to the durable log; messages that nobody was promised are not in it.
+    pub log_bytes: u64,
     /// Times that a dead or stuck router was replaced.
     pub router_renewals: u64,
     /// Connections ended because the client broke the protocol.

@@ -11,6 +11,7 @@ mod aliases;
 mod clauses;
 mod connect;
 mod disconnect;
+mod durability;
 mod expiry;
 mod fan_out;
 mod flow_control;

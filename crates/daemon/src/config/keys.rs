@@ -100,7 +100,7 @@ pub const KEYS: &[Key] = &[
     key("limits.retained_messages", "100000"),
     key("limits.retained_bytes", "64 MiB"),
     key("limits.publish_hold", "1s"),
-    only("persistence.sync", &["os", "always", "never"]),
+    key("persistence.sync", "os"),
     key("log.level", "info"),
     key("log.format", "text"),
     key("log.clients", "false"),

@@ -29,7 +29,12 @@ pub use error::ConfigError;
 pub use overview::Setting;
 pub use secret::Secret;
 
+<<<<<<< HEAD
 use fuota::{AuthMode, DropRollout, OnExisting, Rule};
+=======
+use broker::journal::Sync;
+use fuota::{AuthMode, Rule};
+>>>>>>> main
 use read::Reader;
 use tree::Tree;
 
@@ -52,6 +57,8 @@ pub struct Config {
     pub fuota: Fuota,
     /// `limits.*`.
     pub limits: Limits,
+    /// `persistence.sync`.
+    pub sync: Sync,
     /// `log.*`.
     pub log: Log,
     /// `admin.*`.
@@ -329,6 +336,9 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let retained_bytes = reader.size("limits.retained_bytes", 0..=BYTES);
     let publish_hold = reader.duration("limits.publish_hold", Duration::ZERO);
 
+    let syncs = [("os", Sync::Os), ("always", Sync::Always), ("never", Sync::Never)];
+    let sync = reader.word("persistence.sync", &syncs);
+
     let level = reader.text("log.level");
     let format = reader.word("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
     let clients = reader.switch("log.clients");
@@ -396,6 +406,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
             retained_bytes: retained_bytes?,
             publish_hold: publish_hold?,
         },
+        sync: sync?,
         log: Log { level: level?, format: format?, clients },
         admin,
         settings: overview::settings(tree),

@@ -319,7 +319,15 @@ fn keys_of_later_versions_are_refused_unless_off() {
 
 #[test]
 fn values_of_later_versions_are_refused() {
+<<<<<<< HEAD
     for (key, value) in [("persistence.sync", "always"), ("persistence.sync", "never")] {
+=======
+    for (key, value) in [
+        ("fuota.on_drop", "catalog"),
+        ("fuota.drop_rollout", "canary"),
+        ("fuota.on_existing", "hold"),
+    ] {
+>>>>>>> main
         let line = error(&format!("{key} = \"{value}\""));
         assert!(
             line.starts_with(&format!(
@@ -329,7 +337,7 @@ fn values_of_later_versions_are_refused() {
         );
         assert!(error(&format!("{key} = \"nonsense\"")).contains("must be"));
     }
-    load("auth.mode = \"open\"\nfuota.on_drop = \"deploy\"\npersistence.sync = \"os\"");
+    load("auth.mode = \"open\"\nfuota.on_drop = \"deploy\"");
 }
 
 #[test]

@@ -197,6 +197,7 @@ fn checks(server: &broker::Server, service: &fuota::Service) -> Vec<Check> {
     };
     vec![
         Check { name: "mqtt", result: server.ready() },
+        Check { name: "log", result: server.log_ready() },
         Check { name: "store", result: store },
         Check { name: "database", result: site.database_problem.map_or(Ok(()), Err) },
     ]

@@ -19,6 +19,10 @@ pub fn broker(config: &Config, connections: usize) -> broker::Settings {
             retained_bytes: limits.retained_bytes,
             publish_hold: limits.publish_hold,
         },
+        persistence: Some(broker::Persistence {
+            directory: config.data_dir.join("broker"),
+            sync: config.sync,
+        }),
         ..broker::Settings::default()
     }
 }
@@ -93,10 +97,13 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         let config = Config::load_with(Some(&file), HashMap::new()).unwrap();
         let same = |ours: String, theirs: String| assert_eq!(ours, theirs);
-        same(
-            format!("{:?}", broker(&config, config.limits.connections)),
-            format!("{:?}", broker::Settings::default()),
-        );
+        let ours = broker(&config, config.limits.connections);
+        let persistence = Some(broker::Persistence {
+            directory: dir.path().join("data/broker"),
+            ..broker::Persistence::default()
+        });
+        let theirs = broker::Settings { persistence, ..broker::Settings::default() };
+        same(format!("{ours:?}"), format!("{theirs:?}"));
         let theirs =
             fuota::Settings { data_dir: config.data_dir.clone(), ..fuota::Settings::default() };
         same(format!("{:?}", fuota(&config)), format!("{theirs:?}"));

@@ -1,8 +1,10 @@
 //! A broker to talk to, sockets to talk over, and packets to say.
 
+pub mod disk;
 pub mod packets;
 
-use broker::{Server, Settings};
+use broker::{Persistence, Server, Settings, journal};
+use disk::Disk;
 use hook::Broker;
 use std::{
     io::{ErrorKind, Read, Write},
@@ -22,6 +24,7 @@ pub struct Site {
     pub port: u16,
     pub broker: Arc<dyn Broker>,
     pub cancel: CancellationToken,
+    pub server: Arc<Server>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -29,21 +32,33 @@ pub fn site() -> Site {
     site_with(Settings::default())
 }
 
+/// What was promised goes to a disk of its own, as it does where the daemon runs the broker.
 pub fn site_with(settings: Settings) -> Site {
+    site_on(settings, &Disk::default())
+}
+
+/// A broker that syncs before it acknowledges.
+pub fn careful(settings: Settings) -> Settings {
+    let persistence = Persistence { sync: journal::Sync::Always, ..Persistence::default() };
+    Settings { persistence: Some(persistence), ..settings }
+}
+
+/// A broker that goes on with what is on this disk.
+pub fn site_on(settings: Settings, disk: &Disk) -> Site {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let cancel = CancellationToken::new();
-    let (port, broker) = {
+    let (port, server) = {
         let _inside = runtime.enter();
         let listeners = broker::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
         let port = listeners.local_addrs()[0].port();
-        let server = Server::start(settings, Vec::new()).unwrap();
-        let broker = server.handle();
-        let stop = cancel.clone();
-        runtime.spawn(async move { server.serve(listeners, stop).await });
-        (port, broker)
+        let storage = Arc::new(disk.clone());
+        let server = Arc::new(Server::start_on(settings, Vec::new(), storage).unwrap());
+        let (serving, stop) = (server.clone(), cancel.clone());
+        runtime.spawn(async move { serving.serve(listeners, stop).await });
+        (port, server)
     };
-    Site { port, broker, cancel, _runtime: runtime }
+    Site { port, broker: server.handle(), cancel, server, _runtime: runtime }
 }
 
 impl Site {
@@ -88,7 +103,11 @@ impl Site {
     pub fn publish(&self, publish: Publish) {
         let mut wire = self.client(V5, "");
         wire.send(&publish.bytes(V5));
-        wire.silent();
+        match publish.qos {
+            0 => wire.silent(),
+            1 => wire.expect(&puback(publish.id)),
+            _ => wire.expect(&pubrec(publish.id)),
+        }
     }
 }
 

@@ -1,0 +1,122 @@
+//! From the durable state to sessions, at the start of the broker.
+
+use hook::Client;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use super::{
+    Journal, Record,
+    image::{Image, Promised, SessionImage},
+    wall_seconds,
+};
+use crate::{
+    index::Index,
+    message::Delivery,
+    registry::{Due, Registry},
+    retained::Retained,
+    session::{Session, State, View},
+    topic::check_filter,
+};
+
+/// Makes what the log describes. Sessions whose time ran out meanwhile are not made.
+pub(crate) fn restore(
+    image: Image,
+    journal: &Journal,
+    registry: &Registry,
+    index: &Index,
+    retained: &Retained,
+) {
+    retained.restore(image.next.sequence, image.retained());
+    registry.restore_keys(image.next.session);
+    let (sessions, messages) = (image.sessions.len(), image.retained().count());
+    for (key, session) in image.sessions {
+        restore_session(key, session, journal, registry, index);
+    }
+    if sessions + messages > 0 {
+        tracing::info!(sessions = registry.len(), retained = messages, "the broker's log was read");
+    }
+}
+
+fn restore_session(
+    key: u64,
+    image: SessionImage,
+    journal: &Journal,
+    registry: &Registry,
+    index: &Index,
+) {
+    let SessionImage { client_id, owner, expiry, left, subscriptions, deliveries, received } =
+        image;
+    let now = wall_seconds();
+    // A clock that was set back makes it live longer, but never longer than it may.
+    let away = now.saturating_sub(left.unwrap_or(now));
+    let remaining = match expiry {
+        u32::MAX => None,
+        seconds => Some(Duration::from_secs(u64::from(seconds).saturating_sub(away))),
+    };
+    if remaining == Some(Duration::ZERO) {
+        return journal.append(Record::End { session: key });
+    }
+    if left.is_none() {
+        // It was connected until the broker ended, which is about now.
+        journal.append(Record::Leave { session: key, at: now, expiry });
+    }
+    let session = registry.restore(key, client_id);
+    session.set_durable(true);
+    *session.view.lock() = View::restored(Client {
+        connection: 0,
+        id: session.client_id.clone(),
+        assigned_id: false,
+        identity: owner.identity,
+        username: None,
+        protocol: owner.protocol,
+        address: None,
+        maximum_packet_size: u32::MAX,
+        receive_maximum: u16::MAX,
+        user_properties: Box::default(),
+    });
+    for (filter, held) in subscriptions {
+        if !held.consumed
+            && let Ok(parsed) = check_filter(&filter)
+        {
+            index.insert(parsed, held.entry(&session));
+        }
+        session.subscriptions.lock().insert(filter, held);
+    }
+    if let Ok(mut state) = session.state.try_lock() {
+        state.present = true;
+        state.expiry = match expiry {
+            u32::MAX => None,
+            seconds => Some(Duration::from_secs(seconds.into())),
+        };
+        state.received = received.into_iter().collect();
+        for (number, promised) in deliveries {
+            restore_delivery(&session, &mut state, number, promised);
+        }
+        session.inflight.store(state.window.len(), Ordering::Relaxed);
+    }
+    if let Some(remaining) = remaining {
+        // Claim 0: the first connection makes it void.
+        registry.schedule(&session, 0, Due::Expire, remaining);
+    }
+}
+
+fn restore_delivery(session: &Arc<Session>, state: &mut State, number: u64, promised: Promised) {
+    match promised {
+        Promised::Release(packet_id) => state.window.restore(packet_id, None, number),
+        Promised::Message { message, target, packet_id } => {
+            let delivery = Delivery {
+                id: number,
+                message,
+                qos: target.qos,
+                retain: target.retain,
+                subscriptions: target.subscriptions,
+            };
+            match packet_id {
+                Some(packet_id) => state.window.restore(packet_id, Some(delivery), number),
+                None => session.inbox.restore(delivery),
+            }
+        }
+    }
+}

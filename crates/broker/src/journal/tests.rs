@@ -1,0 +1,247 @@
+//! Records and files, for any content.
+
+use bytes::{Bytes, BytesMut};
+use hook::{Identity, Properties, Protocol, Qos, Role};
+use proptest::prelude::*;
+use std::sync::Arc;
+
+use super::{
+    file::{self, Fault, HEADER},
+    image::Image,
+    record::{Next, Owner, Published, Record, Target},
+};
+use crate::{
+    message::Message,
+    packet::{RetainHandling, SubscribeFilter},
+    session::Held,
+};
+
+fn qos() -> impl Strategy<Value = Qos> {
+    prop_oneof![Just(Qos::AtLeastOnce), Just(Qos::ExactlyOnce)]
+}
+
+/// Few sessions and deliveries, so that records meet each other.
+fn session() -> impl Strategy<Value = u64> {
+    1u64..4
+}
+
+fn delivery() -> impl Strategy<Value = u64> {
+    1u64..12
+}
+
+fn owner() -> impl Strategy<Value = Owner> {
+    let role = prop_oneof![
+        Just(Role::Anonymous),
+        Just(Role::Device),
+        Just(Role::Service),
+        Just(Role::Operator),
+        Just(Role::Admin)
+    ];
+    let protocol = prop_oneof![Just(Protocol::V311), Just(Protocol::V5)];
+    (role, protocol, any::<Option<String>>()).prop_map(|(role, protocol, name)| Owner {
+        identity: Identity { name: name.map(Arc::from), role },
+        protocol,
+    })
+}
+
+fn held() -> impl Strategy<Value = Held> {
+    (qos(), any::<[bool; 3]>(), prop::option::of(1u32..1000)).prop_map(
+        |(qos, [no_local, retain_as_published, consumed], identifier)| Held {
+            options: SubscribeFilter {
+                filter: String::new(),
+                qos,
+                no_local,
+                retain_as_published,
+                retain_handling: RetainHandling::DoNotSend,
+            },
+            identifier,
+            consumed,
+        },
+    )
+}
+
+fn published() -> impl Strategy<Value = Record> {
+    let properties = prop::option::of((any::<bool>(), "[a-zé]{0,4}").prop_map(|(utf8, text)| {
+        Box::new(Properties {
+            payload_is_utf8: Some(utf8),
+            content_type: Some(text.clone()),
+            user_properties: vec![(text.clone(), text)],
+            ..Properties::default()
+        })
+    }));
+    let target = (session(), delivery(), qos(), any::<bool>(), prop::option::of(1u32..9)).prop_map(
+        |(session, delivery, qos, retain, id)| Target {
+            session,
+            delivery,
+            qos,
+            retain,
+            subscriptions: id.map(|id| Arc::from([id])),
+        },
+    );
+    (
+        ("[ab]{1,2}", prop::collection::vec(any::<u8>(), 0..40), qos(), 1u64..50),
+        (any::<bool>(), prop::option::of((session(), 1u16..5)), properties),
+        prop::collection::vec(target, 0..4),
+    )
+        .prop_map(
+            |((topic, payload, qos, sequence), (retained, received, properties), targets)| {
+                Record::Publish(Box::new(Published {
+                    message: Arc::new(Message {
+                        topic: topic.into(),
+                        payload: payload.into(),
+                        qos,
+                        retain: retained,
+                        properties,
+                        publisher: 0,
+                        sequence,
+                        expires: None,
+                    }),
+                    at: 7,
+                    retained,
+                    received,
+                    targets,
+                }))
+            },
+        )
+}
+
+fn record() -> impl Strategy<Value = Record> {
+    prop_oneof![
+        3 => (session(), "[a-zé/]{0,5}", owner(), any::<u32>()).prop_map(
+            |(session, id, owner, expiry)| Record::Begin {
+                session, client_id: id.into(), owner, expiry }),
+        1 => (session(), owner(), any::<u32>()).prop_map(
+            |(session, owner, expiry)| Record::Resume { session, owner, expiry }),
+        1 => (session(), any::<u64>(), any::<u32>()).prop_map(
+            |(session, at, expiry)| Record::Leave { session, at, expiry }),
+        1 => session().prop_map(|session| Record::End { session }),
+        2 => (session(), "[a-c+#]{1,3}", held()).prop_map(
+            |(session, filter, held)| Record::Subscribe { session, filter: filter.into(), held }),
+        1 => (session(), "[a-c+#]{1,3}").prop_map(
+            |(session, filter)| Record::Unsubscribe { session, filter: filter.into() }),
+        5 => published(),
+        1 => (session(), 1u16..5).prop_map(
+            |(session, packet_id)| Record::Received { session, packet_id }),
+        1 => (session(), 1u16..5).prop_map(
+            |(session, packet_id)| Record::Released { session, packet_id }),
+        2 => (session(), delivery(), 1u16..9).prop_map(
+            |(session, delivery, packet_id)| Record::Sent { session, delivery, packet_id }),
+        1 => (session(), delivery()).prop_map(
+            |(session, delivery)| Record::Confirmed { session, delivery }),
+        1 => (session(), delivery(), 1u16..9).prop_map(
+            |(session, delivery, packet_id)| Record::Confirming { session, delivery, packet_id }),
+        1 => (session(), delivery()).prop_map(
+            |(session, delivery)| Record::Done { session, delivery }),
+        1 => any::<[u64; 3]>().prop_map(|[session, delivery, sequence]| Record::Next(Next {
+            session: session / 2, delivery: delivery / 2, sequence: sequence / 2 })),
+    ]
+}
+
+fn log(records: &[Record]) -> BytesMut {
+    let mut bytes = file::header();
+    records.iter().for_each(|record| file::put(&mut bytes, record));
+    bytes
+}
+
+fn image(records: impl IntoIterator<Item = Record>) -> Image {
+    let mut image = Image::default();
+    records.into_iter().for_each(|record| image.apply(record));
+    image
+}
+
+/// What an image holds, in an order of its own.
+fn shown(image: &Image) -> Vec<String> {
+    let mut retained: Vec<String> = image.retained().map(|m| format!("{m:?}")).collect();
+    retained.sort();
+    retained.push(format!("{:?} {:?}", image.sessions, image.next));
+    retained
+}
+
+proptest! {
+    #[test]
+    fn a_record_is_read_as_it_was_written(record in record()) {
+        let mut bytes = BytesMut::new();
+        record.encode(&mut bytes);
+        let read = Record::decode(&bytes);
+        prop_assert_eq!(format!("{:?}", read), format!("{:?}", Ok::<_, ()>(record)));
+        prop_assert!(Record::decode(&bytes[..bytes.len() - 1]).is_err(), "all of it is needed");
+    }
+
+    /// A start reads the state that the broker had, from the log as from a snapshot.
+    #[test]
+    fn a_snapshot_says_what_the_log_said(records in prop::collection::vec(record(), 0..60)) {
+        let direct = image(records.clone());
+        let mut read = Image::default();
+        let bytes = log(&records);
+        prop_assert_eq!(file::read(&bytes, |r| read.apply(r)), (bytes.len() as u64, None));
+        prop_assert_eq!(shown(&read), shown(&direct));
+        let mut snapshot = Vec::new();
+        direct.records(7, |record| snapshot.push(record));
+        prop_assert_eq!(shown(&image(snapshot)), shown(&direct));
+    }
+
+    /// Whatever is done to a file, what is read is a beginning of what was written.
+    #[test]
+    fn damage_ends_the_reading(
+        records in prop::collection::vec(record(), 1..12),
+        at in any::<prop::sample::Index>(),
+        bit in 0u8..8,
+        cut in any::<bool>(),
+    ) {
+        let mut bytes = log(&records);
+        let at = HEADER + at.index(bytes.len() - HEADER);
+        if cut { bytes.truncate(at) } else { bytes[at] ^= 1 << bit }
+        let mut read = Vec::new();
+        let (good, fault) = file::read(&bytes, |record| read.push(format!("{record:?}")));
+        prop_assert!(good as usize <= at);
+        // A cut between two records leaves nothing to see.
+        let torn = fault == Some(Fault::Torn(good));
+        prop_assert!(torn || cut && good as usize == at, "{good} {fault:?}");
+        let written: Vec<String> = records.iter().map(|record| format!("{record:?}")).collect();
+        prop_assert!(read.len() < written.len() && written.starts_with(&read));
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let _ = Record::decode(&bytes);
+        file::read(&bytes, |_| {});
+        let framed = [&file::header()[..], &bytes].concat();
+        let (good, _) = file::read(&framed, |_| {});
+        prop_assert!(good as usize >= HEADER);
+    }
+}
+
+/// Two publishes on one topic are written in another order than they were made in.
+#[test]
+fn the_later_retained_message_stands_whichever_was_written_first() {
+    let put = |payload: &'static str, sequence| {
+        Record::Publish(Box::new(Published {
+            message: Arc::new(Message {
+                topic: "t".into(),
+                payload: Bytes::from_static(payload.as_bytes()),
+                qos: Qos::AtLeastOnce,
+                retain: true,
+                properties: None,
+                publisher: 0,
+                sequence,
+                expires: None,
+            }),
+            at: 0,
+            retained: true,
+            received: None,
+            targets: Vec::new(),
+        }))
+    };
+    for (records, expected) in [
+        ([put("new", 2), put("old", 1)], Some("new")),
+        ([put("", 2), put("old", 1)], None),
+        ([put("old", 1), put("", 2)], None),
+    ] {
+        let mut image = image(records);
+        let now = |image: &Image| image.retained().next().map(|m| m.payload.clone());
+        assert_eq!(now(&image).as_deref(), expected.map(str::as_bytes));
+        image.prune(1);
+        image.apply(put("old", 1));
+        assert_eq!(now(&image).as_deref(), expected.map(str::as_bytes), "after a snapshot");
+    }
+}

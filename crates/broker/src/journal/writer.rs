@@ -1,0 +1,441 @@
+//! The one thread that writes the log.
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    Entry, JournalError, Shared, Sync, Waiting,
+    file::{self, HEADER},
+    image::Image,
+    recover::{Recovered, log_name, numbers, snapshot_name},
+    storage::{LogFile, Storage},
+    wall_seconds,
+};
+
+/// A log is followed by the next one when it is larger than this and than the last snapshot: so
+/// the files have a few times the size of what is in them, and each byte is copied a few times.
+const LOG_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes in one write.
+const WRITE_BYTES: usize = 4 * 1024 * 1024;
+/// How often the log is synced with [`Sync::Os`].
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// How often a log that cannot be written is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(250);
+/// While it cannot be written, so many records are kept to be appended. More are taken into the
+/// state, which is then written as a whole.
+const KEPT_RECORDS: usize = 65_536;
+
+pub(super) struct Writer {
+    storage: Arc<dyn Storage>,
+    sync: Sync,
+    shared: Arc<Shared>,
+    /// The state that is on the disk, and what `whole` adds.
+    image: Image,
+    /// Records that are to be written next.
+    entries: Vec<Entry>,
+    file: Arc<dyn LogFile>,
+    number: u64,
+    len: u64,
+    snapshot_len: u64,
+    /// No snapshot is begun before the log has this size.
+    next_snapshot: u64,
+    snapshot: Option<JoinHandle<io::Result<u64>>>,
+    /// What is in the log is unknown, or less than the state: only a new snapshot mends that.
+    whole: bool,
+    /// Who waits for that snapshot.
+    held_back: Vec<oneshot::Sender<bool>>,
+    /// Sequences below it were given out before the last snapshot was begun.
+    pruned: u64,
+    syncer: Syncer,
+    buffer: BytesMut,
+}
+
+impl Writer {
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        sync: Sync,
+        recovered: Recovered,
+        shared: Arc<Shared>,
+    ) -> Result<Self, JournalError> {
+        let Recovered { image, number, len, snapshot_len } = recovered;
+        let name = log_name(number);
+        let opened = (|| {
+            let file = storage.open(&name, len)?;
+            if len == 0 {
+                file.append(&file::header())?;
+                storage.sync_names()?;
+            }
+            let (snapshots, _) = numbers(&*storage)?;
+            remove_before(&*storage, snapshots.last().copied().unwrap_or(0))?;
+            // Snapshots that were not completed.
+            for name in storage.list()?.iter().filter(|name| name.ends_with(".tmp")) {
+                storage.remove(name)?;
+            }
+            Ok(file)
+        })();
+        let file = opened.map_err(|error| JournalError::Io { file: name, error })?;
+        let syncer = Syncer::start(sync, file.clone())
+            .map_err(|error| JournalError::Io { file: "its thread".into(), error })?;
+        Ok(Writer {
+            storage,
+            sync,
+            shared,
+            pruned: image.next.sequence,
+            image,
+            entries: Vec::new(),
+            file,
+            number,
+            len: len.max(HEADER as u64),
+            snapshot_len,
+            next_snapshot: 0,
+            snapshot: None,
+            whole: false,
+            held_back: Vec::new(),
+            syncer,
+            buffer: BytesMut::new(),
+        })
+    }
+
+    /// Writes until the journal is closed.
+    pub fn run(mut self) {
+        loop {
+            let (stop, copies) = self.gather();
+            if self.syncer.failed.swap(false, Ordering::AcqRel) {
+                self.whole = true;
+            }
+            let result = if self.whole { self.write_whole() } else { self.write_entries() };
+            match result {
+                Ok(()) => self.recovered(),
+                Err(error) => self.failed(&error),
+            }
+            // The receiver may have given up.
+            copies.into_iter().for_each(|copy| drop(copy.send(self.image.clone())));
+            self.look_after_snapshots();
+            if stop {
+                return self.end();
+            }
+        }
+    }
+
+    /// Takes what has come, or waits for it.
+    fn gather(&mut self) -> (bool, Vec<oneshot::Sender<Image>>) {
+        let failing = self.shared.failing.load(Ordering::Acquire);
+        let mut queue = self.shared.queue.lock();
+        if failing {
+            // What comes meanwhile is no reason to try earlier.
+            let deadline = Instant::now() + TRY_AGAIN;
+            while !queue.stop && !self.shared.wake.wait_until(&mut queue, deadline).timed_out() {}
+        }
+        while !failing
+            && queue.entries.is_empty()
+            && queue.copies.is_empty()
+            && !queue.stop
+            && !self.syncer.failed.load(Ordering::Acquire)
+        {
+            self.shared.wake.wait_for(&mut queue, SYNC_EVERY);
+        }
+        self.entries.append(&mut queue.entries);
+        (queue.stop, std::mem::take(&mut queue.copies))
+    }
+
+    fn write_entries(&mut self) -> io::Result<()> {
+        while !self.entries.is_empty() {
+            self.buffer.clear();
+            let mut count = 0;
+            for entry in &self.entries {
+                if let Some(record) = &entry.record {
+                    file::put(&mut self.buffer, record);
+                }
+                count += 1;
+                if self.buffer.len() >= WRITE_BYTES {
+                    break;
+                }
+            }
+            if let Err(error) = self.file.append(&self.buffer) {
+                // Where not even that is possible, the file can no longer be trusted.
+                self.whole |= self.file.cut(self.len).is_err();
+                return Err(error);
+            }
+            if self.sync == Sync::Always
+                && let Err(error) = self.file.sync()
+            {
+                // The system may have thrown away what it could not write.
+                self.whole = true;
+                return Err(error);
+            }
+            self.len += self.buffer.len() as u64;
+            self.shared.written.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
+            self.syncer.dirty.store(true, Ordering::Release);
+            for Entry { record, waiting } in self.entries.drain(..count) {
+                if let Some(record) = record {
+                    self.image.apply(record);
+                }
+                if let Some(waiting) = waiting {
+                    waiting.tell(true);
+                }
+            }
+        }
+        if self.buffer.capacity() > WRITE_BYTES {
+            self.buffer = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// The whole state into a new snapshot, and a new log behind it.
+    fn write_whole(&mut self) -> io::Result<()> {
+        self.absorb();
+        let number = self.number + 1;
+        let len = write_snapshot(&*self.storage, number, &self.image)?;
+        self.begin_log(number)?;
+        self.snapshot_len = len;
+        self.whole = false;
+        for told in self.held_back.drain(..) {
+            // Nobody may wait any more.
+            let _ = told.send(true);
+        }
+        self.write_entries()
+    }
+
+    /// Takes records into the state that are not in the log, but for what may yet be refused.
+    fn absorb(&mut self) {
+        for Entry { record, waiting } in std::mem::take(&mut self.entries) {
+            match waiting {
+                Some(Waiting::Refuse(_)) => {
+                    self.entries.push(Entry { record, waiting });
+                    continue;
+                }
+                None => {}
+                Some(Waiting::Wait(told)) => self.held_back.push(told),
+                Some(deferred @ Waiting::Defer(_)) => deferred.tell(true),
+            }
+            if let Some(record) = record {
+                self.image.apply(record);
+            }
+        }
+    }
+
+    fn begin_log(&mut self, number: u64) -> io::Result<()> {
+        let file = self.storage.open(&log_name(number), 0)?;
+        file.append(&file::header())?;
+        self.storage.sync_names()?;
+        self.syncer.go_on_with(file.clone());
+        (self.file, self.number, self.len) = (file, number, HEADER as u64);
+        self.next_snapshot = 0;
+        Ok(())
+    }
+
+    fn failed(&mut self, error: &io::Error) {
+        let first = !self.shared.failing.swap(true, Ordering::AcqRel);
+        let full = error.kind() == io::ErrorKind::StorageFull;
+        let hint = if full { "the disk is full" } else { "it is tried again" };
+        *self.shared.problem.lock() =
+            Some(format!("the broker's log cannot be written ({error}): {hint}"));
+        if first {
+            tracing::error!(
+                %error,
+                "the broker's log cannot be written: publishes that need it are refused until it can"
+            );
+        }
+        self.entries = std::mem::take(&mut self.entries)
+            .into_iter()
+            .filter_map(|Entry { record, waiting }| match waiting {
+                Some(refused @ Waiting::Refuse(_)) => {
+                    refused.tell(false);
+                    None
+                }
+                Some(deferred @ Waiting::Defer(_)) => {
+                    deferred.tell(true);
+                    Some(Entry { record, waiting: None })
+                }
+                waiting => Some(Entry { record, waiting }),
+            })
+            .collect();
+        if self.entries.len() > KEPT_RECORDS {
+            self.absorb();
+            self.whole = true;
+        }
+    }
+
+    fn recovered(&mut self) {
+        if self.shared.failing.swap(false, Ordering::AcqRel) {
+            *self.shared.problem.lock() = None;
+            tracing::info!("the broker's log can be written again");
+        }
+    }
+
+    /// Begins a snapshot when the log has grown enough, and hears how the last one went.
+    fn look_after_snapshots(&mut self) {
+        if let Some(running) = self.snapshot.take_if(|running| running.is_finished()) {
+            match running.join() {
+                Ok(Ok(len)) => self.snapshot_len = len,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "no snapshot of the broker's log could be made; later again");
+                }
+                Err(_) => tracing::error!("the snapshot of the broker's log panicked"),
+            }
+        }
+        let due = self.len > LOG_BYTES.max(self.snapshot_len).max(self.next_snapshot);
+        if !due || self.snapshot.is_some() || self.shared.failing.load(Ordering::Acquire) {
+            return;
+        }
+        // Not before it has grown by as much again, should this fail.
+        self.next_snapshot = self.len + LOG_BYTES;
+        // Whole and durable, since the next one relies on it.
+        let begun = self.file.sync().and_then(|()| self.begin_log(self.number + 1));
+        if let Err(error) = begun {
+            tracing::warn!(%error, "no new file of the broker's log could be begun; later again");
+            return;
+        }
+        self.image.prune(self.pruned);
+        self.pruned = self.image.next.sequence;
+        let (storage, number, image) = (self.storage.clone(), self.number, self.image.clone());
+        let run = move || write_snapshot(&*storage, number, &image);
+        match std::thread::Builder::new().name("broker-snapshot".into()).spawn(run) {
+            Ok(running) => self.snapshot = Some(running),
+            Err(error) => tracing::warn!(%error, "no thread for a snapshot; later again"),
+        }
+    }
+
+    /// The journal is closed, and what was appended is written as far as it can be.
+    fn end(&mut self) {
+        let left = self.entries.len() + self.held_back.len();
+        if left > 0 || self.whole {
+            tracing::error!(left, "the broker's log could not be written to its end");
+        }
+        if let Some(running) = self.snapshot.take() {
+            // It is complete or it has no name: nothing depends on it.
+            drop(running.join());
+        }
+        if let Err(error) = self.file.sync() {
+            tracing::error!(%error, "the broker's log could not be synced at its end");
+        }
+    }
+}
+
+impl Waiting {
+    /// Nobody may wait any more.
+    fn tell(self, written: bool) {
+        let (Waiting::Refuse(told) | Waiting::Defer(told) | Waiting::Wait(told)) = self;
+        let _ = told.send(written);
+    }
+}
+
+/// Writes a snapshot, and then removes what is older. Returns its size.
+pub(super) fn write_snapshot(storage: &dyn Storage, number: u64, image: &Image) -> io::Result<u64> {
+    let name = snapshot_name(number);
+    let unfinished = format!("{name}.tmp");
+    let write = || {
+        let file = storage.open(&unfinished, 0)?;
+        let (mut buffer, mut len) = (file::header(), 0);
+        let mut result = Ok(());
+        let mut flush = |buffer: &mut BytesMut, least: usize| {
+            if buffer.len() > least && result.is_ok() {
+                len += buffer.len() as u64;
+                result = file.append(buffer);
+                buffer.clear();
+            }
+        };
+        image.records(wall_seconds(), |record| {
+            file::put(&mut buffer, &record);
+            flush(&mut buffer, WRITE_BYTES);
+        });
+        flush(&mut buffer, 0);
+        result?;
+        file.sync()?;
+        storage.rename(&unfinished, &name)?;
+        storage.sync_names()?;
+        Ok(len)
+    };
+    let result = write();
+    match &result {
+        Ok(_) => remove_before(storage, number)?,
+        // It takes room that may be needed.
+        Err(_) => drop(storage.remove(&unfinished)),
+    }
+    result
+}
+
+/// Removes what the snapshot with this number stands for.
+fn remove_before(storage: &dyn Storage, number: u64) -> io::Result<()> {
+    let (snapshots, logs) = numbers(storage)?;
+    let logs = logs.range(..number).map(|old| log_name(*old));
+    let snapshots = snapshots.range(..number).map(|old| snapshot_name(*old));
+    for name in logs.chain(snapshots) {
+        match storage.remove(&name) {
+            // A snapshot that was begun before this one, and completed after it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
+    }
+    Ok(())
+}
+
+/// Syncs the log once a second beside the writer, which goes on meanwhile.
+struct Syncer {
+    dirty: Arc<AtomicBool>,
+    failed: Arc<AtomicBool>,
+    file: Arc<Mutex<Arc<dyn LogFile>>>,
+    stop: Option<std::sync::mpsc::SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Syncer {
+    fn start(sync: Sync, file: Arc<dyn LogFile>) -> io::Result<Self> {
+        let mut syncer = Syncer {
+            dirty: Arc::default(),
+            failed: Arc::default(),
+            file: Arc::new(Mutex::new(file)),
+            stop: None,
+            thread: None,
+        };
+        if sync != Sync::Os {
+            return Ok(syncer);
+        }
+        let (dirty, failed) = (syncer.dirty.clone(), syncer.failed.clone());
+        let file = syncer.file.clone();
+        let (stop, stopped) = std::sync::mpsc::sync_channel(0);
+        let run = move || {
+            let pause = || stopped.recv_timeout(SYNC_EVERY);
+            while pause() == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                if dirty.swap(false, Ordering::AcqRel) {
+                    let began = Instant::now();
+                    let file = file.lock().clone();
+                    if let Err(error) = file.sync() {
+                        tracing::error!(%error, "the broker's log could not be synced");
+                        failed.store(true, Ordering::Release);
+                    }
+                    if began.elapsed() > SYNC_EVERY {
+                        tracing::warn!(took = ?began.elapsed(), "the disk is slow to sync");
+                    }
+                }
+            }
+        };
+        syncer.thread = Some(std::thread::Builder::new().name("broker-sync".into()).spawn(run)?);
+        syncer.stop = Some(stop);
+        Ok(syncer)
+    }
+
+    fn go_on_with(&self, file: Arc<dyn LogFile>) {
+        *self.file.lock() = file;
+    }
+}
+
+impl Drop for Syncer {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // It only syncs: a panic there is logged by the process.
+            drop(thread.join());
+        }
+    }
+}

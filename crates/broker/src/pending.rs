@@ -1,0 +1,354 @@
+//! A publish that cannot be acknowledged yet: some queue is full, or the log has still to be
+//! written.
+//!
+//! What goes into the log takes three steps, each for all receivers: room is reserved in their
+//! queues, one record is written, and only then the message is in their queues. So nobody gets a
+//! message that was refused, and what is in the log always has its place.
+
+use hook::{Qos, SessionEnd};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use tokio::time::Sleep;
+
+use crate::{
+    counters::{Tally, Totals},
+    exchange::YIELD_AFTER,
+    inbox::{Kick, Pushed},
+    index::Receiver,
+    journal::{Journal, Published, Record, Target, Ticket, Unwritable, wall_seconds},
+    lanes::count_pushed,
+    message::{Delivery, Message},
+    packet::reason,
+};
+
+/// A QoS 1 or 2 publish on its way. Its publisher is acknowledged when it is done, and while it
+/// waits for room the publisher sends nothing else.
+///
+/// After `limits.publish_hold` the copies that found no room are dropped and counted, and the
+/// slow subscribers are disconnected (0x97); the publisher is never the one who pays.
+pub(crate) struct Pending {
+    message: Arc<Message>,
+    stage: Stage,
+    /// Receivers whose queues were full.
+    waiting: Vec<Receiver>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// Those that get it when it is written, in order.
+    reserved: VecDeque<(Receiver, Delivery)>,
+    log: Option<Log>,
+}
+
+enum Stage {
+    /// Copies go straight into the queues as there is room.
+    Pushing,
+    /// Room is reserved.
+    Reserving,
+    /// The record is on its way.
+    Writing(Ticket),
+    /// The copies go into their places.
+    Delivering,
+}
+
+/// What the log is to say of a publish beside its receivers.
+pub(crate) struct Log {
+    pub journal: Arc<Journal>,
+    /// It is the retained message of its topic.
+    pub retained: bool,
+    /// Session and packet id, at QoS 2 from a session that lasts.
+    pub received: Option<(u64, u16)>,
+}
+
+/// One copy for one session, at the lower of both qualities of service.
+fn copy(message: &Arc<Message>, receiver: &Receiver) -> Delivery {
+    Delivery {
+        id: 0,
+        message: message.clone(),
+        qos: message.qos.min(receiver.qos),
+        retain: message.retain && receiver.retain_as_published,
+        subscriptions: receiver.identifiers.clone(),
+    }
+}
+
+/// Puts one copy into a session's queue.
+fn push(message: &Arc<Message>, receiver: &Receiver, waker: Option<&Waker>) -> Pushed {
+    let delivery = copy(message, receiver);
+    match delivery.qos {
+        Qos::AtMostOnce => receiver.session.inbox.push_lossy(delivery),
+        _ => receiver.session.inbox.push_assured(delivery, waker),
+    }
+}
+
+impl Pending {
+    /// Hands a message over that needs no log. `None` where all copies are in their queues.
+    pub fn push(
+        message: Arc<Message>,
+        receivers: &[Receiver],
+        patience: Duration,
+        tally: &mut Tally,
+    ) -> Option<Box<Self>> {
+        let mut waiting = Vec::new();
+        for (at, receiver) in receivers.iter().enumerate() {
+            if at == YIELD_AFTER {
+                waiting.extend_from_slice(&receivers[at..]);
+                break;
+            }
+            match push(&message, receiver, None) {
+                Pushed::Full => waiting.push(receiver.clone()),
+                Pushed::Dropped => tally.dropped += 1,
+                Pushed::Queued | Pushed::Skipped => {}
+            }
+        }
+        if waiting.is_empty() {
+            return None;
+        }
+        let mut pending = Pending::new(message, waiting, None, Stage::Pushing);
+        pending.deadline = Some(Box::pin(tokio::time::sleep(patience)));
+        Some(Box::new(pending))
+    }
+
+    /// Begins with a message that goes into the log, or that follows one that does (then `log`
+    /// is `None`).
+    pub fn reserve(
+        message: Arc<Message>,
+        receivers: &[Receiver],
+        log: Option<Log>,
+        patience: Duration,
+        tally: &mut Tally,
+    ) -> Box<Self> {
+        let mut pending = Pending::new(message, receivers.to_vec(), log, Stage::Reserving);
+        if receivers.len() <= YIELD_AFTER {
+            pending.reserve_waiting(None, false, tally);
+            if pending.waiting.is_empty() {
+                pending.write();
+            }
+        }
+        if !pending.waiting.is_empty() {
+            pending.deadline = Some(Box::pin(tokio::time::sleep(patience)));
+        }
+        Box::new(pending)
+    }
+
+    fn new(message: Arc<Message>, waiting: Vec<Receiver>, log: Option<Log>, stage: Stage) -> Self {
+        Pending { message, stage, waiting, deadline: None, reserved: VecDeque::new(), log }
+    }
+
+    /// Whether it waits for room: what its publisher sends next has to wait as well.
+    pub fn waits_for_room(&self) -> bool {
+        matches!(self.stage, Stage::Pushing | Stage::Reserving)
+    }
+
+    /// Whether nothing of it was promised or handed over, so that it can be given up.
+    pub fn is_revocable(&self) -> bool {
+        matches!(self.stage, Stage::Reserving)
+    }
+
+    /// Ready when every copy is queued or given up; an error where the log could not be written,
+    /// and nobody gets it.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        tally: &mut Tally,
+    ) -> Poll<Result<(), Unwritable>> {
+        loop {
+            match &mut self.stage {
+                Stage::Pushing | Stage::Reserving => {
+                    if self.poll_room(cx, tally).is_pending() {
+                        return Poll::Pending;
+                    }
+                    if matches!(self.stage, Stage::Pushing) {
+                        return Poll::Ready(Ok(()));
+                    }
+                    self.write();
+                }
+                Stage::Writing(ticket) => match ticket.poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(())) => self.stage = Stage::Delivering,
+                    Poll::Ready(Err(Unwritable)) => {
+                        self.release();
+                        return Poll::Ready(Err(Unwritable));
+                    }
+                },
+                Stage::Delivering => {
+                    for _ in 0..YIELD_AFTER {
+                        let Some((receiver, delivery)) = self.reserved.pop_front() else {
+                            return Poll::Ready(Ok(()));
+                        };
+                        let inbox = &receiver.session.inbox;
+                        if delivery.qos == Qos::AtMostOnce {
+                            count_pushed(inbox.push_lossy(delivery), tally);
+                        } else {
+                            inbox.push_reserved(delivery, receiver.epoch);
+                        }
+                    }
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Goes on reserving room, and no further: an earlier publish is still to be delivered.
+    /// `true` where that has just been done.
+    pub fn poll_reserving(&mut self, cx: &mut Context<'_>, tally: &mut Tally) -> bool {
+        let reserving = matches!(self.stage, Stage::Reserving);
+        if !reserving || self.poll_room(cx, tally).is_pending() {
+            return false;
+        }
+        self.write();
+        true
+    }
+
+    /// Ready when no receiver waits any more.
+    fn poll_room(&mut self, cx: &mut Context<'_>, tally: &mut Tally) -> Poll<()> {
+        let late = self.deadline.as_mut().is_some_and(|at| at.as_mut().poll(cx).is_ready());
+        if matches!(self.stage, Stage::Reserving) {
+            self.reserve_waiting(Some(cx), late, tally);
+        } else {
+            let message = self.message.clone();
+            self.serve_waiting(cx, late, tally, |receiver, waker| push(&message, receiver, waker));
+        }
+        if self.waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn reserve_waiting(&mut self, cx: Option<&mut Context<'_>>, late: bool, tally: &mut Tally) {
+        let message = self.message.clone();
+        let mut reserved = std::mem::take(&mut self.reserved);
+        let reserve = |receiver: &Receiver, waker: Option<&Waker>| {
+            let delivery = copy(&message, receiver);
+            let pushed = match delivery.qos {
+                Qos::AtMostOnce => Pushed::Queued,
+                _ => receiver.session.inbox.reserve(&delivery, receiver.epoch, waker),
+            };
+            if pushed == Pushed::Queued {
+                reserved.push_back((receiver.clone(), delivery));
+            }
+            pushed
+        };
+        match cx {
+            Some(cx) => self.serve_waiting(cx, late, tally, reserve),
+            None => {
+                let mut cx = Context::from_waker(Waker::noop());
+                self.serve_waiting(&mut cx, late, tally, reserve);
+            }
+        }
+        self.reserved = reserved;
+    }
+
+    /// Serves the receivers that wait, as many as one turn may.
+    fn serve_waiting(
+        &mut self,
+        cx: &mut Context<'_>,
+        late: bool,
+        tally: &mut Tally,
+        mut serve: impl FnMut(&Receiver, Option<&Waker>) -> Pushed,
+    ) {
+        let mut served = 0;
+        self.waiting.retain(|receiver| {
+            served += 1;
+            if served > YIELD_AFTER {
+                return true;
+            }
+            match serve(receiver, Some(cx.waker())) {
+                Pushed::Queued | Pushed::Skipped => false,
+                Pushed::Dropped => {
+                    tally.dropped += 1;
+                    false
+                }
+                Pushed::Full if late => {
+                    tally.dropped += 1;
+                    receiver.session.inbox.kick(Kick {
+                        end: SessionEnd::Kicked,
+                        reason: reason::QUOTA_EXCEEDED,
+                        text:
+                            "the client reads too slowly: its queue was full (limits.publish_hold)"
+                                .into(),
+                    });
+                    false
+                }
+                Pushed::Full => true,
+            }
+        });
+        if served > YIELD_AFTER {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// All room is reserved: the record, or where none is due, the delivery.
+    fn write(&mut self) {
+        self.stage = Stage::Delivering;
+        let Some(Log { journal, retained, received }) = &self.log else { return };
+        let lasts = |(receiver, delivery): &&mut (Receiver, Delivery)| {
+            delivery.qos != Qos::AtMostOnce && receiver.session.is_durable()
+        };
+        let count = self.reserved.iter_mut().filter(lasts).count();
+        let mut targets = Vec::with_capacity(count);
+        let numbers = journal.deliveries(count)..;
+        for (number, (receiver, delivery)) in numbers.zip(self.reserved.iter_mut().filter(lasts)) {
+            delivery.id = number;
+            targets.push(Target {
+                session: receiver.session.key,
+                delivery: number,
+                qos: delivery.qos,
+                retain: delivery.retain,
+                subscriptions: delivery.subscriptions.clone(),
+            });
+        }
+        let record = match *received {
+            _ if *retained || count > 0 => Record::Publish(Box::new(Published {
+                message: self.message.clone(),
+                at: wall_seconds(),
+                retained: *retained,
+                received: *received,
+                targets,
+            })),
+            Some((session, packet_id)) => Record::Received { session, packet_id },
+            // Those that it was for have gone while it waited.
+            None => return,
+        };
+        self.stage = match journal.promise(record) {
+            Ok(ticket) => Stage::Writing(ticket),
+            Err(Unwritable) => Stage::Writing(Ticket::refused()),
+        };
+    }
+
+    /// Gives all room back.
+    pub fn release(&mut self) {
+        for (receiver, delivery) in self.reserved.drain(..) {
+            if delivery.qos != Qos::AtMostOnce {
+                receiver.session.inbox.release(&delivery, receiver.epoch);
+            }
+        }
+        self.waiting.clear();
+    }
+
+    /// Waits until it is done, for a publish without a connection.
+    ///
+    /// # Errors
+    /// The log could not be written, and nobody gets it.
+    pub async fn done(mut self: Box<Self>, totals: &Totals) -> Result<(), Unwritable> {
+        let mut tally = Tally::default();
+        let result = std::future::poll_fn(|cx| self.poll(cx, &mut tally)).await;
+        tally.flush(totals);
+        result
+    }
+
+    /// The same in a task of its own, for what nobody can be told of: a will, the broker's own, or
+    /// what its publisher left behind.
+    pub fn go_on(self: Box<Self>, totals: Arc<Totals>) {
+        tokio::spawn(async move {
+            let topic = self.message.topic.clone();
+            if self.done(&totals).await.is_err() {
+                Totals::count(&totals.dropped);
+                tracing::warn!(
+                    topic = &*topic,
+                    "a message was dropped: the broker's log cannot be written"
+                );
+            }
+        });
+    }
+}

@@ -1,0 +1,265 @@
+//! What a connection has begun and cannot finish before the log or other sessions let it.
+//!
+//! Three queues, each in the order of its packets: publishes that are not acknowledged yet,
+//! answers that wait for the log, and QoS 2 messages whose packet id is not written there yet.
+//! Answers never wait behind publishes, since other sessions may wait for them.
+
+use hook::{Protocol, Qos, SessionEnd};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    codec::{self, AckKind},
+    connection::{Connection, Ending},
+    counters::Totals,
+    journal::{MOST_WAITING, Record, Ticket, Unwritable},
+    message::Delivery,
+    outbound::{Ended, Resend},
+    packet::{ConnAck, reason},
+    pending::Pending,
+    session::State,
+};
+
+/// Why a publish was refused that needs the log.
+pub(crate) const UNWRITABLE: &str = "the broker's log cannot be written";
+
+/// The queues. Boxed in the connection, since most connections never have one.
+#[derive(Default)]
+pub(crate) struct Unsettled {
+    greeting: Option<(Ticket, ConnAck)>,
+    publishes: VecDeque<(Box<Pending>, AckKind, u16)>,
+    answers: VecDeque<(Ticket, Answer)>,
+    /// Packet ids that are taken, and whose messages have not been sent.
+    staged: VecDeque<(Ticket, u16)>,
+}
+
+/// An answer that says that something is in the log.
+pub(crate) enum Answer {
+    /// PUBREL: the client's PUBREC is.
+    PubRel(u16),
+    /// PUBCOMP: the client's PUBREL is.
+    PubComp(u16),
+    /// SUBACK: the subscriptions are. Then their retained messages follow.
+    SubAck { packet_id: u16, codes: Vec<u8>, retained: Vec<Delivery> },
+    /// UNSUBACK.
+    UnsubAck { packet_id: u16, codes: Vec<u8> },
+}
+
+impl Unsettled {
+    fn is_empty(&self) -> bool {
+        self.greeting.is_none()
+            && self.publishes.is_empty()
+            && self.answers.is_empty()
+            && self.staged.is_empty()
+    }
+
+    /// Whether the client's next publish may not be looked at yet.
+    pub fn blocks_publishes(&self) -> bool {
+        self.publishes.len() >= MOST_WAITING
+            || self.publishes.back().is_some_and(|(pending, ..)| pending.waits_for_room())
+    }
+
+    /// Whether a publish with this packet id is on its way.
+    pub fn has_publish(&self, id: u16) -> bool {
+        self.publishes.iter().any(|(_, kind, waiting)| *kind == AckKind::PubRec && *waiting == id)
+    }
+
+    /// Whether publishes are on their way.
+    pub fn has_publishes(&self) -> bool {
+        !self.publishes.is_empty()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn unsettled(&mut self) -> &mut Unsettled {
+        self.unsettled.get_or_insert_default()
+    }
+
+    /// Writes a record that is of this session, where it stands in the log.
+    pub(crate) fn log(&self, record: impl FnOnce(u64) -> Record) {
+        if let Some(journal) = &self.exchange.journal
+            && self.session.is_durable()
+        {
+            journal.append(record(self.session.key));
+        }
+    }
+
+    /// A delivery is over.
+    pub(crate) fn delivery_over(&self, delivery: u64) {
+        if delivery != 0 {
+            self.log(|session| Record::Done { session, delivery });
+        }
+    }
+
+    /// The same by what the window knew of it.
+    pub(crate) fn ended(&self, ended: Option<Ended>) {
+        if let Some(Ended(delivery)) = ended {
+            self.delivery_over(delivery);
+        }
+    }
+
+    /// What the client learns when `ticket`'s record is written; without one, now.
+    pub(crate) fn answer(&mut self, ticket: Option<Ticket>, answer: Answer) {
+        match ticket {
+            Some(ticket) => self.unsettled().answers.push_back((ticket, answer)),
+            None => self.give(answer),
+        }
+    }
+
+    fn give(&mut self, answer: Answer) {
+        let protocol = self.client.protocol;
+        match answer {
+            Answer::PubRel(id) => {
+                self.state.window.confirmed(id);
+                self.encode_ack(AckKind::PubRel, id, reason::SUCCESS, None);
+            }
+            Answer::PubComp(id) => {
+                self.state.received.remove(&id);
+                self.encode_ack(AckKind::PubComp, id, reason::SUCCESS, None);
+            }
+            Answer::SubAck { packet_id, codes, retained } => {
+                self.writer.encode(|out| codec::suback(out, protocol, packet_id, &codes));
+                self.backlog.extend(retained);
+            }
+            Answer::UnsubAck { packet_id, codes } => {
+                self.writer.encode(|out| codec::unsuback(out, protocol, packet_id, &codes));
+            }
+        }
+    }
+
+    /// The CONNACK, ahead of everything; with a ticket, when its record is written.
+    pub(crate) fn greet(&mut self, ticket: Option<Ticket>, ack: ConnAck) {
+        match ticket {
+            Some(ticket) => self.unsettled().greeting = Some((ticket, ack)),
+            None => self.send_connack(&ack),
+        }
+    }
+
+    /// Whether the CONNACK has gone, or goes now.
+    pub(crate) fn poll_greeting(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(unsettled) = &mut self.unsettled else { return true };
+        let Some((mut ticket, ack)) = unsettled.greeting.take() else { return true };
+        if ticket.poll(cx).is_pending() {
+            unsettled.greeting = Some((ticket, ack));
+            return false;
+        }
+        self.send_connack(&ack);
+        true
+    }
+
+    /// A publish whose acknowledgement waits.
+    pub(crate) fn acknowledge_later(&mut self, pending: Box<Pending>, kind: AckKind, id: u16) {
+        self.unsettled().publishes.push_back((pending, kind, id));
+    }
+
+    /// Takes a QoS 2 delivery's packet id to the log; it is sent when that is written.
+    pub(crate) fn stage(&mut self, delivery: u64, packet_id: u16) {
+        let Some(journal) = self.exchange.journal.clone() else { return };
+        let session = self.session.key;
+        let ticket = journal.require(Record::Sent { session, delivery, packet_id });
+        self.unsettled().staged.push_back((ticket, packet_id));
+    }
+
+    /// Finishes what can be finished.
+    pub(crate) fn poll_unsettled(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
+        let Some(mut unsettled) = self.unsettled.take() else { return Ok(()) };
+        let result = self.settle(&mut unsettled, cx);
+        if !unsettled.is_empty() {
+            self.unsettled = Some(unsettled);
+        }
+        result
+    }
+
+    fn settle(&mut self, unsettled: &mut Unsettled, cx: &mut Context<'_>) -> Result<(), Ending> {
+        while let Some((ticket, _)) = unsettled.answers.front_mut()
+            && ticket.poll(cx).is_ready()
+        {
+            if let Some((_, answer)) = unsettled.answers.pop_front() {
+                self.give(answer);
+            }
+        }
+        while let Some((ticket, _)) = unsettled.staged.front_mut()
+            && ticket.poll(cx).is_ready()
+        {
+            if let Some((_, id)) = unsettled.staged.pop_front()
+                && let Some(Resend::Publish(delivery)) = self.state.window.resend(id)
+            {
+                self.encode_delivery(&delivery, id, false);
+            }
+        }
+        while let Some((pending, ..)) = unsettled.publishes.front_mut()
+            && let Poll::Ready(result) = pending.poll(cx, &mut self.tally)
+        {
+            let Some((_, kind, id)) = unsettled.publishes.pop_front() else { break };
+            match result {
+                Ok(()) => self.encode_ack(kind, id, reason::SUCCESS, None),
+                Err(Unwritable) => self.refuse_unwritable(kind, id)?,
+            }
+            // What waited behind it may go on.
+            self.look_at_what_waited();
+        }
+        // The last one may wait for room while the first waits for the log.
+        if unsettled.publishes.len() > 1
+            && let Some((last, ..)) = unsettled.publishes.back_mut()
+            && last.poll_reserving(cx, &mut self.tally)
+        {
+            self.look_at_what_waited();
+        }
+        Ok(())
+    }
+
+    /// A publish that the log should have, and has not. 3.1.1 has no way to say so but to leave
+    /// it unacknowledged: the client sends it again when it is back [MQTT-4.4.0-1].
+    pub(crate) fn refuse_unwritable(&mut self, kind: AckKind, id: u16) -> Result<(), Ending> {
+        self.state.received.remove(&id);
+        self.tally.refused += 1;
+        if self.client.protocol == Protocol::V5 {
+            self.encode_ack(kind, id, reason::QUOTA_EXCEEDED, Some(UNWRITABLE));
+            return Ok(());
+        }
+        Err(Ending {
+            end: SessionEnd::Kicked,
+            tell: Some((reason::QUOTA_EXCEEDED, UNWRITABLE.into())),
+            will: true,
+        })
+    }
+
+    /// Messages that were taken into the window and never left, to wait with the others again.
+    pub(crate) fn take_back_staged(&mut self) -> VecDeque<Delivery> {
+        let Some(unsettled) = &mut self.unsettled else { return VecDeque::new() };
+        let staged = std::mem::take(&mut unsettled.staged);
+        staged.into_iter().filter_map(|(_, id)| self.state.window.take_back(id)).collect()
+    }
+}
+
+impl Unsettled {
+    /// The connection has ended. What its client was not told is finished all the same, so that
+    /// the next connection finds what the log says.
+    pub async fn finish(self: Box<Self>, state: &mut State, totals: &Arc<Totals>) {
+        for (mut pending, kind, id) in self.publishes {
+            match kind {
+                // Nobody was told and nothing was handed over: the client sends it again.
+                AckKind::PubRec if pending.is_revocable() => {
+                    pending.release();
+                    state.received.remove(&id);
+                }
+                AckKind::PubRec => {
+                    if pending.done(totals).await.is_err() {
+                        state.received.remove(&id);
+                    }
+                }
+                _ => pending.go_on(totals.clone()),
+            }
+        }
+    }
+}
+
+/// Whether a delivery must be in the log with its packet id before it is sent: at QoS 2, the
+/// client tells a copy from a new message by nothing else.
+pub(crate) fn is_staged(delivery: &Delivery) -> bool {
+    delivery.id != 0 && delivery.qos == Qos::ExactlyOnce
+}
