@@ -166,7 +166,8 @@ impl Publisher {
             while wanted && self.unacknowledged.len() < WINDOW {
                 self.next_number += 1;
                 // Ids are used again soon, so that one that was not given back would show.
-                let taken: BTreeSet<u16> = self.unacknowledged.values().map(|(id, _)| *id).collect();
+                let taken: BTreeSet<u16> =
+                    self.unacknowledged.values().map(|(id, _)| *id).collect();
                 while self.next_id == 0 || taken.contains(&self.next_id) {
                     self.next_id = (self.next_id + 1) % (2 * WINDOW as u16);
                 }

@@ -11,10 +11,7 @@ pub async fn show(State(app): State<App>) -> Json<FreezeView> {
 }
 
 /// PUT: stops them; what runs finishes.
-pub async fn freeze(
-    State(app): State<App>,
-    Who(actor): Who,
-) -> Result<Json<FreezeView>, Problem> {
+pub async fn freeze(State(app): State<App>, Who(actor): Who) -> Result<Json<FreezeView>, Problem> {
     Ok(Json(app.service.freeze(true, &actor).await?))
 }
 

@@ -19,6 +19,8 @@ use crate::{
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an upload may take.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Entries asked for at once.
 const PAGE: &str = "1000";
 
@@ -168,6 +170,44 @@ impl Api {
         query: &[(&str, String)],
         body: Option<&impl Serialize>,
     ) -> anyhow::Result<Value> {
+        self.send_with(method, path, query, &[], body).await
+    }
+
+    /// Any request, with further headers.
+    pub async fn send_with(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+        headers: &[(&str, String)],
+        body: Option<&impl Serialize>,
+    ) -> anyhow::Result<Value> {
+        let mut request = self.request(method, path, query);
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        self.answer(request).await
+    }
+
+    /// POST of a form, which may take as long as its bytes do.
+    pub async fn upload(
+        &self,
+        path: &[&str],
+        form: reqwest::multipart::Form,
+    ) -> anyhow::Result<Value> {
+        let request = self.request(Method::POST, path, &[]);
+        self.answer(request.timeout(UPLOAD_TIMEOUT).multipart(form)).await
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> reqwest::RequestBuilder {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(["api", "v1"]).extend(path);
@@ -175,10 +215,10 @@ impl Api {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let mut request = self.http.request(method, url).bearer_auth(self.token.expose());
-        if let Some(body) = body {
-            request = request.json(body);
-        }
+        self.http.request(method, url).bearer_auth(self.token.expose())
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         let text = response.text().await.map_err(|error| self.unreachable(&error))?;

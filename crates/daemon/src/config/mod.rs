@@ -29,12 +29,8 @@ pub use error::ConfigError;
 pub use overview::Setting;
 pub use secret::Secret;
 
-<<<<<<< HEAD
-use fuota::{AuthMode, DropRollout, OnExisting, Rule};
-=======
 use broker::journal::Sync;
-use fuota::{AuthMode, Rule};
->>>>>>> main
+use fuota::{AuthMode, DropRollout, OnExisting, Rule};
 use read::Reader;
 use tree::Tree;
 

@@ -318,29 +318,6 @@ fn keys_of_later_versions_are_refused_unless_off() {
 }
 
 #[test]
-fn values_of_later_versions_are_refused() {
-<<<<<<< HEAD
-    for (key, value) in [("persistence.sync", "always"), ("persistence.sync", "never")] {
-=======
-    for (key, value) in [
-        ("fuota.on_drop", "catalog"),
-        ("fuota.drop_rollout", "canary"),
-        ("fuota.on_existing", "hold"),
-    ] {
->>>>>>> main
-        let line = error(&format!("{key} = \"{value}\""));
-        assert!(
-            line.starts_with(&format!(
-                "broker.toml: {key} = \"{value}\" is not available in this version"
-            )),
-            "{line}"
-        );
-        assert!(error(&format!("{key} = \"nonsense\"")).contains("must be"));
-    }
-    load("auth.mode = \"open\"\nfuota.on_drop = \"deploy\"");
-}
-
-#[test]
 fn how_drops_are_rolled_out_is_left_to_the_mode_unless_named() {
     let fuota = load("").fuota;
     assert_eq!((fuota.drop_rollout, fuota.on_existing, fuota.deploy_drops), (None, None, true));
