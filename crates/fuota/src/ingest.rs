@@ -309,6 +309,9 @@ pub fn log(view: &FirmwareView) {
                 "firmware accepted"
             );
         }
+        FirmwareState::Catalogued => {
+            tracing::info!(path = view.path, title, version, digest, "firmware catalogued");
+        }
         FirmwareState::Replaced => {
             tracing::warn!(path = view.path, version, digest, "firmware replaced")
         }
