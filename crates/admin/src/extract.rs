@@ -15,40 +15,59 @@ use crate::problem::Problem;
 
 /// The largest body that is read, in bytes: a device with all its labels is far smaller.
 pub const MAX_BODY: usize = 64 * 1024;
+/// The largest body of an import, in bytes: 100,000 rows, each with a hash and a name.
+pub const MAX_IMPORT: usize = 32 * 1024 * 1024;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+const IMPORT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A JSON body.
 pub struct Json<T>(pub T);
+
+/// A JSON body with many rows. Its route raises the limit of the others to [`MAX_IMPORT`].
+pub struct Rows<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        if !is_json(request.headers()) {
+        read(request, state, MAX_BODY, BODY_TIMEOUT).await.map(Json)
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Rows<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        read(request, state, MAX_IMPORT, IMPORT_TIMEOUT).await.map(Rows)
+    }
+}
+
+async fn read<S: Send + Sync, T: DeserializeOwned>(
+    request: Request,
+    state: &S,
+    max: usize,
+    timeout: Duration,
+) -> Result<T, Problem> {
+    if !is_json(request.headers()) {
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "the body must be JSON, and the header must say so: Content-Type: application/json",
+        ));
+    }
+    let body = match tokio::time::timeout(timeout, Bytes::from_request(request, state)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(rejection)) => return Err(unreadable(&rejection, max)),
+        Err(_) => {
             return Err(Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "the body must be JSON, and the header must say so: Content-Type: application/json",
+                StatusCode::REQUEST_TIMEOUT,
+                format!("the body did not arrive within {} s", timeout.as_secs()),
             ));
         }
-        let body =
-            match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
-                Ok(Ok(body)) => body,
-                Ok(Err(rejection)) => return Err(unreadable(&rejection)),
-                Err(_) => {
-                    return Err(Problem::new(
-                        StatusCode::REQUEST_TIMEOUT,
-                        format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()),
-                    ));
-                }
-            };
-        axum::Json::from_bytes(&body).map(|axum::Json(value)| Json(value)).map_err(|rejection| {
-            Problem::bad_request(format!(
-                "the body cannot be used: {}",
-                cause(&rejection.body_text())
-            ))
-        })
-    }
+    };
+    axum::Json::from_bytes(&body).map(|axum::Json(value)| value).map_err(|rejection| {
+        Problem::bad_request(format!("the body cannot be used: {}", cause(&rejection.body_text())))
+    })
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -64,11 +83,11 @@ fn cause(text: &str) -> &str {
     text.split_once(": ").map_or(text, |(_, cause)| cause)
 }
 
-fn unreadable(rejection: &BytesRejection) -> Problem {
+fn unreadable(rejection: &BytesRejection, max: usize) -> Problem {
     match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body is larger than {MAX_BODY} bytes"),
+            format!("the body is larger than {max} bytes"),
         ),
         _ => Problem::bad_request("the body broke off"),
     }

@@ -13,11 +13,12 @@
 //! | `extract` | bodies, queries and paths, bounded and strict |
 //! | `page` | listings in pages |
 //! | `health` | `/healthz` and `/readyz` |
-//! | `devices`, `users`, `firmware`, `deployments`, `freeze`, `audit`, `clients`, `status` | one resource each, under `/api/v1` |
+//! | `devices`, `users`, `import`, `firmware`, `deployments`, `freeze`, `audit`, `clients`, `status`, `backup` | one resource each, under `/api/v1` |
 //! | `server`, `stall` | connections, time limits, the orderly stop |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod audit;
+mod backup;
 mod clients;
 mod deployments;
 mod devices;
@@ -26,6 +27,7 @@ mod extract;
 mod firmware;
 mod freeze;
 mod health;
+mod import;
 mod page;
 mod problem;
 mod routes;
@@ -37,6 +39,7 @@ mod status;
 mod tests;
 mod users;
 
+pub use backup::{Backup, BackupError, BackupFuture, BackupView};
 pub use health::{Check, Readiness};
 pub use routes::router;
 pub use server::{Limits, TlsSource, serve, serve_tls, serve_with};

@@ -4,7 +4,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use fuota::ServiceError;
+use fuota::{ImportError, RowProblem, ServiceError};
 use serde::Serialize;
 
 /// An error that a client can act on.
@@ -13,9 +13,10 @@ pub struct Problem {
     status: StatusCode,
     detail: String,
     field: Option<&'static str>,
+    rows: Vec<RowProblem>,
 }
 
-/// The members of RFC 9457, section 3.1, and one of our own.
+/// The members of RFC 9457, section 3.1, and two of our own.
 #[derive(Serialize)]
 struct Body<'a> {
     /// `about:blank`: the status says what kind it is, and `title` is its phrase.
@@ -26,17 +27,31 @@ struct Body<'a> {
     /// Which field of the request is meant.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'static str>,
+    /// Which rows of an import are meant.
+    #[serde(skip_serializing_if = "<[RowProblem]>::is_empty")]
+    rows: &'a [RowProblem],
 }
 
 impl Problem {
     /// A problem with one sentence: what was wrong and, where that helps, what to do.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Problem { status, detail: detail.into(), field: None }
+        Problem { status, detail: detail.into(), field: None, rows: Vec::new() }
     }
 
     /// 400.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// 422 for one field of the request.
+    pub fn unprocessable(field: &'static str, problem: &str) -> Self {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Problem {
+            status,
+            detail: format!("{field} {problem}"),
+            field: Some(field),
+            rows: Vec::new(),
+        }
     }
 
     /// 404.
@@ -52,9 +67,22 @@ impl From<ServiceError> for Problem {
             ServiceError::NotFound(_) => Self::new(StatusCode::NOT_FOUND, detail),
             ServiceError::Conflict(_) => Self::new(StatusCode::CONFLICT, detail),
             ServiceError::Invalid { field, .. } => {
-                Problem { status: StatusCode::UNPROCESSABLE_ENTITY, detail, field: Some(field) }
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                Problem { field: Some(field), ..Self::new(status, detail) }
             }
             ServiceError::Unavailable(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
+        }
+    }
+}
+
+impl From<ImportError> for Problem {
+    fn from(error: ImportError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ImportError::Rows(rows) => {
+                Problem { rows, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
+            }
+            ImportError::Service(error) => error.into(),
         }
     }
 }
@@ -67,6 +95,7 @@ impl IntoResponse for Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
             field: self.field,
+            rows: &self.rows,
         };
         let mut response = (self.status, axum::Json(body)).into_response();
         let headers = response.headers_mut();

@@ -7,17 +7,20 @@ use axum::{
     extract::{DefaultBodyLimit, Request},
     http::{HeaderValue, Method, StatusCode, Uri, header},
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use fuota::Service;
 
 use crate::{
-    audit, clients, deployments, devices,
+    audit,
+    backup::{self, Backup},
+    clients, deployments, devices,
     doors::{self, Doors},
-    extract::MAX_BODY,
+    extract::{MAX_BODY, MAX_IMPORT},
     firmware, freeze,
     health::{self, Readiness},
+    import,
     problem::Problem,
     settings::Settings,
     status, users,
@@ -29,6 +32,7 @@ pub(crate) struct App {
     pub service: Service,
     pub broker: Arc<dyn hook::Broker>,
     pub readiness: Readiness,
+    pub backup: Backup,
     pub version: Arc<str>,
     pub started: Instant,
 }
@@ -39,12 +43,14 @@ pub fn router(
     service: Service,
     broker: Arc<dyn hook::Broker>,
     readiness: Readiness,
+    backup: Backup,
 ) -> Router {
     let doors = Arc::new(Doors::new(&settings));
     let app = App {
         service,
         broker,
         readiness,
+        backup,
         version: settings.version.into(),
         started: Instant::now(),
     };
@@ -53,6 +59,7 @@ pub fn router(
         .route("/v1/devices/{id}", get(devices::one).patch(devices::change).delete(devices::remove))
         .route("/v1/users", get(users::list).post(users::add))
         .route("/v1/users/{id}", get(users::one).patch(users::change).delete(users::remove))
+        .route("/v1/import", post(import::import).layer(DefaultBodyLimit::max(MAX_IMPORT)))
         .route("/v1/devices/{id}/why", get(devices::why))
         .route("/v1/devices/{id}/timeline", get(devices::timeline))
         .route(
@@ -70,8 +77,10 @@ pub fn router(
         .route("/v1/clients", get(clients::list))
         .route("/v1/clients/{id}", get(clients::one).delete(clients::disconnect))
         .route("/v1/status", get(status::status))
+        .route("/v1/backup", post(backup::make))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn(to_the_end))
         // Around the fallbacks as well: without the token nobody learns which addresses exist.
         .layer(middleware::from_fn_with_state(Arc::clone(&doors), doors::bearer));
     Router::new()
@@ -93,6 +102,18 @@ async fn never_cached(request: Request, next: Next) -> Response {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// Goes on when the client leaves: a change that is in the database must not miss in memory.
+pub(crate) async fn to_the_end(request: Request, next: Next) -> Response {
+    match tokio::spawn(next.run(request)).await {
+        Ok(response) => response,
+        // The panic is in the log.
+        Err(_) => {
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            Problem::new(status, "this went wrong inside; the log says where").into_response()
+        }
+    }
 }
 
 async fn not_found(uri: Uri) -> Problem {

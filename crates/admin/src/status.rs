@@ -30,6 +30,10 @@ struct BrokerView {
     retained_messages: u64,
     connects: u64,
     connects_refused: u64,
+    connections_refused: u64,
+    connections_refused_per_ip: u64,
+    connects_delayed: u64,
+    connects_refused_rate: u64,
     publishes_received: u64,
     publishes_consumed: u64,
     refused: u64,
@@ -41,6 +45,7 @@ struct BrokerView {
     log_bytes: u64,
     router_renewals: u64,
     protocol_errors: u64,
+    slow_clients: u64,
 }
 
 impl From<Counters> for BrokerView {
@@ -53,6 +58,10 @@ impl From<Counters> for BrokerView {
             retained_messages,
             connects,
             connects_refused,
+            connections_refused,
+            connections_refused_per_ip,
+            connects_delayed,
+            connects_refused_rate,
             publishes_received,
             publishes_consumed,
             refused,
@@ -64,6 +73,7 @@ impl From<Counters> for BrokerView {
             log_bytes,
             router_renewals,
             protocol_errors,
+            slow_clients,
         } = counters;
         BrokerView {
             connections,
@@ -72,6 +82,10 @@ impl From<Counters> for BrokerView {
             retained_messages,
             connects,
             connects_refused,
+            connections_refused,
+            connections_refused_per_ip,
+            connects_delayed,
+            connects_refused_rate,
             publishes_received,
             publishes_consumed,
             refused,
@@ -83,6 +97,7 @@ impl From<Counters> for BrokerView {
             log_bytes,
             router_renewals,
             protocol_errors,
+            slow_clients,
         }
     }
 }

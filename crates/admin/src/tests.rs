@@ -23,7 +23,7 @@ use crate::{
     Limits, Settings,
     doors::{self, Doors},
     extract::{Json, MAX_BODY, Query},
-    serve_with,
+    routes, serve_with,
 };
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -70,6 +70,30 @@ async fn open(headers: &[(&str, &str)]) -> StatusCode {
         request = request.header(*name, *value);
     }
     ask(request.body(Body::empty()).unwrap()).await.0
+}
+
+#[tokio::test]
+async fn what_was_begun_is_finished_when_its_client_leaves() {
+    let (begun, mut begins) = tokio::sync::mpsc::channel(1);
+    let (finished, mut finishes) = tokio::sync::mpsc::channel(1);
+    let release = Arc::new(tokio::sync::Notify::new());
+    let released = Arc::clone(&release);
+    let change = async move || {
+        begun.send(()).await.unwrap();
+        released.notified().await;
+        finished.send(()).await.unwrap();
+    };
+    let router =
+        Router::new().route("/", post(change)).layer(middleware::from_fn(routes::to_the_end));
+    let request = Request::post("/").body(Body::empty()).unwrap();
+    let service = TowerToHyperService::new(router);
+    let call = service.call(request);
+    tokio::select! {
+        _ = call => panic!("it waits"),
+        () = async { begins.recv().await.unwrap() } => {}
+    }
+    release.notify_one();
+    finishes.recv().await.unwrap();
 }
 
 #[tokio::test]

@@ -30,12 +30,14 @@ use crate::{
     deliver::{SeenRetained, SentAliases, text_fits},
     exchange::{Exchange, Route},
     hooks::View,
+    inbound::Used,
     inbox::{Done, Kick, Taken},
     journal::{Record, wall_seconds},
     message::Delivery,
     packet::{ConnAck, reason},
     registry::Due,
     session::{Session, State, clock_ms},
+    slow::{Slow, TooSlow},
     unsettled::Unsettled,
     writer::Writer,
 };
@@ -85,6 +87,15 @@ impl From<Kick> for Ending {
     }
 }
 
+/// What the CONNACK promised.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Promised {
+    /// The largest packet that is taken, in bytes.
+    pub packet_bytes: usize,
+    /// QoS 2 publishes that may be unreleased: the broker's Receive Maximum.
+    pub inflight: u16,
+}
+
 /// What the handshake hands over.
 pub(crate) struct Parts<S> {
     pub io: S,
@@ -98,6 +109,7 @@ pub(crate) struct Parts<S> {
     pub keep_alive: Option<Duration>,
     /// Publishes that may be in flight to the client.
     pub window: u16,
+    pub promised: Promised,
     /// Topic Alias Maximum of the client.
     pub topic_alias_maximum: u16,
     /// Whether it wants reason strings with acknowledgements.
@@ -117,6 +129,7 @@ pub(crate) struct Connection<S> {
     pub(crate) slots: Box<[Slot]>,
     pub(crate) outbox: Outbox,
     pub(crate) window: usize,
+    pub(crate) promised: Promised,
     /// Packet ids that the session's last connection left unacknowledged, to be sent again.
     pub(crate) resend: VecDeque<u16>,
     pub(crate) problem_information: bool,
@@ -139,6 +152,7 @@ pub(crate) struct Connection<S> {
     /// What waits for the log, or for room in other sessions' queues.
     pub(crate) unsettled: Option<Box<Unsettled>>,
     keep_alive: Option<(Duration, Pin<Box<Sleep>>)>,
+    slow: Slow,
     pub(crate) tally: Tally,
 }
 
@@ -156,6 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             slots: parts.slots,
             outbox: parts.outbox,
             window: parts.window.into(),
+            promised: parts.promised,
             problem_information: parts.problem_information,
             partial: parts.rest,
             writer: Writer::default(),
@@ -173,8 +188,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let patience = seconds.mul_f32(1.5);
                 (patience, Box::pin(tokio::time::sleep(patience)))
             }),
+            slow: Slow::default(),
             tally: Tally::default(),
         }
+    }
+
+    /// See [`crate::slow`].
+    fn patience(&self) -> Duration {
+        let keep_alive = self.keep_alive.as_ref().map_or(Duration::ZERO, |(patience, _)| *patience);
+        self.exchange.settings.stall.max(keep_alive)
     }
 
     /// The CONNACK, ahead of everything.
@@ -227,7 +249,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let read = self.read(cx)?;
             let unwritten = !self.writer.is_empty() && !self.flushing;
             if !wrote && !read && !unwritten && self.session.inbox.park(cx.waker()) {
-                return self.check_keep_alive(cx);
+                self.check_keep_alive(cx)?;
+                return self.check_slow(cx);
             }
         }
         cx.waker().wake_by_ref();
@@ -239,14 +262,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.writer.is_idle() {
             return Ok(false);
         }
+        let before = self.writer.len();
         match self.writer.poll_flush(cx, Pin::new(&mut self.io)) {
             Poll::Ready(Ok(())) => {
                 self.flushing = false;
+                self.slow.taken();
                 Ok(true)
             }
             Poll::Ready(Err(_)) => Err(Ending::lost()),
             Poll::Pending => {
                 self.flushing = true;
+                self.slow.unread(Instant::now(), self.patience(), self.writer.len() < before);
                 Ok(false)
             }
         }
@@ -270,12 +296,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if self.waiting && !self.blocked() {
             let bytes = std::mem::take(&mut self.partial);
-            self.handle(&bytes)?;
+            self.handle_joined(bytes)?;
             return Ok(true);
         }
-        if self.waiting
-            && self.partial.len() >= READ_BYTES + self.exchange.settings.limits.packet_bytes
-        {
+        if self.waiting && self.partial.len() >= READ_BYTES + self.promised.packet_bytes {
             return Ok(false);
         }
         SCRATCH.with_borrow_mut(|scratch| {
@@ -291,7 +315,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     } else {
                         let mut bytes = std::mem::take(&mut self.partial);
                         bytes.extend_from_slice(buffer.filled());
-                        self.handle(&bytes)?;
+                        self.handle_joined(bytes)?;
                     }
                     Ok(true)
                 }
@@ -303,8 +327,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn handle(&mut self, bytes: &[u8]) -> Result<(), Ending> {
         let used = self.packets(bytes)?;
         self.partial = bytes[used.consumed..].to_vec();
-        self.waiting = used.waiting;
+        self.note_partial(&used);
         Ok(())
+    }
+
+    /// The same for bytes that came in pieces. Where they make no packet yet they are kept as
+    /// they are: copied at each piece, a large packet in small ones would cost its square.
+    fn handle_joined(&mut self, mut bytes: Vec<u8>) -> Result<(), Ending> {
+        let used = self.packets(&bytes)?;
+        if used.consumed > 0 {
+            bytes = bytes[used.consumed..].to_vec();
+        }
+        self.partial = bytes;
+        self.note_partial(&used);
+        Ok(())
+    }
+
+    fn note_partial(&mut self, used: &Used) {
+        self.waiting = used.waiting;
+        if self.partial.is_empty() || self.waiting {
+            self.slow.whole();
+        } else {
+            let (patience, bytes) = (self.patience(), self.partial.len());
+            self.slow.partial(Instant::now(), patience, bytes, used.consumed > 0);
+        }
     }
 
     fn check_keep_alive(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
@@ -325,6 +371,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             timer.as_mut().reset((Instant::now() + (*patience - idle)).into());
         }
         Ok(())
+    }
+
+    fn check_slow(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
+        let patience = self.patience();
+        let Poll::Ready(what) = self.slow.poll(cx, patience) else { return Ok(()) };
+        self.tally.slow_clients += 1;
+        let (end, code, text) = match what {
+            TooSlow::Reading => {
+                (SessionEnd::Kicked, reason::QUOTA_EXCEEDED, "the client reads nothing")
+            }
+            TooSlow::Sending => (
+                SessionEnd::KeepAliveTimeout,
+                reason::KEEP_ALIVE_TIMEOUT,
+                "a packet was not complete in time",
+            ),
+        };
+        tracing::debug!(client = &*self.client.id, why = text, "too slow");
+        Err(Ending { end, tell: Some((code, text.into())), will: true })
     }
 
     /// Says goodbye, tells the hooks, and leaves the session to whoever comes next.

@@ -48,6 +48,8 @@ tally! {
     router_renewals,
     /// Connections ended because the client broke the protocol.
     protocol_errors,
+    /// Connections ended because the client read or sent too slowly.
+    slow_clients,
 }
 
 impl Totals {

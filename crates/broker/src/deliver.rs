@@ -14,7 +14,6 @@ use crate::{
     message::{Delivery, Message},
     outbound::{Content, Resend},
     packet::reason,
-    unsettled::is_staged,
     writer::Writer,
 };
 
@@ -190,9 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         } else {
             let id = self.state.window.send(Content::Delivery(delivery.clone()), delivery.qos);
             self.session.inflight.store(self.state.window.len(), Ordering::Relaxed);
-            if is_staged(&delivery) {
-                self.stage(delivery.id, id);
-            } else {
+            if !self.stage(&delivery, id) {
                 self.encode_delivery(&delivery, id, false);
             }
         }
@@ -264,8 +261,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.done.outbox_bytes += message.payload.len();
         self.done.blocks += usize::from(message.class == Class::Block);
         self.tally.outbox_messages += 1;
-        // At most QoS 1: see `Window::connection_ended`.
-        let qos = message.qos.min(Qos::AtLeastOnce);
+        let qos = outgoing_qos(&message);
         let packet_id = match qos {
             Qos::AtMostOnce => 0,
             _ => {
@@ -274,18 +270,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 id
             }
         };
-        let head = PublishHead {
-            dup: false,
-            qos,
-            retain: false,
-            topic: &message.topic,
-            packet_id,
-            alias: None,
-            properties: message.properties.as_deref(),
-            expiry_left: None,
-            subscriptions: &[],
-            payload_len: message.payload.len(),
-        };
+        let head = outgoing_head(&message, packet_id);
         let protocol = self.client.protocol;
         self.writer.encode(|out| codec::publish_head(out, protocol, &head));
         self.writer.plugin_payload(&message.payload);
@@ -302,6 +287,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.problem_information && text_fits(text, self.client.maximum_packet_size)
         });
         self.writer.encode(|out| codec::ack(out, protocol, kind, id, reason, text));
+    }
+}
+
+/// At most QoS 1: see `Window::connection_ended`.
+fn outgoing_qos(message: &Outgoing) -> Qos {
+    message.qos.min(Qos::AtLeastOnce)
+}
+
+/// The head of a plugin's message; `packet_id` counts at QoS 1 only.
+pub(crate) fn outgoing_head(message: &Outgoing, packet_id: u16) -> PublishHead<'_> {
+    PublishHead {
+        dup: false,
+        qos: outgoing_qos(message),
+        retain: false,
+        topic: &message.topic,
+        packet_id,
+        alias: None,
+        properties: message.properties.as_deref(),
+        expiry_left: None,
+        subscriptions: &[],
+        payload_len: message.payload.len(),
     }
 }
 

@@ -10,7 +10,9 @@ use crate::{
     index::{Index, Receiver, Receivers},
     journal::{Journal, Published, Record, wall_seconds},
     lanes::Lanes,
+    limits::LiveLimits,
     message::Message,
+    pace::Pace,
     pending::{Log, Pending},
     registry::Registry,
     retained::Retained,
@@ -24,6 +26,8 @@ pub(crate) const YIELD_AFTER: usize = 256;
 /// All that connections share.
 pub(crate) struct Exchange {
     pub settings: Settings,
+    pub limits: Arc<LiveLimits>,
+    pub pace: Pace,
     pub hooks: Hooks,
     pub index: Arc<Index>,
     pub retained: Retained,
@@ -170,7 +174,7 @@ impl Exchange {
             self.lanes.send(ingress, &message, sessions, tally);
             return Routed::Done;
         }
-        let patience = self.settings.limits.publish_hold;
+        let patience = self.limits.publish_hold();
         let lasts = |r: &Receiver| r.qos != Qos::AtMostOnce && r.session.is_durable();
         let log = self
             .journal

@@ -13,14 +13,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     codec::{self, CodecError, Frame},
-    connection::{Connection, Parts},
+    connection::{Connection, Parts, Promised},
     counters::Totals,
-    deliver::text_fits,
+    deliver::{outgoing_head, text_fits},
     exchange::Exchange,
     hooks::View,
     inbound::reason_code,
     journal::{Owner, Record, Ticket},
     message::Message,
+    pace::Turn,
     packet::{ConnAck, Connect, reason},
     registry::{Claimed, drop_subscriptions},
     session::{Session, State, Will, clock_ms},
@@ -30,6 +31,9 @@ use crate::{
 /// The largest CONNECT: client id, will topic, will payload, user name and password have 64 KB
 /// each at most (1.5.4), and some properties.
 const CONNECT_BYTES: usize = 512 * 1024;
+
+/// A CONNACK of MQTT 5 with a reason code and nothing else, in bytes.
+const SMALLEST_CONNACK: u32 = 5;
 
 /// Why no session came of a socket.
 #[derive(Debug, thiserror::Error)]
@@ -72,15 +76,27 @@ pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     exchange: Arc<Exchange>,
 ) -> Result<Box<Connection<S>>, Failed> {
     let Opened { mut io, certificate_cn } = opened;
-    let (connect, rest) = read_connect(&mut io, &exchange).await?;
+    let (connect, mut rest) = read_connect(&mut io, &exchange).await?;
     let (protocol, max) = (connect.protocol, connect.maximum_packet_size);
+    if exchange.limits.connects_per_second().is_some() {
+        let patience = exchange.settings.connect_patience;
+        let turn =
+            exchange.pace.turn(&exchange.limits, patience, until_gone(&mut io, &mut rest)).await;
+        match turn {
+            Turn::Now => {}
+            Turn::Gone => return Err(Failed::Silent("left while its CONNECT waited")),
+            Turn::Late => {
+                let text = "too many CONNECTs at once, try again later";
+                let failed = Failed::refused(protocol, reason::CONNECTION_RATE_EXCEEDED, text);
+                tell(&mut io, &failed, max).await;
+                return Err(failed);
+            }
+        }
+    }
     match admit(connect, certificate_cn, address, &exchange).await {
         Ok(admitted) => admitted.begin(io, rest, exchange).await,
         Err(failed) => {
-            if let Failed::Refused { code, text, .. } = &failed {
-                let text = if text_fits(text, max) { text } else { "" };
-                refuse(&mut io, protocol, *code, text).await;
-            }
+            tell(&mut io, &failed, max).await;
             Err(failed)
         }
     }
@@ -90,7 +106,7 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
     io: &mut S,
     exchange: &Exchange,
 ) -> Result<(Connect, Vec<u8>), Failed> {
-    let max = exchange.settings.limits.packet_bytes.min(CONNECT_BYTES);
+    let max = exchange.limits.packet_bytes().min(CONNECT_BYTES);
     let mut buffer = Vec::with_capacity(256);
     loop {
         match codec::frame(&buffer, max).map_err(|e| Failed::Silent(e.text))? {
@@ -101,9 +117,7 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
                 }
                 Err(error) => {
                     let failed = Failed::from(error);
-                    if let Failed::Refused { protocol, code, text } = &failed {
-                        refuse(io, *protocol, *code, text).await;
-                    }
+                    tell(io, &failed, u32::MAX).await;
                     return Err(failed);
                 }
             },
@@ -119,11 +133,29 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-async fn refuse<S: AsyncWrite + Unpin>(io: &mut S, protocol: Protocol, code: u8, text: &str) {
+/// Returns when the client has left; what it sends meanwhile is kept. Most send nothing before
+/// the CONNACK; of one that sends more than a little, leaving is not noticed.
+async fn until_gone<S: AsyncRead + Unpin>(io: &mut S, rest: &mut Vec<u8>) {
+    const MOST: usize = 4096;
+    while rest.len() < MOST {
+        match io.read_buf(rest).await {
+            Ok(read) if read > 0 => {}
+            _ => return,
+        }
+    }
+    std::future::pending().await
+}
+
+/// The CONNACK of a refusal, as far as it fits the client's Maximum Packet Size.
+async fn tell<S: AsyncWrite + Unpin>(io: &mut S, failed: &Failed, max: u32) {
+    let Failed::Refused { protocol, code, text } = failed else { return };
+    if max < SMALLEST_CONNACK {
+        return;
+    }
+    let reason_string = text_fits(text, max).then(|| text.clone());
+    let ack = ConnAck { reason: *code, reason_string, ..ConnAck::default() };
     let mut out = bytes::BytesMut::new();
-    let reason_string = (!text.is_empty()).then(|| text.to_owned());
-    let ack = ConnAck { reason: code, reason_string, ..ConnAck::default() };
-    codec::connack(&mut out, protocol, &ack);
+    codec::connack(&mut out, *protocol, &ack);
     // The peer may be gone already; the refusal stands either way.
     let _ = io.write_all(&out).await;
     let _ = io.flush().await;
@@ -134,6 +166,9 @@ async fn refuse<S: AsyncWrite + Unpin>(io: &mut S, protocol: Protocol, code: u8,
 struct Admitted {
     connect: Connect,
     client: Arc<Client>,
+    promised: Promised,
+    /// What it is told; `session_present` is still to be decided.
+    ack: ConnAck,
     claimed: Claimed,
 }
 
@@ -190,14 +225,43 @@ async fn admit(
         receive_maximum: connect.receive_maximum,
         user_properties: request.user_properties.into(),
     });
-    let claimed = exchange.registry.claim(&client_id).await.ok_or_else(|| {
-        Failed::refused(
-            protocol,
-            reason::SESSION_TAKEN_OVER,
-            "a newer connection has this client id",
-        )
-    })?;
-    Ok(Admitted { connect, client, claimed })
+    // What the CONNACK says holds as long as the connection, whatever becomes of the limits.
+    let promised = Promised {
+        packet_bytes: exchange.limits.packet_bytes(),
+        inflight: exchange.limits.inflight(),
+    };
+    let ack = offer(&client, promised);
+    let mut bytes = bytes::BytesMut::new();
+    codec::connack(&mut bytes, protocol, &ack);
+    if bytes.len() > client.maximum_packet_size as usize {
+        // [MQTT-3.1.2-24]
+        return refused(
+            reason::PACKET_TOO_LARGE,
+            "the CONNACK is larger than the Maximum Packet Size",
+        );
+    }
+    let claimed = exchange.registry.claim(&client_id).await.ok_or_else(|| overtaken(protocol))?;
+    Ok(Admitted { connect, client, promised, ack, claimed })
+}
+
+/// Two connections with one client id came at the same time, and this is the older one. It was
+/// never accepted, so that there is nothing of it to be taken over, and no CONNACK says so.
+fn overtaken(protocol: Protocol) -> Failed {
+    Failed::refused(protocol, reason::SERVER_BUSY, "a newer connection has this client id")
+}
+
+/// The CONNACK of a client that is let in.
+fn offer(client: &Client, promised: Promised) -> ConnAck {
+    ConnAck {
+        session_present: false,
+        reason: reason::SUCCESS,
+        reason_string: None,
+        assigned_client_id: client.assigned_id.then(|| client.id.to_string()),
+        receive_maximum: promised.inflight,
+        maximum_packet_size: u32::try_from(promised.packet_bytes).unwrap_or(u32::MAX),
+        topic_alias_maximum: crate::inbound::TOPIC_ALIAS_MAXIMUM,
+        session_expiry: None,
+    }
 }
 
 /// A client id that nobody else has: 96 random bits.
@@ -216,16 +280,16 @@ fn assign_id() -> String {
 struct SessionSink {
     session: Arc<Session>,
     connection: u64,
-    /// What a PUBLISH may have beside topic and payload, below the client's maximum.
+    protocol: Protocol,
+    /// The client's, in bytes.
     maximum_packet_size: usize,
 }
 
-/// Fixed header, topic length, packet id and an empty property length.
-const PUBLISH_HEAD: usize = 5 + 2 + 2 + 1;
-
 impl Sink for SessionSink {
     fn push(&self, message: Outgoing) -> Result<(), Refused> {
-        if message.topic.len() + message.payload.len() + PUBLISH_HEAD > self.maximum_packet_size {
+        // [MQTT-3.1.2-24]
+        let len = codec::publish_len(self.protocol, &outgoing_head(&message, 1));
+        if len > self.maximum_packet_size {
             return Err(Refused::TooLarge);
         }
         self.session.inbox.push_outgoing(self.connection, message)
@@ -247,43 +311,35 @@ impl Admitted {
         rest: Vec<u8>,
         exchange: Arc<Exchange>,
     ) -> Result<Box<Connection<S>>, Failed> {
-        let Admitted { connect, client, claimed } = self;
+        let Admitted { connect, client, promised, mut ack, claimed } = self;
         let Claimed { session, mut state, claim } = claimed;
         let protocol = client.protocol;
         let is_current = || session.is_last_claim(claim);
         if !session.inbox.attach(client.connection, is_current) {
-            let text = "a newer connection has this client id";
-            refuse(&mut io, protocol, reason::SESSION_TAKEN_OVER, text).await;
-            return Err(Failed::refused(protocol, reason::SESSION_TAKEN_OVER, text));
+            let failed = overtaken(protocol);
+            tell(&mut io, &failed, client.maximum_packet_size).await;
+            return Err(failed);
         }
         let (present, ticket) = prepare(&session, &mut state, &connect, &client, &exchange);
+        ack.session_present = present;
         *session.view.lock() =
             crate::session::View { client: Some(client.clone()), since: Instant::now() };
         session.last_packet.store(clock_ms(), Ordering::Relaxed);
         Totals::count(&exchange.totals.connects);
 
-        let limits = &exchange.settings.limits;
         let outbox = Outbox::new(Arc::new(SessionSink {
             session: session.clone(),
             connection: client.connection,
+            protocol,
             maximum_packet_size: client.maximum_packet_size as usize,
         }));
-        let ack = ConnAck {
-            session_present: present,
-            reason: reason::SUCCESS,
-            reason_string: None,
-            assigned_client_id: client.assigned_id.then(|| client.id.to_string()),
-            receive_maximum: limits.inflight,
-            maximum_packet_size: u32::try_from(limits.packet_bytes).unwrap_or(u32::MAX),
-            topic_alias_maximum: crate::inbound::TOPIC_ALIAS_MAXIMUM,
-            session_expiry: None,
-        };
         let keep_alive =
             (connect.keep_alive > 0).then(|| Duration::from_secs(connect.keep_alive.into()));
         let mut connection = Box::new(Connection::new(Parts {
             io,
             slots: exchange.hooks.slots(),
-            window: client.receive_maximum.min(limits.inflight),
+            window: client.receive_maximum.min(promised.inflight),
+            promised,
             exchange,
             client,
             session,

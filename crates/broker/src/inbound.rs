@@ -61,7 +61,7 @@ pub(crate) fn reason_code(kind: ReasonKind) -> u8 {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Handles all whole packets at the front of `bytes` that need not wait.
     pub(crate) fn packets(&mut self, bytes: &[u8]) -> Result<Used, Ending> {
-        let max = self.exchange.settings.limits.packet_bytes;
+        let max = self.promised.packet_bytes;
         let mut consumed = 0;
         for count in 0.. {
             let rest = &bytes[consumed..];
@@ -104,14 +104,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.acknowledged(ack.packet_id);
                 Ok(())
             }
-            Packet::Subscribe(subscribe) => {
-                self.on_subscribe(*subscribe);
-                Ok(())
-            }
-            Packet::Unsubscribe(unsubscribe) => {
-                self.on_unsubscribe(*unsubscribe);
-                Ok(())
-            }
+            Packet::Subscribe(subscribe) => self.on_subscribe(*subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(*unsubscribe),
             Packet::PingReq => {
                 self.writer.encode(codec::pingresp);
                 Ok(())
@@ -215,7 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.encode_ack(AckKind::PubRec, publish.packet_id, reason::SUCCESS, None);
                 return Ok(());
             }
-            let limit = usize::from(self.exchange.settings.limits.inflight);
+            let limit = usize::from(self.promised.inflight);
             if self.client.protocol == Protocol::V5 && self.state.received.len() >= limit {
                 return Err(Ending::protocol(
                     reason::RECEIVE_MAXIMUM_EXCEEDED,
@@ -295,8 +289,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(topic)
     }
 
-    fn on_subscribe(&mut self, subscribe: Subscribe) {
+    /// An answer that the client does not take cannot be given, nor left out [MQTT-3.1.2-24].
+    fn check_answer(&self, codes: usize) -> Result<(), Ending> {
+        if codec::answer_len(codes) <= self.client.maximum_packet_size as usize {
+            return Ok(());
+        }
+        let text = "the acknowledgement would be larger than the Maximum Packet Size";
+        Err(Ending::protocol(reason::PACKET_TOO_LARGE, text))
+    }
+
+    fn on_subscribe(&mut self, subscribe: Subscribe) -> Result<(), Ending> {
         let Subscribe { packet_id, identifier, filters } = subscribe;
+        self.check_answer(filters.len())?;
         let mut retained = Vec::new();
         let codes: Vec<u8> = filters
             .into_iter()
@@ -311,6 +315,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let granted = codes.iter().any(|code| *code < 0x80);
         let ticket = self.logged_before(granted);
         self.answer(ticket, Answer::SubAck { packet_id, codes, retained });
+        Ok(())
     }
 
     /// A ticket for all that this session has appended so far, where something was.
@@ -331,8 +336,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.exchange.hooks.authorize_subscribe(&self.client, &text).map_err(refused)?;
         let known = self.session.subscriptions.lock().get(text.as_str()).map(|held| held.consumed);
         if known.is_none()
-            && self.session.subscriptions.lock().len()
-                >= self.exchange.settings.limits.subscriptions
+            && self.session.subscriptions.lock().len() >= self.exchange.limits.subscriptions()
         {
             return Err(reason::QUOTA_EXCEEDED);
         }
@@ -381,12 +385,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(qos)
     }
 
-    fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe) {
+    fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), Ending> {
+        self.check_answer(unsubscribe.filters.len())?;
         let codes: Vec<u8> =
             unsubscribe.filters.iter().map(|filter| self.unsubscribe(filter)).collect();
         let ticket = self.logged_before(codes.contains(&reason::SUCCESS));
         let packet_id = unsubscribe.packet_id;
         self.answer(ticket, Answer::UnsubAck { packet_id, codes });
+        Ok(())
     }
 
     fn unsubscribe(&mut self, text: &str) -> u8 {

@@ -7,7 +7,7 @@ use hook::{Class, Outgoing, Refused, SessionEnd};
 use parking_lot::Mutex;
 use std::{borrow::Cow, collections::VecDeque, sync::Arc, task::Waker};
 
-use crate::{message::Delivery, settings::Limits};
+use crate::{limits::LiveLimits, message::Delivery};
 
 /// While more than this waits in an outbox, no further PUBLISH of that client is read.
 const OUTBOX_HIGH_BYTES: usize = 8 * 1024 * 1024;
@@ -93,11 +93,11 @@ struct Inner {
 /// The queues of one session. See the module.
 pub(crate) struct Inbox {
     inner: Mutex<Inner>,
-    limits: Arc<Limits>,
+    limits: Arc<LiveLimits>,
 }
 
 impl Inbox {
-    pub fn new(limits: Arc<Limits>) -> Self {
+    pub fn new(limits: Arc<LiveLimits>) -> Self {
         Inbox { inner: Mutex::default(), limits }
     }
 
@@ -255,8 +255,8 @@ impl Inbox {
     }
 
     fn has_room(&self, inner: &Inner, delivery: &Delivery) -> bool {
-        inner.messages < self.limits.queue_messages
-            && inner.bytes + delivery.message.cost() <= self.limits.queue_bytes
+        inner.messages < self.limits.queue_messages()
+            && inner.bytes + delivery.message.cost() <= self.limits.queue_bytes()
     }
 
     /// A plugin's message for one connection.
@@ -326,8 +326,8 @@ impl Inbox {
         move_all(&mut inner.queues.control, &mut into.control);
         move_all(&mut inner.queues.blocks, &mut into.blocks);
         let waiting = if inner.waiting.is_empty()
-            || inner.messages >= self.limits.queue_messages
-            || inner.bytes >= self.limits.queue_bytes
+            || inner.messages >= self.limits.queue_messages()
+            || inner.bytes >= self.limits.queue_bytes()
         {
             Vec::new()
         } else {

@@ -13,7 +13,9 @@
 //! | module | subject |
 //! | --- | --- |
 //! | [`settings`] | what the daemon decides: addresses and limits |
+//! | `limits` | the limits in force, which change while the broker runs |
 //! | `listener` | bound sockets and the accept loop; knows nothing of MQTT |
+//! | `admission`, `pace` | how many may come in, at once and in a second |
 //! | `tls` | certificates and keys, and their replacement |
 //! | `websocket` | frames as a stream of bytes, and the request before them |
 //! | [`packet`], [`codec`] | the words of MQTT, and the one file that turns them into bytes and back |
@@ -25,6 +27,7 @@
 //! | `registry` | all sessions; takeover, expiry, delayed wills |
 //! | `handshake` | from an accepted socket to a session that is ours |
 //! | `connection` | one socket's task: read, decide, write |
+//! | `slow` | how long a client may take to read, and to send a packet |
 //! | `inbound` | what each packet of a client does |
 //! | `submit` | one publish past the hooks and the rules of topics |
 //! | `deliver` | what goes to the client, in which order and form |
@@ -33,13 +36,18 @@
 //! | `exchange` | one publish to all its receivers |
 //! | `pending`, `unsettled` | a publish that waits for room or for the log, and all that one connection has begun and not finished |
 //! | [`journal`] | the durable log: what was promised survives the process |
-//! | `lanes`, `blob` | QoS 0 in bulk: credit per lane, and what a parcel says of itself |
+//! | `lanes`, `blob` | QoS 0 in bulk: credit per lane, supervision of the router, and what a parcel says of itself |
 //! | `router` | the one file that knows rumqttd |
+//! | `seldom` | lines of the log that clients can cause as often as they like |
 //! | `hooks` | the plugins of one broker, asked in order |
 //! | `sys` | statistics below `$SYS` |
 //! | `server` | all of it together, and the way back for plugins |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+#[cfg(all(feature = "faults", not(debug_assertions)))]
+compile_error!("the feature `faults` lets a test kill the router: it has no place in a release");
+
+mod admission;
 mod blob;
 pub mod codec;
 mod connection;
@@ -53,17 +61,21 @@ mod inbox;
 mod index;
 pub mod journal;
 mod lanes;
+mod limits;
 mod listener;
 mod message;
 mod outbound;
+mod pace;
 pub mod packet;
 mod pending;
 mod registry;
 mod retained;
 mod router;
+mod seldom;
 mod server;
 mod session;
 pub mod settings;
+mod slow;
 mod submit;
 mod sys;
 mod tls;

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::tls::Tls;
+use crate::{seldom::Seldom, tls::Tls};
 
 /// Connections that may wait to be accepted: a site's devices all come back at once after a
 /// power cut.
@@ -124,6 +124,7 @@ async fn accept_loop(
     cancel: CancellationToken,
     start: impl Fn(TcpStream, SocketAddr, &Door),
 ) {
+    let exhausted = Seldom::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -139,7 +140,9 @@ async fn accept_loop(
             // The peer left before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                if let Some(times) = exhausted.note() {
+                    tracing::warn!(%error, times, "cannot accept connections");
+                }
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
         }

@@ -215,4 +215,5 @@ pub mod reason {
     pub const QUOTA_EXCEEDED: u8 = 0x97;
     pub const ADMINISTRATIVE_ACTION: u8 = 0x98;
     pub const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
+    pub const CONNECTION_RATE_EXCEEDED: u8 = 0x9F;
 }

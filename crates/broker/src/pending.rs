@@ -261,6 +261,7 @@ impl Pending {
                 }
                 Pushed::Full if late => {
                     tally.dropped += 1;
+                    tally.slow_clients += 1;
                     receiver.session.inbox.kick(Kick {
                         end: SessionEnd::Kicked,
                         reason: reason::QUOTA_EXCEEDED,

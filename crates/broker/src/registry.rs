@@ -17,9 +17,9 @@ use tokio::sync::{Notify, OwnedMutexGuard};
 use crate::{
     inbox::Kick,
     index::Index,
+    limits::LiveLimits,
     packet::reason,
     session::{Session, State},
-    settings::Limits,
     topic::check_filter,
 };
 
@@ -47,7 +47,7 @@ pub(crate) struct Registry {
     connections: AtomicU64,
     hasher: RandomState,
     lanes: usize,
-    limits: Arc<Limits>,
+    limits: Arc<LiveLimits>,
     jobs: Mutex<BTreeMap<(Instant, u64), Job>>,
     job_ids: AtomicU64,
     jobs_changed: Notify,
@@ -61,7 +61,7 @@ pub(crate) struct Claimed {
 }
 
 impl Registry {
-    pub fn new(lanes: usize, limits: Arc<Limits>) -> Self {
+    pub fn new(lanes: usize, limits: Arc<LiveLimits>) -> Self {
         Registry {
             by_client_id: DashMap::new(),
             by_key: DashMap::new(),

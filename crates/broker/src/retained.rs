@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use crate::{message::Message, settings::Limits};
+use crate::{limits::LiveLimits, message::Message};
 
 #[derive(Default)]
 struct Node {
@@ -109,18 +109,12 @@ impl Tree {
 pub(crate) struct Retained {
     tree: RwLock<Tree>,
     sequence: AtomicU64,
-    max_messages: usize,
-    max_bytes: usize,
+    limits: Arc<LiveLimits>,
 }
 
 impl Retained {
-    pub fn new(limits: &Limits) -> Self {
-        Retained {
-            tree: RwLock::default(),
-            sequence: AtomicU64::new(0),
-            max_messages: limits.retained_messages,
-            max_bytes: limits.retained_bytes,
-        }
+    pub fn new(limits: Arc<LiveLimits>) -> Self {
+        Retained { tree: RwLock::default(), sequence: AtomicU64::new(0), limits }
     }
 
     /// Takes over what the log describes, whatever the bounds are now.
@@ -160,10 +154,16 @@ impl Retained {
             return true;
         }
         let old = tree.root.find(&message.topic).map(|old| old.cost());
-        let messages = tree.messages + usize::from(old.is_none());
-        let bytes = tree.bytes - old.unwrap_or(0) + message.cost();
-        if !own && (messages > self.max_messages || bytes > self.max_bytes) {
-            return false;
+        if !own {
+            let old_cost = old.unwrap_or(0);
+            let messages = tree.messages + usize::from(old.is_none());
+            let bytes = tree.bytes - old_cost + message.cost();
+            // What does not grow is kept, also where the limits were lowered below what is there.
+            let grows = (messages > tree.messages && messages > self.limits.retained_messages())
+                || (message.cost() > old_cost && bytes > self.limits.retained_bytes());
+            if grows {
+                return false;
+            }
         }
         tree.put(message.clone());
         true
@@ -205,6 +205,7 @@ impl Retained {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Limits;
     use bytes::Bytes;
     use hook::Qos;
 
@@ -234,7 +235,7 @@ mod tests {
 
     #[test]
     fn matches_as_filters_do() {
-        let retained = Retained::new(&Limits::default());
+        let retained = Retained::new(Arc::default());
         for topic in ["a", "a/b", "a/b/c", "é/x", "$SYS/x", "/a"] {
             assert!(store(&retained, topic, "1"));
         }
@@ -253,7 +254,7 @@ mod tests {
 
     #[test]
     fn an_empty_payload_forgets_and_prunes() {
-        let retained = Retained::new(&Limits::default());
+        let retained = Retained::new(Arc::default());
         store(&retained, "a/b", "1");
         store(&retained, "a/b", "");
         assert_eq!(retained.len(), 0);
@@ -264,7 +265,7 @@ mod tests {
     #[test]
     fn bounds_hold_and_a_replacement_counts_once() {
         let limits = Limits { retained_messages: 1, retained_bytes: 70, ..Limits::default() };
-        let retained = Retained::new(&limits);
+        let retained = Retained::new(Arc::new(LiveLimits::new(&limits)));
         assert!(store(&retained, "a", "1"));
         assert!(store(&retained, "a", "2"), "the same topic again");
         assert!(!store(&retained, "b", "1"), "one message is the bound");
@@ -273,8 +274,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_there_may_be_replaced_below_lowered_limits() {
+        let live = Arc::new(LiveLimits::default());
+        let retained = Retained::new(live.clone());
+        assert!(store(&retained, "a", "12"));
+        live.set(&Limits { retained_messages: 0, retained_bytes: 10, ..Limits::default() });
+        assert!(store(&retained, "a", "3"));
+        assert_eq!(retained.matching("a")[0].payload, "3");
+        assert!(!store(&retained, "a", "45"), "but it may not grow");
+    }
+
+    #[test]
+    fn the_brokers_own_are_replaced_and_do_not_count() {
+        let limits = Limits { retained_messages: 0, retained_bytes: 0, ..Limits::default() };
+        let retained = Retained::new(Arc::new(LiveLimits::new(&limits)));
+        for payload in ["1", "2", "", "3", "4"] {
+            assert!(store(&retained, "$SYS/x", payload));
+        }
+        assert_eq!(retained.matching("$SYS/#")[0].payload, "4");
+        assert_eq!((retained.len(), retained.tree.read().bytes), (0, 0));
+    }
+
+    #[test]
     fn expired_ones_give_their_room_back() {
-        let retained = Retained::new(&Limits::default());
+        let retained = Retained::new(Arc::default());
         store(&retained, "a", "stays");
         let expires = Some(std::time::Instant::now());
         retained.store(|n| Arc::new(Message { expires, ..message("a/b/c", "1", n) }));
@@ -288,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_later_publish_has_a_higher_place_and_is_the_current_one() {
-        let retained = Retained::new(&Limits::default());
+        let retained = Retained::new(Arc::default());
         let put = |payload| retained.store(|n| Arc::new(message("a", payload, n))).0;
         let (old, new) = (put("old"), put("new"));
         assert!(old.sequence < new.sequence);
@@ -298,7 +321,7 @@ mod tests {
     #[test]
     fn what_the_log_describes_is_taken_over_whatever_the_bounds_are() {
         let limits = Limits { retained_messages: 1, ..Limits::default() };
-        let retained = Retained::new(&limits);
+        let retained = Retained::new(Arc::new(LiveLimits::new(&limits)));
         let old = [message("a", "1", 7), message("b", "2", 9)].map(Arc::new);
         retained.restore(10, old.iter());
         assert_eq!(topics(&retained, "#"), ["a", "b"]);

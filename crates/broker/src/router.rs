@@ -42,6 +42,12 @@ pub(crate) struct RouterError(String);
 pub(crate) struct Router {
     ingresses: Vec<Mutex<LinkTx>>,
     topics: Vec<Bytes>,
+    /// Its channel's other end has gone with its thread. A closure, since the type of the events
+    /// has no name outside the crate.
+    is_dead: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Panics its thread.
+    #[cfg(feature = "faults")]
+    kill: Box<dyn Fn() + Send + Sync>,
 }
 
 /// The receiving half of one lane.
@@ -93,7 +99,42 @@ impl Router {
             readers.push(LaneReader(rx));
             topics.push(Bytes::from(topic));
         }
-        Ok((Arc::new(Router { ingresses, topics }), readers))
+        #[cfg(feature = "faults")]
+        let kill = {
+            let events = events.clone();
+            // A link that has left and is then woken: what ends a router that is replaced, too.
+            let fault = move || {
+                let Ok((mut tx, rx, _)) = LinkBuilder::new("fault", events.clone()).build() else {
+                    return;
+                };
+                let goodbye = Disconnect { reason_code: DisconnectReasonCode::NormalDisconnection };
+                let _ = send(&mut tx, Packet::Disconnect(goodbye, None));
+                let _ = poll_now(rx.wake());
+                while !events.is_disconnected() {
+                    std::thread::yield_now();
+                }
+            };
+            Box::new(fault)
+        };
+        let router = Router {
+            ingresses,
+            topics,
+            is_dead: Box::new(move || events.is_disconnected()),
+            #[cfg(feature = "faults")]
+            kill,
+        };
+        Ok((Arc::new(router), readers))
+    }
+
+    /// Whether its thread runs.
+    pub fn is_alive(&self) -> bool {
+        !(self.is_dead)()
+    }
+
+    /// Panics its thread, and returns when it is gone. Blocks for a moment.
+    #[cfg(feature = "faults")]
+    pub fn kill(&self) {
+        (self.kill)();
     }
 
     /// Appends a parcel to a lane, through one ingress. Order is kept per ingress and lane.
@@ -131,12 +172,19 @@ impl Router {
 /// `LinkTx::send` is asynchronous in name only: it never waits but for a full channel, which
 /// one outstanding event per ingress excludes.
 fn send(tx: &mut LinkTx, packet: Packet) -> Result<(), RouterError> {
-    let mut future = std::pin::pin!(tx.send(packet));
+    match poll_now(tx.send(packet)) {
+        Some(Ok(_)) => Ok(()),
+        Some(Err(e)) => Err(RouterError(e.to_string())),
+        None => Err(RouterError("its event channel is full".into())),
+    }
+}
+
+/// What a future says when it is asked once.
+fn poll_now<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    match future.as_mut().poll(&mut cx) {
-        std::task::Poll::Ready(Ok(_)) => Ok(()),
-        std::task::Poll::Ready(Err(e)) => Err(RouterError(e.to_string())),
-        std::task::Poll::Pending => Err(RouterError("its event channel is full".into())),
+    match std::pin::pin!(future).poll(&mut cx) {
+        std::task::Poll::Ready(answer) => Some(answer),
+        std::task::Poll::Pending => None,
     }
 }
 

@@ -9,10 +9,7 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 use tokio::{
@@ -22,6 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admission::{Admission, Place},
     connection::Connection,
     counters::{Tally, Totals},
     exchange::{Draft, Exchange, Routed},
@@ -32,13 +30,15 @@ use crate::{
     index::Index,
     journal::{Directory, Image, Journal, JournalError, Persistence, Snapshot, Storage, restore},
     lanes::Lanes,
+    limits::LiveLimits,
     listener::{Door, Listeners},
+    pace::Pace,
     packet::reason,
     registry::{Due, Registry},
     retained::Retained,
     router::RouterError,
     session::{Session, clock_ms},
-    settings::Settings,
+    settings::{Limits, Settings},
     topic::check_name,
     unsettled::UNWRITABLE,
     websocket,
@@ -81,7 +81,7 @@ pub struct Server {
 /// What plugins and the admin interface hold.
 struct Handle {
     exchange: Arc<Exchange>,
-    connections: AtomicUsize,
+    admission: Arc<Admission>,
 }
 
 impl Server {
@@ -121,12 +121,12 @@ impl Server {
         hooks: Vec<Arc<dyn Hook>>,
         opened: Option<(Arc<Journal>, Image)>,
     ) -> Result<Server, StartError> {
-        let limits = Arc::new(settings.limits.clone());
+        let limits = Arc::new(LiveLimits::new(&settings.limits));
         let lane_count = settings.lanes.max(1);
         let registry = Arc::new(Registry::new(lane_count, limits.clone()));
         let totals = Arc::new(Totals::default());
         let lanes = Lanes::start(lane_count, registry.clone(), totals.clone())?;
-        let (index, retained) = (Arc::new(Index::default()), Retained::new(&limits));
+        let (index, retained) = (Arc::new(Index::default()), Retained::new(limits.clone()));
         let journal = opened.map(|(journal, image)| {
             restore(image, &journal, &registry, &index, &retained);
             journal
@@ -140,13 +140,14 @@ impl Server {
             lanes: lanes.clone(),
             totals,
             settings,
+            limits,
+            pace: Pace::default(),
         });
         let background = CancellationToken::new();
         tokio::spawn(lanes.supervise(background.clone()));
         tokio::spawn(run_due(exchange.clone(), background.clone()));
         tokio::spawn(forget_expired(exchange.clone(), background.clone()));
-        let handle =
-            Arc::new(Handle { exchange: exchange.clone(), connections: AtomicUsize::new(0) });
+        let handle = Arc::new(Handle { exchange: exchange.clone(), admission: Arc::default() });
         let broker: Arc<dyn Broker> = handle.clone();
         exchange.hooks.start(&broker);
         tokio::spawn(crate::sys::publish_statistics(broker, background.clone()));
@@ -156,6 +157,13 @@ impl Server {
     /// The way back for plugins and the admin interface.
     pub fn handle(&self) -> Arc<dyn Broker> {
         self.handle.clone()
+    }
+
+    /// From now on these limits. What is there stays: a connection keeps what its CONNACK said
+    /// of packet size and Receive Maximum, and where there is more of something than a lowered
+    /// limit allows, only what is new is refused.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.exchange.limits.set(limits);
     }
 
     /// Whether messages can be exchanged now.
@@ -168,6 +176,13 @@ impl Server {
         } else {
             Err("the message router does not answer and is being replaced".into())
         }
+    }
+
+    /// Panics the router's thread, and returns when it is gone: a test sees what becomes of that.
+    /// Blocks for a moment.
+    #[cfg(feature = "faults")]
+    pub fn kill_router(&self) {
+        self.exchange.lanes.kill_router();
     }
 
     /// Accepts connections until cancelled, then says goodbye to all clients (MQTT 5: 0x8B) and
@@ -205,7 +220,7 @@ impl Server {
 
     async fn drain(&self) {
         let gone = async {
-            while self.handle.connections.load(Ordering::Acquire) > 0 {
+            while self.handle.admission.connections() > 0 {
                 // Again in each round: a handshake may just have been completed.
                 for session in self.exchange.registry.all() {
                     session.inbox.kick(Kick {
@@ -229,15 +244,6 @@ impl Drop for Server {
     }
 }
 
-/// Counts a connection while it lives.
-struct Counted(Arc<Handle>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 /// Starts the task of a connection. Each kind has a type of its own, so that the many plain
 /// ones are no larger than they have to be.
 fn start_one(
@@ -248,32 +254,29 @@ fn start_one(
     handle: &Arc<Handle>,
     stop: &CancellationToken,
 ) {
-    let others = handle.connections.fetch_add(1, Ordering::AcqRel);
-    let counted = Counted(handle.clone());
-    if others >= exchange.settings.limits.connections {
+    let Some(place) = handle.admission.enter(address, &exchange.limits) else {
         Totals::count(&exchange.totals.connects_refused);
-        tracing::warn!(%address, "connection refused: limits.connections is reached");
         return;
-    }
+    };
     let (exchange, stop) = (exchange.clone(), stop.clone());
     match door.clone() {
         Door::Plain => {
             let opened = Opened { io: stream, certificate_cn: None };
-            start_serving(std::future::ready(Ok(opened)), address, exchange, counted, stop);
+            start_serving(std::future::ready(Ok(opened)), address, exchange, place, stop);
         }
         Door::Tls(tls) => {
             let open = async move {
                 let (io, certificate_cn) = tls.accept(stream).await?;
                 Ok(Opened { io: Box::new(io), certificate_cn })
             };
-            start_serving(open, address, exchange, counted, stop);
+            start_serving(open, address, exchange, place, stop);
         }
         Door::WebSocket { path } => {
             let open = async move {
                 let io = websocket::accept(stream, &path).await?;
                 Ok(Opened { io, certificate_cn: None })
             };
-            start_serving(open, address, exchange, counted, stop);
+            start_serving(open, address, exchange, place, stop);
         }
         Door::SecureWebSocket { path, tls } => {
             let open = async move {
@@ -281,7 +284,7 @@ fn start_one(
                 let io = websocket::accept(Box::new(io), &path).await?;
                 Ok(Opened { io, certificate_cn })
             };
-            start_serving(open, address, exchange, counted, stop);
+            start_serving(open, address, exchange, place, stop);
         }
     }
 }
@@ -290,7 +293,7 @@ fn start_serving<S>(
     open: impl Future<Output = io::Result<Opened<S>>> + Send + 'static,
     address: SocketAddr,
     exchange: Arc<Exchange>,
-    counted: Counted,
+    place: Place,
     stop: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -299,7 +302,7 @@ fn start_serving<S>(
     let open = Box::pin(open);
     tokio::spawn(async move {
         Connection::serve(open, address, exchange, &stop).await;
-        drop(counted);
+        drop(place);
     });
 }
 
@@ -414,12 +417,16 @@ impl Broker for Handle {
         let totals = &self.exchange.totals;
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Counters {
-            connections: self.connections.load(Ordering::Relaxed) as u64,
+            connections: self.admission.connections() as u64,
             sessions: self.exchange.registry.len() as u64,
             subscriptions: self.exchange.index.len() as u64,
             retained_messages: self.exchange.retained.len() as u64,
             connects: read(&totals.connects),
             connects_refused: read(&totals.connects_refused),
+            connections_refused: read(&self.admission.full),
+            connections_refused_per_ip: read(&self.admission.crowded),
+            connects_delayed: read(&self.exchange.pace.delayed),
+            connects_refused_rate: read(&self.exchange.pace.refused),
             publishes_received: read(&totals.publishes_received),
             publishes_consumed: read(&totals.publishes_consumed),
             refused: read(&totals.refused),
@@ -431,6 +438,7 @@ impl Broker for Handle {
             log_bytes: self.exchange.journal.as_ref().map_or(0, |journal| journal.written()),
             router_renewals: read(&totals.router_renewals),
             protocol_errors: read(&totals.protocol_errors),
+            slow_clients: read(&totals.slow_clients),
         }
     }
 }

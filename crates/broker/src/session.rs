@@ -12,8 +12,8 @@ use std::{
 };
 
 use crate::{
-    inbox::Inbox, index::Entry, message::Message, outbound::Window, packet::SubscribeFilter,
-    settings::Limits,
+    inbox::Inbox, index::Entry, limits::LiveLimits, message::Message, outbound::Window,
+    packet::SubscribeFilter,
 };
 
 /// One session: found by its client id, held by at most one connection at a time.
@@ -116,7 +116,7 @@ pub(crate) struct Will {
 }
 
 impl Session {
-    pub fn new(key: u64, client_id: Arc<str>, lane: usize, limits: Arc<Limits>) -> Self {
+    pub fn new(key: u64, client_id: Arc<str>, lane: usize, limits: Arc<LiveLimits>) -> Self {
         Session {
             key,
             client_id,

@@ -11,6 +11,11 @@ pub struct Settings {
     pub limits: Limits,
     /// How long an accepted socket may take until its CONNECT is complete.
     pub connect_timeout: Duration,
+    /// How long a CONNECT waits for its turn where `connects_per_second` is set.
+    pub connect_patience: Duration,
+    /// How long a client may read nothing of what it is sent, or leave a packet unfinished; the
+    /// longer of this and 1.5 times its keep alive counts.
+    pub stall: Duration,
     /// Lanes through the router, one per worker thread by default.
     pub lanes: usize,
     /// How long an orderly stop waits for connections to say goodbye.
@@ -24,6 +29,8 @@ impl Default for Settings {
         Settings {
             limits: Limits::default(),
             connect_timeout: Duration::from_secs(10),
+            connect_patience: Duration::from_secs(5),
+            stall: Duration::from_secs(60),
             lanes: std::thread::available_parallelism().map_or(2, usize::from),
             drain: Duration::from_secs(5),
             persistence: None,
@@ -36,6 +43,11 @@ impl Default for Settings {
 pub struct Limits {
     /// Connections at once, all listeners together.
     pub connections: usize,
+    /// Connections at once of one address (of IPv6: of one network of 64 bits), all listeners
+    /// together; `None` is no bound.
+    pub connections_per_ip: Option<usize>,
+    /// CONNECTs a second, of all clients together; `None` is no bound.
+    pub connects_per_second: Option<u32>,
     /// The largest packet taken from a client, in bytes on the wire, header included.
     pub packet_bytes: usize,
     /// Messages waiting for one session; a connected subscriber's queue that stays full for
@@ -59,6 +71,8 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections: 100_000,
+            connections_per_ip: None,
+            connects_per_second: None,
             packet_bytes: 1024 * 1024,
             queue_messages: 1_000,
             queue_bytes: 8 * 1024 * 1024,

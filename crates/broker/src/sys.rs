@@ -26,6 +26,7 @@ const STATISTICS: &[Statistic] = &[
     ("connections/accepted", |c| c.connects),
     ("connections/refused", |c| c.connects_refused),
     ("protocol errors", |c| c.protocol_errors),
+    ("slow clients", |c| c.slow_clients),
 ];
 
 /// Publishes version, uptime and statistics as retained messages, at once and then every ten

@@ -33,8 +33,9 @@ pub(crate) struct Unsettled {
     greeting: Option<(Ticket, ConnAck)>,
     publishes: VecDeque<(Box<Pending>, AckKind, u16)>,
     answers: VecDeque<(Ticket, Answer)>,
-    /// Packet ids that are taken, and whose messages have not been sent.
-    staged: VecDeque<(Ticket, u16)>,
+    /// Packet ids that are taken, and whose messages have not been sent: the first one waits for
+    /// the log, the others for it or behind it.
+    staged: VecDeque<(Option<Ticket>, u16)>,
 }
 
 /// An answer that says that something is in the log.
@@ -156,12 +157,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.unsettled().publishes.push_back((pending, kind, id));
     }
 
-    /// Takes a QoS 2 delivery's packet id to the log; it is sent when that is written.
-    pub(crate) fn stage(&mut self, delivery: u64, packet_id: u16) {
-        let Some(journal) = self.exchange.journal.clone() else { return };
-        let session = self.session.key;
-        let ticket = journal.require(Record::Sent { session, delivery, packet_id });
-        self.unsettled().staged.push_back((ticket, packet_id));
+    /// Whether a delivery that has its packet id is not to be sent yet. At QoS 2 the client tells
+    /// a copy from a new message by that id alone, so it goes to the log first; what comes behind
+    /// it keeps its place.
+    pub(crate) fn stage(&mut self, delivery: &Delivery, packet_id: u16) -> bool {
+        let staged = self.unsettled.as_ref().is_some_and(|unsettled| !unsettled.staged.is_empty());
+        let journal = self.exchange.journal.as_ref();
+        let logged = delivery.id != 0 && delivery.qos == Qos::ExactlyOnce;
+        let ticket = journal.filter(|_| logged).map(|journal| {
+            let (session, delivery) = (self.session.key, delivery.id);
+            journal.require(Record::Sent { session, delivery, packet_id })
+        });
+        let later = staged || ticket.is_some();
+        if later {
+            self.unsettled().staged.push_back((ticket, packet_id));
+        }
+        later
     }
 
     /// Finishes what can be finished.
@@ -183,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         while let Some((ticket, _)) = unsettled.staged.front_mut()
-            && ticket.poll(cx).is_ready()
+            && ticket.as_mut().is_none_or(|ticket| ticket.poll(cx).is_ready())
         {
             if let Some((_, id)) = unsettled.staged.pop_front()
                 && let Some(Resend::Publish(delivery)) = self.state.window.resend(id)
@@ -256,10 +267,4 @@ impl Unsettled {
             }
         }
     }
-}
-
-/// Whether a delivery must be in the log with its packet id before it is sent: at QoS 2, the
-/// client tells a copy from a new message by nothing else.
-pub(crate) fn is_staged(delivery: &Delivery) -> bool {
-    delivery.id != 0 && delivery.qos == Qos::ExactlyOnce
 }

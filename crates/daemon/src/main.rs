@@ -5,6 +5,7 @@
 //! | [`config`] | `broker.toml` and the environment, typed and checked |
 //! | [`cli`] | commands, and the client of the admin interface that most of them are |
 //! | [`serve`] | the daemon: all parts started, watched and stopped in order |
+//! | [`backup`] | a copy of everything at one moment |
 //! | [`certificates`] | certificates of `mqtt.tls` and `admin.tls`, at start and when they change |
 //! | [`firmware_dir`] | the watched directory at start |
 //! | [`logging`], [`panics`] | structured logs |
@@ -13,6 +14,7 @@
 //! | [`plugins`] | plugins of the daemon itself |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod backup;
 mod certificates;
 mod cli;
 mod config;

@@ -31,8 +31,12 @@ pub use fleet::{AuditRow, DeploymentRow, MemberRow, TimelineRow};
 pub use users::UserRow;
 
 /// Each script makes the next version of the schema; the number of scripts is the version.
-const MIGRATIONS: &[&str] =
-    &[include_str!("schema.sql"), include_str!("db/users.sql"), include_str!("db/fleet.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema.sql"),
+    include_str!("db/users.sql"),
+    include_str!("db/schemes.sql"),
+    include_str!("db/fleet.sql"),
+];
 /// Jobs that may wait.
 const QUEUE: usize = 16_384;
 /// Jobs in one commit.
@@ -186,8 +190,13 @@ pub type Done = Box<dyn FnOnce(Result<(), DbError>) + Send>;
 
 struct Job {
     ops: Vec<Op>,
+    /// Where the whole file is to be copied to, once this is called, and nothing is written.
+    copy: Option<(PathBuf, Meanwhile)>,
     done: Option<Done>,
 }
+
+/// Called on the writer's thread, between two commits.
+pub type Meanwhile = Box<dyn FnOnce() + Send>;
 
 /// The way to the writer.
 pub struct Db {
@@ -238,18 +247,36 @@ impl Db {
     pub fn submit(&self, ops: Vec<Op>, done: Option<Done>) -> Result<(), DbError> {
         match self.jobs.lock().as_ref() {
             None => Err(DbError::Closed),
-            Some(jobs) => jobs.try_send(Job { ops, done }).map_err(|error| match error {
-                TrySendError::Full(_) => DbError::Busy,
-                TrySendError::Disconnected(_) => DbError::Closed,
-            }),
+            Some(jobs) => send(jobs, Job { ops, copy: None, done }),
+        }
+    }
+
+    /// Copies the whole database into a new file. `meanwhile` is called first, and nothing is
+    /// written between that and the copy.
+    pub async fn copy_to(&self, path: PathBuf, meanwhile: Meanwhile) -> Result<(), DbError> {
+        let (done, copied) = tokio::sync::oneshot::channel();
+        let done: Done = Box::new(move |result| drop(done.send(result)));
+        let job = Job { ops: Vec::new(), copy: Some((path, meanwhile)), done: Some(done) };
+        match self.jobs.lock().as_ref() {
+            None => return Err(DbError::Closed),
+            Some(jobs) => send(jobs, job)?,
+        }
+        copied.await.unwrap_or(Err(DbError::Closed))
+    }
+
+    /// Queues one job at once, and gives what waits for its commit.
+    pub fn queue(&self, ops: Vec<Op>) -> impl Future<Output = Result<(), DbError>> + use<> {
+        let (done, committed) = tokio::sync::oneshot::channel();
+        let queued = self.submit(ops, Some(Box::new(move |result| drop(done.send(result)))));
+        async move {
+            queued?;
+            committed.await.unwrap_or(Err(DbError::Closed))
         }
     }
 
     /// Queues one job and waits for its commit.
     pub async fn commit(&self, ops: Vec<Op>) -> Result<(), DbError> {
-        let (done, committed) = tokio::sync::oneshot::channel();
-        self.submit(ops, Some(Box::new(move |result| drop(done.send(result)))))?;
-        committed.await.unwrap_or(Err(DbError::Closed))
+        self.queue(ops).await
     }
 
     /// The newest lines of a device's timeline before the line `before`, the newest first.
@@ -292,6 +319,13 @@ impl Db {
     }
 }
 
+fn send(jobs: &SyncSender<Job>, job: Job) -> Result<(), DbError> {
+    jobs.try_send(job).map_err(|error| match error {
+        TrySendError::Full(_) => DbError::Busy,
+        TrySendError::Disconnected(_) => DbError::Closed,
+    })
+}
+
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), DbError> {
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let found = found as usize;
@@ -318,7 +352,12 @@ fn write(mut connection: Connection, jobs: Receiver<Job>, problem: &Mutex<Option
             tracing::error!(error = %failure, "the database was not written");
         }
         *problem.lock() = failure.map(ToString::to_string);
-        for (job, result) in group.into_iter().zip(results) {
+        for (job, mut result) in group.into_iter().zip(results) {
+            if let Some((path, meanwhile)) = job.copy {
+                meanwhile();
+                let copied = connection.execute("VACUUM INTO ?1", [path.to_string_lossy()]);
+                result = copied.map(drop).map_err(DbError::from);
+            }
             if let Some(done) = job.done {
                 done(committed.clone().and(result));
             }

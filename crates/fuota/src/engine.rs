@@ -30,9 +30,11 @@ use crate::{
     secret::Key,
     timers::{Event, Timers},
     transfer::{Transfer, unix_now},
-    views::Actor,
+    views::{Actor, UserRole},
 };
 
+/// The name of the database in `data_dir`.
+pub const DATABASE: &str = "fuota.db";
 /// How often old lines of the audit and of timelines are deleted.
 const PRUNE_INTERVAL: std::time::Duration = std::time::Duration::from_secs(3600);
 
@@ -87,16 +89,18 @@ impl Engine {
         settings.check()?;
         let unusable = |source| OpenError::DataDir { path: settings.data_dir.clone(), source };
         std::fs::create_dir_all(&settings.data_dir).map_err(unusable)?;
-        let (db, loaded) = Db::open(&settings.data_dir.join("fuota.db"))?;
+        let (db, loaded) = Db::open(&settings.data_dir.join(DATABASE))?;
         let tokens_exist = loaded.devices.iter().any(|device| device.token.is_some());
         let key = Key::open(&settings.data_dir, !tokens_exist).map_err(unusable)?;
-
-        let accounts = Accounts::new(loaded.users, &settings).map_err(unusable)?;
 
         let registry = Registry::default();
         for row in loaded.devices {
             registry.load(Device::from_row(row));
         }
+        for user in loaded.users.iter().filter(|user| user.role == UserRole::Device) {
+            registry.register_user(&user.name);
+        }
+        let accounts = Accounts::new(loaded.users, &settings).map_err(unusable)?;
         for row in loaded.history {
             if let Some(device) = registry.get(&row.device) {
                 let history = History {

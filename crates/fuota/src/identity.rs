@@ -8,6 +8,7 @@ use crate::{
     accounts::{Failure, Refusal, User},
     device::Device,
     engine::{Counters, Engine},
+    link::Link,
     names::{client_device_id, is_name, is_reserved, token_id},
     secret::{MAX_TOKEN, TokenHash},
     settings::AuthMode,
@@ -46,7 +47,7 @@ enum Login<'a> {
 
 impl Engine {
     /// Decides the connect phase. Waits only where a user's password was not verified lately.
-    pub async fn identify(&self, request: &ConnectRequest) -> ConnectVerdict {
+    pub async fn identify(self: &Arc<Self>, request: &ConnectRequest) -> ConnectVerdict {
         let certificate = match request.certificate_cn.as_deref() {
             Some(cn) if !is_name(cn) || is_reserved(cn) => {
                 return reject(
@@ -196,7 +197,7 @@ impl Engine {
     }
 
     async fn check(
-        &self,
+        self: &Arc<Self>,
         request: &ConnectRequest,
         user: Arc<User>,
         password: &[u8],
@@ -206,7 +207,10 @@ impl Engine {
             return Err(self.failed_login(request, "the password is too long"));
         }
         match self.accounts.verify(&self.key, &user, password, address).await {
-            Ok(()) => Ok(user),
+            Ok(()) => {
+                self.renew_password(&user, password);
+                Ok(user)
+            }
             Err(Refusal::Wrong) => Err(self.failed_login(request, "the password is wrong")),
             Err(Refusal::Slowed) => {
                 Counters::add(&self.counters.failed_logins, 1);
@@ -280,18 +284,23 @@ impl Engine {
     /// Ends the connections of an account, and those that claim its name as client id; who can
     /// prove it comes back.
     pub fn end_account(&self, name: &str, text: &'static str) {
+        self.end_accounts(HashSet::from([name.into()]), text);
+    }
+
+    /// The same of many accounts.
+    pub fn end_accounts(&self, names: HashSet<Arc<str>>, text: &'static str) {
         let Some(broker) = self.broker.get() else { return };
         let owned = broker.clients().into_iter().filter(|session| {
             session.connected
                 && session.identity.role != Role::Anonymous
-                && session.identity.name.as_deref() == Some(name)
+                && session.identity.name.as_ref().is_some_and(|name| names.contains(name))
         });
         let mut clients: HashSet<Arc<str>> = owned.map(|session| session.id).collect();
         // Those that are known by the name without a proof, in open mode.
         let links = self.registry.links();
-        let known = links.iter().filter(|link| link.name.as_deref() == Some(name));
-        clients.extend(known.map(|link| Arc::clone(&link.client.id)));
-        clients.insert(name.into());
+        let known = |link: &&Arc<Link>| link.name.as_ref().is_some_and(|it| names.contains(it));
+        clients.extend(links.iter().filter(known).map(|link| Arc::clone(&link.client.id)));
+        clients.extend(names);
         let reason = Reason::new(ReasonKind::AdministrativeAction, text);
         for client in clients {
             broker.disconnect(&client, &reason);

@@ -18,7 +18,8 @@
 //! | `offers` | when a manifest goes out; `transfer`: one device, one image, the pin |
 //! | `serve`, `link` | the way of a block, and one connection's limits |
 //! | `outcome`, `state` | what became of an update, and the one function that moves its state |
-//! | `device`, `registry` | what is known of devices, in memory |
+//! | `import` | many devices and users at once, all or none |
+//! | `device`, `registry` | what is known of devices, in memory; `registration`: who is registered |
 //! | `db` | the one place that knows the database |
 //! | `dialect` | how devices ask and hear |
 //!
@@ -35,6 +36,7 @@ mod dialect;
 mod engine;
 mod fleet;
 mod identity;
+mod import;
 mod ingest;
 mod link;
 mod names;
@@ -42,6 +44,7 @@ mod offers;
 mod outcome;
 mod plugin;
 mod policy;
+mod registration;
 mod registry;
 mod secret;
 mod serve;
@@ -76,8 +79,9 @@ pub use service::Service;
 pub use settings::{AuthMode, DropRollout, OnExisting, Settings};
 pub use views::{
     Actor, AddedDevice, AddedUser, ChangedDevice, ChangedUser, Decided, DeviceCounts, DevicePatch,
-    DeviceQuery, DeviceView, FirmwareState, FirmwareView, NewDevice, NewUser, OfferedFirmware,
-    Password, Progress, ServiceError, SiteStatus, UserPatch, UserRole, UserView,
+    DeviceQuery, DeviceView, FirmwareState, FirmwareView, Import, ImportError, Imported,
+    ImportedDevice, ImportedUser, NewDevice, NewUser, OfferedFirmware, Password, Progress,
+    RowProblem, ServiceError, SiteStatus, UserPatch, UserRole, UserView,
 };
 
 /// Why the plugin cannot start. Each text is one line that says what to change.

@@ -268,11 +268,13 @@ impl Engine {
         ];
         let before = state.transfer.clone();
         ops.extend(self.offering(device, pin, state.confirmed, before.as_deref()));
-        drop(state);
         let (engine, device2, link2, transfer2) =
             (Arc::clone(self), Arc::clone(device), Arc::clone(link), Arc::clone(&transfer));
         let done = move |result| engine.pinned(&device2, &link2, &transfer2, announce, result);
-        if let Err(error) = self.db.submit(ops, Some(Box::new(done))) {
+        // Queued before anybody else can change the device: the last row of it is the newest.
+        let queued = self.db.submit(ops, Some(Box::new(done)));
+        drop(state);
+        if let Err(error) = queued {
             self.pinned(device, link, &transfer, announce, Err(error));
         }
     }

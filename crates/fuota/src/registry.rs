@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use dashmap::{DashMap, Entry};
+use tokio::time::Instant;
 
 use crate::{catalog::Site, db::DeviceRow, device::Device, link::Link, secret::TokenHash};
 
@@ -42,6 +43,19 @@ impl Registry {
             self.unregistered.fetch_add(1, Ordering::Relaxed);
         }
         self.devices.insert(Arc::clone(&device.id), Arc::new(device));
+    }
+
+    /// A user that is a device. Versions before the third schema did not register it.
+    pub fn register_user(&self, name: &str) {
+        let (device, fresh) = self.get_or_insert(&name.into());
+        let mut state = device.state.lock();
+        if !state.registered {
+            state.registered = true;
+            self.registered();
+        } else if !fresh {
+            return;
+        }
+        device.dirty.store(true, Ordering::Relaxed);
     }
 
     /// The device of this name, made where there is none. Past `limit` unregistered ones those
@@ -113,13 +127,24 @@ impl Registry {
         self.unregistered.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Adds a registered device that was never seen; `false` where the id is known.
-    pub fn insert_new(&self, device: Arc<Device>) -> bool {
-        match self.devices.entry(Arc::clone(&device.id)) {
-            Entry::Occupied(_) => false,
+    /// A registered device is no more than seen.
+    pub fn unregistered(&self) {
+        self.unregistered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The device of this id, or a new one that counts as registered and has no token yet. The
+    /// second value is whether it is new.
+    pub fn get_or_insert(&self, id: &Arc<str>) -> (Arc<Device>, bool) {
+        match self.devices.entry(Arc::clone(id)) {
+            Entry::Occupied(entry) => (Arc::clone(entry.get()), false),
             Entry::Vacant(entry) => {
-                entry.insert(device);
-                true
+                let device = Arc::new(Device::new(Arc::clone(id), true));
+                {
+                    let mut state = device.state.lock();
+                    (state.registered, state.away_since) = (true, Some(Instant::now()));
+                }
+                entry.insert(Arc::clone(&device));
+                (device, true)
             }
         }
     }
@@ -144,10 +169,6 @@ impl Registry {
             self.unregistered.fetch_sub(1, Ordering::Relaxed);
         }
         Some(row)
-    }
-
-    pub fn remove(&self, id: &str) {
-        self.devices.remove(id);
     }
 
     /// Whose token this is.

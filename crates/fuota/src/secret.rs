@@ -35,6 +35,13 @@ impl TokenHash {
 }
 
 impl Key {
+    /// Copies the file with the key into another data directory.
+    pub fn copy_to(&self, data_dir: &Path, other: &Path) -> io::Result<()> {
+        let copy = other.join(KEY_FILE);
+        fs::copy(data_dir.join(KEY_FILE), &copy)?;
+        fs::File::open(copy)?.sync_all()
+    }
+
     /// The key in `data_dir`, made on first use. `may_create` is false where hashes under an
     /// older key exist: a new key would silently lock every device out.
     pub fn open(data_dir: &Path, may_create: bool) -> io::Result<Key> {
@@ -99,7 +106,7 @@ impl Key {
     /// The hash that a verified password is remembered as, in memory alone. The salt makes it
     /// another one when the same password is set again.
     pub fn password(&self, user: &str, salt: &[u8], password: &[u8]) -> TokenHash {
-        // A name holds no NUL and a salt has a fixed length, so the parts cannot run together.
+        // A name holds no NUL, and a user has one salt at a time: the parts cannot run together.
         TokenHash(self.hash("password", &[user.as_bytes(), &[0], salt, password].concat()))
     }
 

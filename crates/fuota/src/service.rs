@@ -2,28 +2,24 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::{Arc, atomic::Ordering},
 };
 
-use tokio::time::Instant;
-
 use crate::{
     db::Op,
-    device::Device,
-    engine::Engine,
-    names::{is_name, is_reserved, name_problem},
-    secret::{MAX_TOKEN, MIN_TOKEN, TokenHash, new_token},
+    engine::{DATABASE, Engine},
+    registration::{check_groups, check_labels, check_name, sorted},
+    secret::{TokenHash, new_token},
     transfer::unix_now,
     views::{
-        AddedDevice, ChangedDevice, DeviceCounts, DevicePatch, DeviceQuery, DeviceView,
-        FirmwareState, FirmwareView, NewDevice, ServiceError, SiteStatus,
+        ChangedDevice, DeviceCounts, DevicePatch, DeviceQuery, DeviceView, FirmwareState,
+        FirmwareView, ServiceError, SiteStatus, UserRole,
     },
 };
 
 /// Devices in one answer, where the query names no number.
 const DEFAULT_LIMIT: usize = 1000;
-/// Groups, and labels, of one device.
-const MAX_LABELS: usize = 64;
 
 /// See [the module](self). Cheap to clone.
 #[derive(Clone)]
@@ -43,100 +39,6 @@ impl Service {
     /// One device.
     pub fn device(&self, id: &str) -> Option<DeviceView> {
         self.0.registry.get(id).map(|device| device.view())
-    }
-
-    /// Whether [`Service::add_device`] would register this device now. Nothing changes.
-    ///
-    /// # Errors
-    /// As [`Service::add_device`].
-    pub fn check_device(&self, new: &NewDevice) -> Result<(), ServiceError> {
-        check_name("id", "device id", &new.id)?;
-        if is_reserved(&new.id) {
-            return Err(invalid(
-                "id",
-                "ids of this form are given to devices without registration".into(),
-            ));
-        }
-        check_groups(&new.groups)?;
-        check_labels(&new.labels)?;
-        if let Some(model) = &new.model {
-            check_name("model", "model", model)?;
-        }
-        let engine = &self.0;
-        if engine.registered(&new.id).is_some() {
-            return Err(registered_already(&new.id));
-        }
-        if engine.accounts.get(&new.id).is_some() {
-            return Err(ServiceError::Conflict(format!(
-                "{} is a user; a device needs another id",
-                new.id
-            )));
-        }
-        if let Some(token) = &new.token {
-            check_token(token)?;
-            if engine.registry.token_owner(&engine.key.token(token.as_bytes())).is_some() {
-                return Err(ServiceError::Conflict("this token is another device's".into()));
-            }
-        }
-        Ok(())
-    }
-
-    /// Registers a device; one that was seen before keeps what it experienced. Sessions that
-    /// use its id without its token are ended.
-    ///
-    /// # Errors
-    /// [`ServiceError::Invalid`], [`ServiceError::Conflict`] where the id or the token is
-    /// registered, [`ServiceError::Unavailable`].
-    pub async fn add_device(&self, new: NewDevice) -> Result<AddedDevice, ServiceError> {
-        self.check_device(&new)?;
-        let token = match new.token {
-            Some(token) => token,
-            None => new_token().map_err(|error| ServiceError::Unavailable(error.to_string()))?,
-        };
-        let engine = &self.0;
-        let hash = engine.key.token(token.as_bytes());
-        let id: Arc<str> = new.id.as_str().into();
-        let fresh = Arc::new(Device::new(Arc::clone(&id), true));
-        let device = if engine.registry.insert_new(Arc::clone(&fresh)) {
-            fresh.state.lock().away_since = Some(Instant::now());
-            Arc::clone(&fresh)
-        } else {
-            engine
-                .registry
-                .get(&id)
-                .ok_or_else(|| ServiceError::Unavailable("the device was just forgotten".into()))?
-        };
-        let row = {
-            let mut state = device.state.lock();
-            if state.registered {
-                return Err(registered_already(&id));
-            }
-            let known = !Arc::ptr_eq(&device, &fresh);
-            if known {
-                engine.registry.registered();
-            }
-            state.registered = true;
-            state.token = Some(hash);
-            state.groups = sorted(new.groups);
-            state.labels = new.labels;
-            state.model = new.model.or(state.model.take());
-            device.row(&state)
-        };
-        engine.registry.add_token(hash, Arc::clone(&id));
-        let written =
-            engine.db.commit(vec![Op::Device(row), Engine::audit(&id, "registered", None)]).await;
-        if let Err(error) = written {
-            engine.registry.remove_token(&hash);
-            if Arc::ptr_eq(&device, &fresh) {
-                engine.registry.remove(&id);
-            } else {
-                device.state.lock().registered = false;
-            }
-            return Err(ServiceError::Unavailable(error.to_string()));
-        }
-        self.end_sessions(&device);
-        self.names_changed().await;
-        Ok(AddedDevice { id: new.id, token })
     }
 
     /// Changes a device.
@@ -170,9 +72,14 @@ impl Service {
             }
             false => None,
         };
-        let row = {
+        let committed = {
             let mut state = device.state.lock();
             if let Some(token) = &token {
+                if engine.accounts.get(id).is_some() {
+                    return Err(ServiceError::Conflict(format!(
+                        "{id} is a user and logs in with its password: change that instead"
+                    )));
+                }
                 if !state.registered {
                     return Err(ServiceError::Conflict(format!(
                         "{id} is not registered, so it has no token to rotate"
@@ -190,17 +97,15 @@ impl Service {
             if let Some(model) = patch.model {
                 state.model = Some(model).filter(|model| !model.is_empty());
             }
-            device.row(&state)
+            let action = if token.is_some() { "token rotated" } else { "changed" };
+            engine.db.queue(vec![Op::Device(device.row(&state)), Engine::audit(id, action, None)])
         };
-        let action = if token.is_some() { "token rotated" } else { "changed" };
-        let written =
-            engine.db.commit(vec![Op::Device(row), Engine::audit(id, action, None)]).await;
-        if let Err(error) = written {
+        if let Err(error) = committed.await {
             device.dirty.store(true, Ordering::Relaxed);
             return Err(ServiceError::Unavailable(error.to_string()));
         }
         if patch.now && token.is_some() {
-            self.end_sessions(&device);
+            engine.end_account(id, "log in with the device's token");
         }
         if remodelled {
             self.names_changed().await;
@@ -214,26 +119,21 @@ impl Service {
     /// registration that connects again is a new one.
     ///
     /// # Errors
-    /// [`ServiceError::NotFound`]; [`ServiceError::Unavailable`] where an offer is just being
-    /// written for it, or the database does not answer: then nothing has changed.
+    /// [`ServiceError::NotFound`]; [`ServiceError::Conflict`] where it is a user;
+    /// [`ServiceError::Unavailable`] where an offer is just being written for it, or the database
+    /// does not answer: then nothing has changed.
     pub async fn remove_device(&self, id: &str) -> Result<(), ServiceError> {
         let engine = &self.0;
+        let _changing = engine.accounts.change().await;
+        if engine.accounts.get(id).is_some_and(|user| user.role == UserRole::Device) {
+            return Err(ServiceError::Conflict(format!("{id} is a user: remove that instead")));
+        }
         let device = engine
             .registry
             .get(id)
             .ok_or_else(|| ServiceError::NotFound(format!("there is no device {id}")))?;
-        // First from memory: what writes progress must not bring its row back.
-        let row = engine.registry.forget(&device).ok_or_else(|| {
-            ServiceError::Unavailable("an offer to it is just being written".into())
-        })?;
-        engine.fleet.lock().remove_device(id);
-        let ops = vec![Op::DeviceGone(id.to_owned()), Engine::audit(id, "removed", None)];
-        let written = engine.db.commit(ops).await;
-        if written.is_err() {
-            engine.registry.load(Device::from_row(row));
-        }
-        self.end_sessions(&device);
-        written.map_err(|error| ServiceError::Unavailable(error.to_string()))?;
+        let ops = vec![Engine::audit(id, "removed", None)];
+        engine.forget(&device, ops, "the device was removed").await?;
         self.names_changed().await;
         Ok(())
     }
@@ -293,13 +193,38 @@ impl Service {
         }
     }
 
-    /// Ends the connections that use this id; those that can prove it come back.
-    fn end_sessions(&self, device: &Device) {
-        self.0.end_account(&device.id, "log in with the device's token");
+    /// Copies what the update engine keeps to a new `data_dir`: database, keys, images. `at` is
+    /// called at the moment that the copy is of; nothing changes in the database meanwhile.
+    /// Returns how many images there are, and their bytes.
+    ///
+    /// # Errors
+    /// What could not be copied, and why.
+    pub async fn copy_to(
+        &self,
+        data_dir: &Path,
+        at: Box<dyn FnOnce() + Send>,
+    ) -> Result<(usize, u64), ServiceError> {
+        let engine = self.0.clone();
+        let unavailable = |error: &dyn std::fmt::Display| {
+            ServiceError::Unavailable(format!("the backup cannot be made: {error}"))
+        };
+        let database = data_dir.join(DATABASE);
+        engine.db.copy_to(database.clone(), at).await.map_err(|error| unavailable(&error))?;
+        let target = data_dir.to_owned();
+        let copy = move || {
+            std::fs::File::open(&database)?.sync_all()?;
+            engine.key.copy_to(&engine.settings.data_dir, &target)?;
+            // After the database: it names none that is not there yet.
+            engine.store.copy_to(&target)
+        };
+        match tokio::task::spawn_blocking(copy).await {
+            Ok(copied) => copied.map_err(|error| unavailable(&error)),
+            Err(error) => Err(unavailable(&error)),
+        }
     }
 
     /// A model may be new to the site, or gone from it: files may be held or released by that.
-    async fn names_changed(&self) {
+    pub(crate) async fn names_changed(&self) {
         self.0.rebuild_catalog();
         self.0.reconsider_all().await;
     }
@@ -335,64 +260,4 @@ fn matches(query: &DeviceQuery, view: &DeviceView) -> bool {
         && query.search.as_deref().is_none_or(|text| {
             view.id.contains(text) || view.client_id.as_deref().is_some_and(|id| id.contains(text))
         })
-}
-
-fn registered_already(id: &str) -> ServiceError {
-    ServiceError::Conflict(format!("the device {id} is registered already"))
-}
-
-/// A field that cannot be accepted.
-pub fn invalid(field: &'static str, problem: String) -> ServiceError {
-    ServiceError::Invalid { field, problem }
-}
-
-fn check_name(field: &'static str, what: &str, name: &str) -> Result<(), ServiceError> {
-    if is_name(name) { Ok(()) } else { Err(invalid(field, name_problem(what, name))) }
-}
-
-fn check_groups(groups: &[String]) -> Result<(), ServiceError> {
-    if groups.len() > MAX_LABELS {
-        return Err(invalid("groups", format!("more than {MAX_LABELS} groups")));
-    }
-    groups.iter().try_for_each(|group| check_name("groups", "group", group))
-}
-
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ServiceError> {
-    if labels.len() > MAX_LABELS {
-        return Err(invalid("labels", format!("more than {MAX_LABELS} labels")));
-    }
-    for (key, value) in labels {
-        check_name("labels", "label", key)?;
-        if value.len() > 256 || value.chars().any(char::is_control) {
-            return Err(invalid(
-                "labels",
-                format!("the value of {key} is longer than 256 bytes or has control characters"),
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn check_token(token: &str) -> Result<(), ServiceError> {
-    if token.len() < MIN_TOKEN {
-        return Err(invalid(
-            "token",
-            format!(
-                "it has fewer than {MIN_TOKEN} bytes (128 bits); leave it out to have one made"
-            ),
-        ));
-    }
-    if token.len() > MAX_TOKEN || token.chars().any(char::is_control) {
-        return Err(invalid(
-            "token",
-            format!("it has more than {MAX_TOKEN} bytes or control characters"),
-        ));
-    }
-    Ok(())
-}
-
-fn sorted(mut groups: Vec<String>) -> Vec<String> {
-    groups.sort();
-    groups.dedup();
-    groups
 }

@@ -250,6 +250,69 @@ pub struct UserPatch {
 /// What became of a change; as [`AddedUser`].
 pub type ChangedUser = AddedUser;
 
+/// Devices and users to add, all or none.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Import {
+    /// Devices with tokens.
+    pub devices: Vec<NewDevice>,
+    /// Users of another broker.
+    pub users: Vec<ImportedUser>,
+}
+
+/// A user of another broker.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportedUser {
+    /// Its name, in the form of a device id.
+    pub name: String,
+    /// What it may do.
+    pub role: UserRole,
+    /// Its password as mosquitto's password file has it: `$6$…`, `$7$…` or `$argon2id$…`.
+    pub password_hash: Password,
+}
+
+/// What an import added.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Imported {
+    /// The devices, in the order of the import.
+    pub devices: Vec<ImportedDevice>,
+    /// How many users.
+    pub users: usize,
+}
+
+/// A device out of an import.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImportedDevice {
+    /// Its id.
+    pub id: String,
+    /// Its token, where it was made up; shown only here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+/// Why one row of an import cannot be added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RowProblem {
+    /// `devices` or `users`.
+    pub list: &'static str,
+    /// Its place in that list; the first is 0.
+    pub row: usize,
+    /// What is wrong, and what to do.
+    pub detail: String,
+}
+
+/// Why nothing was imported.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ImportError {
+    /// These rows cannot be added.
+    #[error("{} rows cannot be added; nothing was changed", .0.len())]
+    Rows(Vec<RowProblem>),
+    /// It cannot be done, whatever the rows are.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+}
+
 /// One file, dropped or uploaded, accepted or not.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FirmwareView {

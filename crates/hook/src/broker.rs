@@ -77,6 +77,15 @@ pub struct Counters {
     pub connects: u64,
     /// CONNECTs that were refused.
     pub connects_refused: u64,
+    /// Of those, connections that were closed at once because `limits.connections` was reached.
+    pub connections_refused: u64,
+    /// Of those, connections that were closed at once because `limits.connections_per_ip` was
+    /// reached.
+    pub connections_refused_per_ip: u64,
+    /// CONNECTs that waited for their turn under `limits.connects_per_second`.
+    pub connects_delayed: u64,
+    /// Of those, CONNECTs that were refused because they had waited too long.
+    pub connects_refused_rate: u64,
     /// Publishes that arrived.
     pub publishes_received: u64,
     /// Publishes that a hook took out of the stream.
@@ -99,4 +108,6 @@ pub struct Counters {
     pub router_renewals: u64,
     /// Connections ended because the client broke the protocol.
     pub protocol_errors: u64,
+    /// Connections ended because the client read or sent too slowly.
+    pub slow_clients: u64,
 }

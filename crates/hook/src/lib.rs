@@ -7,6 +7,7 @@
 //!
 //! | module | subject |
 //! | --- | --- |
+//! | [`address`] | which addresses count as one: [`network`] |
 //! | [`client`] | who is connected: [`Client`], [`Identity`], [`Role`] |
 //! | [`message`] | what is published: [`Publish`], [`Qos`], [`Properties`] |
 //! | [`verdict`] | what a hook decides: one enum per phase, and the [`Reason`] of a refusal |
@@ -17,6 +18,7 @@
 //!
 //! There is no I/O here, and nothing of the router.
 
+pub mod address;
 pub mod broker;
 pub mod client;
 pub mod message;
@@ -25,6 +27,7 @@ pub mod phase;
 pub mod slot;
 pub mod verdict;
 
+pub use address::network;
 pub use broker::{Broker, ClientStatus, Counters};
 pub use client::{Client, ConnectRequest, Identity, Protocol, Role};
 pub use message::{Origin, Properties, Publish, Qos, Subscription};

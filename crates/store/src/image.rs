@@ -4,6 +4,9 @@
 //! it; on the way the digest of each segment is noted. From then on each segment is verified
 //! when it is loaded, so bytes that rot on the disk, or are changed there, are never served. A
 //! copy that fails is removed; the next scan copies it again from where it was dropped.
+//!
+//! A file is open only while a segment is loaded: a site where each device has an image of its
+//! own needs no more file descriptors than one with a single image.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -24,8 +27,8 @@ use crate::objects::Objects;
 /// and [`SEGMENT`] bytes; two cores gain nothing from more.
 const LOADS: usize = 8;
 
-/// Images whose files stay open although nobody uses them. Opening one again means to hash it
-/// again.
+/// Images that are remembered as verified although nobody uses them. Using one that was forgotten
+/// means to hash it again.
 const IDLE_IMAGES: usize = 64;
 
 /// One image in the content-addressed place. Cheap to clone and to keep.
@@ -50,10 +53,9 @@ struct Inner {
 type Loading = Shared<BoxFuture<'static, Result<Arc<Loaded>, ReadError>>>;
 type Opening = Shared<BoxFuture<'static, Result<Arc<Opened>, ReadError>>>;
 
-/// A copy whose bytes were all seen to be right.
+/// The segments of a copy whose bytes were all seen to be right.
 #[derive(Debug)]
 struct Opened {
-    file: File,
     segments: Box<[Digest]>,
 }
 
@@ -226,11 +228,10 @@ impl Inner {
             let wanted = opened.segments.get(index as usize);
             let offset = index * SEGMENT;
             let mut bytes = vec![0; SEGMENT.min(inner.size - offset) as usize];
-            read_exact_at(&opened.file, &mut bytes, offset).map_err(|error| {
-                match error.kind() {
-                    io::ErrorKind::UnexpectedEof => inner.discard_opened(&opened),
-                    _ => inner.io(&error),
-                }
+            let file = inner.file()?;
+            read_exact_at(&file, &mut bytes, offset).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => inner.discard_opened(&opened),
+                _ => inner.io(&error),
             })?;
             if wanted != Some(&Digest::of(&bytes)) {
                 return Err(inner.discard_opened(&opened));
@@ -272,18 +273,7 @@ impl Inner {
 
     /// Hashes the whole copy and each of its segments. Blocks.
     fn verify(&self) -> Result<Opened, ReadError> {
-        let path = self.reader.objects.path(self.digest);
-        let file = File::open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                self.reader.damaged.notify_one();
-                self.error(
-                    ReadErrorKind::Missing,
-                    "there is no copy; it is made again if \
-                     the file is still where it was dropped",
-                )
-            }
-            _ => self.io(&error),
-        })?;
+        let file = self.file()?;
         let size = file.metadata().map_err(|error| self.io(&error))?.len();
         if size != self.size {
             return Err(self.discard(&format!(
@@ -305,7 +295,23 @@ impl Inner {
         if whole.finish() != self.digest {
             return Err(self.discard("its copy was damaged; it is copied again"));
         }
-        Ok(Opened { file, segments: segments.into() })
+        Ok(Opened { segments: segments.into() })
+    }
+
+    /// Opens the copy. Blocks.
+    fn file(&self) -> Result<File, ReadError> {
+        let path = self.reader.objects.path(self.digest);
+        File::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                self.reader.damaged.notify_one();
+                self.error(
+                    ReadErrorKind::Missing,
+                    "there is no copy; it is made again if \
+                     the file is still where it was dropped",
+                )
+            }
+            _ => self.io(&error),
+        })
     }
 
     /// Removes the bad copy and all that was read of it, and asks for a scan that makes a new

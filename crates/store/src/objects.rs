@@ -59,6 +59,34 @@ impl Objects {
         }
     }
 
+    /// Copies all copies to below another `data_dir`. Returns how many there were, and their bytes.
+    /// One that is removed meanwhile is left out.
+    pub(crate) fn copy_to(&self, data_dir: &Path) -> io::Result<(usize, u64)> {
+        let (mut count, mut bytes) = (0, 0);
+        let target = data_dir.join("objects").join("sha256");
+        create_private_dir(&target)?;
+        for folder in fs::read_dir(&self.objects)? {
+            let folder = folder?;
+            let target = target.join(folder.file_name());
+            create_private_dir(&target)?;
+            for object in fs::read_dir(folder.path())? {
+                let object = object?;
+                let copy = target.join(object.file_name());
+                match fs::copy(object.path(), &copy) {
+                    Ok(length) => {
+                        (count, bytes) = (count + 1, bytes + length);
+                        File::open(&copy)?.sync_all()?;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            sync_dir(&target)?;
+        }
+        sync_dir(&target)?;
+        Ok((count, bytes))
+    }
+
     /// Begins a copy.
     pub(crate) fn writer(&self) -> io::Result<Writer> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);

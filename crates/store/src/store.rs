@@ -1,6 +1,7 @@
 //! [`FirmwareStore`]: the one thing that the rest of the daemon holds of this crate.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -141,6 +142,15 @@ impl FirmwareStore {
         bytes: impl Stream<Item = io::Result<Bytes>> + Send,
     ) -> Result<Ingested, IngestError> {
         ingest::take_in_stream(&self.shared.objects, self.shared.settings.max_size, bytes).await
+    }
+
+    /// Copies all images to below another `data_dir`, for a backup. Returns how many there are, and
+    /// their bytes. Blocks.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn copy_to(&self, data_dir: &Path) -> io::Result<(usize, u64)> {
+        self.shared.objects.copy_to(data_dir)
     }
 
     /// How the store is now.

@@ -41,6 +41,13 @@ impl Place {
     }
 }
 
+impl Place {
+    fn copy_of(&self, image: &store::Image) -> std::path::PathBuf {
+        let name = image.digest().to_string();
+        self.dir.path().join("data/objects/sha256").join(&name[..2]).join(&name)
+    }
+}
+
 /// Bytes that tell by themselves where they are.
 fn pattern(len: usize) -> Vec<u8> {
     let numbers = 0..len.div_ceil(4) as u32;
@@ -141,6 +148,33 @@ async fn a_reader_that_goes_away_stops_nothing() {
         let _ = futures_util::FutureExt::now_or_never(read);
     }
     assert_eq!(image.read(0, 10).await.unwrap(), pattern(10));
+}
+
+/// Images in use keep no file open, so that as many may be in use as there are devices.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn images_in_use_hold_no_files() {
+    let place = Place::new(MIB);
+    let data = place.dir.path().join("data/objects");
+    let open = || {
+        let files = std::fs::read_dir("/proc/self/fd").unwrap();
+        let targets = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+        targets.filter(|target| target.starts_with(&data)).count()
+    };
+    let mut images = Vec::new();
+    for number in 0..100u32 {
+        let image = place.upload(&number.to_le_bytes()).await;
+        assert_eq!(image.read(0, 4).await.unwrap(), number.to_le_bytes().as_slice());
+        images.push(image);
+    }
+    assert_eq!(open(), 0);
+    // And each is read on, from a file that is opened for it.
+    std::fs::remove_file(place.copy_of(&images[7])).unwrap();
+    place.upload(&pattern(2 * MIB)).await.read(0, 2 * MIB).await.unwrap();
+    let error = images[7].read(0, 4).await.unwrap_err();
+    assert_eq!((error.kind, error.retry), (ReadErrorKind::Missing, true));
+    place.upload(&7u32.to_le_bytes()).await;
+    assert_eq!(images[7].read(0, 4).await.unwrap(), 7u32.to_le_bytes().as_slice());
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use hook::{Protocol, Qos};
 use super::{
     CodecError, SERVER_PACKET,
     properties::{self, Set, id},
-    read,
+    read, reasons,
 };
 use crate::{
     packet::{
@@ -178,12 +178,17 @@ pub fn decode(frame: &[u8], protocol: Protocol) -> Result<Packet<'_>> {
     let v5 = protocol == Protocol::V5;
     let rest = &mut rest;
     let packet = match first >> 4 {
-        1 => return decode_connect(frame).map(|connect| Packet::Connect(Box::new(connect))),
+        // Whatever is wrong with it, it is one CONNECT too many [MQTT-3.1.0-2].
+        1 => {
+            return decode_connect(frame)
+                .map(|connect| Packet::Connect(Box::new(connect)))
+                .map_err(|_| CodecError::protocol("a second CONNECT"));
+        }
         3 => return publish(first, rest, v5).map(Packet::Publish),
-        4 => Packet::PubAck(ack(rest, v5, is_receipt)?),
-        5 => Packet::PubRec(ack(rest, v5, is_receipt)?),
-        6 => Packet::PubRel(ack(rest, v5, is_release)?),
-        7 => Packet::PubComp(ack(rest, v5, is_release)?),
+        4 => Packet::PubAck(ack(rest, v5, reasons::is_receipt)?),
+        5 => Packet::PubRec(ack(rest, v5, reasons::is_receipt)?),
+        6 => Packet::PubRel(ack(rest, v5, reasons::is_release)?),
+        7 => Packet::PubComp(ack(rest, v5, reasons::is_release)?),
         8 => Packet::Subscribe(Box::new(subscribe(rest, v5)?)),
         10 => Packet::Unsubscribe(Box::new(unsubscribe(rest, v5)?)),
         12 => Packet::PingReq,
@@ -239,16 +244,6 @@ fn publish<'a>(first: u8, rest: &mut &'a [u8], v5: bool) -> Result<Publish<'a>> 
         properties: message,
         payload: rest,
     })
-}
-
-/// Reason codes of PUBACK and PUBREC (MQTT 5.0, 3.4.2.1).
-fn is_receipt(reason: u8) -> bool {
-    matches!(reason, 0x00 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99)
-}
-
-/// Reason codes of PUBREL and PUBCOMP (3.6.2.1).
-fn is_release(reason: u8) -> bool {
-    matches!(reason, 0x00 | 0x92)
 }
 
 fn ack(rest: &mut &[u8], v5: bool, known: fn(u8) -> bool) -> Result<Ack> {
@@ -339,7 +334,7 @@ fn disconnect(rest: &mut &[u8], v5: bool) -> Result<Disconnect> {
     let mut disconnect = Disconnect { reason: 0, session_expiry: None };
     if v5 && !rest.is_empty() {
         disconnect.reason = read::byte(rest)?;
-        if !matches!(disconnect.reason, 0x00 | 0x04 | 0x80..=0x83 | 0x90 | 0x93..=0x99) {
+        if !reasons::is_goodbye_of_client(disconnect.reason) {
             return Err(UNKNOWN_REASON);
         }
         if !rest.is_empty() {
@@ -353,10 +348,11 @@ fn disconnect(rest: &mut &[u8], v5: bool) -> Result<Disconnect> {
 fn auth(rest: &mut &[u8]) -> Result<()> {
     // 3.15.2.1: nothing at all stands for success.
     let reason = if rest.is_empty() { 0x00 } else { read::byte(rest)? };
-    match reason {
-        0x18 | 0x19 => {}
-        0x00 => return Err(CodecError::protocol("an AUTH that only servers send")),
-        _ => return Err(UNKNOWN_REASON),
+    if !reasons::is_auth(reason) {
+        return Err(UNKNOWN_REASON);
+    }
+    if reason == 0x00 {
+        return Err(CodecError::protocol("an AUTH that only servers send"));
     }
     // 3.15.2.2.2
     if rest.is_empty() || !properties::read(rest, AUTH)?.authentication_method {

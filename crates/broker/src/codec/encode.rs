@@ -8,6 +8,7 @@ use hook::{Properties, Protocol, Qos};
 
 use super::{
     properties::id,
+    reasons::{self, fitting},
     write::{Sink, block, length, packet},
 };
 use crate::packet::{ConnAck, reason};
@@ -144,7 +145,7 @@ pub fn connack(out: &mut BytesMut, protocol: Protocol, ack: &ConnAck) {
     }
     packet(out, 0x20, |body| {
         body.byte(present);
-        body.byte(ack.reason);
+        body.byte(fitting(ack.reason, reasons::is_connack));
         block(body, |properties| connack_properties(properties, ack));
     });
 }
@@ -204,6 +205,10 @@ pub fn ack(
         AckKind::PubRel => 0x62,
         AckKind::PubComp => 0x70,
     };
+    let reason = match kind {
+        AckKind::PubAck | AckKind::PubRec => fitting(reason, reasons::is_receipt),
+        AckKind::PubRel | AckKind::PubComp => reason,
+    };
     packet(out, first, |body| {
         body.u16(packet_id);
         // Success and the property length may be left out where nothing follows (3.4.2.1).
@@ -224,11 +229,18 @@ pub fn suback(out: &mut BytesMut, protocol: Protocol, packet_id: u16, codes: &[u
         match protocol {
             Protocol::V5 => {
                 block(body, |_| {});
-                body.push(codes);
+                codes.iter().for_each(|code| body.byte(fitting(*code, reasons::is_suback)));
             }
             Protocol::V311 => codes.iter().for_each(|code| body.byte((*code).min(0x80))),
         }
     });
+}
+
+/// Bytes of a SUBACK or UNSUBACK of MQTT 5 with so many codes, on the wire.
+pub fn answer_len(codes: usize) -> usize {
+    // Packet id and property length.
+    let remaining = 2 + 1 + codes;
+    1 + length(|sink| sink.variable(remaining)) + remaining
 }
 
 /// UNSUBACK with one code per filter; 3.1.1 has no codes in it.
@@ -237,7 +249,7 @@ pub fn unsuback(out: &mut BytesMut, protocol: Protocol, packet_id: u16, codes: &
         body.u16(packet_id);
         if protocol == Protocol::V5 {
             block(body, |_| {});
-            body.push(codes);
+            codes.iter().for_each(|code| body.byte(fitting(*code, reasons::is_unsuback)));
         }
     });
 }
@@ -250,7 +262,7 @@ pub fn pingresp(out: &mut BytesMut) {
 /// DISCONNECT, which only MQTT 5 servers send.
 pub fn disconnect(out: &mut BytesMut, reason: u8, text: Option<&str>) {
     packet(out, 0xe0, |body| {
-        body.byte(reason);
+        body.byte(fitting(reason, reasons::is_goodbye));
         // Its length stands there even where it is 0: some clients trip over a reason alone.
         block(body, |properties| reason_string(properties, text));
     });

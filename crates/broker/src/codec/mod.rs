@@ -9,6 +9,7 @@
 //! | this one | frames and errors |
 //! | `read`, `write` | the data types of chapter 1.5 |
 //! | `properties` | MQTT 5 properties, which packet may have which |
+//! | `reasons` | which packet may have which reason code |
 //! | `decode` | the packets of clients |
 //! | `encode` | the packets of the server |
 
@@ -16,14 +17,15 @@ mod decode;
 mod encode;
 mod properties;
 mod read;
+mod reasons;
 #[cfg(test)]
 mod tests;
 mod write;
 
 pub use decode::{decode, decode_connect};
 pub use encode::{
-    AckKind, PublishHead, ack, connack, disconnect, pingresp, publish_head, publish_len, suback,
-    unsuback,
+    AckKind, PublishHead, ack, answer_len, connack, disconnect, pingresp, publish_head,
+    publish_len, suback, unsuback,
 };
 
 use hook::Protocol;

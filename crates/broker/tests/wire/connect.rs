@@ -15,7 +15,7 @@ fn is_accepted_byte_by_byte() {
     site.greet(&Connect::new(V5, "b")).expect(&expected);
 }
 
-/// [MQTT-3.1.0-1]
+/// [MQTT-3.1.0-1], [MQTT-3.14.0-1]
 #[test]
 fn anything_else_first_is_not_answered() {
     let site = site();
@@ -26,15 +26,18 @@ fn anything_else_first_is_not_answered() {
     }
 }
 
-/// [MQTT-3.1.0-2]
+/// [MQTT-3.1.0-2]: whatever it says, also where it would be wrong as the first one.
 #[test]
 fn a_second_connect_ends_the_connection() {
     let site = site();
     for version in BOTH {
         let connect = Connect::new(version, "twice");
-        let mut wire = site.enter(&connect, false);
-        wire.send(&connect.bytes());
-        wire.ended(0x82);
+        let future = Connect { version: 6, ..connect.clone() };
+        for second in [connect.bytes(), future.bytes(), connect.bytes_with_flags(1)] {
+            let mut wire = site.enter(&connect, false);
+            wire.send(&second);
+            wire.ended(0x82);
+        }
     }
 }
 
@@ -70,7 +73,7 @@ fn other_protocols_are_refused() {
 #[test]
 fn forbidden_flags_are_malformed() {
     let site = site();
-    let will = Will { topic: "w", ..Will::default() };
+    let will = Will::new("w", "");
     for version in BOTH {
         let plain = Connect::new(version, "a");
         let cases = [
@@ -88,6 +91,127 @@ fn forbidden_flags_are_malformed() {
             wire.closed();
         }
     }
+}
+
+/// [MQTT-3.1.2-9], [MQTT-3.1.2-16], [MQTT-3.1.2-17], [MQTT-3.1.2-18], [MQTT-3.1.2-19],
+/// [MQTT-3.1.3-1], [MQTT-3.1.3-3]: the flags say which fields there are, to the last one.
+#[test]
+fn the_payload_has_what_the_flags_say() {
+    let site = site();
+    for version in BOTH {
+        let plain = Connect::new(version, "a");
+        let full = plain.clone().will(Will::new("w", "x")).user("u").password("p");
+        let (all, fields) = (full.flags(), full.payload());
+        site.enter(&full, false).leave();
+        let login = plain.clone().user("u");
+        let cases = [
+            // Fields that no flag announces.
+            (plain.flags(), fields.clone()),
+            (plain.flags(), login.payload()),
+            (login.flags(), login.clone().password("p").payload()),
+            // Flags without their fields.
+            (all, fields[..fields.len() - 1].to_vec()),
+            (all, fields[..fields.len() - 3].to_vec()),
+            (plain.flags() | 0x04, plain.payload()),
+            (plain.flags() | 0x80, plain.payload()),
+            (plain.flags() | 0xc0, login.payload()),
+            (plain.flags(), Vec::new()),
+        ];
+        for (flags, payload) in cases {
+            let mut wire = site.open();
+            wire.send(&plain.frame(flags, &payload));
+            if version == V5 {
+                assert_eq!(wire.packet()[3], 0x81, "{flags:02x} {payload:02x?}");
+            }
+            wire.closed();
+        }
+    }
+}
+
+/// MQTT 3.1.1, [MQTT-3.1.2-22] there: no password without a user name. MQTT 5 takes it.
+#[test]
+fn a_password_alone_is_for_mqtt_5() {
+    let site = site();
+    site.greet(&Connect::new(V4, "a").password("p")).closed();
+    site.enter(&Connect::new(V5, "a").password("p"), false).leave();
+}
+
+/// [MQTT-1.5.4-1], [MQTT-1.5.4-2], [MQTT-3.1.3-4], [MQTT-3.1.3-11], [MQTT-3.1.3-12]
+#[test]
+fn strings_are_utf_8() {
+    let site = site();
+    for version in BOTH {
+        let good = Connect::new(version, "a").will(Will::new("w", "x")).user("u");
+        let properties = if version == V5 { &[0][..] } else { &[] };
+        for bad in [&b"\xff"[..], b"\xed\xa0\x80", b"\xc0\x80", b"\0"] {
+            let payload = |id: &[u8], topic: &[u8], user: &[u8]| {
+                [&text(id), properties, &text(topic), &text("x"), &text(user)].concat()
+            };
+            let cases =
+                [payload(bad, b"w", b"u"), payload(b"a", bad, b"u"), payload(b"a", b"w", bad)];
+            for payload in cases {
+                let mut wire = site.open();
+                wire.send(&good.frame(good.flags(), &payload));
+                if version == V5 {
+                    assert_eq!(wire.packet()[3], 0x81);
+                }
+                wire.closed();
+            }
+        }
+        // Will payload and password are bytes.
+        let will = [properties, &text("w"), &text(b"\xff\0")].concat();
+        let payload = [text("a"), will, text("u"), text(b"\xff\0")].concat();
+        let mut wire = site.open();
+        wire.version = version;
+        wire.send(&good.frame(good.flags() | 0x40, &payload));
+        assert_eq!(wire.packet()[3], 0);
+        wire.leave();
+    }
+}
+
+/// MQTT 5.0, 1.5.4 and 1.5.6: as long as their two bytes of length can say.
+#[test]
+fn fields_may_be_65535_bytes_long() {
+    let site = site();
+    let long = "x".repeat(65_535);
+    for version in BOTH {
+        let connect = Connect::new(version, &long).user(&long).password(&long);
+        let will = Will { retain: true, ..Will::new(&long, &long) };
+        site.enter(&connect.will(will), false).vanish();
+        let mut late = site.subscriber(version, "late", "#", 0);
+        late.expect_publish(Publish::new(&long, &long).retained());
+    }
+}
+
+/// [MQTT-3.1.2-28], [MQTT-4.12.0-6]: nothing that was not asked for, nor that the broker does not
+/// have; asked for or not.
+#[test]
+fn no_response_information_is_given() {
+    let site = site();
+    let expected = frame(0x20, &[&[0, 0, 11][..], &OFFER].concat());
+    for asked in [vec![], vec![0x19, 0], vec![0x19, 1]] {
+        site.greet(&Connect::new(V5, "a").with(&asked)).expect(&expected);
+    }
+}
+
+/// [MQTT-3.1.4-2], [MQTT-3.1.4-6], [MQTT-3.2.2-7]: nor is its will left behind.
+#[test]
+fn nothing_behind_a_refused_connect_is_handled() {
+    let site = site();
+    let mut watcher = site.subscriber(V5, "watcher", "#", 1);
+    let method = [vec![0x15], text("X")].concat();
+    let refused = Connect::new(V5, "a").with(&method).will(Will::new("w", "gone"));
+    let publish = Publish::new("t", "x").qos(1, 1).bytes(V5);
+    let mut wire = site.open();
+    wire.send(&[refused.bytes(), publish.clone()].concat());
+    assert_eq!(wire.packet()[3], 0x8c);
+    wire.closed();
+    let mut wire = site.open();
+    let bad = Connect::lasting(V4, "").will(Will::new("w", "gone"));
+    wire.send(&[bad.bytes(), publish].concat());
+    wire.expect(&[0x20, 2, 0, 2]);
+    wire.closed();
+    watcher.silent();
 }
 
 /// [MQTT-3.1.3-6], [MQTT-3.1.3-7], [MQTT-3.2.2-16]
@@ -140,7 +264,7 @@ fn keep_alive_zero_is_accepted() {
 fn a_will_topic_with_wildcards_is_refused() {
     let site = site();
     for topic in ["a/#", "+", ""] {
-        let will = Will { topic, ..Will::default() };
+        let will = Will::new(topic, "");
         let mut wire = site.greet(&Connect::new(V5, "w").will(will.clone()));
         assert_eq!(wire.packet()[3], 0x90, "{topic}");
         wire.closed();
@@ -148,7 +272,7 @@ fn a_will_topic_with_wildcards_is_refused() {
     }
 }
 
-/// [MQTT-4.12.0-1], [MQTT-4.12.0-6], [MQTT-3.2.2-7]: no method of enhanced authentication is offered.
+/// [MQTT-4.12.0-1], [MQTT-4.12.0-4], [MQTT-4.12.0-6], [MQTT-3.2.2-7]: no method of enhanced authentication is offered.
 #[test]
 fn enhanced_authentication_is_refused() {
     let site = site();
@@ -162,6 +286,15 @@ fn enhanced_authentication_is_refused() {
     let mut wire = site.client(V5, "a");
     wire.send(&[0xf0, 0]);
     wire.ended(0x82);
+    // Not with a method either, nor a broken one [MQTT-3.15.1-1], [MQTT-3.15.2-1].
+    let again = [&[0x19][..], &variable(method.len()), &method].concat();
+    for (packet, code) in
+        [(frame(0xf0, &again), 0x82), (frame(0xf1, &again), 0x81), (frame(0xf0, &[0x17, 0]), 0x81)]
+    {
+        let mut wire = site.client(V5, "a");
+        wire.send(&packet);
+        wire.ended(code);
+    }
     // 3.1.1 has no such packet.
     let mut wire = site.client(V4, "b");
     wire.send(&[0xf0, 0]);

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 
-/// [MQTT-3.14.4-1], [MQTT-3.14.4-2]: every length that the packet may have.
+/// MQTT 5.0, 3.14.2: every length that the packet may have.
 #[test]
 fn clients_may_leave_in_every_form() {
     let site = site();
@@ -30,6 +30,19 @@ fn malformed_ones_are_told_so() {
         wire.send(goodbye);
         wire.closed();
     }
+}
+
+/// [MQTT-3.14.4-1], [MQTT-3.14.4-2]: the broker's own DISCONNECT is the last that it says, and what
+/// it was asked before comes before.
+#[test]
+fn the_brokers_goodbye_is_its_last_word() {
+    let site = site();
+    let mut wire = site.subscriber(V5, "a", "#", 1);
+    let ping_then_nonsense = [&PINGREQ[..], &[0x30, 4, 0, 1, b'#', 0], &PINGREQ].concat();
+    wire.send(&ping_then_nonsense);
+    wire.expect(&PINGRESP);
+    wire.ended(0x90);
+    site.publish(Publish::new("t", "x").qos(1, 1));
 }
 
 /// Nothing that follows a DISCONNECT is handled.

@@ -19,7 +19,7 @@ fn the_interval_counts_down() {
     site.publish(Publish::new("t", "x").qos(1, 1).retained().with(&seconds(0x02, 1000)));
     // A second passes: another message lives that long, and its end is seen below.
     let mut clock = site.subscriber(V5, "clock", "w", 0);
-    let will = Will { topic: "w", properties: seconds(0x18, 1), ..Will::default() };
+    let will = Will { properties: seconds(0x18, 1), ..Will::new("w", "") };
     site.enter(&Connect::lasting(V5, "c").will(will), false).vanish();
     clock.expect_publish(Publish::new("w", ""));
     let mut wire = site.enter(&lasting, true);

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 
-/// [MQTT-3.3.4-9], [MQTT-4.9.0-1], [MQTT-4.9.0-2], [MQTT-4.9.0-3]
+/// [MQTT-3.3.4-9], [MQTT-3.3.4-10], [MQTT-4.9.0-1], [MQTT-4.9.0-2], [MQTT-4.9.0-3]
 #[test]
 fn no_more_is_in_flight_than_the_client_takes() {
     let site = site();
@@ -83,6 +83,46 @@ fn larger_packets_than_the_client_takes_are_not_sent() {
         wire.expect_publish(fits);
     }
     wire.silent();
+}
+
+/// [MQTT-3.1.2-24]: not even the CONNACK: where it does not fit, the client hears as much as does.
+#[test]
+fn a_connack_fits_the_clients_maximum() {
+    let site = site();
+    let with_maximum = |maximum| Connect::new(V5, "s").with(&seconds(0x27, maximum));
+    for maximum in [1, 4] {
+        site.greet(&with_maximum(maximum)).closed();
+    }
+    for maximum in [5, 15] {
+        let mut wire = site.greet(&with_maximum(maximum));
+        wire.expect(&[0x20, 3, 0, 0x95, 0]);
+        wire.closed();
+    }
+    let mut wire = site.greet(&with_maximum(16));
+    assert_eq!(wire.packet().len(), 16);
+    wire.silent();
+}
+
+/// [MQTT-3.1.2-24]: an answer that would be too large, so that there is none, ends the connection.
+#[test]
+fn a_suback_and_an_unsuback_fit_the_clients_maximum() {
+    let site = site();
+    for subscribing in [true, false] {
+        let mut wire = site.enter(&Connect::new(V5, "s").with(&seconds(0x27, 20)), false);
+        for (filters, fits) in [(15, true), (16, false)] {
+            wire.send(&if subscribing {
+                subscribe(V5, 1, &[], &vec![("a", 0); filters])
+            } else {
+                unsubscribe(V5, 1, &vec!["a"; filters])
+            });
+            if fits {
+                assert_eq!(wire.packet().len(), 20);
+            } else {
+                wire.ended(0x95);
+                break;
+            }
+        }
+    }
 }
 
 /// MQTT 5.0, 3.2.2.3.6: larger ones than the broker takes; seen before they have arrived.

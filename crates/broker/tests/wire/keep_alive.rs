@@ -28,7 +28,7 @@ fn who_says_nothing_is_disconnected() {
     let site = site();
     let mut watcher = site.subscriber(V4, "watcher", "w", 0);
     let silent = |version, id| {
-        let will = Will { topic: "w", payload: "gone", ..Will::default() };
+        let will = Will::new("w", "gone");
         site.enter(&Connect { keep_alive: 1, ..Connect::new(version, id) }.will(will), false)
     };
     let began = Instant::now();

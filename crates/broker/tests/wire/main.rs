@@ -1,12 +1,13 @@
 //! The broker on the wire: bytes in, bytes out, and silence where silence is due.
 //!
-//! Each test speaks over a real socket to a broker without plugins, and names the clause of
+//! Each test speaks over a real socket to a broker, without plugins but for `plugins`, and names the clause of
 //! MQTT 5.0 that it holds the broker to; 3.1.1 says the same under other numbers where a test
 //! runs for both. That nothing was sent is proven by a PINGREQ, whose answer is the next packet.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 
+mod admission;
 mod aliases;
 mod clauses;
 mod connect;
@@ -18,11 +19,13 @@ mod flow_control;
 mod keep_alive;
 mod malformed;
 mod mutations;
+mod plugins;
 mod publish;
 mod qos;
 mod retain;
 mod session;
 mod shared;
+mod slow;
 mod statistics;
 mod subscribe;
 mod unsubscribe;

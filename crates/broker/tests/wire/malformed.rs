@@ -47,7 +47,8 @@ fn bad_remaining_lengths_end_the_connection() {
     }
 }
 
-/// [MQTT-1.5.4-1], [MQTT-1.5.4-2]; [MQTT-1.5.4-3]: a byte order mark is a character.
+/// [MQTT-1.5.4-1], [MQTT-1.5.4-2], [MQTT-3.3.2-1]; [MQTT-1.5.4-3]: a byte order mark is a
+/// character, and so are those that mean nothing.
 #[test]
 fn strings_are_utf_8() {
     let site = site();
@@ -62,8 +63,12 @@ fn strings_are_utf_8() {
             wire.ended(0x81);
         }
         let mut wire = site.subscriber(version, "good", "#", 0);
-        wire.send(&raw(version, b"\xef\xbb\xbfa"));
-        wire.expect_publish(Publish::new("\u{feff}a", ""));
+        for topic in
+            ["\u{feff}a", "\u{ffff}", "\u{fdd0}/\u{10ffff}", "\u{1}\u{7f}\u{9f}", "\u{d7ff}"]
+        {
+            wire.send(&raw(version, topic.as_bytes()));
+            wire.expect_publish(Publish::new(topic, ""));
+        }
     }
 }
 
@@ -90,7 +95,8 @@ fn bodies_have_exactly_their_length() {
     wire.closed();
 }
 
-/// MQTT 5.0, 2.2.2.2: a property of another packet, one that stands twice, one cut short.
+/// [MQTT-1.5.7-1], [MQTT-3.3.2-13], [MQTT-3.3.2-19]: and MQTT 5.0, 2.2.2.2: a property of another
+/// packet, one that stands twice, one cut short.
 #[test]
 fn bad_properties_end_the_connection() {
     let site = site();
@@ -101,6 +107,12 @@ fn bad_properties_end_the_connection() {
         (vec![0x02, 0, 0], 0x81),
         (vec![0xff, 0xff, 0x7f], 0x81),
         ([vec![0x26], text("name"), vec![0, 9]].concat(), 0x81),
+        ([vec![0x26], text(b"\xff"), text("value")].concat(), 0x81),
+        ([vec![0x26], text("name"), text(b"a\0")].concat(), 0x81),
+        ([vec![0x03], text(b"\xc3\x28")].concat(), 0x81),
+        ([vec![0x08], text(b"\xed\xa0\x80")].concat(), 0x81),
+        ([vec![0x08], text("")].concat(), 0x82),
+        (vec![0x0b, 0x80, 0x00], 0x81),
     ] {
         let mut wire = site.client(V5, "bad");
         wire.publish(Publish::new("t", "x").with(&properties));

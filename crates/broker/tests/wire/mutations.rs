@@ -58,7 +58,7 @@ fn packets(version: u8) -> Vec<Vec<u8>> {
 
 fn nonsense(random: &mut Random, n: u64) -> Vec<u8> {
     let version = BOTH[random.below(2)];
-    let will = Will { topic: "evil/will", payload: "w", qos: 1, ..Will::default() };
+    let will = Will { qos: 1, ..Will::new("evil/will", "w") };
     let connect = Connect::lasting(version, &format!("evil-{}", n % 50)).will(will).bytes();
     let kinds = packets(version);
     match random.below(4) {
@@ -109,6 +109,7 @@ fn nonsense_harms_nobody() {
     }
     subscriber.silent();
     publisher.silent();
+    site.server.ready().unwrap();
     for version in BOTH {
         site.client(version, "afterwards").silent();
     }

@@ -2,7 +2,8 @@
 
 use crate::support::*;
 
-/// Topics of any script, with empty levels, spaces and `$` in the middle [MQTT-4.7.3-4].
+/// Topics of any script, with empty levels, spaces and `$` in the middle [MQTT-4.7.3-4], as long as
+/// they may be [MQTT-4.7.3-3]. What differs in form is something else, though it looks the same.
 #[test]
 fn topics_are_taken_as_they_are() {
     let site = site();
@@ -12,6 +13,16 @@ fn topics_are_taken_as_they_are() {
         let long = "x".repeat(65_535);
         for topic in ["é/x", "漢字", "/", "a//b", " ", "a/$b", "/finance", &long] {
             publisher.publish(Publish::new(topic, "1"));
+            all.expect_publish(Publish::new(topic, "1"));
+        }
+        let (one, two) = ("caf\u{e9}", "cafe\u{301}");
+        let mut exact = site.subscriber(to, "exact", one, 0);
+        for topic in [two, "CAF\u{c9}", one] {
+            publisher.publish(Publish::new(topic, "1"));
+        }
+        exact.expect_publish(Publish::new(one, "1"));
+        exact.silent();
+        for topic in [two, "CAF\u{c9}", one] {
             all.expect_publish(Publish::new(topic, "1"));
         }
         all.leave();
@@ -47,7 +58,7 @@ fn dollar_topics_are_the_brokers() {
     }
 }
 
-/// [MQTT-3.3.2-2], [MQTT-4.7.3-1], [MQTT-4.7.3-2]
+/// [MQTT-3.3.2-2], [MQTT-4.7.0-1], [MQTT-4.7.3-1], [MQTT-4.7.3-2]
 #[test]
 fn invalid_topics_end_the_connection() {
     let site = site();
@@ -85,6 +96,13 @@ fn properties_travel_to_v5_and_are_stripped_for_v4() {
         new.expect_publish(publish.clone().qos(qos, 1));
         old.expect_publish(Publish::new("t", "é").qos(qos, 1));
     }
+    // The indicator is passed on, not judged: 0, and 1 for what is no text.
+    for indicator in [0, 1] {
+        let publish = Publish::new("t", [0xff, 0]).with(&[0x01, indicator]);
+        publisher.publish(publish.clone());
+        new.expect_publish(publish);
+        old.expect_publish(Publish::new("t", [0xff, 0]));
+    }
     // 3.1.1 reconnects as if nothing had been: the codec took no harm.
     old.leave();
     site.subscriber(V4, "old", "t", 1).silent();
@@ -108,7 +126,7 @@ fn a_response_topic_has_no_wildcards() {
     wire.ended(0x82);
 }
 
-/// [MQTT-3.3.1-2], [MQTT-3.3.1-4], [MQTT-2.2.1-3]
+/// [MQTT-3.3.1-2], [MQTT-3.3.1-4], [MQTT-2.2.1-3], [MQTT-4.3.1-1]
 #[test]
 fn impossible_flags_and_ids_end_the_connection() {
     let site = site();
@@ -139,9 +157,9 @@ fn dup_is_not_passed_on() {
 #[test]
 fn order_is_kept_at_every_qos() {
     let site = site();
-    for qos in 0..=2 {
-        let mut subscriber = site.subscriber(V5, "s", "t", 2);
-        let mut publisher = site.client(V5, "p");
+    for (version, qos) in BOTH.into_iter().flat_map(|version| [0, 1, 2].map(|qos| (version, qos))) {
+        let mut subscriber = site.subscriber(version, "s", "t", 2);
+        let mut publisher = site.client(version, "p");
         for n in 1..=60u16 {
             publisher.publish(Publish::new("t", n.to_string()).qos(qos, n));
         }

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 
-/// [MQTT-4.3.2-4], [MQTT-2.2.1-5]
+/// [MQTT-4.3.2-4], [MQTT-2.2.1-5], [MQTT-3.3.4-1], [MQTT-4.5.0-1]
 #[test]
 fn qos_1_is_acknowledged_each_time() {
     let site = site();
@@ -21,7 +21,7 @@ fn qos_1_is_acknowledged_each_time() {
     }
 }
 
-/// [MQTT-4.3.3-8], [MQTT-4.3.3-10], [MQTT-4.3.3-11], [MQTT-4.3.3-12]
+/// [MQTT-4.3.3-8], [MQTT-4.3.3-10], [MQTT-4.3.3-11], [MQTT-4.3.3-12], [MQTT-3.3.4-1]
 #[test]
 fn qos_2_is_delivered_once() {
     let site = site();
@@ -148,6 +148,101 @@ fn a_refusing_pubrec_ends_the_exchange() {
     publisher.expect(&with_code(pubcomp(4), 0x92));
 }
 
+/// [MQTT-4.4.0-2], [MQTT-4.9.0-2]: a PUBACK with an error is an acknowledgement like any other.
+#[test]
+fn a_refusing_puback_ends_the_exchange() {
+    let site = site();
+    let lasting = Connect::lasting(V5, "s").with(&[0x21, 0, 1]);
+    let mut subscriber = site.enter(&lasting, false);
+    subscriber.subscribe("t", 1);
+    for n in ["1", "2"] {
+        site.publish(Publish::new("t", n).qos(1, 1));
+    }
+    subscriber.expect_publish(Publish::new("t", "1").qos(1, 1));
+    subscriber.send(&with_code(puback(1), 0x80));
+    subscriber.expect_publish(Publish::new("t", "2").qos(1, 2));
+    subscriber.send(&with_code(puback(2), 0x99));
+    subscriber.silent();
+    subscriber.vanish();
+    site.enter(&lasting, true).silent();
+}
+
+/// [MQTT-4.3.3-7]: what was sent once is sent again, however late. [MQTT-4.3.3-5]: and its PUBREL.
+#[test]
+fn what_was_sent_does_not_expire() {
+    let site = site();
+    let lasting = Connect::lasting(V5, "s");
+    let mut subscriber = site.enter(&lasting, false);
+    subscriber.subscribe("t", 2);
+    // They live as long as another message, whose end is seen below.
+    let second = seconds(0x02, 1);
+    for qos in 1..=2 {
+        site.publish(Publish::new("t", "x").qos(qos, 1).with(&second));
+        assert_eq!(subscriber.received().id, u16::from(qos));
+    }
+    subscriber.vanish();
+    site.publish(Publish::new("t", "never sent").qos(2, 1).with(&second));
+    let mut clock = site.subscriber(V5, "clock", "w", 0);
+    let will = Will { properties: seconds(0x18, 2), ..Will::new("w", "") };
+    site.enter(&Connect::lasting(V5, "c").will(will), false).vanish();
+    clock.expect_publish(Publish::new("w", ""));
+    let mut subscriber = site.enter(&lasting, true);
+    for qos in 1..=2 {
+        let again = Publish::new("t", "x").qos(qos, u16::from(qos)).dup();
+        subscriber.expect_publish(again.with(&seconds(0x02, 0)));
+    }
+    subscriber.send(&pubrec(2));
+    subscriber.expect(&pubrel(2));
+    subscriber.vanish();
+    let mut subscriber = site.enter(&lasting, true);
+    subscriber.expect_publish(Publish::new("t", "x").qos(1, 1).dup().with(&seconds(0x02, 0)));
+    subscriber.expect(&pubrel(2));
+    subscriber.silent();
+}
+
+/// [MQTT-4.3.3-13]: a message that is of no use any more is acknowledged to the end.
+#[test]
+fn an_expired_publish_is_acknowledged() {
+    let site = site();
+    let mut watcher = site.subscriber(V5, "watcher", "t", 2);
+    let mut publisher = site.client(V5, "p");
+    publisher.publish(Publish::new("t", "x").qos(2, 7).with(&seconds(0x02, 0)));
+    publisher.expect(&pubrec(7));
+    publisher.send(&pubrel(7));
+    publisher.expect(&pubcomp(7));
+    watcher.silent();
+}
+
+/// [MQTT-4.4.0-1]: nothing is sent again but when a session is resumed, and [MQTT-4.3.2-3]: then
+/// all that was not acknowledged, however often.
+#[test]
+fn nothing_is_sent_again_on_a_connection_that_stands() {
+    let site = site();
+    for version in BOTH {
+        let lasting = Connect::lasting(version, &format!("s{version}"));
+        let mut wire = site.enter(&lasting, false);
+        wire.subscribe("t", 2);
+        for id in 1..=2u16 {
+            let publish = Publish::new("t", "x").qos(id as u8, id);
+            site.publish(publish.clone());
+            wire.expect_publish(publish);
+        }
+        wire.silent();
+        wire.subscribe("t", 2);
+        wire.silent();
+        for _ in 0..3 {
+            wire.vanish();
+            wire = site.enter(&lasting, true);
+            for id in 1..=2u16 {
+                wire.expect_publish(Publish::new("t", "x").qos(id as u8, id).dup());
+            }
+            wire.silent();
+        }
+        wire.vanish();
+        site.enter(&Connect { clean: true, ..lasting }, false).silent();
+    }
+}
+
 /// [MQTT-3.1.2-29], [MQTT-3.4.2-2]: Request Problem Information 0 wants no reason strings in acknowledgements.
 #[test]
 fn problem_information_is_left_out_on_request() {
@@ -161,6 +256,36 @@ fn problem_information_is_left_out_on_request() {
         terse.publish(refused.clone());
         terse.expect(&with_code(puback(4), 0x87));
     }
+}
+
+/// [MQTT-2.2.1-4], [MQTT-4.3.2-1], [MQTT-4.3.2-2], [MQTT-4.3.3-1], [MQTT-4.3.3-2]: an id that is in
+/// flight is passed over when they have run once around.
+#[test]
+fn an_id_in_flight_is_not_given_twice() {
+    let site = site();
+    let mut subscriber = site.subscriber(V4, "s", "t", 2);
+    let mut publisher = site.client(V4, "p");
+    publisher.publish(Publish::new("t", "x").qos(2, 1));
+    publisher.expect(&pubrec(1));
+    subscriber.expect_publish(Publish::new("t", "x").qos(2, 1));
+    let mut next = 2;
+    for _ in 0..65_540 / 60 + 1 {
+        let batch: Vec<u8> =
+            (1..=60).flat_map(|id| Publish::new("t", "x").qos(1, id).bytes(V4)).collect();
+        publisher.send(&batch);
+        let mut acks = Vec::new();
+        for _ in 0..60 {
+            subscriber.expect_publish(Publish::new("t", "x").qos(1, next));
+            acks.extend(puback(next));
+            next = if next == u16::MAX { 2 } else { next + 1 };
+        }
+        subscriber.send(&acks);
+        for id in 1..=60 {
+            publisher.expect(&puback(id));
+        }
+    }
+    subscriber.send(&pubrec(1));
+    subscriber.expect(&pubrel(1));
 }
 
 /// [MQTT-2.2.1-4]: more deliveries than there were ids in a hundred.

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 
-/// [MQTT-3.1.2-4], [MQTT-3.1.2-5], [MQTT-3.1.2-6], [MQTT-3.2.2-2], [MQTT-3.2.2-3]
+/// [MQTT-3.1.3-2], [MQTT-3.1.2-4], [MQTT-3.1.2-5], [MQTT-3.1.2-6], [MQTT-3.2.2-2], [MQTT-3.2.2-3]
 #[test]
 fn session_present_says_what_is_there() {
     let site = site();
@@ -122,17 +122,51 @@ fn redelivery_keeps_to_the_new_maximum_packet_size() {
     wire.silent();
 }
 
-/// [MQTT-3.1.4-3]: for any mix of versions.
+/// [MQTT-3.1.4-3]: for any mix of versions. [MQTT-3.14.2-2]: with a reason, and nothing else.
 #[test]
 fn the_newer_connection_takes_over() {
     let site = site();
     for (first, second) in [(V4, V4), (V4, V5), (V5, V4), (V5, V5)] {
         let mut old = site.client(first, "same");
         let mut new = site.client(second, "same");
-        old.ended(0x8e);
+        if first == V5 {
+            let why = [vec![0x1f], text("the same client id connected again")].concat();
+            let body = [&[0x8e][..], &variable(why.len()), &why].concat();
+            old.expect(&frame(0xe0, &body));
+            old.closed();
+        } else {
+            old.ended(0);
+        }
         new.silent();
         new.leave();
     }
+}
+
+/// A session belongs to its client id, not to the version that began it: what 3.1.1 does not know
+/// is left out, and still there when MQTT 5 comes back.
+#[test]
+fn a_session_goes_from_version_to_version() {
+    let site = site();
+    let (new, old) = (Connect::lasting(V5, "c"), Connect::lasting(V4, "c"));
+    let mut wire = site.enter(&new, false);
+    let identifier = [0x0b, 9];
+    let options = 1 | NO_LOCAL | RETAIN_AS_PUBLISHED;
+    wire.send(&subscribe(V5, 1, &identifier, &[("t", options)]));
+    wire.expect(&suback(V5, 1, &[1]));
+    wire.vanish();
+    let publish = Publish::new("t", "x").qos(1, 1).retained();
+    let sent = publish.clone().with(&user("k", "v"));
+    site.publish(sent.clone());
+    let mut wire = site.enter(&old, true);
+    wire.expect_publish(publish.clone());
+    wire.publish(Publish::new("t", "mine").qos(1, 3));
+    wire.expect(&puback(3));
+    wire.silent();
+    wire.vanish();
+    let mut wire = site.enter(&new, true);
+    wire.expect_publish(sent.dup().with(&identifier));
+    wire.send(&puback(1));
+    wire.silent();
 }
 
 /// A subscriber that reads nothing can be taken over as well, and the broker goes on.
@@ -151,7 +185,7 @@ fn a_stuck_connection_can_be_taken_over() {
     drop(stuck);
 }
 
-/// [MQTT-3.1.2-23], [MQTT-3.14.2-2]: Session Expiry Interval, in CONNECT and DISCONNECT.
+/// [MQTT-3.1.2-23], [MQTT-4.1.0-2]: Session Expiry Interval, in CONNECT and DISCONNECT.
 #[test]
 fn sessions_expire() {
     let site = site();
@@ -164,13 +198,23 @@ fn sessions_expire() {
     wire.send(&goodbye(u32::MAX));
     wire.closed();
     site.enter(&lasting, true).leave();
+    // For ever, and taken back.
+    let forever = Connect { clean: false, ..Connect::new(V5, "c") }.with(&seconds(0x11, u32::MAX));
+    site.enter(&forever, true).vanish();
+    let mut wire = site.enter(&forever, true);
+    wire.send(&goodbye(0));
+    wire.closed();
+    // Absent, it is 0.
+    site.enter(&Connect { clean: false, ..Connect::new(V5, "c") }, false).vanish();
+    site.enter(&forever, false).leave();
+    site.client(V5, "c").leave();
     // From nothing to something is a protocol error.
     let mut wire = site.client(V5, "c");
     wire.send(&goodbye(5));
     wire.ended(0x82);
     // A second, by the broker's clock; its will tells when it is over.
     let mut watcher = site.subscriber(V5, "watcher", "w", 0);
-    let will = Will { topic: "w", properties: seconds(0x18, 9), ..Will::default() };
+    let will = Will { properties: seconds(0x18, 9), ..Will::new("w", "") };
     let short = Connect { clean: false, ..Connect::new(V5, "c") }.with(&seconds(0x11, 1));
     site.enter(&short.clone().will(will), false).vanish();
     watcher.expect_publish(Publish::new("w", ""));

@@ -58,6 +58,85 @@ fn one_client_with_two_filters_of_a_group_name() {
     }
 }
 
+/// [MQTT-3.3.4-5]: beside a plain subscription it is one more copy, each with its own identifier.
+#[test]
+fn a_shared_and_a_plain_subscription_are_two_copies() {
+    let site = site();
+    let mut wire = site.client(V5, "s");
+    for (identifier, filter) in [(1, "t"), (2, "$share/g/t"), (3, "t/#")] {
+        wire.send(&subscribe(V5, 1, &[0x0b, identifier], &[(filter, 1)]));
+        wire.expect(&suback(V5, 1, &[1]));
+    }
+    for qos in 0..=1 {
+        site.publish(Publish::new("t", "x").qos(qos, 1));
+        let (a, b) = (wire.received(), wire.received());
+        let mut identifiers = [a.properties, b.properties].map(|mut bytes| {
+            bytes.retain(|byte| *byte != 0x0b);
+            bytes.sort_unstable();
+            bytes
+        });
+        identifiers.sort_by_key(Vec::len);
+        assert_eq!(identifiers, [vec![2], vec![1, 3]]);
+    }
+}
+
+/// [MQTT-4.8.2-3]: each member by its own granted QoS.
+#[test]
+fn each_member_has_its_own_qos() {
+    let site = site();
+    let mut members = [0, 1, 2].map(|qos| {
+        let wire = site.subscriber(V5, &format!("m{qos}"), "$share/g/t", qos);
+        (wire, qos)
+    });
+    for _ in 0..3 {
+        site.publish(Publish::new("t", "x").qos(2, 1));
+    }
+    for (member, qos) in &mut members {
+        member.expect_publish(Publish::new("t", "x").qos(*qos, 1));
+        member.silent();
+    }
+}
+
+/// [MQTT-4.8.2-4]: what was sent to a member is that member's when it comes back.
+/// [MQTT-4.8.2-5]: at QoS 2 it is nobody else's where it does not.
+#[test]
+fn what_was_sent_to_a_member_stays_with_it() {
+    let site = site();
+    for version in BOTH {
+        let lasting = Connect::lasting(version, &format!("away{version}"));
+        let mut away = site.enter(&lasting, false);
+        away.subscribe("$share/g/t", 2);
+        site.publish(Publish::new("t", "1").qos(2, 1));
+        away.expect_publish(Publish::new("t", "1").qos(2, 1));
+        let mut other = site.subscriber(version, "other", "$share/g/t", 2);
+        away.vanish();
+        other.silent();
+        let mut away = site.enter(&lasting, true);
+        away.expect_publish(Publish::new("t", "1").qos(2, 1).dup());
+        away.vanish();
+        site.enter(&Connect { clean: true, ..lasting }, false).leave();
+        other.silent();
+        other.leave();
+    }
+}
+
+/// [MQTT-4.8.2-6]: what a member refuses is offered to nobody else.
+#[test]
+fn what_a_member_refuses_is_gone() {
+    let site = site();
+    let mut first = site.subscriber(V5, "first", "$share/g/t", 2);
+    site.publish(Publish::new("t", "1").qos(1, 1));
+    site.publish(Publish::new("t", "2").qos(2, 1));
+    let mut second = site.subscriber(V5, "second", "$share/g/t", 2);
+    first.expect_publish(Publish::new("t", "1").qos(1, 1));
+    first.expect_publish(Publish::new("t", "2").qos(2, 2));
+    first.send(&with_code(puback(1), 0x80));
+    first.send(&with_code(pubrec(2), 0x83));
+    first.silent();
+    first.leave();
+    second.silent();
+}
+
 /// MQTT 5.0, 4.8.2.2: no retained messages.
 #[test]
 fn they_get_no_retained_messages() {

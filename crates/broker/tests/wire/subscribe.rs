@@ -2,7 +2,8 @@
 
 use crate::support::*;
 
-/// [MQTT-3.8.4-1], [MQTT-3.8.4-2], [MQTT-3.8.4-6], [MQTT-3.8.4-7], [MQTT-3.9.3-1]
+/// [MQTT-3.8.4-1], [MQTT-3.8.4-2], [MQTT-3.8.4-6], [MQTT-3.8.4-7], [MQTT-3.9.3-1], [MQTT-2.2.1-6],
+/// [MQTT-3.9.2-1], [MQTT-3.9.2-2]
 #[test]
 fn every_filter_gets_a_code_in_order() {
     let site = site();
@@ -15,7 +16,8 @@ fn every_filter_gets_a_code_in_order() {
     }
 }
 
-/// [MQTT-3.8.1-1], [MQTT-3.8.3-2], [MQTT-3.8.3-5], [MQTT-2.2.1-3], [MQTT-4.7.3-1]
+/// [MQTT-3.8.1-1], [MQTT-3.8.3-1], [MQTT-3.8.3-2], [MQTT-3.8.3-5], [MQTT-2.2.1-3], [MQTT-4.7.3-1],
+/// [MQTT-4.7.3-2]
 #[test]
 fn malformed_subscribes_end_the_connection() {
     let site = site();
@@ -30,6 +32,8 @@ fn malformed_subscribes_end_the_connection() {
             (subscribe(version, 0, &[], &[("a", 0)]), 0x82),
             (subscribe(version, 1, &[], &[("", 0)]), 0x82),
             (subscribe(version, 1, &[], &[("a\0", 0)]), 0x81),
+            (subscribe_raw(version, &[0xff]), 0x81),
+            (subscribe_raw(version, &[0xed, 0xa0, 0x80]), 0x81),
             (frame(0x82, &[0, 1]), if version == V5 { 0x81 } else { 0x82 }),
         ] {
             let mut wire = site.client(version, "s");
@@ -46,6 +50,71 @@ fn malformed_subscribes_end_the_connection() {
         wire.send(&subscribe(V5, 1, properties, &[("a", options)]));
         wire.ended(0x82);
     }
+}
+
+/// [MQTT-3.8.4-5]: as if they had come one by one, also where one filter stands twice.
+#[test]
+fn filters_of_one_packet_are_taken_one_by_one() {
+    let site = site();
+    site.publish(Publish::new("a/b", "old").qos(1, 1).retained());
+    for version in BOTH {
+        let mut wire = site.client(version, "s");
+        wire.send(&subscribe(version, 5, &[], &[("a/b", 2), ("a/#", 0), ("a/b", 1)]));
+        wire.expect(&suback(version, 5, &[2, 0, 1]));
+        for (qos, id) in [(1, 1), (0, 0), (1, 2)] {
+            wire.expect_publish(Publish::new("a/b", "old").qos(qos, id).retained());
+        }
+        site.publish(Publish::new("a/b", "new").qos(2, 1));
+        wire.expect_publish(Publish::new("a/b", "new").qos(1, 3));
+        wire.silent();
+    }
+}
+
+/// [MQTT-3.3.4-3]: a retained message has the identifier of the subscription that it is sent for.
+#[test]
+fn retained_messages_have_the_identifier_of_their_subscription() {
+    let site = site();
+    site.publish(Publish::new("a/b", "old").retained());
+    let mut wire = site.client(V5, "s");
+    for (identifier, filter) in [(0x0fff_ffff, "a/b"), (1, "a/#"), (0, "+/b")] {
+        let property =
+            if identifier > 0 { [vec![0x0b], variable(identifier)].concat() } else { vec![] };
+        wire.send(&subscribe(V5, 5, &property, &[(filter, 0)]));
+        wire.expect(&suback(V5, 5, &[0]));
+        wire.expect_publish(Publish::new("a/b", "old").retained().with(&property));
+    }
+    // A new one in the place of the old.
+    wire.send(&subscribe(V5, 5, &[0x0b, 7], &[("a/b", 0)]));
+    wire.expect(&suback(V5, 5, &[0]));
+    wire.expect_publish(Publish::new("a/b", "old").retained().with(&[0x0b, 7]));
+    wire.send(&unsubscribe(V5, 6, &["a/#"]));
+    wire.expect(&unsuback(V5, 6, &[0]));
+    site.publish(Publish::new("a/b", "new"));
+    wire.expect_publish(Publish::new("a/b", "new").with(&[0x0b, 7]));
+}
+
+/// [MQTT-3.8.4-4]: what waits while a subscription is replaced is not lost, and what is retained
+/// is sent again.
+#[test]
+fn replacing_a_subscription_loses_nothing() {
+    let site = site();
+    site.publish(Publish::new("t", "kept").retained());
+    let mut wire = site.enter(&Connect::new(V5, "s").with(&[0x21, 0, 1]), false);
+    wire.subscribe("t", 1);
+    wire.expect_publish(Publish::new("t", "kept").retained());
+    for n in 1..=5 {
+        site.publish(Publish::new("t", n.to_string()).qos(1, 1));
+    }
+    wire.expect_publish(Publish::new("t", "1").qos(1, 1));
+    for n in 1..=4 {
+        wire.send(&subscribe(V5, 1, &[], &[("t", 1)]));
+        wire.expect(&suback(V5, 1, &[1]));
+        wire.expect_publish(Publish::new("t", "kept").retained());
+        wire.send(&puback(n));
+        wire.expect_publish(Publish::new("t", (n + 1).to_string()).qos(1, n + 1));
+    }
+    wire.send(&puback(5));
+    wire.silent();
 }
 
 /// [MQTT-3.8.4-3]: the new options count, at once.

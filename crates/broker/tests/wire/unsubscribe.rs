@@ -2,7 +2,8 @@
 
 use crate::support::*;
 
-/// [MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT-3.10.4-6], [MQTT-3.11.3-1], [MQTT-3.11.3-2]
+/// [MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT-3.10.4-6], [MQTT-3.11.3-1], [MQTT-3.11.3-2],
+/// [MQTT-2.2.1-6], [MQTT-3.11.2-1], [MQTT-3.11.2-2]
 #[test]
 fn one_answer_with_a_code_for_each_filter() {
     let site = site();
@@ -47,7 +48,7 @@ fn a_resumed_session_can_unsubscribe() {
     }
 }
 
-/// [MQTT-3.10.1-1], [MQTT-3.10.3-2], [MQTT-2.2.1-3]
+/// [MQTT-3.10.1-1], [MQTT-3.10.3-1], [MQTT-3.10.3-2], [MQTT-2.2.1-3]
 #[test]
 fn malformed_ones_end_the_connection() {
     let site = site();
@@ -59,6 +60,8 @@ fn malformed_ones_end_the_connection() {
             (unsubscribe(version, 1, &[]), 0x82),
             (unsubscribe(version, 0, &["a"]), 0x82),
             (unsubscribe(version, 1, &[""]), 0x82),
+            (unsubscribe(version, 1, &["a\0"]), 0x81),
+            (frame(0xa2, &[&[0, 1][..], none(version), &text([0xc3, 0x28])].concat()), 0x81),
         ] {
             let mut wire = site.client(version, "s");
             wire.send(&packet);

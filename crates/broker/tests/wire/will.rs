@@ -3,7 +3,7 @@
 use crate::support::*;
 
 fn will() -> Will {
-    Will { topic: "w", payload: "gone", ..Will::default() }
+    Will::new("w", "gone")
 }
 
 /// A will that waits: so many seconds.
@@ -11,7 +11,7 @@ fn delayed(delay: u32) -> Will {
     Will { properties: seconds(0x18, delay), ..will() }
 }
 
-/// [MQTT-3.1.2-8]: of a connection that just ends.
+/// [MQTT-3.1.2-7], [MQTT-3.1.2-8]: of a connection that just ends.
 #[test]
 fn a_lost_connection_publishes_it() {
     let site = site();
@@ -48,24 +48,66 @@ fn an_orderly_goodbye_deletes_it() {
     watcher.expect_publish(Publish::new("w", "gone"));
 }
 
+/// MQTT 5.0, 3.1.2.6: at each QoS.
+#[test]
+fn it_is_published_at_its_qos() {
+    let site = site();
+    for version in BOTH {
+        let mut watcher = site.subscriber(version, "watcher", "w", 2);
+        for qos in 0..=2 {
+            let connect = Connect::new(version, "c").will(Will { qos, ..will() });
+            site.enter(&connect, false).vanish();
+            watcher.expect_publish(Publish::new("w", "gone").qos(qos, u16::from(qos)));
+        }
+    }
+}
+
+/// [MQTT-3.1.2-10]: once, and not again at the next end of the session's connection.
+#[test]
+fn it_is_gone_once_published() {
+    let site = site();
+    let mut watcher = site.subscriber(V5, "watcher", "w", 0);
+    for version in BOTH {
+        let lasting = Connect::lasting(version, &format!("c{version}"));
+        site.enter(&lasting.clone().will(will()), false).vanish();
+        watcher.expect_publish(Publish::new("w", "gone"));
+        site.enter(&lasting, true).vanish();
+        // A goodbye takes it along, and the next connection has none.
+        site.enter(&lasting.clone().will(will()), true).leave();
+        site.enter(&lasting, true).vanish();
+        watcher.silent();
+    }
+}
+
 /// [MQTT-3.1.2-14], [MQTT-3.1.2-15]
 #[test]
 fn it_is_retained_on_request() {
     let site = site();
-    site.enter(&Connect::new(V4, "c").will(Will { topic: "x", ..will() }), false).vanish();
+    site.enter(&Connect::new(V4, "c").will(Will::new("x", "gone")), false).vanish();
     site.enter(&Connect::new(V4, "c").will(Will { retain: true, ..will() }), false).vanish();
     let mut late = site.subscriber(V4, "late", "#", 0);
     late.expect_publish(Publish::new("w", "gone").retained());
     late.silent();
 }
 
-/// MQTT 5.0, 3.1.3.2: its properties travel with it.
+/// [MQTT-3.1.3-10]: its properties travel with it, in their order; but for the delay, which is the
+/// broker's.
 #[test]
 fn its_properties_travel() {
     let site = site();
     let mut new = site.subscriber(V5, "new", "w", 0);
     let mut old = site.subscriber(V4, "old", "w", 0);
-    let travelling = [[vec![0x03], text("json")].concat(), user("k", "v")].concat();
+    let travelling = [
+        seconds(0x02, 1000),
+        vec![0x01, 1],
+        [vec![0x03], text("json")].concat(),
+        [vec![0x08], text("answers")].concat(),
+        [vec![0x09], text([0, 1])].concat(),
+        user("k", "2"),
+        user("a", ""),
+        user("k", "1"),
+    ]
+    .concat();
     let properties = [seconds(0x18, 0), travelling.clone()].concat();
     site.enter(&Connect::new(V5, "c").will(Will { properties, ..will() }), false).vanish();
     new.expect_publish(Publish::new("w", "gone").with(&travelling));
@@ -81,11 +123,8 @@ fn a_delayed_will_is_void_when_the_session_goes_on() {
     site.enter(&lasting.clone().will(delayed(1)), false).vanish();
     let back = site.enter(&lasting, true);
     // Longer than the delay: another will, as long and later, has come meanwhile.
-    site.enter(
-        &Connect::lasting(V5, "d").will(Will { topic: "w", payload: "d", ..delayed(1) }),
-        false,
-    )
-    .vanish();
+    site.enter(&Connect::lasting(V5, "d").will(Will { payload: "d".into(), ..delayed(1) }), false)
+        .vanish();
     watcher.expect_publish(Publish::new("w", "d"));
     watcher.silent();
     back.leave();

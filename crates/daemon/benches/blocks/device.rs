@@ -9,8 +9,9 @@ use anyhow::{Context, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::frames::{self, Heard};
 use crate::servers::Server;
+use crate::support::firmware::{self, Heard};
+use crate::support::frames;
 
 /// One block in so many is decoded and compared byte for byte; of all others index and length
 /// are looked at. Comparing all would measure this program.
@@ -74,7 +75,7 @@ pub struct Device {
 impl Device {
     /// Connects a new device with `window` requests in flight.
     pub async fn connect(server: &Server, window: usize) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(server.address).await?;
+        let stream = TcpStream::connect(server.process.address).await?;
         stream.set_nodelay(true)?;
         let mut device = Self {
             stream,
@@ -90,15 +91,19 @@ impl Device {
         };
         tokio::time::timeout(CONNECT_WITHIN, device.log_in(server))
             .await
-            .with_context(|| format!("{} connects no device", server.name))??;
+            .with_context(|| format!("{} connects no device", server.process.name))??;
         Ok(device)
     }
 
     async fn log_in(&mut self, server: &Server) -> anyhow::Result<()> {
-        self.stream.write_all(&frames::connect(&server.new_id())).await?;
+        self.stream.write_all(&frames::connect(&server.new_id(), 0, None)).await?;
         let connack = self.packet(frames::CONNACK).await?;
-        ensure!(connack.get(1) == Some(&0), "{} refuses the CONNECT: {connack:?}", server.name);
-        self.stream.write_all(&frames::subscribe()).await?;
+        ensure!(
+            connack.get(1) == Some(&0),
+            "{} refuses the CONNECT: {connack:?}",
+            server.process.name
+        );
+        self.stream.write_all(&frames::subscribe(firmware::TOPIC, 0)).await?;
         let Some(image) = &server.offers else {
             self.packet(frames::SUBACK).await?;
             return Ok(());
@@ -112,7 +117,7 @@ impl Device {
                 match kind {
                     frames::SUBACK => subscribed = true,
                     frames::PUBLISH => {
-                        offered |= frames::is_manifest(frames::payload(bytes)?, image)?
+                        offered |= firmware::is_manifest(frames::payload(bytes)?, image)?
                     }
                     other => anyhow::bail!("an unexpected packet of type {other}"),
                 }
@@ -130,7 +135,7 @@ impl Device {
         let mut now = Instant::now();
         loop {
             while self.asked.len() < self.window && self.next < server.blocks && limit.take(now) {
-                frames::request(&mut self.out, self.next);
+                firmware::request(&mut self.out, self.next);
                 self.asked.push_back((self.next, now));
                 self.next += 1;
             }
@@ -164,7 +169,7 @@ impl Device {
             let asked = match &server.offers {
                 // The floor's frames are all the same, so there is nothing to look at.
                 None => self.asked.pop_front(),
-                Some(image) => match frames::hear(frames::payload(bytes)?)? {
+                Some(image) => match firmware::hear(frames::payload(bytes)?)? {
                     Heard::Other => {
                         self.start += body.end;
                         continue;
@@ -174,7 +179,7 @@ impl Device {
                         let digits = index.checked_ilog10().unwrap_or(0) as usize + 1;
                         let rest = payload.len() - digits;
                         if self.received.is_multiple_of(VERIFY_EVERY) {
-                            frames::verify(payload, image)?;
+                            firmware::verify(payload, image)?;
                             self.payload.get_or_insert(rest);
                         }
                         ensure!(self.payload == Some(rest), "block {index} has another length");
@@ -224,13 +229,13 @@ impl Device {
 /// Bytes of a whole PUBLISH with a block, as the server sends it.
 pub async fn block_size(server: &Server) -> anyhow::Result<usize> {
     let mut device = Device::connect(server, 1).await?;
-    frames::request(&mut device.out, 0);
+    firmware::request(&mut device.out, 0);
     device.stream.write_all(&device.out).await?;
     // The read buffer begins with the block then, since nothing else is under way.
     let block = device.packet(frames::PUBLISH);
     let body = tokio::time::timeout(CONNECT_WITHIN, block).await.context("no block comes")??;
     let payload = frames::payload(&body)?;
     let image = server.offers.as_ref().context("the floor has no blocks")?;
-    frames::verify(payload, image)?;
+    firmware::verify(payload, image)?;
     Ok(1 + 2 + body.len())
 }

@@ -12,7 +12,12 @@ use anyhow::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::frames;
+use crate::support::firmware::TOPIC;
+use crate::support::frames;
+
+/// Bytes of a whole PUBLISH with a block of 4,096 bytes in the reference encoding, roughly: for
+/// runs without a real server.
+pub const TYPICAL_FRAME: usize = 5560;
 
 /// Bytes read at once: a window of requests fits in.
 const READ: usize = 8 * 1024;
@@ -25,7 +30,7 @@ pub async fn serve(address: SocketAddr, frame: usize) -> anyhow::Result<()> {
     socket.set_reuseaddr(true)?;
     socket.bind(address).with_context(|| format!("cannot listen on {address}"))?;
     let listener = socket.listen(4096)?;
-    let frame: Arc<[u8]> = frames::ready_frame(frame).into();
+    let frame: Arc<[u8]> = ready_frame(frame).into();
     loop {
         let (stream, _) = listener.accept().await?;
         let frame = Arc::clone(&frame);
@@ -34,6 +39,15 @@ pub async fn serve(address: SocketAddr, frame: usize) -> anyhow::Result<()> {
             let _: anyhow::Result<()> = answer(stream, &frame).await;
         });
     }
+}
+
+/// A PUBLISH of exactly `size` bytes on the wire, that looks like a block.
+fn ready_frame(size: usize) -> Vec<u8> {
+    let mut body = Vec::new();
+    frames::put_string(&mut body, TOPIC);
+    // 1 byte of type and 2 of length, as any frame of 128 to 16,383 bytes has.
+    body.resize(size.clamp(200, 16_000) - 3, b'x');
+    frames::packet(0x30, &body)
 }
 
 async fn answer(mut stream: TcpStream, frame: &[u8]) -> anyhow::Result<()> {

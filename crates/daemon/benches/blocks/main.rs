@@ -5,16 +5,18 @@
 //! `docs/performance.md` says what is measured, why, and how to read it.
 //!
 //! - `floor` is the cheapest server imaginable, which `fuotad` is compared with.
-//! - `servers` starts both as processes and reads their CPU and memory.
-//! - `frames` writes and reads the MQTT of the devices by hand; `device` is a device.
+//! - `servers` starts both as processes; `support` reads their CPU and memory, and writes and reads
+//!   the devices' MQTT by hand.
+//! - `device` is a device.
 //! - `measure` drives devices and takes the figures; `report` prints and judges them.
 
 mod device;
 mod floor;
-mod frames;
 mod measure;
 mod report;
 mod servers;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,9 +24,10 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::frames::Image;
 use crate::measure::{Cell, Plan};
 use crate::servers::Server;
+use crate::support::firmware::Image;
+use crate::support::process;
 
 /// Blocks of firmware in the image. Each device asks for each of them at most once, as a device in
 /// the field does; then its place is taken by a new device. 32 MiB fit into the default cache, and
@@ -100,10 +103,10 @@ fn main() -> anyhow::Result<()> {
 
 /// The whole run; whether all bounds are kept.
 async fn compare(arguments: &Arguments) -> anyhow::Result<bool> {
-    servers::raise_file_limit()?;
+    process::raise_file_limit()?;
     let image = Arc::new(Image::random(BLOCKS, CHUNK)?);
     let (server, frame) = if arguments.floor_only {
-        (Server::floor(frames::TYPICAL_FRAME, &image).await?, frames::TYPICAL_FRAME)
+        (Server::floor(floor::TYPICAL_FRAME, &image).await?, floor::TYPICAL_FRAME)
     } else {
         let server = Server::fuotad(&image).await?;
         let frame = device::block_size(&server).await?;
@@ -120,7 +123,7 @@ async fn compare(arguments: &Arguments) -> anyhow::Result<bool> {
             round: Duration::try_from_secs_f64(arguments.seconds)?,
         }
     };
-    report::head(server.name, frame, &plan);
+    report::head(server.process.name, frame, &plan);
     let mut within = true;
     for cell in Cell::ALL {
         if arguments.devices.is_some_and(|only| only != cell.devices) {

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::device::{Device, Limit, Tally};
 use crate::servers::Server;
+use crate::support::figures::{median, percentile};
 
 /// So many devices with so many requests in flight each.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -125,7 +126,7 @@ async fn serve(server: &Arc<Server>, devices: &mut Vec<Device>, blocks: u64) -> 
 /// Memory once the server has written what it still had to write.
 async fn settled(server: &Arc<Server>) -> anyhow::Result<u64> {
     tokio::time::sleep(Duration::from_secs(2)).await;
-    server.resident()
+    server.process.resident()
 }
 
 async fn gather(server: &Arc<Server>, cell: Cell) -> anyhow::Result<Vec<Device>> {
@@ -153,7 +154,7 @@ async fn drive(
     limit: Limit,
     within: Duration,
 ) -> anyhow::Result<(Round, Vec<u32>)> {
-    let cpu = server.cpu()?;
+    let cpu = server.process.cpu()?;
     let begin = Instant::now();
     let mut driven = JoinSet::new();
     for mut device in devices.drain(..) {
@@ -175,34 +176,19 @@ async fn drive(
     };
     tokio::time::timeout(within, finish)
         .await
-        .with_context(|| format!("{} leaves requests without an answer", server.name))?
-        .with_context(|| format!("while {} was driven", server.name))?;
+        .with_context(|| format!("{} leaves requests without an answer", server.process.name))?
+        .with_context(|| format!("while {} was driven", server.process.name))?;
     let seconds = begin.elapsed().as_secs_f64();
-    let cpu = server.cpu()?.since(&cpu);
+    let cpu = server.process.cpu()?.since(&cpu);
     Ok((Round { cpu, seconds, blocks: total.blocks }, total.latencies))
 }
 
 fn figures(rounds: &[Round], mut latencies: Vec<u32>) -> Figures {
     latencies.sort_unstable();
-    let percentile = |share: f64| {
-        let last = latencies.len().saturating_sub(1);
-        let at = (last as f64 * share).round() as usize;
-        latencies.get(at).map_or(f64::NAN, |nanos| f64::from(*nanos) / 1e3)
-    };
     Figures {
         cpu_per_block: median(rounds.iter().map(|round| round.cpu * 1e6 / round.blocks as f64)),
         blocks_per_second: median(rounds.iter().map(|round| round.blocks as f64 / round.seconds)),
-        p50: percentile(0.5),
-        p99: percentile(0.99),
-    }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_unstable_by(f64::total_cmp);
-    match (values.len(), values.len() / 2) {
-        (0, _) => f64::NAN,
-        (n, half) if n % 2 == 1 => values[half],
-        (_, half) => f64::midpoint(values[half - 1], values[half]),
+        p50: percentile(&latencies, 0.5),
+        p99: percentile(&latencies, 0.99),
     }
 }

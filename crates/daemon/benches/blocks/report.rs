@@ -1,7 +1,8 @@
 //! Prints the figures and judges them.
 
 use crate::measure::{Cell, Figures, Memory, Plan};
-use crate::servers::workers;
+use crate::support::figures::machine;
+use crate::support::process::workers;
 
 /// What the server's CPU per block may be, as a multiple of the floor's.
 fn bound(cell: Cell) -> Option<f64> {
@@ -17,8 +18,7 @@ const GROWTH: u64 = 2_000_000;
 
 /// The conditions of the run and the table's head.
 pub fn head(name: &str, frame: usize, plan: &Plan) {
-    let build = if cfg!(debug_assertions) { "NOT optimised" } else { "release" };
-    println!("{}, {} workers per server, {build}", machine(), workers());
+    println!("{}, {} workers per server", machine(), workers());
     println!(
         "frames of {frame} bytes with {} bytes of firmware; {} rounds of {:?} per server and row\n",
         crate::CHUNK,
@@ -84,12 +84,4 @@ pub fn memory(memory: &Memory) -> bool {
         megabytes(GROWTH),
     );
     within
-}
-
-fn machine() -> String {
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    let model = model.map_or("an unnamed CPU", |(_, name)| name.trim());
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{} x {model}, Linux {}", workers(), kernel.trim())
 }

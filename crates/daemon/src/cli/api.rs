@@ -19,8 +19,8 @@ use crate::{
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How long an upload may take.
-const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
+/// The same for what takes as long as a disk needs.
+const PATIENT: Duration = Duration::from_secs(6 * 3600);
 /// Entries asked for at once.
 const PAGE: &str = "1000";
 
@@ -55,6 +55,14 @@ pub enum ApiError {
     /// The daemon says no, and why.
     #[error("{0}")]
     Refused(String),
+    /// The daemon says no to an import, and which rows are to blame.
+    #[error("{detail}")]
+    Rows {
+        /// How many, in a sentence.
+        detail: String,
+        /// The first of them.
+        rows: Vec<Row>,
+    },
     /// Something answers that is no fuotad.
     #[error("what answers at {url} is not the admin interface of a fuotad: {reason}")]
     Nonsense {
@@ -65,11 +73,21 @@ pub enum ApiError {
     },
 }
 
+/// A row of an import that cannot be added.
+#[derive(Debug)]
+pub struct Row {
+    /// Its place, the first is 0.
+    pub row: usize,
+    /// Why.
+    pub detail: String,
+}
+
 /// One daemon's admin interface.
 pub struct Api {
     base: Url,
     token: Secret,
     http: reqwest::Client,
+    timeout: Duration,
 }
 
 impl Api {
@@ -124,10 +142,14 @@ impl Api {
         let http = http
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(TIMEOUT)
             .build()
             .context("no HTTP client can be made")?;
-        Ok(Api { base: url, token, http })
+        Ok(Api { base: url, token, http, timeout: TIMEOUT })
+    }
+
+    /// The same, for what may take hours.
+    pub fn patient(self) -> Self {
+        Api { timeout: PATIENT, ..self }
     }
 
     /// GET of one thing.
@@ -192,14 +214,14 @@ impl Api {
         self.answer(request).await
     }
 
-    /// POST of a form, which may take as long as its bytes do.
+    /// POST of a form.
     pub async fn upload(
         &self,
         path: &[&str],
         form: reqwest::multipart::Form,
     ) -> anyhow::Result<Value> {
         let request = self.request(Method::POST, path, &[]);
-        self.answer(request.timeout(UPLOAD_TIMEOUT).multipart(form)).await
+        self.answer(request.multipart(form)).await
     }
 
     fn request(
@@ -215,7 +237,7 @@ impl Api {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        self.http.request(method, url).bearer_auth(self.token.expose())
+        self.http.request(method, url).timeout(self.timeout).bearer_auth(self.token.expose())
     }
 
     async fn answer(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
@@ -238,7 +260,13 @@ impl Api {
             StatusCode::UNAUTHORIZED => {
                 ApiError::Unauthorized(format!("the daemon at {}: {detail}", self.base))
             }
-            _ => ApiError::Refused(detail),
+            _ => match answer.get("rows").and_then(Value::as_array) {
+                Some(rows) => {
+                    let rows = rows.iter().filter_map(row).collect();
+                    ApiError::Rows { detail, rows }
+                }
+                None => ApiError::Refused(detail),
+            },
         }
         .into())
     }
@@ -250,7 +278,7 @@ impl Api {
             cause = inner;
         }
         let reason = if error.is_timeout() {
-            format!("no answer within {} s", TIMEOUT.as_secs())
+            format!("no answer within {} s", self.timeout.as_secs())
         } else {
             cause.to_string()
         };
@@ -260,6 +288,11 @@ impl Api {
     fn nonsense(&self, reason: &str) -> ApiError {
         ApiError::Nonsense { url: self.base.to_string(), reason: reason.to_owned() }
     }
+}
+
+fn row(value: &Value) -> Option<Row> {
+    let row = value.get("row")?.as_u64()?.try_into().ok()?;
+    Some(Row { row, detail: super::output::safe(value.get("detail")?.as_str()?) })
 }
 
 fn read_token(path: &Path) -> Result<Secret, ApiError> {

@@ -70,7 +70,7 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
             output::text(&table(&files))
         }
         Command::Upload { file, title, version, model, notes, json, remote } => {
-            let api = Api::new(&remote, config)?;
+            let api = Api::new(&remote, config)?.patient();
             let image = Part::file(&file)
                 .await
                 .with_context(|| format!("{} cannot be read", file.display()))?;

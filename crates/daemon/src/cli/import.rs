@@ -1,7 +1,7 @@
 //! `fuotad device import`: devices out of a table.
 //!
-//! Every row is checked, here and by the daemon, before the first one is added: a table with a
-//! mistake changes nothing.
+//! Every row is checked, here and by the daemon, and all are added in one commit: a table with a
+//! mistake changes nothing, and neither does a crash amid the import.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use reqwest::Method;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{
     api::{Api, ApiError},
@@ -41,34 +42,29 @@ pub async fn run(api: &Api, path: &Path, dry_run: bool) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("{} cannot be read", path.display()))?;
     let rows = read(&text).map_err(|problem| anyhow::anyhow!("{}: {problem}", path.display()))?;
-    let mut problems = Vec::new();
-    for row in &rows {
-        let query = [("dry_run", "true".to_owned())];
-        match api.send(Method::POST, &["devices"], &query, Some(row)).await {
-            Ok(_) => {}
-            Err(error) => match error.downcast_ref::<ApiError>() {
-                Some(ApiError::Refused(why)) => problems.push(format!("line {}: {why}", row.line)),
-                _ => return Err(error),
-            },
+    let query = [("dry_run", dry_run.to_string())];
+    let body = json!({"devices": rows});
+    let imported = match api.send(Method::POST, &["import"], &query, Some(&body)).await {
+        Ok(imported) => imported,
+        Err(error) => {
+            let Some(ApiError::Rows { rows: refused, .. }) = error.downcast_ref() else {
+                return Err(error);
+            };
+            for refused in refused {
+                let line = rows.get(refused.row).map_or(0, |row| row.line);
+                eprintln!("line {line}: {}", refused.detail);
+            }
+            let (count, all) = (refused.len(), rows.len());
+            bail!("{count} of {all} rows cannot be added; nothing was changed");
         }
-    }
-    if !problems.is_empty() {
-        for problem in &problems {
-            eprintln!("{problem}");
-        }
-        bail!("{} of {} rows cannot be added; nothing was changed", problems.len(), rows.len());
-    }
+    };
     if dry_run {
         return output::text(&format!("{} devices would be added\n", rows.len()));
     }
-    for (number, row) in rows.iter().enumerate() {
-        let added = api.send(Method::POST, &["devices"], &[], Some(row)).await;
-        let added = added
-            .with_context(|| format!("line {}, after {number} devices were added", row.line))?;
-        if row.token.is_none() {
-            output::text(&format!("{},{}\n", field(&added, "id"), field(&added, "token")))?;
-        }
-    }
+    let Some(devices) = imported.get("devices").and_then(Value::as_array) else { return Ok(()) };
+    let made = devices.iter().filter(|device| device.get("token").is_some());
+    let lines = made.map(|device| format!("{},{}\n", field(device, "id"), field(device, "token")));
+    output::text(&lines.collect::<String>())?;
     eprintln!("{} devices added; tokens are shown only now", rows.len());
     Ok(())
 }

@@ -26,7 +26,8 @@ pub enum Role {
 }
 
 impl Role {
-    fn name(self) -> &'static str {
+    /// Its name, as the daemon has it.
+    pub fn name(self) -> &'static str {
         match self {
             Role::Device => "device",
             Role::Service => "service",

@@ -164,6 +164,8 @@ pub struct Fuota {
 #[allow(missing_docs)]
 pub struct Limits {
     pub connections: usize,
+    pub connections_per_ip: Option<usize>,
+    pub connects_per_second: Option<u32>,
     pub packet_bytes: usize,
     pub queue_messages: usize,
     pub queue_bytes: usize,
@@ -323,6 +325,8 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let retention = reader.duration("fuota.retention", Duration::from_secs(3600));
 
     let connections = reader.number("limits.connections", 1..=10_000_000);
+    let connections_per_ip = reader.number_or_off("limits.connections_per_ip", 1..=10_000_000);
+    let connects_per_second = reader.number_or_off("limits.connects_per_second", 1..=1_000_000);
     let packet_bytes = reader.size("limits.packet_bytes", 1024..=268_435_460);
     let queue_messages = reader.number("limits.queue_messages", 1..=10_000_000);
     let queue_bytes = reader.size("limits.queue_bytes", 1024..=BYTES);
@@ -393,6 +397,8 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
         },
         limits: Limits {
             connections: connections?,
+            connections_per_ip,
+            connects_per_second,
             packet_bytes: packet_bytes?,
             queue_messages: queue_messages?,
             queue_bytes: queue_bytes?,
@@ -412,7 +418,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
 /// Those of `auth.rules` that are rules; each of the others is a problem.
 fn rules(reader: &mut Reader<'_>) -> Vec<Rule> {
     let mut rules = Vec::new();
-    for text in reader.texts("auth.rules") {
+    for text in reader.lines("auth.rules") {
         match text.parse() {
             Ok(rule) => rules.push(rule),
             Err(error) => reader.problem("auth.rules", &format!("cannot be used: {error}")),

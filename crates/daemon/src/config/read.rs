@@ -52,6 +52,18 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// As [`Reader::number`], but `"off"`, 0 and nothing are no bound.
+    pub fn number_or_off<T: TryFrom<u64>>(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Option<T> {
+        match self.tree.entries.get(name) {
+            Some(entry) if is_off(&entry.raw) => None,
+            _ => self.number(name, range),
+        }
+    }
+
     /// A number of bytes within bounds.
     pub fn size<T: TryFrom<u64>>(
         &mut self,
@@ -101,7 +113,7 @@ impl<'a> Reader<'a> {
     pub fn listen(&mut self, name: &'static str) -> Vec<SocketAddr> {
         let expected = "an address with a port, such as \"127.0.0.1:1883\" or \"[::1]:1883\", or a list of them";
         self.value(name, expected, |raw| {
-            let items = texts(raw)?;
+            let items = texts(raw, ',')?;
             let addresses: Option<Vec<SocketAddr>> =
                 items.iter().map(|text| text.parse().ok()).collect();
             addresses.filter(|addresses| !addresses.is_empty())
@@ -117,9 +129,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A text, or a list of texts; empty by default.
+    /// A text with commas between, or a list of texts; empty by default.
     pub fn texts(&mut self, name: &'static str) -> Vec<String> {
-        self.value(name, "a text or a list of texts", texts).unwrap_or_default()
+        self.value(name, "a text or a list of texts", |raw| texts(raw, ',')).unwrap_or_default()
+    }
+
+    /// A text of lines, or a list of them; empty by default.
+    pub fn lines(&mut self, name: &'static str) -> Vec<String> {
+        self.value(name, "a line or a list of lines", |raw| texts(raw, '\n')).unwrap_or_default()
     }
 
     /// A text; an empty one counts as not set.
@@ -233,20 +250,19 @@ fn integer(raw: &Raw) -> Option<u64> {
     }
 }
 
-/// A list, or one text; commas separate, since the environment knows no lists.
-fn texts(raw: &Raw) -> Option<Vec<String>> {
-    let split = |text: &str| -> Vec<String> {
-        text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
-    };
+/// A list, or one text that is split into one, since the environment knows no lists.
+fn texts(raw: &Raw, separator: char) -> Option<Vec<String>> {
     match raw {
-        Raw::Text(text) => Some(split(text)),
+        Raw::Text(text) => {
+            let parts = text.split(separator).map(|part| part.trim().to_owned());
+            Some(parts.filter(|part| !part.is_empty()).collect())
+        }
         Raw::List(items) => {
-            let mut all = Vec::new();
-            for item in items {
-                let Raw::Text(text) = item else { return None };
-                all.extend(split(text));
-            }
-            Some(all)
+            let item = |item: &Raw| match item {
+                Raw::Text(text) => Some(text.trim().to_owned()),
+                _ => None,
+            };
+            items.iter().map(item).collect()
         }
         _ => None,
     }

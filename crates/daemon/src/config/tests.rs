@@ -302,6 +302,17 @@ fn what_is_not_toml_is_one_line_without_the_text() {
 }
 
 #[test]
+fn bounds_that_are_off_unless_set() {
+    for off in ["", "connections_per_ip = 0", "connections_per_ip = \"off\""] {
+        assert_eq!(load(&format!("[limits]\n{off}\n")).limits.connections_per_ip, None, "{off}");
+    }
+    let limits = load("[limits]\nconnections_per_ip = 20\nconnects_per_second = 500\n").limits;
+    assert_eq!((limits.connections_per_ip, limits.connects_per_second), (Some(20), Some(500)));
+    let line = error("[limits]\nconnects_per_second = -1\n");
+    assert!(line.contains("limits.connects_per_second must be a whole number"), "{line}");
+}
+
+#[test]
 fn keys_of_later_versions_are_refused_unless_off() {
     for key in KEYS.iter().filter(|key| key.support == keys::Support::Later) {
         let line = error(&format!("{} = \"something\"", key.name));
@@ -417,6 +428,12 @@ fn rules_are_read_and_each_wrong_one_is_named() {
     let config = load("auth.rules = [\"allow device publish plant/%d/#\", \"deny any all a\"]");
     assert_eq!(config.auth.rules.len(), 2);
     assert_eq!(load("auth.rules = \"deny any all a\"").auth.rules.len(), 1);
+    // A comma belongs to the rule, in a list and out of the environment, where lines separate.
+    let rule = "allow service,operator subscribe a,b/#";
+    assert_eq!(load(&format!("auth.rules = [\"{rule}\"]")).auth.rules, [rule.parse().unwrap()]);
+    let both = format!("{rule}\n\ndeny any all a\n");
+    let config = Site::new().load("", &[("FUOTAD__AUTH__RULES", &both)]).unwrap();
+    assert_eq!(config.auth.rules, [rule.parse().unwrap(), "deny any all a".parse().unwrap()]);
     let line = error("auth.rules = [\"deny any all a\", \"allow everybody all a\"]");
     assert!(line.contains("auth.rules") && line.contains("allow everybody all a"), "{line}");
     assert!(load("auth.strict = true").auth.strict);

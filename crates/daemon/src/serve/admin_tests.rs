@@ -133,7 +133,8 @@ impl Interface {
             version: "1.2.3".into(),
         };
         let as_broker: Arc<dyn Broker> = broker.clone();
-        let router = admin::router(settings, service.clone(), as_broker, readiness);
+        let backup: admin::Backup = Arc::new(|_| Box::pin(async { Err(admin::BackupError::Busy) }));
+        let router = admin::router(settings, service.clone(), as_broker, readiness, backup);
         tokio::spawn(admin::serve(listener, router, cancel.clone()));
         // As in main: a client needs one provider even where only http is spoken.
         let _ = rustls::crypto::ring::default_provider().install_default();

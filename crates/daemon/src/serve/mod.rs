@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
+    backup::Backups,
     certificates::Certificates,
     config::{Config, Secret},
     firmware_dir,
@@ -126,6 +127,12 @@ async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
         fuota.service(),
         server.handle(),
         Arc::clone(&readiness),
+        Backups::new(
+            Arc::clone(&server),
+            fuota.service(),
+            config.admin.token.is_none().then(|| config.token_path()),
+        )
+        .door(),
     );
 
     let (close_doors, stop_fuota) = (CancellationToken::new(), CancellationToken::new());

@@ -10,6 +10,8 @@ pub fn broker(config: &Config, connections: usize) -> broker::Settings {
     broker::Settings {
         limits: broker::Limits {
             connections,
+            connections_per_ip: limits.connections_per_ip,
+            connects_per_second: limits.connects_per_second,
             packet_bytes: limits.packet_bytes,
             queue_messages: limits.queue_messages,
             queue_bytes: limits.queue_bytes,

@@ -3,6 +3,8 @@
 //! What no rule can change is elsewhere: firmware messages from clients and writing to a
 //! device's downlink are decided in the publish phase, and the broker keeps topics below `$`.
 
+use std::collections::HashMap;
+
 use hook::{Access, Client, Reason, ReasonKind, Role};
 
 use super::{
@@ -17,20 +19,31 @@ use crate::{
 /// What every device has as its own in the jobs dialect: this, its id, `/`.
 const AWS_THINGS: &str = "$aws/things/";
 
-/// The rules of `auth.rules`, sorted by role so that most clients meet none.
+/// The rules of `auth.rules`, sorted so that a client meets few: each with its place in the list.
 pub struct RuleSet {
-    roles: [Vec<Rule>; 5],
+    roles: [Vec<(usize, Rule)>; 5],
+    accounts: HashMap<Box<str>, Vec<(usize, Rule)>>,
     strict: bool,
 }
 
 impl RuleSet {
     pub fn new(rules: &[Rule], strict: bool) -> RuleSet {
-        let of = |role| rules.iter().filter(|rule| rule.roles.contains(&role)).cloned().collect();
+        let of = |role| {
+            let rules = rules.iter().enumerate().filter(|(_, rule)| rule.roles.contains(&role));
+            rules.map(|(place, rule)| (place, rule.clone())).collect()
+        };
         let all = [Role::Anonymous, Role::Device, Role::Service, Role::Operator, Role::Admin];
-        RuleSet { roles: all.map(of), strict }
+        let mut accounts: HashMap<_, Vec<_>> = HashMap::new();
+        for (place, rule) in rules.iter().enumerate() {
+            for name in &rule.accounts {
+                accounts.entry(name.clone()).or_default().push((place, rule.clone()));
+            }
+        }
+        RuleSet { roles: all.map(of), accounts, strict }
     }
 
-    fn of(&self, role: Role) -> &[Rule] {
+    /// Those for a role, and those for an account.
+    fn of(&self, role: Role, account: Option<&str>) -> [&[(usize, Rule)]; 2] {
         let index = match role {
             Role::Anonymous => 0,
             Role::Device => 1,
@@ -38,7 +51,8 @@ impl RuleSet {
             Role::Operator => 3,
             Role::Admin => 4,
         };
-        &self.roles[index]
+        let own = account.and_then(|name| self.accounts.get(name));
+        [&self.roles[index], own.map_or(&[], Vec::as_slice)]
     }
 }
 
@@ -93,28 +107,33 @@ impl Engine {
     /// whole filter; a denying one already where both share a topic: who may not hear `secret/#`
     /// may not hear it as a part of `#` either.
     fn by_rules(&self, client: &Client, action: Action, filter: &str) -> Option<bool> {
-        let rules = self.accounts.rules.of(client.identity.role);
-        if rules.is_empty() {
-            return None;
-        }
-        let staff = !is_bounded(client.identity.role);
-        let device = match rules.iter().any(Rule::names_device) && !staff {
-            true => self.name_of(client),
-            false => None,
-        };
         let account = match client.identity.role {
             Role::Anonymous => None,
             _ => client.identity.name.as_deref(),
         };
+        let rules = self.accounts.rules.of(client.identity.role, account);
+        if rules.iter().all(|rules| rules.is_empty()) {
+            return None;
+        }
+        let names_device = || rules.iter().copied().flatten().any(|(_, rule)| rule.names_device());
+        let device = match is_bounded(client.identity.role) && names_device() {
+            true => self.name_of(client),
+            false => None,
+        };
         let subject = Subject { client: &client.id, user: account, device: device.as_deref() };
-        let decides = |rule: &&Rule| {
+        let decides = |rule: &Rule| {
             rule.is_about(action)
                 && rule.pattern(&subject).is_some_and(|pattern| match rule.allow {
                     true => covers(&pattern, filter),
                     false => overlaps(&pattern, filter),
                 })
         };
-        rules.iter().find(decides).map(|rule| rule.allow)
+        let first = |rules: &'_ [(usize, Rule)]| {
+            let decided = rules.iter().find(|(_, rule)| decides(rule));
+            decided.map(|(place, rule)| (*place, rule.allow))
+        };
+        let decided = rules.into_iter().filter_map(first).min_by_key(|(place, _)| *place);
+        decided.map(|(_, allow)| allow)
     }
 
     /// Whether this is a topic on which devices ask for firmware and hear it.

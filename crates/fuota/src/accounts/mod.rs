@@ -7,15 +7,19 @@
 //! | module | subject |
 //! | --- | --- |
 //! | `user` | one user, and the snapshot of all |
-//! | `password` | Argon2id, on its one thread |
+//! | `hash` | what a password is kept as |
+//! | `password` | the one thread that computes it |
+//! | `renew` | from mosquitto's hashes to ours, at the first login |
 //! | `throttle` | addresses that failed to log in, and how long they wait |
 //! | `rule` | one line of `auth.rules`; `pattern`: what a filter covers and overlaps |
 //! | `authorize` | rules and defaults together: may this client do this? |
 //! | `service` | what the admin interface asks and changes |
 
 mod authorize;
+mod hash;
 mod password;
 mod pattern;
+mod renew;
 mod rule;
 mod service;
 mod throttle;
@@ -32,15 +36,17 @@ use password::PasswordThread;
 use throttle::Throttle;
 use user::Users;
 
-pub use password::PasswordHash;
+pub use hash::{PasswordHash, Scheme};
 pub use rule::{Rule, RuleError};
+pub use service::{MAX_USERS, check_name};
 pub use throttle::Failure;
 pub use user::User;
 
 /// See [the module](self).
 pub struct Accounts {
     users: ArcSwap<Users>,
-    /// Held during a change: read the snapshot, write the database, replace the snapshot.
+    /// Held during a change, also of who is a registered device: read the snapshot, write the
+    /// database, replace the snapshot.
     changing: tokio::sync::Mutex<()>,
     passwords: PasswordThread,
     throttle: Throttle,
@@ -72,6 +78,11 @@ impl Accounts {
         })
     }
 
+    /// Waits until nobody else changes users or registers devices, which share their names.
+    pub async fn change(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changing.lock().await
+    }
+
     /// The user of this name.
     pub fn get(&self, name: &str) -> Option<Arc<User>> {
         self.users.load().get(name).cloned()
@@ -86,7 +97,7 @@ impl Accounts {
         password: &[u8],
         address: Option<IpAddr>,
     ) -> Result<(), Refusal> {
-        let remembered = key.password(&user.name, user.password.salt(), password);
+        let remembered = key.password(&user.name, &user.password.salt, password);
         if user.remembers(&remembered, Instant::now()) {
             return Ok(());
         }

@@ -1,64 +1,16 @@
-//! Passwords: Argon2id, and the one thread that computes it (rule 28).
+//! The one thread that computes passwords (rule 28).
 //!
 //! One thread, because each computation takes 19 MiB and a core for some tens of milliseconds:
 //! a storm of logins must not take the cores and the memory from those who are connected.
 
-use std::{
-    io,
-    sync::mpsc::{SyncSender, sync_channel},
-    thread,
-};
+use std::{collections::VecDeque, io, sync::Arc, thread};
 
-use argon2::{Algorithm, Argon2, Params, Version};
-use subtle::ConstantTimeEq;
+use parking_lot::{Condvar, Mutex};
 
-use crate::secret::random_bytes;
-
-/// Computations that may wait. Full: the login is refused as busy, and the client tries again.
+/// Logins that may wait. Full: the login is refused as busy, and the client tries again.
 const QUEUE: usize = 64;
-
-/// What a password is kept as, with the parameters that it was made with.
-#[derive(Clone)]
-pub struct PasswordHash {
-    pub salt: [u8; 16],
-    pub hash: [u8; 32],
-    /// In KiB.
-    pub memory: u32,
-    pub passes: u32,
-    pub lanes: u32,
-}
-
-impl PasswordHash {
-    /// Hashes a new password. Takes long: see [the module](self).
-    pub fn make(password: &[u8]) -> io::Result<PasswordHash> {
-        let mut made = PasswordHash {
-            salt: random_bytes()?,
-            hash: [0; 32],
-            memory: Params::DEFAULT_M_COST,
-            passes: Params::DEFAULT_T_COST,
-            lanes: Params::DEFAULT_P_COST,
-        };
-        made.hash = made.compute(password).map_err(|error| io::Error::other(error.to_string()))?;
-        Ok(made)
-    }
-
-    /// Whether this is the password. Takes long: see [the module](self).
-    pub fn matches(&self, password: &[u8]) -> bool {
-        self.compute(password).is_ok_and(|hash| hash.ct_eq(&self.hash).into())
-    }
-
-    pub fn salt(&self) -> &[u8] {
-        &self.salt
-    }
-
-    fn compute(&self, password: &[u8]) -> Result<[u8; 32], argon2::Error> {
-        let params = Params::new(self.memory, self.passes, self.lanes, Some(32))?;
-        let mut hash = [0; 32];
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into(password, &self.salt, &mut hash)?;
-        Ok(hash)
-    }
-}
+/// What may wait for a moment without logins. Full: it is not done, the next login asks again.
+const LATER: usize = 1024;
 
 /// Too much waits to be computed.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,19 +19,31 @@ pub struct Busy;
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The thread. It ends when this is dropped.
-pub struct PasswordThread {
-    jobs: SyncSender<Job>,
+pub struct PasswordThread(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    queues: Mutex<Queues>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queues {
+    logins: VecDeque<Job>,
+    later: VecDeque<Job>,
+    closed: bool,
 }
 
 impl PasswordThread {
     pub fn start() -> io::Result<PasswordThread> {
-        let (jobs, queue) = sync_channel::<Job>(QUEUE);
+        let shared = Arc::<Shared>::default();
+        let queues = Arc::clone(&shared);
         thread::Builder::new().name("fuota-passwords".into()).spawn(move || {
-            for job in queue {
+            while let Some(job) = queues.next() {
                 job();
             }
         })?;
-        Ok(PasswordThread { jobs })
+        Ok(PasswordThread(shared))
     }
 
     /// Computes on the thread. Work whose caller has given up by then is skipped.
@@ -87,14 +51,64 @@ impl PasswordThread {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Busy> {
+        self.queue(work, |queues| (&mut queues.logins, QUEUE)).await
+    }
+
+    /// The same, when no login waits.
+    pub async fn run_later<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Busy> {
+        self.queue(work, |queues| (&mut queues.later, LATER)).await
+    }
+
+    async fn queue<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+        which: impl FnOnce(&mut Queues) -> (&mut VecDeque<Job>, usize),
+    ) -> Result<T, Busy> {
         let (answer, answered) = tokio::sync::oneshot::channel();
         let job = Box::new(move || {
             if !answer.is_closed() {
                 drop(answer.send(work()));
             }
         });
-        self.jobs.try_send(job).map_err(|_| Busy)?;
+        {
+            let mut queues = self.0.queues.lock();
+            let (queue, limit) = which(&mut queues);
+            if queue.len() >= limit {
+                return Err(Busy);
+            }
+            queue.push_back(job);
+        }
+        self.0.changed.notify_one();
         answered.await.map_err(|_| Busy)
+    }
+}
+
+impl Drop for PasswordThread {
+    fn drop(&mut self) {
+        self.0.queues.lock().closed = true;
+        self.0.changed.notify_one();
+    }
+}
+
+impl Shared {
+    /// Waits for the next job; `None` at the end.
+    fn next(&self) -> Option<Job> {
+        let mut queues = self.queues.lock();
+        loop {
+            if queues.closed {
+                return None;
+            }
+            if let Some(job) = queues.logins.pop_front() {
+                return Some(job);
+            }
+            if let Some(job) = queues.later.pop_front() {
+                return Some(job);
+            }
+            self.changed.wait(&mut queues);
+        }
     }
 }
 
@@ -102,17 +116,8 @@ impl PasswordThread {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_password_matches_itself_alone_and_is_salted() {
-        let one = PasswordHash::make(b"correct horse").unwrap();
-        let two = PasswordHash::make(b"correct horse").unwrap();
-        assert!(one.matches(b"correct horse") && two.matches(b"correct horse"));
-        assert!(!one.matches(b"correct horsf") && !one.matches(b""));
-        assert_ne!(one.hash, two.hash);
-    }
-
     #[tokio::test]
-    async fn rule_28_what_does_not_fit_into_the_queue_is_refused() {
+    async fn rule_28_what_does_not_fit_into_the_queue_is_refused_and_logins_go_first() {
         let thread = PasswordThread::start().unwrap();
         let (release, wait) = std::sync::mpsc::channel::<()>();
         let (started, begun) = tokio::sync::oneshot::channel();
@@ -120,23 +125,38 @@ mod tests {
             assert!(started.send(()).is_ok());
             wait.recv().is_ok()
         }));
-        assert!(futures_pending(&mut first).await);
+        assert!(is_pending(&mut first).await);
         begun.await.unwrap();
-        let mut waiting: Vec<_> =
-            (0..QUEUE).map(|number| Box::pin(thread.run(move || number))).collect();
-        for one in &mut waiting {
-            assert!(futures_pending(one).await);
+        let order = Arc::<Mutex<Vec<usize>>>::default();
+        let note = |number| {
+            let order = Arc::clone(&order);
+            move || order.lock().push(number)
+        };
+        let mut later: Vec<_> =
+            (0..LATER).map(|number| Box::pin(thread.run_later(note(QUEUE + number)))).collect();
+        let mut logins: Vec<_> =
+            (0..QUEUE).map(|number| Box::pin(thread.run(note(number)))).collect();
+        for one in &mut later {
+            assert!(is_pending(one).await);
+        }
+        for one in &mut logins {
+            assert!(is_pending(one).await);
         }
         assert_eq!(thread.run(|| ()).await, Err(Busy));
+        assert_eq!(thread.run_later(|| ()).await, Err(Busy));
         release.send(()).unwrap();
         assert_eq!(first.await, Ok(true));
-        for (number, one) in waiting.into_iter().enumerate() {
-            assert_eq!(one.await, Ok(number));
+        for one in logins {
+            assert_eq!(one.await, Ok(()));
         }
+        for one in later {
+            assert_eq!(one.await, Ok(()));
+        }
+        assert!(order.lock().iter().copied().eq(0..QUEUE + LATER), "{:?}", order.lock());
     }
 
     /// Polls once; true while the future has no answer.
-    async fn futures_pending<F: Future + Unpin>(future: &mut F) -> bool {
+    async fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
         std::future::poll_fn(|context| {
             std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(context).is_pending())
         })

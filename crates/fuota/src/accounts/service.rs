@@ -8,16 +8,17 @@ use crate::{
     db::Op,
     engine::Engine,
     names::{is_name, is_reserved, name_problem},
+    registration::{Registration, invalid},
     secret::new_token,
     transfer::unix_now,
-    views::{AddedUser, ChangedUser, NewUser, Password, UserPatch, UserView},
+    views::{AddedUser, ChangedUser, NewUser, Password, UserPatch, UserRole, UserView},
 };
 
 /// Bytes of a password.
 const MIN_PASSWORD: usize = 8;
 const MAX_PASSWORD: usize = 1024;
 /// Users that there may be: the snapshot is copied by each change.
-const MAX_USERS: usize = 10_000;
+pub const MAX_USERS: usize = 100_000;
 
 impl Service {
     /// All users, by name.
@@ -42,22 +43,20 @@ impl Service {
         check_name(&new.name)?;
         let (password, shown) = choose(new.password)?;
         let accounts = &self.0.accounts;
-        let _changing = accounts.changing.lock().await;
-        if accounts.get(&new.name).is_some() {
-            return Err(ServiceError::Conflict(format!("there is a user {} already", new.name)));
-        }
-        if self.0.registered(&new.name).is_some() {
-            return Err(ServiceError::Conflict(format!(
-                "{} is a registered device; a user needs another name",
-                new.name
-            )));
-        }
-        if accounts.users.load().len() >= MAX_USERS {
+        let _changing = accounts.change().await;
+        self.0.name_is_free(&new.name)?;
+        if accounts.count() >= MAX_USERS {
             return Err(ServiceError::Conflict(format!("there are {MAX_USERS} users already")));
         }
         let hash = self.hash(password).await?;
         let user = Arc::new(User::new(new.name.as_str().into(), new.role, hash, unix_now()));
-        self.write(Op::User(user.row()), &user.name, "user added").await?;
+        let ops = vec![Op::User(user.row()), Engine::audit(&user.name, "user added", None)];
+        match user.role {
+            UserRole::Device => {
+                self.0.register(vec![Registration::of_user(&user.name)], ops).await?;
+            }
+            _ => self.write(ops).await?,
+        }
         accounts.replace(|users| drop(users.insert(Arc::clone(&user.name), Arc::clone(&user))));
         self.0.end_account(&user.name, "log in with the user's password");
         Ok(AddedUser { user: user.view(), password: shown })
@@ -80,7 +79,7 @@ impl Service {
             false => None,
         };
         let accounts = &self.0.accounts;
-        let _changing = accounts.changing.lock().await;
+        let _changing = accounts.change().await;
         let old = accounts.get(name).ok_or_else(|| unknown(name))?;
         if chosen.is_none() && patch.role.is_none_or(|role| role == old.role) {
             return Ok(ChangedUser { user: old.view(), password: None });
@@ -91,7 +90,14 @@ impl Service {
         };
         let role = patch.role.unwrap_or(old.role);
         let user = Arc::new(User::new(Arc::clone(&old.name), role, password, old.created));
-        self.write(Op::User(user.row()), name, "user changed").await?;
+        let ops = vec![Op::User(user.row()), Engine::audit(name, "user changed", None)];
+        match (old.role, role) {
+            (was, is) if (was == UserRole::Device) == (is == UserRole::Device) => {
+                self.write(ops).await?;
+            }
+            (UserRole::Device, _) => self.forget_device(name, ops).await?,
+            _ => self.0.register(vec![Registration::of_user(&user.name)], ops).await?,
+        }
         accounts.replace(|users| drop(users.insert(Arc::clone(&user.name), Arc::clone(&user))));
         self.0.end_account(name, "the account was changed; log in again");
         Ok(ChangedUser { user: user.view(), password: shown })
@@ -103,9 +109,13 @@ impl Service {
     /// [`ServiceError::NotFound`], [`ServiceError::Unavailable`].
     pub async fn remove_user(&self, name: &str) -> Result<(), ServiceError> {
         let accounts = &self.0.accounts;
-        let _changing = accounts.changing.lock().await;
-        accounts.get(name).ok_or_else(|| unknown(name))?;
-        self.write(Op::UserGone(name.to_owned()), name, "user removed").await?;
+        let _changing = accounts.change().await;
+        let old = accounts.get(name).ok_or_else(|| unknown(name))?;
+        let ops = vec![Op::UserGone(name.to_owned()), Engine::audit(name, "user removed", None)];
+        match old.role {
+            UserRole::Device => self.forget_device(name, ops).await?,
+            _ => self.write(ops).await?,
+        }
         accounts.replace(|users| drop(users.remove(name)));
         self.0.end_account(name, "the account was removed");
         Ok(())
@@ -122,18 +132,46 @@ impl Service {
         }
     }
 
-    async fn write(&self, op: Op, name: &str, action: &'static str) -> Result<(), ServiceError> {
-        let written = self.0.db.commit(vec![op, Engine::audit(name, action, None)]).await;
+    async fn write(&self, ops: Vec<Op>) -> Result<(), ServiceError> {
+        let written = self.0.db.commit(ops).await;
         written.map_err(|error| ServiceError::Unavailable(error.to_string()))
+    }
+
+    /// The device that a user was, with all that it experienced.
+    async fn forget_device(&self, name: &str, ops: Vec<Op>) -> Result<(), ServiceError> {
+        match self.0.registry.get(name) {
+            Some(device) => self.0.forget(&device, ops, "the account was changed").await,
+            None => self.write(ops).await,
+        }
+    }
+}
+
+impl Engine {
+    /// Whether a user of this name can be added. Only while [`Accounts::change`] is held.
+    pub fn name_is_free(&self, name: &str) -> Result<(), ServiceError> {
+        if self.accounts.get(name).is_some() {
+            return Err(ServiceError::Conflict(format!("there is a user {name} already")));
+        }
+        if self.registered(name).is_some() {
+            return Err(ServiceError::Conflict(format!(
+                "{name} is a registered device; a user needs another name"
+            )));
+        }
+        Ok(())
     }
 }
 
 impl Accounts {
     /// Replaces the snapshot. Only while [`Accounts::changing`] is held.
-    fn replace(&self, change: impl FnOnce(&mut Users)) {
+    pub fn replace(&self, change: impl FnOnce(&mut Users)) {
         let mut users = Users::clone(&self.users.load());
         change(&mut users);
         self.users.store(Arc::new(users));
+    }
+
+    /// How many users there are.
+    pub fn count(&self) -> usize {
+        self.users.load().len()
     }
 }
 
@@ -167,7 +205,7 @@ fn choose(given: Option<Password>) -> Result<(Password, Option<Password>), Servi
     }
 }
 
-fn check_name(name: &str) -> Result<(), ServiceError> {
+pub fn check_name(name: &str) -> Result<(), ServiceError> {
     if !is_name(name) {
         return Err(invalid("name", name_problem("user name", name)));
     }
@@ -175,10 +213,6 @@ fn check_name(name: &str) -> Result<(), ServiceError> {
         return Err(invalid("name", format!("{name} means something else at a login")));
     }
     Ok(())
-}
-
-fn invalid(field: &'static str, problem: String) -> ServiceError {
-    ServiceError::Invalid { field, problem }
 }
 
 fn unknown(name: &str) -> ServiceError {

@@ -5,12 +5,9 @@
 //! tokens, and passwords that are remembered as verified, are let in all the same, so that one
 //! client with a wrong password does not shut out its neighbours behind the same address.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-    time::Duration,
-};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
+use hook::network;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -81,17 +78,6 @@ fn make_room(known: &mut HashMap<IpAddr, Failures>, now: Instant) {
         if let Some(oldest) = oldest.map(|(address, _)| *address) {
             known.remove(&oldest);
         }
-    }
-}
-
-/// One client has all addresses of an IPv6 network of 64 bits.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 => v4,
     }
 }
 

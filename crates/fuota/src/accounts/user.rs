@@ -1,12 +1,19 @@
 //! One user, and the snapshot of all of them.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use hook::Role;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::password::PasswordHash;
+use super::hash::PasswordHash;
 use crate::{db::UserRow, secret::TokenHash, views::UserRole};
 
 /// How long a verified password is remembered.
@@ -24,11 +31,14 @@ pub struct User {
     /// Seconds since 1970.
     pub created: u64,
     verified: Mutex<Option<(TokenHash, Instant)>>,
+    /// Its hash is being replaced by one of ours.
+    renewing: AtomicBool,
 }
 
 impl User {
     pub fn new(name: Arc<str>, role: UserRole, password: PasswordHash, created: u64) -> User {
-        User { name, role, password, created, verified: Mutex::new(None) }
+        let (verified, renewing) = (Mutex::new(None), AtomicBool::new(false));
+        User { name, role, password, created, verified, renewing }
     }
 
     pub fn from_row(row: UserRow) -> User {
@@ -51,6 +61,16 @@ impl User {
 
     pub fn remember(&self, hash: TokenHash, now: Instant) {
         *self.verified.lock() = Some((hash, now + REMEMBERED));
+    }
+
+    /// Whether the caller is to replace the hash, since nobody else does.
+    pub fn start_renewal(&self) -> bool {
+        self.password.is_foreign() && !self.renewing.swap(true, Ordering::Relaxed)
+    }
+
+    /// It was not replaced; the next login tries again.
+    pub fn give_up_renewal(&self) {
+        self.renewing.store(false, Ordering::Relaxed);
     }
 }
 
@@ -75,7 +95,7 @@ mod tests {
         let key = Key::from_bytes([1; 32]);
         let password = PasswordHash::make(b"correct horse").unwrap();
         let user = User::new("a".into(), UserRole::Service, password, 0);
-        let hash = |password| key.password(&user.name, user.password.salt(), password);
+        let hash = |password| key.password(&user.name, &user.password.salt, password);
         let now = Instant::now();
         assert!(!user.remembers(&hash(b"correct horse"), now));
         user.remember(hash(b"correct horse"), now);

@@ -1,4 +1,4 @@
--- Version 3: deployments and what each device made of them, timelines, who did what from where.
+-- Version 4: deployments and what each device made of them, timelines, who did what from where.
 
 ALTER TABLE file ADD COLUMN uploaded INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE file ADD COLUMN withdrawn TEXT;       -- who withdrew these bytes

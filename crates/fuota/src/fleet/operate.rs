@@ -19,7 +19,7 @@ use crate::{
     device::Device,
     engine::Engine,
     policy::{History, describe},
-    service::invalid,
+    registration::invalid,
     state::{Happened, UpdateState},
     transfer::{Transfer, unix_now},
     views::{Actor, ServiceError},

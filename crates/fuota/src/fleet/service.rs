@@ -20,7 +20,7 @@ use crate::{
     fleet::{Dropping, rollout::Plan},
     ingest::Applied,
     policy::Decision,
-    service::invalid,
+    registration::invalid,
     state::UpdateState,
     transfer::unix_now,
     views::{Actor, FirmwareView, ServiceError},

@@ -109,7 +109,39 @@ async fn the_first_rule_decides_and_a_denial_covers_what_overlaps() {
     assert!(!service.may_publish("client/x"), "%c");
     let operator = session(&site, "o", Some("o"), Role::Operator);
     assert!(operator.may_subscribe("#") && operator.may_publish("secret/x"));
-    // A name with a wildcard in it does not widen the rule.
-    let odd = session(&site, "+", Some("hist"), Role::Service);
-    assert!(odd.may_publish("client/x"));
+    // Nobody slips out of a denial by a name that the pattern cannot hold.
+    for odd in ["+", "a/b"] {
+        let odd = session(&site, odd, Some("hist"), Role::Service);
+        assert!(!odd.may_publish("client/x") && odd.may_subscribe("client/x"));
+    }
+}
+
+#[tokio::test]
+async fn a_rule_for_an_account_stands_in_line_with_those_for_its_role() {
+    let site = Site::with(|settings| {
+        rules(
+            settings,
+            &[
+                "deny user:hist subscribe a/secret",
+                "allow service subscribe a/#",
+                "allow user:hist,user:dev-1,operator subscribe b/#",
+                "deny any all #",
+                "allow user:hist all c/#",
+            ],
+        );
+    })
+    .await;
+    let hist = session(&site, "c", Some("hist"), Role::Service);
+    assert!(hist.may_subscribe("a/x") && hist.may_subscribe("b/#"));
+    for filter in ["a/secret", "a/#", "c/x"] {
+        assert!(!hist.may_subscribe(filter), "{filter}");
+    }
+    let other = session(&site, "hist", Some("other"), Role::Service);
+    assert!(other.may_subscribe("a/#") && !other.may_subscribe("b/x"), "a client id is no name");
+    let device = session(&site, "c", Some("dev-1"), Role::Device);
+    assert!(device.may_subscribe("b/x") && !device.may_subscribe("a/x"));
+    assert!(session(&site, "c", Some("o"), Role::Operator).may_subscribe("b/x"));
+    // In open mode nobody becomes an account by a name without a proof.
+    let stranger = session(&site, "hist", Some("hist"), Role::Anonymous);
+    assert!(!stranger.may_subscribe("b/x"));
 }

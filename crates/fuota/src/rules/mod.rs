@@ -4,6 +4,7 @@ mod access;
 mod accounts;
 mod deployments;
 mod identity;
+mod import;
 mod outcome;
 mod rollouts;
 mod storm;

@@ -75,9 +75,10 @@ fn acknowledgements() {
         let plain = [first, 2, 1, 2];
         assert_eq!(bytes(|out| ack(out, V5, kind, 0x102, 0, None)), plain);
         assert_eq!(bytes(|out| ack(out, V311, kind, 0x102, 0x97, Some("no"))), plain);
-        assert_eq!(bytes(|out| ack(out, V5, kind, 0x102, 0x92, None)), [first, 3, 1, 2, 0x92]);
-        let told = [first, 9, 1, 2, 0x97, 5, 0x1f, 0, 2, b'n', b'o'];
-        assert_eq!(bytes(|out| ack(out, V5, kind, 0x102, 0x97, Some("no"))), told);
+        let error = if first < 0x60 { 0x91 } else { 0x92 };
+        assert_eq!(bytes(|out| ack(out, V5, kind, 0x102, error, None)), [first, 3, 1, 2, error]);
+        let told = [first, 9, 1, 2, error, 5, 0x1f, 0, 2, b'n', b'o'];
+        assert_eq!(bytes(|out| ack(out, V5, kind, 0x102, error, Some("no"))), told);
     }
     let codes = [0, 1, 2, 0x80, 0x8f, 0x97];
     let old = [0x90, 8, 1, 2, 0, 1, 2, 0x80, 0x80, 0x80];
@@ -158,4 +159,48 @@ fn a_text_that_no_field_holds_is_cut_at_a_character() {
     assert!(std::str::from_utf8(&written[11..]).is_ok());
     // The lengths of a PUBLISH know of it.
     head(V311, &PublishHead { topic: &long, ..HEAD });
+}
+
+/// [MQTT-3.2.2-8], [MQTT-3.4.2-1], [MQTT-3.5.2-1], [MQTT-3.9.3-2], [MQTT-3.11.3-2],
+/// [MQTT-3.14.2-1]: whatever the reason, the code is one that the packet has (MQTT 5.0, 2.4).
+#[test]
+fn every_code_is_one_that_the_packet_has() {
+    let receipt: &[u8] = &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
+    let in_connack: &[u8] = &[
+        0x00, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8c, 0x90, 0x95,
+        0x97, 0x99, 0x9a, 0x9b, 0x9c, 0x9d, 0x9f,
+    ];
+    let in_suback: &[u8] =
+        &[0x00, 0x01, 0x02, 0x80, 0x83, 0x87, 0x8f, 0x91, 0x97, 0x9e, 0xa1, 0xa2];
+    let in_unsuback: &[u8] = &[0x00, 0x11, 0x80, 0x83, 0x87, 0x8f, 0x91];
+    let goodbye: &[u8] = &[
+        0x00, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8b, 0x8d, 0x8e, 0x8f, 0x90, 0x93, 0x94, 0x95,
+        0x96, 0x97, 0x98, 0x99, 0x9a, 0x9b, 0x9c, 0x9d, 0x9e, 0x9f, 0xa0, 0xa1, 0xa2,
+    ];
+    type Write = fn(&mut BytesMut, u8);
+    let packets: [(&str, &[u8], Write); 6] = [
+        ("CONNACK", in_connack, connack_with),
+        ("PUBACK", receipt, |out, code| ack(out, V5, AckKind::PubAck, 1, code, Some("why"))),
+        ("PUBREC", receipt, |out, code| ack(out, V5, AckKind::PubRec, 1, code, Some("why"))),
+        ("SUBACK", in_suback, |out, code| suback(out, V5, 1, &[code])),
+        ("UNSUBACK", in_unsuback, |out, code| unsuback(out, V5, 1, &[code])),
+        ("DISCONNECT", goodbye, |out, code| disconnect(out, code, None)),
+    ];
+    for (name, known, write) in packets {
+        let at = match name {
+            "CONNACK" => 3,
+            "PUBACK" | "PUBREC" => 4,
+            "SUBACK" | "UNSUBACK" => 5,
+            _ => 2,
+        };
+        for code in 0..=u8::MAX {
+            let written = bytes(|out| write(out, code))[at];
+            let expected = if known.contains(&code) { code } else { 0x83 };
+            assert_eq!(written, expected, "{name} {code:02x}");
+        }
+    }
+}
+
+fn connack_with(out: &mut BytesMut, reason: u8) {
+    connack(out, V5, &ConnAck { reason, ..ConnAck::default() });
 }

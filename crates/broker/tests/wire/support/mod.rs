@@ -5,9 +5,9 @@ pub mod packets;
 
 use broker::{Persistence, Server, Settings, journal};
 use disk::Disk;
-use hook::Broker;
+use hook::{Broker, Hook};
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{BufReader, ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
     sync::Arc,
     time::Duration,
@@ -22,9 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A broker on a port of its own, gone at the end of the test.
 pub struct Site {
     pub port: u16,
+    pub server: Arc<Server>,
     pub broker: Arc<dyn Broker>,
     pub cancel: CancellationToken,
-    pub server: Arc<Server>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -37,6 +37,10 @@ pub fn site_with(settings: Settings) -> Site {
     site_on(settings, &Disk::default())
 }
 
+pub fn site_with_hooks(settings: Settings, hooks: Vec<Arc<dyn Hook>>) -> Site {
+    start(settings, hooks, &Disk::default())
+}
+
 /// A broker that syncs before it acknowledges.
 pub fn careful(settings: Settings) -> Settings {
     let persistence = Persistence { sync: journal::Sync::Always, ..Persistence::default() };
@@ -45,6 +49,10 @@ pub fn careful(settings: Settings) -> Settings {
 
 /// A broker that goes on with what is on this disk.
 pub fn site_on(settings: Settings, disk: &Disk) -> Site {
+    start(settings, Vec::new(), disk)
+}
+
+fn start(settings: Settings, hooks: Vec<Arc<dyn Hook>>, disk: &Disk) -> Site {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let cancel = CancellationToken::new();
@@ -53,12 +61,12 @@ pub fn site_on(settings: Settings, disk: &Disk) -> Site {
         let listeners = broker::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
         let port = listeners.local_addrs()[0].port();
         let storage = Arc::new(disk.clone());
-        let server = Arc::new(Server::start_on(settings, Vec::new(), storage).unwrap());
+        let server = Arc::new(Server::start_on(settings, hooks, storage).unwrap());
         let (serving, stop) = (server.clone(), cancel.clone());
         runtime.spawn(async move { serving.serve(listeners, stop).await });
         (port, server)
     };
-    Site { port, broker: server.handle(), cancel, server, _runtime: runtime }
+    Site { port, broker: server.handle(), server, cancel, _runtime: runtime }
 }
 
 impl Site {
@@ -67,7 +75,7 @@ impl Site {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Wire { stream, version: V5 }
+        Wire { read: BufReader::new(stream.try_clone().unwrap()), stream, version: V5 }
     }
 
     /// Says this CONNECT; the CONNACK is still to be read.
@@ -114,6 +122,7 @@ impl Site {
 /// One connection, seen as bytes.
 pub struct Wire {
     stream: TcpStream,
+    read: BufReader<TcpStream>,
     pub version: u8,
 }
 
@@ -139,7 +148,7 @@ impl Wire {
 
     fn byte(&mut self) -> Option<u8> {
         let mut byte = [0];
-        match self.stream.read(&mut byte) {
+        match self.read.read(&mut byte) {
             Ok(0) => None,
             Ok(_) => Some(byte[0]),
             Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
@@ -164,7 +173,7 @@ impl Wire {
         }
         let start = packet.len();
         packet.resize(start + len, 0);
-        self.stream.read_exact(&mut packet[start..]).unwrap();
+        self.read.read_exact(&mut packet[start..]).unwrap();
         Some(packet)
     }
 

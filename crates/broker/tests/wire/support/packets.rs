@@ -58,11 +58,18 @@ pub fn seconds(id: u8, value: u32) -> Vec<u8> {
 /// A will as it stands in a CONNECT.
 #[derive(Clone, Default)]
 pub struct Will {
-    pub topic: &'static str,
-    pub payload: &'static str,
+    pub topic: String,
+    pub payload: String,
     pub qos: u8,
     pub retain: bool,
     pub properties: Vec<u8>,
+}
+
+impl Will {
+    /// QoS 0, not retained.
+    pub fn new(topic: &str, payload: &str) -> Self {
+        Will { topic: topic.into(), payload: payload.into(), ..Will::default() }
+    }
 }
 
 /// A CONNECT.
@@ -74,13 +81,23 @@ pub struct Connect {
     pub keep_alive: u16,
     pub properties: Vec<u8>,
     pub will: Option<Will>,
+    pub user_name: Option<Vec<u8>>,
+    pub password: Option<Vec<u8>>,
 }
 
 impl Connect {
     /// A clean start that asks for nothing.
     pub fn new(version: u8, id: &str) -> Self {
-        let (properties, id) = (Vec::new(), id.into());
-        Connect { version, id, clean: true, keep_alive: 0, properties, will: None }
+        Connect {
+            version,
+            id: id.into(),
+            clean: true,
+            keep_alive: 0,
+            properties: Vec::new(),
+            will: None,
+            user_name: None,
+            password: None,
+        }
     }
 
     /// A session that outlives its connection.
@@ -98,10 +115,20 @@ impl Connect {
         Connect { will: Some(will), ..self }
     }
 
+    pub fn user(self, name: impl AsRef<[u8]>) -> Self {
+        Connect { user_name: Some(name.as_ref().to_vec()), ..self }
+    }
+
+    pub fn password(self, password: impl AsRef<[u8]>) -> Self {
+        Connect { password: Some(password.as_ref().to_vec()), ..self }
+    }
+
     pub fn flags(&self) -> u8 {
         let will = self.will.as_ref();
         let will = will.map_or(0, |w| 4 | w.qos << 3 | u8::from(w.retain) << 5);
-        u8::from(self.clean) << 1 | will
+        let login =
+            u8::from(self.user_name.is_some()) << 7 | u8::from(self.password.is_some()) << 6;
+        login | u8::from(self.clean) << 1 | will
     }
 
     pub fn bytes(&self) -> Vec<u8> {
@@ -109,17 +136,30 @@ impl Connect {
     }
 
     pub fn bytes_with_flags(&self, flags: u8) -> Vec<u8> {
+        self.frame(flags, &self.payload())
+    }
+
+    /// With a payload that need not go with the flags.
+    pub fn frame(&self, flags: u8, payload: &[u8]) -> Vec<u8> {
         let mut body = text("MQTT");
         body.extend([self.version, flags]);
         body.extend(self.keep_alive.to_be_bytes());
         body.extend(block(self.version, &self.properties));
-        body.extend(text(&self.id));
+        body.extend(payload);
+        frame(0x10, &body)
+    }
+
+    pub fn payload(&self) -> Vec<u8> {
+        let mut body = text(&self.id);
         if let Some(will) = &self.will {
             body.extend(block(self.version, &will.properties));
-            body.extend(text(will.topic));
-            body.extend(text(will.payload));
+            body.extend(text(&will.topic));
+            body.extend(text(&will.payload));
         }
-        frame(0x10, &body)
+        for field in [&self.user_name, &self.password].into_iter().flatten() {
+            body.extend(text(field));
+        }
+        body
     }
 }
 
@@ -249,6 +289,16 @@ pub fn subscribe(version: u8, id: u16, properties: &[u8], filters: &[(&str, u8)]
         body.push(*options);
     }
     frame(0x82, &body)
+}
+
+/// With one filter that need not be UTF-8.
+pub fn subscribe_raw(version: u8, filter: &[u8]) -> Vec<u8> {
+    frame(0x82, &[&[0, 1][..], none(version), &text(filter), &[0]].concat())
+}
+
+/// The property block without properties.
+pub fn none(version: u8) -> &'static [u8] {
+    if version == V5 { &[0] } else { &[] }
 }
 
 pub fn suback(version: u8, id: u16, codes: &[u8]) -> Vec<u8> {

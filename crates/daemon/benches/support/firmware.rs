@@ -1,7 +1,6 @@
-//! The devices' MQTT 3.1.1 and JSON, written and read by hand, so that the load costs little.
+//! An image, and what a device asks and hears of it in the reference protocol.
 
 use std::io::Write;
-use std::ops::Range;
 
 use anyhow::{Context, bail, ensure};
 use base64::Engine;
@@ -9,14 +8,6 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 pub const TOPIC: &str = "tago/data/post";
-
-/// Bytes of a whole PUBLISH with a block of 4,096 bytes in the reference encoding, roughly: for
-/// runs without a real server.
-pub const TYPICAL_FRAME: usize = 5560;
-
-pub const CONNACK: u8 = 2;
-pub const PUBLISH: u8 = 3;
-pub const SUBACK: u8 = 9;
 
 /// The firmware of the run.
 pub struct Image {
@@ -33,21 +24,6 @@ impl Image {
     }
 }
 
-/// CONNECT with a clean session, no login, and no keep alive, since rounds pause devices.
-pub fn connect(client_id: &str) -> Vec<u8> {
-    let mut body = b"\0\x04MQTT\x04\x02\0\0".to_vec();
-    put_string(&mut body, client_id);
-    packet(0x10, &body)
-}
-
-/// SUBSCRIBE to the downlink at QoS 0.
-pub fn subscribe() -> Vec<u8> {
-    let mut body = b"\0\x01".to_vec();
-    put_string(&mut body, TOPIC);
-    body.push(0);
-    packet(0x82, &body)
-}
-
 /// Appends a PUBLISH that asks for a block.
 pub fn request(out: &mut Vec<u8>, index: u32) {
     const BODY: &[u8] = b"\0\x0etago/data/post{\"variable\":\"firmware_request\",\"value\":";
@@ -59,27 +35,6 @@ pub fn request(out: &mut Vec<u8>, index: u32) {
     // Writing to a vector cannot fail.
     let _: Result<(), _> = write!(out, "{index}");
     out.extend_from_slice(TAIL);
-}
-
-/// The type and the body's place of the packet at the start of `bytes`; `None` if it is not whole.
-pub fn cut(bytes: &[u8]) -> anyhow::Result<Option<(u8, Range<usize>)>> {
-    let Some(first) = bytes.first() else { return Ok(None) };
-    let mut length = 0;
-    for (at, byte) in bytes.iter().enumerate().skip(1).take(4) {
-        length |= usize::from(byte & 0x7f) << (7 * (at - 1));
-        if byte & 0x80 == 0 {
-            let end = at + 1 + length;
-            return Ok((bytes.len() >= end).then_some((first >> 4, at + 1..end)));
-        }
-    }
-    ensure!(bytes.len() < 5, "no MQTT length in {:02x?}", &bytes[..5]);
-    Ok(None)
-}
-
-/// The payload of a PUBLISH at QoS 0.
-pub fn payload(body: &[u8]) -> anyhow::Result<&[u8]> {
-    let length = body.first_chunk().map(|length| usize::from(u16::from_be_bytes(*length)));
-    length.and_then(|length| body.get(2 + length..)).context("a PUBLISH without a topic")
 }
 
 /// What a payload turned out to be.
@@ -137,30 +92,4 @@ pub fn is_manifest(payload: &[u8], image: &Image) -> anyhow::Result<bool> {
         "the manifest is of another image: {metadata}"
     );
     Ok(true)
-}
-
-/// A PUBLISH of exactly `size` bytes on the wire, that looks like a block.
-pub fn ready_frame(size: usize) -> Vec<u8> {
-    let mut body = Vec::new();
-    put_string(&mut body, TOPIC);
-    // 1 byte of type and 2 of length, as any frame of 128 to 16,383 bytes has.
-    body.resize(size.clamp(200, 16_000) - 3, b'x');
-    packet(0x30, &body)
-}
-
-fn put_string(out: &mut Vec<u8>, text: &str) {
-    out.extend_from_slice(&(text.len() as u16).to_be_bytes());
-    out.extend_from_slice(text.as_bytes());
-}
-
-fn packet(first: u8, body: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first];
-    let mut length = body.len();
-    while length >= 0x80 {
-        frame.push((length & 0x7f) as u8 | 0x80);
-        length >>= 7;
-    }
-    frame.push(length as u8);
-    frame.extend_from_slice(body);
-    frame
 }

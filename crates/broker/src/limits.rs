@@ -1,0 +1,118 @@
+//! The limits in force: [`Limits`] that can change while the broker runs.
+
+use std::{
+    sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+
+use crate::settings::Limits;
+
+/// Each of [`Limits`], read without a lock wherever something is about to be taken in. A limit
+/// that is lowered takes nothing away that is there: it says what may come from now on.
+#[derive(Debug)]
+pub(crate) struct LiveLimits(Fields);
+
+#[derive(Debug, Default)]
+struct Fields {
+    connections: AtomicUsize,
+    connections_per_ip: AtomicUsize,
+    connects_per_second: AtomicU32,
+    packet_bytes: AtomicUsize,
+    queue_messages: AtomicUsize,
+    queue_bytes: AtomicUsize,
+    inflight: AtomicU16,
+    subscriptions: AtomicUsize,
+    retained_messages: AtomicUsize,
+    retained_bytes: AtomicUsize,
+    publish_hold_micros: AtomicU64,
+}
+
+impl Default for LiveLimits {
+    fn default() -> Self {
+        LiveLimits::new(&Limits::default())
+    }
+}
+
+impl LiveLimits {
+    pub fn new(limits: &Limits) -> Self {
+        let live = LiveLimits(Fields::default());
+        live.set(limits);
+        live
+    }
+
+    /// From now on these.
+    pub fn set(&self, limits: &Limits) {
+        // Taken apart by name, so that a new limit cannot be forgotten here.
+        let Limits {
+            connections,
+            connections_per_ip,
+            connects_per_second,
+            packet_bytes,
+            queue_messages,
+            queue_bytes,
+            inflight,
+            subscriptions,
+            retained_messages,
+            retained_bytes,
+            publish_hold,
+        } = *limits;
+        self.0.connections.store(connections, Relaxed);
+        self.0.connections_per_ip.store(connections_per_ip.unwrap_or(usize::MAX), Relaxed);
+        self.0.connects_per_second.store(connects_per_second.unwrap_or(0), Relaxed);
+        self.0.packet_bytes.store(packet_bytes, Relaxed);
+        self.0.queue_messages.store(queue_messages, Relaxed);
+        self.0.queue_bytes.store(queue_bytes, Relaxed);
+        self.0.inflight.store(inflight, Relaxed);
+        self.0.subscriptions.store(subscriptions, Relaxed);
+        self.0.retained_messages.store(retained_messages, Relaxed);
+        self.0.retained_bytes.store(retained_bytes, Relaxed);
+        let micros = u64::try_from(publish_hold.as_micros()).unwrap_or(u64::MAX);
+        self.0.publish_hold_micros.store(micros, Relaxed);
+    }
+
+    pub fn connections(&self) -> usize {
+        self.0.connections.load(Relaxed)
+    }
+
+    /// `usize::MAX` where it is off.
+    pub fn connections_per_ip(&self) -> usize {
+        self.0.connections_per_ip.load(Relaxed)
+    }
+
+    /// `None` where it is off.
+    pub fn connects_per_second(&self) -> Option<u32> {
+        Some(self.0.connects_per_second.load(Relaxed)).filter(|rate| *rate > 0)
+    }
+
+    pub fn packet_bytes(&self) -> usize {
+        self.0.packet_bytes.load(Relaxed)
+    }
+
+    pub fn queue_messages(&self) -> usize {
+        self.0.queue_messages.load(Relaxed)
+    }
+
+    pub fn queue_bytes(&self) -> usize {
+        self.0.queue_bytes.load(Relaxed)
+    }
+
+    pub fn inflight(&self) -> u16 {
+        self.0.inflight.load(Relaxed)
+    }
+
+    pub fn subscriptions(&self) -> usize {
+        self.0.subscriptions.load(Relaxed)
+    }
+
+    pub fn retained_messages(&self) -> usize {
+        self.0.retained_messages.load(Relaxed)
+    }
+
+    pub fn retained_bytes(&self) -> usize {
+        self.0.retained_bytes.load(Relaxed)
+    }
+
+    pub fn publish_hold(&self) -> Duration {
+        Duration::from_micros(self.0.publish_hold_micros.load(Relaxed))
+    }
+}

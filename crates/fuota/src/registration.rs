@@ -1,0 +1,265 @@
+//! Registering devices, one or a whole fleet at once: with a token, or as a user of the role
+//! `device`, which logs in with a password (rules 1 and 2).
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    Service,
+    db::{DeviceRow, Op},
+    device::{Device, DeviceState},
+    engine::Engine,
+    names::{is_name, is_reserved, name_problem},
+    secret::{MAX_TOKEN, MIN_TOKEN, TokenHash, new_token},
+    views::{AddedDevice, NewDevice, ServiceError},
+};
+
+/// Groups, and labels, of one device.
+const MAX_LABELS: usize = 64;
+
+/// A device to register; all of it has been checked.
+pub struct Registration {
+    pub id: Arc<str>,
+    /// `None`: it logs in as the user of its name.
+    pub token: Option<TokenHash>,
+    /// From now on; `None`: what is known stays.
+    pub profile: Option<Profile>,
+}
+
+/// What an operator says about a device.
+pub struct Profile {
+    groups: Vec<String>,
+    labels: BTreeMap<String, String>,
+    /// `None`: what is known stays.
+    model: Option<String>,
+}
+
+impl Registration {
+    /// Of a device with this token.
+    pub fn new(new: NewDevice, token: TokenHash) -> Registration {
+        let NewDevice { id, groups, labels, model, .. } = new;
+        let profile = Profile { groups: sorted(groups), labels, model };
+        Registration { id: id.into(), token: Some(token), profile: Some(profile) }
+    }
+
+    /// Of the device that a user is.
+    pub fn of_user(name: &Arc<str>) -> Registration {
+        Registration { id: Arc::clone(name), token: None, profile: None }
+    }
+
+    fn apply(self, state: &mut DeviceState) {
+        state.registered = true;
+        state.token = self.token;
+        if let Some(Profile { groups, labels, model }) = self.profile {
+            state.groups = groups;
+            state.labels = labels;
+            state.model = model.or(state.model.take());
+        }
+    }
+}
+
+impl Service {
+    /// Whether [`Service::add_device`] would register this device now. Nothing changes.
+    ///
+    /// # Errors
+    /// As [`Service::add_device`].
+    pub fn check_device(&self, new: &NewDevice) -> Result<(), ServiceError> {
+        check_name("id", "device id", &new.id)?;
+        if is_reserved(&new.id) {
+            return Err(invalid(
+                "id",
+                "ids of this form are given to devices without registration".into(),
+            ));
+        }
+        check_groups(&new.groups)?;
+        check_labels(&new.labels)?;
+        if let Some(model) = &new.model {
+            check_name("model", "model", model)?;
+        }
+        let engine = &self.0;
+        if engine.accounts.get(&new.id).is_some() {
+            return Err(ServiceError::Conflict(format!(
+                "{} is a user; a device needs another id",
+                new.id
+            )));
+        }
+        if engine.registered(&new.id).is_some() {
+            return Err(ServiceError::Conflict(format!(
+                "the device {} is registered already",
+                new.id
+            )));
+        }
+        if let Some(token) = &new.token {
+            check_token(token)?;
+            if engine.registry.token_owner(&engine.key.token(token.as_bytes())).is_some() {
+                return Err(ServiceError::Conflict("this token is another device's".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Registers a device; one that was seen before keeps what it experienced. Sessions that
+    /// use its id without its token are ended.
+    ///
+    /// # Errors
+    /// [`ServiceError::Invalid`], [`ServiceError::Conflict`] where the id or the token is
+    /// registered, [`ServiceError::Unavailable`].
+    pub async fn add_device(&self, mut new: NewDevice) -> Result<AddedDevice, ServiceError> {
+        let engine = &self.0;
+        let _changing = engine.accounts.change().await;
+        self.check_device(&new)?;
+        let token = match new.token.take() {
+            Some(token) => token,
+            None => new_token().map_err(|error| ServiceError::Unavailable(error.to_string()))?,
+        };
+        let id = new.id.clone();
+        let device = Registration::new(new, engine.key.token(token.as_bytes()));
+        engine.register(vec![device], vec![Engine::audit(&id, "registered", None)]).await?;
+        engine.end_account(&id, "log in with the device's token");
+        self.names_changed().await;
+        Ok(AddedDevice { id, token })
+    }
+}
+
+impl Engine {
+    /// Registers devices and does `ops`, in one commit: all of it or nothing, also when the
+    /// process dies. The ids must differ. Only while [`crate::accounts::Accounts::change`] is
+    /// held.
+    pub async fn register(
+        &self,
+        batch: Vec<Registration>,
+        mut ops: Vec<Op>,
+    ) -> Result<(), ServiceError> {
+        let devices: Vec<_> =
+            batch.iter().map(|one| self.registry.get_or_insert(&one.id)).collect();
+        let mut before = Vec::with_capacity(devices.len());
+        let committed = {
+            // All are locked until the job is queued: whatever else is written of one of them is
+            // older and written before, or knows of the registration and is written after.
+            let mut states: Vec<_> =
+                devices.iter().map(|(device, _)| device.state.lock()).collect();
+            if states.iter().any(|state| state.gone) {
+                drop(states);
+                self.take_back(devices, before);
+                return Err(ServiceError::Unavailable("a device was just forgotten".into()));
+            }
+            for ((state, (device, fresh)), one) in states.iter_mut().zip(&devices).zip(batch) {
+                before.push(device.row(state));
+                if !fresh {
+                    self.registry.registered();
+                }
+                if let Some(hash) = one.token {
+                    self.registry.add_token(hash, Arc::clone(&device.id));
+                }
+                one.apply(state);
+                ops.push(Op::Device(device.row(state)));
+            }
+            self.db.queue(ops)
+        };
+        let result = committed.await;
+        if result.is_err() {
+            self.take_back(devices, before);
+        }
+        result.map_err(|error| ServiceError::Unavailable(error.to_string()))
+    }
+
+    /// Takes registrations back that could not be written. `before` are the rows of those that
+    /// were made, the first of the devices.
+    fn take_back(&self, devices: Vec<(Arc<Device>, bool)>, before: Vec<DeviceRow>) {
+        let before = before.into_iter().map(Some).chain(std::iter::repeat(None));
+        for ((device, fresh), row) in devices.into_iter().zip(before) {
+            if fresh && self.registry.forget(&device).is_some() {
+                // Progress of it may have been written meanwhile.
+                drop(self.db.submit(vec![Op::DeviceGone(device.id.to_string())], None));
+                continue;
+            }
+            // It was known before, or an offer to it is just being written.
+            let Some(row) = row.or(fresh.then(DeviceRow::default)) else { continue };
+            let mut state = device.state.lock();
+            if let Some(hash) = state.token.take() {
+                self.registry.remove_token(&hash);
+            }
+            state.registered = false;
+            (state.groups, state.labels, state.model) = (row.groups, row.labels, row.model);
+            self.registry.unregistered();
+            device.touch();
+        }
+    }
+
+    /// Forgets a device with its token, ends its connections with this text, and does `ops` in
+    /// the same commit.
+    /// Only while [`crate::accounts::Accounts::change`] is held.
+    pub async fn forget(
+        &self,
+        device: &Device,
+        mut ops: Vec<Op>,
+        text: &'static str,
+    ) -> Result<(), ServiceError> {
+        // First from memory: what writes progress must not bring its row back.
+        let row = self.registry.forget(device).ok_or_else(|| {
+            ServiceError::Unavailable("an offer to it is just being written".into())
+        })?;
+        self.fleet.lock().remove_device(&device.id);
+        ops.push(Op::DeviceGone(device.id.to_string()));
+        let written = self.db.commit(ops).await;
+        if written.is_err() {
+            self.registry.load(Device::from_row(row));
+        }
+        self.end_account(&device.id, text);
+        written.map_err(|error| ServiceError::Unavailable(error.to_string()))
+    }
+}
+
+pub fn invalid(field: &'static str, problem: String) -> ServiceError {
+    ServiceError::Invalid { field, problem }
+}
+
+pub fn check_name(field: &'static str, what: &str, name: &str) -> Result<(), ServiceError> {
+    if is_name(name) { Ok(()) } else { Err(invalid(field, name_problem(what, name))) }
+}
+
+pub fn check_groups(groups: &[String]) -> Result<(), ServiceError> {
+    if groups.len() > MAX_LABELS {
+        return Err(invalid("groups", format!("more than {MAX_LABELS} groups")));
+    }
+    groups.iter().try_for_each(|group| check_name("groups", "group", group))
+}
+
+pub fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ServiceError> {
+    if labels.len() > MAX_LABELS {
+        return Err(invalid("labels", format!("more than {MAX_LABELS} labels")));
+    }
+    for (key, value) in labels {
+        check_name("labels", "label", key)?;
+        if value.len() > 256 || value.chars().any(char::is_control) {
+            return Err(invalid(
+                "labels",
+                format!("the value of {key} is longer than 256 bytes or has control characters"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_token(token: &str) -> Result<(), ServiceError> {
+    if token.len() < MIN_TOKEN {
+        return Err(invalid(
+            "token",
+            format!(
+                "it has fewer than {MIN_TOKEN} bytes (128 bits); leave it out to have one made"
+            ),
+        ));
+    }
+    if token.len() > MAX_TOKEN || token.chars().any(char::is_control) {
+        return Err(invalid(
+            "token",
+            format!("it has more than {MAX_TOKEN} bytes or control characters"),
+        ));
+    }
+    Ok(())
+}
+
+pub fn sorted(mut groups: Vec<String>) -> Vec<String> {
+    groups.sort();
+    groups.dedup();
+    groups
+}
