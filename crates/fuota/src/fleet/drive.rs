@@ -53,6 +53,7 @@ impl Engine {
         let Some(id) = transfer.pin.deployment else { return };
         let now = transfer.state();
         drop(self.fleet.lock().change(id, &device.id, |member| member.moved(now)));
+        self.rollouts.notify_one();
     }
 
     /// All blocks were served to a member. Written with what follows.

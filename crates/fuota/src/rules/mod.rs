@@ -5,6 +5,7 @@ mod accounts;
 mod deployments;
 mod identity;
 mod import;
+mod model;
 mod outcome;
 mod rollouts;
 mod storm;
