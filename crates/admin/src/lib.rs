@@ -13,7 +13,7 @@
 //! | `extract` | bodies, queries and paths, bounded and strict |
 //! | `page` | listings in pages |
 //! | `health` | `/healthz` and `/readyz` |
-//! | `devices`, `users`, `import`, `firmware`, `deployments`, `freeze`, `audit`, `clients`, `status`, `backup` | one resource each, under `/api/v1` |
+//! | `devices`, `users`, `import`, `firmware`, `deployments`, `freeze`, `audit`, `events`, `clients`, `status`, `backup` | one resource each, under `/api/v1` |
 //! | `server`, `stall` | connections, time limits, the orderly stop |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -23,6 +23,7 @@ mod clients;
 mod deployments;
 mod devices;
 mod doors;
+mod events;
 mod extract;
 mod firmware;
 mod freeze;

@@ -17,6 +17,7 @@ use crate::{
     backup::{self, Backup},
     clients, deployments, devices,
     doors::{self, Doors},
+    events,
     extract::{MAX_BODY, MAX_IMPORT},
     firmware, freeze,
     health::{self, Readiness},
@@ -74,6 +75,7 @@ pub fn router(
         .route("/v1/deployments/{id}/{act}", post(deployments::act))
         .route("/v1/freeze", get(freeze::show).put(freeze::freeze).delete(freeze::unfreeze))
         .route("/v1/audit", get(audit::list))
+        .route("/v1/events", get(events::events))
         .route("/v1/clients", get(clients::list))
         .route("/v1/clients/{id}", get(clients::one).delete(clients::disconnect))
         .route("/v1/status", get(status::status))

@@ -213,6 +213,8 @@ pub struct Catalog {
     by_target: HashMap<String, Vec<Arc<Release>>>,
     by_labels: Vec<Arc<Release>>,
     rollbacks: Vec<Arc<Release>>,
+    /// Deployments that are in here.
+    deployed: BTreeSet<i64>,
     /// Deployments that offer nothing, and why.
     blocked: HashMap<i64, String>,
     /// Digest of the accepted file at each path.
@@ -315,6 +317,7 @@ impl Catalog {
             return;
         }
         let release = Arc::new(release.deployed(deployment));
+        self.deployed.insert(deployment.id);
         match &release.target {
             Target::Labels(_) => self.by_labels.push(release),
             Target::Rollback(_) => self.rollbacks.push(release),
@@ -340,6 +343,11 @@ impl Catalog {
     /// Whether a file can be for a target on this site (rule 8).
     pub fn fits_site(&self, release: &Release, target: &Target) -> Result<(), String> {
         which_model(release, target, &self.known).map_err(|(_, reason)| reason)
+    }
+
+    /// Whether a deployment can offer anything: it is known here, and nothing blocks it.
+    pub fn offers(&self, deployment: i64) -> bool {
+        self.deployed.contains(&deployment)
     }
 
     /// Why a deployment offers nothing, although it runs.

@@ -23,7 +23,10 @@ use crate::{
     db::{Db, Op},
     device::Device,
     dialect::{Dialect, reference::Reference},
-    fleet::Fleet,
+    fleet::{
+        Fleet,
+        events::{Change, Events},
+    },
     ingest::Files,
     policy::History,
     registry::Registry,
@@ -51,6 +54,7 @@ pub struct Engine {
     pub catalog: ArcSwap<Catalog>,
     /// The last in the order of locks.
     pub fleet: Mutex<Fleet>,
+    pub events: Events,
     /// Rung when a rollout is to be looked at.
     pub rollouts: Notify,
     pub timers: Timers,
@@ -140,6 +144,7 @@ impl Engine {
             files: Mutex::new(files),
             catalog: ArcSwap::default(),
             fleet: Mutex::new(fleet),
+            events: Events::default(),
             rollouts: Notify::new(),
             timers: Timers::default(),
             counters: Counters::default(),
@@ -192,6 +197,7 @@ impl Engine {
             }
         }
         self.flush();
+        self.events.close();
         let engine = Arc::clone(self);
         // Waits for the writer thread, which has a disk to wait for.
         drop(tokio::task::spawn_blocking(move || engine.db.close()).await);
@@ -292,6 +298,12 @@ impl Engine {
             now.views().iter().filter(|view| !known.contains(&(&view.id, view.state, &view.reason)))
         {
             crate::ingest::log(view);
+            self.events.tell(Change::Firmware {
+                at: unix_now(),
+                path: view.path.clone(),
+                state: view.state,
+                reason: view.reason.clone(),
+            });
         }
     }
 

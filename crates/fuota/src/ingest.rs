@@ -12,7 +12,7 @@ use crate::{
     db::{FileRow, Op},
     device::{Device, DeviceState},
     engine::{Counters, Engine},
-    fleet::{Dropping, target::Target},
+    fleet::{Dropping, events::Change as Told, target::Target},
     policy::Decision,
     settings::OnExisting,
     state::UpdateState,
@@ -187,10 +187,12 @@ impl Engine {
             Event::Unavailable { reason } => {
                 tracing::error!(reason, "store unavailable; running transfers go on");
                 *self.store_problem.lock() = Some(reason);
+                self.tell_site();
             }
             Event::Available => {
                 tracing::info!("store available again");
                 *self.store_problem.lock() = None;
+                self.tell_site();
             }
         }
     }
@@ -235,7 +237,15 @@ impl Engine {
             needed.extend(state.transfer.as_ref().and_then(|transfer| transfer.pin.file));
         }
         let mut fleet = self.fleet.lock();
-        ops.extend(fleet.dropped(&added, &removed, how));
+        let changed = fleet.dropped(&added, &removed, how);
+        for op in &changed {
+            if let Op::Deployment(row) = op
+                && let Some(deployment) = fleet.deployments.get(&row.id)
+            {
+                self.events.tell(Told::of(deployment));
+            }
+        }
+        ops.extend(changed);
         needed.extend(fleet.files());
         files.forget(&needed, &mut ops);
         ops

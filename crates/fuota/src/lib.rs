@@ -68,6 +68,7 @@ use tokio_util::sync::CancellationToken;
 pub use accounts::{Rule, RuleError};
 pub use fleet::{
     Upload, UploadedBytes,
+    events::{Change, Listener},
     rollout::{Plan, PlanName, PlanView, Wave},
     target::TargetView,
     views::{

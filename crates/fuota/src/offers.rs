@@ -306,6 +306,9 @@ impl Engine {
         state.history.entry(pin.digest).or_default().offers = pin.attempt;
         state.transfer = Some(Arc::clone(transfer));
         state.why = None;
+        if device.stored {
+            self.tell_device(device, transfer);
+        }
         // It may have been cancelled, or held back, while its pin was written.
         if self.cancelled_meanwhile(device, &mut state, transfer) {
             drop(state);

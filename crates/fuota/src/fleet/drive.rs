@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{
     deployment::{Deployment, DeploymentState},
+    events::Change,
     rollout::Step,
 };
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     device::{Device, DeviceState},
     engine::Engine,
     state::{Happened, UpdateState},
-    transfer::{Pin, Transfer},
+    transfer::{Pin, Transfer, unix_now},
 };
 
 /// Devices that are looked at before others may run.
@@ -40,6 +41,7 @@ impl Engine {
         if matches!(now, UpdateState::Updated | UpdateState::UpdatedUnconfirmed) {
             state.confirmed = transfer.pin.file.or(state.confirmed);
         }
+        self.tell_device(device, transfer);
         let op = self
             .fleet
             .lock()
@@ -48,8 +50,22 @@ impl Engine {
         op
     }
 
+    /// Tells whoever listens where a device stands.
+    pub fn tell_device(&self, device: &Device, transfer: &Transfer) {
+        let state = transfer.state();
+        self.events.tell(Change::Device {
+            at: unix_now(),
+            device: device.id.to_string(),
+            state: state.name(),
+            reason: state.reason().map(str::to_owned),
+            deployment: transfer.pin.deployment.map(|id| id.to_string()),
+            version: transfer.pin.version.clone(),
+        });
+    }
+
     /// Its device asked for the first block. That is written with the progress.
     pub fn begun(&self, device: &Device, transfer: &Transfer) {
+        self.tell_device(device, transfer);
         let Some(id) = transfer.pin.deployment else { return };
         let now = transfer.state();
         drop(self.fleet.lock().change(id, &device.id, |member| member.moved(now)));
@@ -163,6 +179,11 @@ impl Engine {
     }
 
     async fn advance(self: &Arc<Self>, id: i64) {
+        // One that was made just now finds no devices before the catalog knows it; then every
+        // rollout is looked at again. A wave that opened for nobody would go to whoever is first.
+        if !self.catalog.load().offers(id) {
+            return;
+        }
         let step = {
             let mut fleet = self.fleet.lock();
             let Some(deployment) = fleet.deployments.get_mut(&id) else { return };
@@ -253,6 +274,7 @@ impl Engine {
 
     /// Writes a deployment's row; what cannot be written now is written with the next interval.
     pub fn store(&self, deployment: &mut Deployment, more: Vec<Op>) {
+        self.events.tell(Change::of(deployment));
         let mut ops = vec![Op::Deployment(deployment.row())];
         ops.extend(more);
         deployment.dirty = self.db.submit(ops, None).is_err();

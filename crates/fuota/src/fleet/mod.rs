@@ -12,10 +12,12 @@
 //! | `gate` | what the policy asks the fleet about one device |
 //! | `drive` | what follows from outcomes: next waves, pauses |
 //! | `operate` | what operators do: create, approve, pause, cancel, retry, roll back, freeze |
+//! | `events` | changes, told as they happen |
 //! | `service`, `views` | the same for the admin interface |
 
 pub mod deployment;
 mod drive;
+pub mod events;
 pub mod gate;
 pub mod labels;
 mod operate;

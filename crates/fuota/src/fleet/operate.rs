@@ -9,6 +9,7 @@ use std::{
 use super::{
     Frozen,
     deployment::{Deployment, DeploymentState, Member},
+    events::Change,
     rollout::Plan,
     target::Target,
     views::{Act, Excluded, NewDeployment},
@@ -105,6 +106,7 @@ impl Engine {
             return Err(ServiceError::Unavailable(error.to_string()));
         }
         tracing::info!(deployment = id, path = file.path, by = actor.shown(), "deployment created");
+        self.tell_deployments(&[id]);
         self.rebuild_catalog();
         self.reconsider_all().await;
         Ok((id, true))
@@ -183,6 +185,8 @@ impl Engine {
             }
         }
         tracing::info!(deployment = id, act = act.name(), by = actor.shown(), "an operator's act");
+        self.tell_deployments(&[id]);
+        self.tell_deployments(outcome.rollbacks.as_deref().unwrap_or_default());
         let written = self.db.commit(ops).await;
         if written.is_err() {
             self.write_again();
@@ -447,12 +451,27 @@ impl Engine {
         }
         let action = if frozen { "frozen" } else { "unfrozen" };
         tracing::warn!(by = actor.shown(), "all offers of the site are {action}");
+        self.tell_site();
         let ops = vec![Op::Frozen(text), Engine::audit_by(actor, "site", action, None)];
         let written = self.db.commit(ops).await;
         self.reconsider_all().await;
         written.map_err(|error| {
             ServiceError::Unavailable(format!("it is {action} until a restart only: {error}"))
         })
+    }
+
+    /// Tells whoever listens how the site is.
+    pub fn tell_site(&self) {
+        let frozen = self.fleet.lock().frozen.is_some();
+        let store_problem = self.store_problem.lock().clone();
+        self.events.tell(Change::Site { at: unix_now(), frozen, store_problem });
+    }
+
+    fn tell_deployments(&self, ids: &[i64]) {
+        let fleet = self.fleet.lock();
+        for deployment in ids.iter().filter_map(|id| fleet.deployments.get(id)) {
+            self.events.tell(Change::of(deployment));
+        }
     }
 
     /// The memory went ahead of the database: all deployments are written again.

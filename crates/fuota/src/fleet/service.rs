@@ -7,6 +7,7 @@ use futures_util::Stream;
 
 use super::{
     deployment::{Deployment, DeploymentState},
+    events::Listener,
     views::{
         Act, Acted, AuditView, DeployedFirmware, DeploymentView, Excluded, FreezeView,
         HappeningView, MemberView, NewDeployment, PlanReport, WhyView,
@@ -391,6 +392,11 @@ impl Service {
     /// [`ServiceError::NotFound`], [`ServiceError::Unavailable`].
     pub async fn withdraw_firmware(&self, id: &str, actor: &Actor) -> Result<(), ServiceError> {
         self.0.withdraw(id, actor).await
+    }
+
+    /// Every change from now on.
+    pub fn listen(&self) -> Listener {
+        self.0.events.listen()
     }
 
     /// Whether offers of the site are stopped.

@@ -362,6 +362,39 @@ async fn a_plan_says_who_would_get_it_and_who_not() {
 }
 
 #[tokio::test]
+async fn whoever_listens_hears_of_every_change() {
+    let site = Site::start().await;
+    let mut listener = site.service.listen();
+    let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
+    let id = site.deploy(&firmware, ALL, r#""all""#).await;
+    drop(update(&site, "dev-1", "1.0.0").await);
+    site.act(id, Act::Cancel).await;
+    site.service.freeze(true, &ann()).await.unwrap();
+    let mut heard = Vec::new();
+    loop {
+        let change = serde_json::to_value(listener.next().await.unwrap()).unwrap();
+        let text = |name: &str| change[name].as_str().unwrap_or_default().to_owned();
+        heard.push(format!("{} {}", text("type"), text("state")));
+        if change["frozen"] == true {
+            break;
+        }
+    }
+    let expected = [
+        "firmware catalogued",
+        "deployment running",
+        "firmware accepted",
+        "device offered",
+        "device downloading",
+        "device downloaded",
+        "device updated",
+        "deployment cancelled",
+        "firmware catalogued",
+        "site ",
+    ];
+    assert_eq!(heard, expected);
+}
+
+#[tokio::test]
 async fn what_happened_is_told_per_device_and_per_act() {
     let site = Site::start().await;
     let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
