@@ -124,6 +124,32 @@ fn an_upload_is_deployed_paused_resumed_and_cancelled_over_rest() {
 }
 
 #[test]
+fn users_do_what_their_role_allows_and_stand_in_the_audit() {
+    let site = Site::new();
+    let daemon = site.start();
+    for (name, role) in [("ann", "operator"), ("bob", "service")] {
+        let user = json!({"name": name, "role": role, "password": "correct horse"});
+        assert_eq!(post(&daemon, "users", user).status, 201);
+    }
+    let host = format!("Host: {}", daemon.admin_address());
+    // ann:correct horse, bob:correct horse, ann:wrong
+    let [ann, bob, wrong] =
+        ["YW5uOmNvcnJlY3QgaG9yc2U=", "Ym9iOmNvcnJlY3QgaG9yc2U=", "YW5uOndyb25n"]
+            .map(|login| format!("Authorization: Basic {login}"));
+    let ask = |login: &str, method: &str, path: &str| {
+        daemon.admin().raw(method, &format!("/api/v1/{path}"), &[&host, login], None).status
+    };
+    assert_eq!(ask(&ann, "GET", "devices"), 200);
+    assert_eq!(ask(&bob, "GET", "devices"), 200);
+    assert_eq!(ask(&bob, "PUT", "freeze"), 403);
+    assert_eq!(ask(&ann, "PUT", "freeze"), 200);
+    assert_eq!(ask(&ann, "GET", "users"), 403);
+    assert_eq!(ask(&wrong, "GET", "devices"), 401);
+    assert_eq!(daemon.admin().get("/api/v1/freeze")["by"], "ann");
+    assert_eq!(daemon.admin().rows("audit")[0]["actor"], "ann");
+}
+
+#[test]
 fn a_retried_request_makes_one_deployment() {
     let site = Site::new();
     let daemon = site.start();

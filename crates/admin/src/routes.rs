@@ -46,7 +46,7 @@ pub fn router(
     readiness: Readiness,
     backup: Backup,
 ) -> Router {
-    let doors = Arc::new(Doors::new(&settings));
+    let doors = Arc::new(Doors::new(&settings).with_users(service.clone()));
     let app = App {
         service,
         broker,

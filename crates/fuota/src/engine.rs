@@ -305,6 +305,7 @@ impl Engine {
                 reason: view.reason.clone(),
             });
         }
+        self.drive_all();
     }
 
     /// A device has this model or title: a name that the site did not know may hold files back

@@ -394,6 +394,23 @@ impl Service {
         self.0.withdraw(id, actor).await
     }
 
+    /// The role of a user, by name and password.
+    ///
+    /// # Errors
+    /// [`ServiceError::Unavailable`] where too many logins failed or are being checked;
+    /// [`ServiceError::NotFound`] where there is no such user, or the password is another.
+    pub async fn log_in(
+        &self,
+        name: &str,
+        password: &str,
+        address: Option<std::net::SocketAddr>,
+    ) -> Result<crate::UserRole, ServiceError> {
+        self.0.log_in(name, password, address).await.map_err(|(text, later)| match later {
+            true => ServiceError::Unavailable(text),
+            false => ServiceError::NotFound(text),
+        })
+    }
+
     /// Every change from now on.
     pub fn listen(&self) -> Listener {
         self.0.events.listen()
