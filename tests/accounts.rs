@@ -112,6 +112,14 @@ fn another_account_cannot_take_a_session_over() {
     // Nor while the owner is away: the session waits for its account.
     owner.disconnect();
     assert_eq!(refusal(&daemon, &thief), NOT_AUTHORIZED);
+    let (owner, present) = Client::connect_session(daemon.mqtt(), &mine.clone().persistent());
+    assert!(present);
+    drop(owner);
+    // Nor after the broker was killed.
+    daemon.kill();
+    let daemon = site.start();
+    assert_eq!(refusal(&daemon, &thief), NOT_AUTHORIZED);
+    assert_eq!(refusal(&daemon, &login("mine", "dashboard", PASSWORD)), NOT_AUTHORIZED);
     let (owner, present) = Client::connect_session(daemon.mqtt(), &mine.persistent());
     assert!(present);
     drop(owner);
@@ -350,6 +358,49 @@ fn rules_refuse_with_the_versions_codes_and_are_counted() {
     dying.break_off();
     eventually("the will is refused", || (refused() == 9).then_some(()));
     dashboard.expect_silence();
+}
+
+#[test]
+fn a_resumed_session_keeps_only_what_is_allowed_now() {
+    let mut site = token_site();
+    let daemon = site.start();
+    add_device(&daemon, "pump-1", TOKEN);
+    add_user(&daemon, "dashboard", "service");
+    let lasting = login("d", "dashboard", PASSWORD).persistent();
+    let mut dashboard = Client::connect(daemon.mqtt(), &lasting);
+    assert_eq!(dashboard.subscribe_all(&[("plant/#", 1), ("news", 1), (TOPIC, 1)]), [1, 1, 1]);
+    dashboard.disconnect();
+    let mut pump = Client::connect(daemon.mqtt(), &Connect::token(TOKEN));
+    let reading = json!({"variable": "temperature", "value": 21.5}).to_string();
+    for topic in ["plant/a", "news", TOPIC] {
+        pump.publish(&Publish::new(topic, reading.as_str()).qos(1));
+    }
+    drop(pump);
+    daemon.stop();
+
+    site.set("auth.rules", r#"["deny service all plant/#"]"#);
+    let daemon = site.start();
+    let (mut dashboard, present) = Client::connect_session(daemon.mqtt(), &lasting);
+    assert!(present);
+    daemon.expect_log(&["a resumed subscription is refused", "client=\"d\"", "plant/#"]);
+    assert_eq!(dashboard.next_publish().topic, "news", "and nothing of plant/#");
+    assert_eq!(dashboard.next_publish().topic, TOPIC);
+    let refused = || daemon.admin().get("/api/v1/status")["broker"]["refused"].as_u64().unwrap();
+    eventually("it is counted", || (refused() == 1).then_some(()));
+
+    // A device does not hear what other devices say, whatever it was before.
+    let role = json!({"role": "device"});
+    let changed = daemon.admin().request("PATCH", "/api/v1/users/dashboard", Some(&role));
+    assert_eq!(changed.status, 200, "{}", changed.body);
+    dashboard.expect_closed();
+    let mut pump = Client::connect(daemon.mqtt(), &Connect::token(TOKEN));
+    pump.publish(&Publish::new(TOPIC, reading.as_str()).qos(1));
+    let (mut device, present) = Client::connect_session(daemon.mqtt(), &lasting);
+    assert!(present);
+    pump.publish(&Publish::new(TOPIC, reading.as_str()).qos(1));
+    device.expect_silence();
+    pump.publish(&Publish::new("news", "x").qos(1));
+    assert_eq!(device.next_publish().topic, "news");
 }
 
 #[test]

@@ -107,6 +107,60 @@ fn a_forged_will_is_never_published() {
 }
 
 #[test]
+fn a_retained_request_is_answered_once_and_never_stored() {
+    let site = Site::new();
+    let image = image(1, 2 * 4096);
+    site.drop_file("devices/pump/image.bin", &image);
+    let daemon = site.start();
+    let mut onlooker = Client::connect(daemon.mqtt(), &Connect::id("onlooker"));
+    onlooker.subscribe("#", 1);
+    let mut pump = Device::connect(daemon.mqtt(), &Connect::id("pump"));
+    pump.manifest();
+    for qos in 0..=2 {
+        let request = json!({"variable": "firmware_request", "value": 1, "unit": "index"});
+        let mut publish = Publish::new(TOPIC, request.to_string()).qos(qos);
+        publish.retain = true;
+        pump.client.publish(&publish);
+        assert!(pump.block(1) == image[4096..]);
+        pump.client.expect_silence();
+    }
+    onlooker.expect_silence();
+    for filter in ["#", "tago/+/post"] {
+        let mut late = Client::connect(daemon.mqtt(), &Connect::id("late"));
+        late.subscribe(filter, 1);
+        late.expect_silence();
+    }
+}
+
+#[test]
+fn a_will_where_its_client_may_not_publish_is_dropped() {
+    let site = Site::new();
+    site.drop_file("devices/victim/image.bin", &image(1, 4096));
+    let daemon = site.start();
+    let mut victim = Device::connect(daemon.mqtt(), &Connect::id("victim"));
+    victim.manifest();
+    let mut onlooker = Client::connect(daemon.mqtt(), &Connect::id("onlooker"));
+    onlooker.subscribe_all(&[("#", 1), ("fuota/#", 1)]);
+    let status = || daemon.admin().get("/api/v1/status")["broker"].clone();
+    let request = json!({"variable": "firmware_request", "value": 0}).to_string();
+    for (topic, payload, counter) in [
+        ("fuota/devices/victim/down", "{}", "refused"),
+        ("$SYS/broker/uptime", "now", "refused"),
+        (TOPIC, request.as_str(), "publishes_consumed"),
+    ] {
+        for connect in [Connect::id("dying"), Connect::id("dying").v5()] {
+            let before = status()[counter].as_u64().unwrap();
+            let mut will = Publish::new(topic, payload).qos(1);
+            will.retain = true;
+            Client::connect(daemon.mqtt(), &connect.will(will)).break_off();
+            eventually(counter, || (status()[counter] == before + 1).then_some(()));
+        }
+    }
+    victim.client.expect_silence();
+    onlooker.expect_silence();
+}
+
+#[test]
 fn the_same_words_elsewhere_are_ordinary() {
     let site = Site::new();
     let daemon = site.start();

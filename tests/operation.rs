@@ -147,7 +147,8 @@ fn a_missing_file_that_was_named_is_an_error() {
 fn a_second_daemon_on_the_same_data_is_refused() {
     let site = Site::new();
     let daemon = site.start();
-    refuses(&site, &["data"]);
+    let line = refuses(&site, &["data_dir", "in use"]);
+    assert!(line.contains(&format!("process {}", daemon.pid())), "names the other: {line}");
     // The first one is unharmed.
     Client::connect(daemon.mqtt(), &Connect::id("client")).ping();
     // A daemon that was killed leaves no lock behind.

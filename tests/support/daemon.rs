@@ -90,7 +90,12 @@ impl Daemon {
 
     /// SIGHUP.
     pub fn hang_up(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("the daemon runs");
+        self.send(Signal::HUP);
+    }
+
+    /// Any signal that does not end it.
+    pub fn send(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the daemon runs");
     }
 
     /// The address behind these words of the start, such as `mqtt over TLS listening on `.

@@ -43,5 +43,5 @@ mod users;
 pub use backup::{Backup, BackupError, BackupFuture, BackupView};
 pub use health::{Check, Readiness};
 pub use routes::router;
-pub use server::{Limits, TlsSource, serve, serve_tls, serve_with};
+pub use server::{Limits, TlsSource, serve, serve_with};
 pub use settings::Settings;

@@ -63,30 +63,11 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until cancelled, then lets running answers end, and returns.
 pub async fn serve(listener: TcpListener, router: Router, cancel: CancellationToken) {
-    serve_with(listener, router, cancel, Limits::default()).await;
+    serve_with(listener, router, None, cancel, Limits::default()).await;
 }
 
-/// As [`serve`], over TLS.
-pub async fn serve_tls(
-    listener: TcpListener,
-    router: Router,
-    tls: TlsSource,
-    cancel: CancellationToken,
-) {
-    serve_over(listener, router, Some(tls), cancel, Limits::default()).await;
-}
-
-/// As [`serve`], with bounds of the caller's.
+/// As [`serve`], with bounds of the caller's, and over TLS where that is given.
 pub async fn serve_with(
-    listener: TcpListener,
-    router: Router,
-    cancel: CancellationToken,
-    limits: Limits,
-) {
-    serve_over(listener, router, None, cancel, limits).await;
-}
-
-async fn serve_over(
     listener: TcpListener,
     router: Router,
     tls: Option<TlsSource>,

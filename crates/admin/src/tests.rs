@@ -254,7 +254,7 @@ async fn run(limits: Limits) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let cancel = CancellationToken::new();
-    let task = tokio::spawn(serve_with(listener, router(), cancel.clone(), limits));
+    let task = tokio::spawn(serve_with(listener, router(), None, cancel.clone(), limits));
     Running { address, cancel, task }
 }
 

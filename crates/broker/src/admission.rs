@@ -58,7 +58,7 @@ impl Admission {
         if others >= limits.connections() {
             self.full.fetch_add(1, Ordering::Relaxed);
             if let Some(times) = self.full_line.note() {
-                tracing::warn!(%address, times, "connections refused: limits.connections is reached");
+                tracing::warn!(%address, times, "connections refused: there are as many as limits.connections or the system allows");
             }
             return None;
         }

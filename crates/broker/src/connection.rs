@@ -205,13 +205,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.writer.encode(|out| codec::connack(out, protocol, ack));
     }
 
-    /// Tells the hooks that the connection begins.
-    pub fn start_hooks(&mut self) {
-        let subscriptions = self.session.subscriptions();
-        let (exchange, mut view) = self.view();
-        exchange.hooks.session_start(&mut view, &subscriptions);
-    }
-
     /// The hooks and what they are shown, borrowed apart from the rest.
     pub(crate) fn view(&mut self) -> (&Exchange, View<'_>) {
         let view = View { client: &self.client, outbox: &self.outbox, slots: &mut self.slots };

@@ -89,7 +89,8 @@ impl SentAliases {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Whether one more publish may be in flight [MQTT-3.3.4-9].
+    /// Whether one more publish may be in flight [MQTT-3.3.4-9]. Nothing but a PUBLISH waits for
+    /// that [MQTT-3.3.4-10].
     fn has_room(&self) -> bool {
         self.state.window.len().saturating_sub(self.resend.len()) < self.window
     }
@@ -99,9 +100,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// and blocks only where nothing else waits.
     pub(crate) fn fill(&mut self) {
         let start = self.writer.len();
-        while self.has_room()
-            && let Some(id) = self.resend.pop_front()
+        while let Some(&id) = self.resend.front()
+            && (self.has_room() || self.state.window.is_released(id))
         {
+            self.resend.pop_front();
             self.send_again(id);
         }
         while let Some(message) = self.pop_outgoing(Class::Control) {

@@ -254,6 +254,19 @@ impl Inbox {
         inner.queues.assured.push_back(delivery);
     }
 
+    /// Takes out the QoS 1 and 2 deliveries that wait and are not to be kept.
+    pub fn drop_waiting(&self, keep: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
+        let mut inner = self.inner.lock();
+        let (kept, dropped): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut inner.queues.assured).into_iter().partition(keep);
+        inner.queues.assured = kept.into();
+        for delivery in &dropped {
+            inner.messages = inner.messages.saturating_sub(1);
+            inner.bytes = inner.bytes.saturating_sub(delivery.message.cost());
+        }
+        dropped
+    }
+
     fn has_room(&self, inner: &Inner, delivery: &Delivery) -> bool {
         inner.messages < self.limits.queue_messages()
             && inner.bytes + delivery.message.cost() <= self.limits.queue_bytes()

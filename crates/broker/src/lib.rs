@@ -24,6 +24,7 @@
 //! | `retained` | the retained message of each topic |
 //! | `message` | a message on its way, shared by all who get it |
 //! | `session`, `inbox` | what outlives a connection, and its bounded queues |
+//! | `judge` | the subscriptions of a resumed session, asked about again |
 //! | `registry` | all sessions; takeover, expiry, delayed wills |
 //! | `handshake` | from an accepted socket to a session that is ours |
 //! | `connection` | one socket's task: read, decide, write |
@@ -60,6 +61,7 @@ mod inbound;
 mod inbox;
 mod index;
 pub mod journal;
+mod judge;
 mod lanes;
 mod limits;
 mod listener;

@@ -162,8 +162,18 @@ impl Window {
     }
 
     /// The packet ids in flight, oldest first: what to send again when the session is resumed.
+    /// PUBRELs come before PUBLISHes, since they wait for no room.
     pub fn ids(&self) -> VecDeque<u16> {
-        self.slots.iter().map(|(id, _)| *id).collect()
+        let of = |released| {
+            let slots = self.slots.iter();
+            slots.filter(move |(_, stage)| matches!(stage, Stage::Released(_)) == released)
+        };
+        of(true).chain(of(false)).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether a PUBREL is what to send again.
+    pub fn is_released(&self, id: u16) -> bool {
+        self.slots.iter().any(|(slot, stage)| *slot == id && matches!(stage, Stage::Released(_)))
     }
 
     /// What to send again for a packet id that is still in flight.

@@ -185,6 +185,12 @@ impl Server {
         self.exchange.lanes.kill_router();
     }
 
+    /// While it is held, a dead router is not replaced.
+    #[cfg(feature = "faults")]
+    pub fn hold_router(&self, hold: bool) {
+        self.exchange.lanes.hold_router(hold);
+    }
+
     /// Accepts connections until cancelled, then says goodbye to all clients (MQTT 5: 0x8B) and
     /// returns when they have left, or after `settings.drain`.
     pub async fn serve(&self, listeners: Listeners, cancel: CancellationToken) {

@@ -507,8 +507,11 @@ async fn nobody_may_take_forever() {
     Bytes(site.tls(site.authority.client(None, &[])).await.unwrap()).expect_end().await;
     site.ws().await.expect_end().await;
     site.wss().await.expect_end().await;
-    // A request and a ClientHello that stop in the middle.
-    for (door, bytes) in [(2, &b"GET /mqtt HTTP/1.1\r\nHost:"[..]), (1, &[0x16, 3, 1, 0, 200, 1])] {
+    // A request, a ClientHello and a CONNECT that stop in the middle.
+    let request = &b"GET /mqtt HTTP/1.1\r\nHost:"[..];
+    for (door, bytes) in
+        [(2, request), (1, &[0x16, 3, 1, 0, 200, 1]), (0, &connect("a", true)[..9])]
+    {
         let mut io = Bytes(TcpStream::connect(site.addresses[door]).await.unwrap());
         io.send(bytes).await;
         io.expect_end().await;
@@ -516,7 +519,7 @@ async fn nobody_may_take_forever() {
     while site.broker.counters().connections > 0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(site.broker.counters().connects_refused, 9);
+    assert_eq!(site.broker.counters().connects_refused, 10);
     site.close().await;
 }
 

@@ -1,5 +1,5 @@
 //! The fleet's database: the one place that knows it is SQLite (`users` and `fleet` have some
-//! of its tables).
+//! of its tables, `check` knows what may be wrong with its file).
 //!
 //! Everything is read once, at start. Afterwards the memory is the truth and one writer thread
 //! follows it: jobs come over a bounded queue, each is atomic, and those that wait together
@@ -7,8 +7,10 @@
 //! the manifest leaves" is a callback and nobody waits.
 //!
 //! The queue is full: the job is refused at once ([`DbError::Busy`]) and the caller decides;
-//! progress is written again at the next interval, an offer is tried again later.
+//! progress is written again at the next interval, an offer is tried again later. The same where
+//! the file cannot be written: what needs the database waits, what does not goes on.
 
+mod check;
 mod fleet;
 mod users;
 
@@ -20,6 +22,7 @@ use std::{
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -41,6 +44,8 @@ const MIGRATIONS: &[&str] = &[
 const QUEUE: usize = 16_384;
 /// Jobs in one commit.
 const GROUP: usize = 1024;
+/// After what a failure that lasts is logged again.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
 
 /// Why the database did not do it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -54,6 +59,26 @@ pub enum DbError {
     /// SQLite says no.
     #[error("the database: {0}")]
     Sqlite(Arc<rusqlite::Error>),
+    /// The file cannot be opened, read or written as it is.
+    #[error("{path} cannot be used: {reason}", path = path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The file is not what was written.
+    #[error(
+        "{path} is damaged ({why}): put a backup in its place; or move it away, with {path}-wal and {path}-shm, \
+         to begin anew without the accounts, tokens and devices that are in it",
+        path = path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// It was written by a later version of this program.
     #[error(
         "{path} has schema version {found}, this program knows {known}: run a newer fuotad, or restore an older backup"
@@ -210,27 +235,19 @@ pub struct Db {
 impl Db {
     /// Opens or makes the file, brings its schema up to date and reads everything.
     pub fn open(path: &Path) -> Result<(Db, Loaded), DbError> {
-        let mut connection = Connection::open(path)?;
-        // WAL: a reader from outside (a backup) never stops the writer. FULL: a pin that a
-        // power cut takes back could let a device mix two images, and commits are grouped.
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "foreign_keys", true)?;
-        connection.busy_timeout(std::time::Duration::from_secs(5))?;
-        migrate(&mut connection, path)?;
-        let loaded = load(&connection)?;
-        connection.execute("UPDATE run SET clean = 0", [])?;
-
+        check::not_emptied(path)?;
+        let (connection, loaded) = open(path)?;
         let (sender, receiver) = sync_channel(QUEUE);
         let problem = Arc::new(Mutex::new(None));
         let shared = Arc::clone(&problem);
+        let reader = Connection::open(path).map_err(check::at_start(path))?;
+        reader.busy_timeout(Duration::from_secs(5)).map_err(check::at_start(path))?;
+        reader.pragma_update(None, "query_only", true).map_err(check::at_start(path))?;
+        let path = path.to_owned();
         let writer = thread::Builder::new()
             .name("fuota-db".into())
-            .spawn(move || write(connection, receiver, &shared))
+            .spawn(move || write(connection, &path, receiver, &shared))
             .map_err(|_| DbError::Closed)?;
-        let reader = Connection::open(path)?;
-        reader.busy_timeout(std::time::Duration::from_secs(5))?;
-        reader.pragma_update(None, "query_only", true)?;
         let db = Db {
             jobs: Mutex::new(Some(sender)),
             writer: Mutex::new(Some(writer)),
@@ -326,12 +343,40 @@ fn send(jobs: &SyncSender<Job>, job: Job) -> Result<(), DbError> {
     })
 }
 
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), DbError> {
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let found = found as usize;
+/// The connection, its schema up to date, and all that is in it.
+fn open(path: &Path) -> Result<(Connection, Loaded), DbError> {
+    let unusable = check::at_start(path);
+    let mut connection = Connection::open(path).map_err(&unusable)?;
+    connection.busy_timeout(Duration::from_secs(5)).map_err(&unusable)?;
+    // First whether it is ours: what a later version means by it is not known here.
+    let found = version(&connection).map_err(&unusable)?;
     if found > MIGRATIONS.len() {
         return Err(DbError::TooNew { path: path.into(), found, known: MIGRATIONS.len() });
     }
+    check::whole(&connection, path)?;
+    prepare(&mut connection, found).map_err(&unusable)?;
+    check::schema(&connection, path)?;
+    let loaded = load(&connection).map_err(&unusable)?;
+    connection.execute("UPDATE run SET clean = 0", []).map_err(&unusable)?;
+    Ok((connection, loaded))
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<usize> {
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    // A negative one is as unknown as a large one.
+    Ok(usize::try_from(found).unwrap_or(usize::MAX))
+}
+
+fn prepare(connection: &mut Connection, found: usize) -> rusqlite::Result<()> {
+    // WAL: a reader from outside (a backup) never stops the writer. FULL: a pin that a
+    // power cut takes back could let a device mix two images, and commits are grouped.
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    migrate(connection, found)
+}
+
+fn migrate(connection: &mut Connection, found: usize) -> rusqlite::Result<()> {
     for (number, script) in MIGRATIONS.iter().enumerate().skip(found) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(script)?;
@@ -341,17 +386,33 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), DbError> {
     Ok(())
 }
 
-fn write(mut connection: Connection, jobs: Receiver<Job>, problem: &Mutex<Option<String>>) {
+fn write(
+    mut connection: Connection,
+    path: &Path,
+    jobs: Receiver<Job>,
+    problem: &Mutex<Option<String>>,
+) {
+    let mut said: Option<Instant> = None;
     while let Ok(first) = jobs.recv() {
         let mut group = vec![first];
         group.extend(jobs.try_iter().take(GROUP - 1));
         let (results, committed) = write_group(&mut connection, &group);
         let failure =
             committed.as_ref().err().or(results.iter().find_map(|result| result.as_ref().err()));
-        if let Some(failure) = failure {
-            tracing::error!(error = %failure, "the database was not written");
+        let reason = failure.map(|failure| match failure {
+            DbError::Sqlite(error) => check::at_run(path, error),
+            failure => failure.to_string(),
+        });
+        match &reason {
+            // While it lasts every second brings another.
+            Some(reason) if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) => {
+                said = Some(Instant::now());
+                tracing::error!(reason, "the database was not written; what needs it waits");
+            }
+            None if said.take().is_some() => tracing::info!("the database is written again"),
+            _ => {}
         }
-        *problem.lock() = failure.map(ToString::to_string);
+        *problem.lock() = reason;
         for (job, mut result) in group.into_iter().zip(results) {
             if let Some((path, meanwhile)) = job.copy {
                 meanwhile();
@@ -442,7 +503,7 @@ fn apply(sql: &Savepoint<'_>, op: &Op) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn load(connection: &Connection) -> Result<Loaded, DbError> {
+fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
     fn all<T>(
         connection: &Connection,
         table: &str,

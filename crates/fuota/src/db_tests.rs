@@ -150,3 +150,40 @@ async fn old_lines_are_pruned_and_the_newest_come_first() {
     db.commit(vec![Op::Prune(20)]).await.unwrap();
     assert_eq!(actions(i64::MAX, 9).await, ["c", "b"]);
 }
+
+/// Whole for SQLite, and yet not what was written.
+#[test]
+fn tables_and_values_that_are_not_ours_are_damage() {
+    for (change, why) in [
+        ("DROP TABLE history", "table history is not as"),
+        ("ALTER TABLE device DROP COLUMN model", "table device is not as"),
+        ("DROP INDEX file_present", "index file_present is not as"),
+        ("INSERT INTO user VALUES ('u', 'king', x'00', x'00', 1, 1, 1, 0)", ""),
+        ("DELETE FROM run", "no rows"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fuota.db");
+        Db::open(&path).unwrap().0.close();
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch(change).unwrap();
+        connection.pragma_update(None, "wal_checkpoint", "TRUNCATE").unwrap();
+        drop(connection);
+        let error = Db::open(&path).err().expect(change);
+        assert!(matches!(error, DbError::Damaged { .. }), "{change}: {error}");
+        let text = error.to_string();
+        assert!(text.contains(&path.display().to_string()), "{text}");
+        assert!(text.to_lowercase().contains(why) && text.contains("backup"), "{change}: {text}");
+    }
+}
+
+#[test]
+fn a_lock_of_another_program_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fuota.db");
+    Db::open(&path).unwrap().0.close();
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE").unwrap();
+    let error = Db::open(&path).err().expect("locked");
+    assert!(matches!(error, DbError::Unusable { .. }), "{error}");
+    assert!(error.to_string().contains("another program has locked it"), "{error}");
+}

@@ -304,7 +304,7 @@ impl Site {
             id: request.client_id,
             assigned_id: request.assigned_id,
             identity,
-            username: None,
+            username: request.username.map(Into::into),
             protocol: request.protocol,
             address: request.address,
             maximum_packet_size,
@@ -321,6 +321,9 @@ impl Site {
         };
         let hook = Arc::clone(&session.hook);
         hook.session_start(session.context(), resumed);
+        for subscription in resumed {
+            session.hook.clone().subscribe(session.context(), subscription);
+        }
         session
     }
 }

@@ -292,7 +292,8 @@ impl Engine {
         let mut state = device.state.lock();
         state.pinning = None;
         if let Err(error) = result {
-            tracing::error!(device = %device.id, %error, "an offer was not written; it is tried again");
+            // The database says why, once for all that it could not write.
+            tracing::debug!(device = %device.id, %error, "an offer was not written; it is tried again");
             state.why = Some(format!("the offer was not written: {error}"));
             self.offering_failed(device, pin);
             let links = state.links.clone();

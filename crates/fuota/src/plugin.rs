@@ -38,7 +38,7 @@ impl Hook for Plugin {
         Box::pin(self.0.identify(request))
     }
 
-    fn session_start(&self, context: Context<'_>, subscriptions: &[Subscription]) {
+    fn session_start(&self, context: Context<'_>, _subscriptions: &[Subscription]) {
         let Context { client, outbox, slot } = context;
         if !self.0.is_current(client) {
             if let Some(broker) = self.0.broker.get() {
@@ -63,9 +63,6 @@ impl Hook for Plugin {
         if link.name.as_ref().is_some_and(|name| engine.registry.get(name).is_some()) {
             drop(engine.device_of(&link));
         }
-        for subscription in subscriptions.iter().filter(|one| dialect.is_downlink(&one.filter)) {
-            engine.subscribed(&link, subscription);
-        }
     }
 
     fn authorize_publish(&self, client: &Client, topic: &str) -> Access {
@@ -84,6 +81,10 @@ impl Hook for Plugin {
     fn publish(&self, context: Context<'_>, publish: &Publish<'_>) -> PublishVerdict {
         let engine = &self.0;
         if let Some(id) = downlink_device(publish.topic) {
+            if publish.origin == Origin::Will && !engine.is_current(context.client) {
+                let text = "the account was removed or changed since the will was given";
+                return engine.refuse(context.client, text.into());
+            }
             return engine.downlink(context.client, id, publish);
         }
         let Some(dialect) = engine.dialects.iter().find(|dialect| dialect.claims(publish.topic))
@@ -123,7 +124,12 @@ impl Hook for Plugin {
                 SubscribeVerdict::Consume
             }
             // Services and operators read what all devices say there.
-            None => SubscribeVerdict::Continue,
+            None if is_staff(context.client.identity.role) => SubscribeVerdict::Continue,
+            // It is being disconnected.
+            None => SubscribeVerdict::Reject(Reason::new(
+                ReasonKind::NotAuthorized,
+                "the account was removed or changed",
+            )),
         }
     }
 
@@ -151,13 +157,15 @@ impl Engine {
         dialect: &dyn Dialect,
         publish: &Publish<'_>,
     ) -> PublishVerdict {
-        let message = match dialect.read(publish.payload) {
-            Uplink::Ordinary => return PublishVerdict::Continue,
-            Uplink::Forged { name } => {
-                return self.refuse(client, format!("{name} is not accepted from a client"));
-            }
-            Uplink::Message(message) => message,
-        };
+        let read = dialect.read(publish.payload);
+        if let Uplink::Forged { name } = read {
+            return self.refuse(client, format!("{name} is not accepted from a client"));
+        }
+        // Who speaks where devices speak is one (rule 1).
+        if let (Some(link), Origin::Live) = (link, publish.origin) {
+            drop(self.device_of(link));
+        }
+        let Uplink::Message(message) = read else { return PublishVerdict::Continue };
         let asked = !message.requests.is_empty() || message.too_many;
         match link {
             // A will is sent when nobody is there to be answered.
@@ -236,7 +244,7 @@ impl Engine {
         PublishVerdict::Reject(Reason::new(ReasonKind::NotAuthorized, text))
     }
 
-    /// A connection has its downlink now, by SUBSCRIBE or from the session that it resumed.
+    /// A connection has its downlink now.
     fn subscribed(self: &Arc<Self>, link: &Arc<Link>, subscription: &Subscription) {
         link.state.lock().downlink = Some(subscription.qos);
         if let Some(device) = self.device_of(link) {

@@ -54,7 +54,9 @@ pub enum SessionEnd {
 /// | phase | when | may wait |
 /// | --- | --- | --- |
 /// | [`connect`](Hook::connect) | a well-formed CONNECT arrived | yes |
+/// | [`authorize_subscribe`](Hook::authorize_subscribe) | each subscription of a resumed session | no |
 /// | [`session_start`](Hook::session_start) | the session is ours, the CONNACK is queued | no |
+/// | [`subscribe`](Hook::subscribe) | each subscription of a resumed session | no |
 /// | [`authorize_publish`](Hook::authorize_publish), [`authorize_subscribe`](Hook::authorize_subscribe) | before each | no |
 /// | [`wants`](Hook::wants), then [`publish`](Hook::publish) | each allowed publish, live or will | no |
 /// | [`subscribe`](Hook::subscribe), [`unsubscribe`](Hook::unsubscribe) | each filter | no |
@@ -80,8 +82,7 @@ pub trait Hook: Send + Sync + 'static {
     }
 
     /// A connection begins. `subscriptions` are those of the session that it resumed (empty for
-    /// a new one): a client that resumes sends no SUBSCRIBE, so this is where a hook learns
-    /// of the filters that it consumed earlier.
+    /// a new one) and may still have; [`subscribe`](Hook::subscribe) follows for each of them.
     fn session_start(&self, context: Context<'_>, subscriptions: &[Subscription]) {
         let _ = (context, subscriptions);
     }
@@ -111,7 +112,8 @@ pub trait Hook: Send + Sync + 'static {
         PublishVerdict::Continue
     }
 
-    /// A filter that the client subscribes to.
+    /// A filter that the client subscribes to, or that its resumed session brings along: what
+    /// was decided on an earlier connection is decided anew.
     fn subscribe(&self, context: Context<'_>, subscription: &Subscription) -> SubscribeVerdict {
         let _ = (context, subscription);
         SubscribeVerdict::Continue

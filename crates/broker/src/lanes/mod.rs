@@ -78,6 +78,9 @@ pub(crate) struct Lanes {
     totals: Arc<Totals>,
     /// Somebody found the router dead.
     trouble: Notify,
+    /// A test wants to see what a broker without a router does.
+    #[cfg(feature = "faults")]
+    held: std::sync::atomic::AtomicBool,
 }
 
 impl Lanes {
@@ -96,6 +99,8 @@ impl Lanes {
             registry,
             totals,
             trouble: Notify::new(),
+            #[cfg(feature = "faults")]
+            held: Default::default(),
         });
         lanes.spawn_readers(readers);
         Ok(lanes)

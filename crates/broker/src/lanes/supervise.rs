@@ -35,6 +35,10 @@ impl Lanes {
                 }
             }
             self.probe();
+            #[cfg(feature = "faults")]
+            if self.held.load(Ordering::Relaxed) {
+                continue;
+            }
             if !self.ready() {
                 self.renew().await;
                 tokio::time::sleep(RENEW_EVERY).await;
@@ -112,6 +116,13 @@ impl Lanes {
         }
         self.running.store(Arc::new(Running::new(router)));
         lost
+    }
+
+    /// While it is held, a dead router is not replaced.
+    #[cfg(feature = "faults")]
+    pub fn hold_router(&self, hold: bool) {
+        self.held.store(hold, Ordering::Relaxed);
+        self.trouble.notify_one();
     }
 
     /// See [`Router::kill`].

@@ -5,7 +5,10 @@
 
 use crate::support::{disk::Disk, *};
 use broker::{Server, Settings, StartError};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU16, Ordering},
+};
 
 fn killed(disk: &Disk) -> (Site, Disk) {
     let disk = disk.after_kill();
@@ -503,4 +506,66 @@ fn qos_2_waits_for_a_full_disk() {
     second.enter(&lasting, true).expect_publish(Publish::new("t", "x").qos(2, id).dup());
     disk.set_full(false);
     wire.expect(&pubrel(id));
+}
+
+/// The power fails at random moments, while publishers go on: whatever was acknowledged before is
+/// there, and in its order.
+#[test]
+fn power_cuts_amid_traffic_take_nothing_that_was_acknowledged() {
+    let disk = Disk::default();
+    let site = site_on(careful(Settings::default()), &disk);
+    let lasting = Connect::lasting(V5, "c");
+    let mut wire = site.enter(&lasting, false);
+    wire.subscribe("load/+", 2);
+    wire.vanish();
+    // The queue of a client that is away holds a thousand.
+    const EACH: u16 = 300;
+    let acknowledged = [(); 3].map(|()| AtomicU16::new(0));
+    let (site, disk) = (&site, &disk);
+    std::thread::scope(|scope| {
+        for (me, acknowledged) in acknowledged.iter().enumerate() {
+            scope.spawn(move || {
+                let mut wire = site.client(V5, &format!("p{me}"));
+                let topic = format!("load/{me}");
+                for n in 1..=EACH {
+                    let qos = 1 + (me % 2) as u8;
+                    let publish = Publish::new(&topic, n.to_string()).qos(qos, n);
+                    wire.publish(publish.clone());
+                    wire.expect(&if qos == 1 { puback(n) } else { pubrec(n) });
+                    if qos == 2 {
+                        wire.send(&pubrel(n));
+                        wire.expect(&pubcomp(n));
+                    }
+                    acknowledged.store(n, Ordering::Release);
+                }
+            });
+        }
+        let read = || [0, 1, 2].map(|me| acknowledged[me].load(Ordering::Acquire));
+        let mut cuts = 0usize;
+        loop {
+            let before = read();
+            // The bytes that reach the disk beyond the last sync differ each time.
+            let cut = disk.after_power_cut(cuts * 37 % 500);
+            let site = site_on(careful(Settings::default()), &cut);
+            let waiting = site.broker.client("c").expect("the session").queued_messages;
+            let promised: usize = before.iter().map(|n| usize::from(*n)).sum();
+            assert!(waiting >= promised, "cut {cuts}: {waiting} of {before:?} are left");
+            cuts += 1;
+            if before == [EACH; 3] {
+                let mut wire = site.enter(&lasting, true);
+                let mut next = [1u16; 3];
+                for _ in 0..3 * EACH {
+                    let got = wire.received();
+                    let me: usize = got.topic["load/".len()..].parse().unwrap();
+                    assert_eq!(got.text(), next[me].to_string(), "in the order of {}", got.topic);
+                    next[me] += 1;
+                    // Refused, which ends the exchange at once.
+                    let ack = if got.first >> 1 & 3 == 1 { puback } else { pubrec };
+                    wire.send(&with_code(ack(got.id), 0x80));
+                }
+                break;
+            }
+        }
+        assert!(cuts > 3, "the traffic was over before the power failed");
+    });
 }

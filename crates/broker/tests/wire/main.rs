@@ -22,6 +22,7 @@ mod mutations;
 mod plugins;
 mod publish;
 mod qos;
+mod resumed;
 mod retain;
 mod session;
 mod shared;

@@ -195,8 +195,8 @@ fn what_was_sent_does_not_expire() {
     subscriber.expect(&pubrel(2));
     subscriber.vanish();
     let mut subscriber = site.enter(&lasting, true);
-    subscriber.expect_publish(Publish::new("t", "x").qos(1, 1).dup().with(&seconds(0x02, 0)));
     subscriber.expect(&pubrel(2));
+    subscriber.expect_publish(Publish::new("t", "x").qos(1, 1).dup().with(&seconds(0x02, 0)));
     subscriber.silent();
 }
 

@@ -40,8 +40,8 @@ fn a_session_goes_on_where_it_was() {
         site.publish(Publish::new("t", "5").qos(1, 1));
         site.publish(Publish::new("t", "at most once"));
         let mut wire = site.enter(&lasting, true);
-        wire.expect_publish(Publish::new("t", "1").qos(1, 1).dup());
         wire.expect(&pubrel(2));
+        wire.expect_publish(Publish::new("t", "1").qos(1, 1).dup());
         wire.expect_publish(Publish::new("t", "3").qos(2, 3).dup());
         wire.expect_publish(Publish::new("t", "4").qos(1, 4).dup());
         wire.expect_publish(Publish::new("t", "5").qos(1, 5));
@@ -81,6 +81,39 @@ fn redelivery_keeps_to_the_new_receive_maximum() {
     wire.silent();
     wire.send(&puback(5));
     wire.expect_publish(Publish::new("t", "y").qos(1, 6));
+}
+
+/// [MQTT-3.3.4-10]: a PUBREL does not wait for room.
+#[test]
+fn a_release_is_sent_again_at_once() {
+    let site = site();
+    let lasting = Connect::lasting(V5, "c");
+    let mut wire = site.enter(&lasting, false);
+    wire.subscribe("t", 2);
+    for id in 1..=4 {
+        site.publish(Publish::new("t", "x").qos(2, 1));
+        assert_eq!(wire.received().id, id);
+    }
+    for id in [2, 4] {
+        wire.send(&pubrec(id));
+        wire.expect(&pubrel(id));
+    }
+    wire.vanish();
+    let mut wire = site.enter(&lasting.with(&[0x21, 0, 1]), true);
+    wire.expect(&pubrel(2));
+    wire.expect(&pubrel(4));
+    wire.silent();
+    for id in [2, 4] {
+        wire.send(&pubcomp(id));
+    }
+    for id in [1, 3] {
+        wire.expect_publish(Publish::new("t", "x").qos(2, id).dup());
+        wire.silent();
+        wire.send(&pubrec(id));
+        wire.expect(&pubrel(id));
+        wire.send(&pubcomp(id));
+    }
+    wire.silent();
 }
 
 /// What is acknowledged before it was sent again is not sent again, and makes no room.

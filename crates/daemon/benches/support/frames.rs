@@ -29,6 +29,14 @@ pub fn connect(client_id: &str, keep_alive: u16, login: Option<(&str, &str)>) ->
     packet(0x10, &body)
 }
 
+/// CONNECT of a session that outlives its connection.
+pub fn lasting(client_id: &str, keep_alive: u16) -> Vec<u8> {
+    let mut body = b"\0\x04MQTT\x04\0".to_vec();
+    body.extend_from_slice(&keep_alive.to_be_bytes());
+    put_string(&mut body, client_id);
+    packet(0x10, &body)
+}
+
 /// SUBSCRIBE to one filter.
 pub fn subscribe(filter: &str, qos: u8) -> Vec<u8> {
     subscribe_all([filter], qos)

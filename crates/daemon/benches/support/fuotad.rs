@@ -17,6 +17,8 @@ pub struct Site<'a> {
     pub tls: Option<(&'a Path, &'a Path)>,
     /// Whether every client needs a token.
     pub tokens: bool,
+    /// `persistence.sync`, where it is not the default.
+    pub sync: Option<&'a str>,
 }
 
 /// Name of the configuration file in the server's directory.
@@ -33,6 +35,7 @@ impl Site<'_> {
                  [mqtt.tls]\nlisten = \"{address}\"\ncert = {cert:?}\nkey = {key:?}\n"
             ),
         };
+        let sync = self.sync.unwrap_or("os");
         let mode = if self.tokens { "token" } else { "open" };
         let config = format!(
             "data_dir = \"data\"\n\
@@ -40,6 +43,7 @@ impl Site<'_> {
              [auth]\nmode = \"{mode}\"\n\
              [store]\nurl = \"file:firmware\"\nsettle = \"100ms\"\n\
              [admin]\nlisten = \"{admin}\"\n\
+             [persistence]\nsync = \"{sync}\"\n\
              [log]\nlevel = \"warn\"\n"
         );
         std::fs::write(dir.path().join(CONFIG), config)?;

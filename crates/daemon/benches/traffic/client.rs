@@ -33,14 +33,24 @@ impl Client {
         stream.set_nodelay(true)?;
         Self::log_in(stream, id, login).await
     }
+
+    /// With a session that outlives the connection.
+    pub async fn lasting(address: SocketAddr, id: &str) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Self::say(stream, &frames::lasting(id, KEEP_ALIVE)).await
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// CONNECT and CONNACK.
     pub async fn log_in(stream: S, id: &str, login: Login<'_>) -> anyhow::Result<Self> {
+        Self::say(stream, &frames::connect(id, KEEP_ALIVE, login)).await
+    }
+
+    async fn say(stream: S, connect: &[u8]) -> anyhow::Result<Self> {
         let mut client = Self { stream, buffer: BytesMut::new(), at_once: 128 };
-        let connect = frames::connect(id, KEEP_ALIVE, login);
-        let connack = client.ask(&connect, frames::CONNACK).await.context("no CONNACK")?;
+        let connack = client.ask(connect, frames::CONNACK).await.context("no CONNACK")?;
         ensure!(connack.get(1) == Some(&0), "the CONNECT is refused: {connack:?}");
         Ok(client)
     }

@@ -7,6 +7,7 @@
 //! | module | subject |
 //! | --- | --- |
 //! | [`saturation`], [`low`] | messages: as many as go, and a few |
+//! | [`kept`] | messages that survive the process |
 //! | [`idle`], [`connects`], [`crowd`] | connections: their memory, their rate, their number |
 //! | [`topics`] | topics that nobody published on before |
 //! | [`peers`] | the servers and their configuration |
@@ -17,6 +18,7 @@ mod client;
 mod connects;
 mod crowd;
 mod idle;
+mod kept;
 mod low;
 mod message;
 mod peers;
@@ -43,6 +45,8 @@ use crate::support::{figures, process};
 enum Section {
     /// As many messages as the server takes
     Saturation,
+    /// The price of messages that survive the process
+    Kept,
     /// 2,000 messages a second
     Low,
     /// Memory of idle connections
@@ -163,6 +167,9 @@ async fn compare(arguments: &Arguments) -> anyhow::Result<bool> {
     let mut verdicts = Verdicts::default();
     if wanted(Section::Saturation) {
         saturation::run(&peers, &plan, row, &mut verdicts).await?;
+    }
+    if wanted(Section::Kept) {
+        kept::run(&peers, &plan, &mut verdicts).await?;
     }
     if wanted(Section::Low) {
         low::run(&peers, &plan, row, &mut verdicts).await?;

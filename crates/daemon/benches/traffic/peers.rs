@@ -39,6 +39,8 @@ pub struct Setting<'a> {
     pub tls: Option<(&'a Path, &'a Path)>,
     /// Device ids and tokens: every client needs one.
     pub accounts: Option<&'a [(String, String)]>,
+    /// `persistence.sync` of fuotad, where it is not the default.
+    pub sync: Option<&'a str>,
 }
 
 impl Peers {
@@ -87,8 +89,12 @@ impl Peers {
     pub async fn start(&self, kind: Kind, setting: &Setting<'_>) -> anyhow::Result<Process> {
         match kind {
             Kind::Fuotad => {
-                let site =
-                    Site { tls: setting.tls, tokens: setting.accounts.is_some(), image: None };
+                let site = Site {
+                    tls: setting.tls,
+                    tokens: setting.accounts.is_some(),
+                    image: None,
+                    sync: setting.sync,
+                };
                 let process = site.start().await?;
                 if let Some(accounts) = setting.accounts {
                     register(&process, accounts).await?;

@@ -108,12 +108,21 @@ impl Round {
 }
 
 impl Rig {
-    pub async fn connect(address: SocketAddr, pattern: Pattern, qos: u8) -> anyhow::Result<Self> {
+    /// `lasting` says whether the subscribers' sessions outlive their connections.
+    pub async fn connect(
+        address: SocketAddr,
+        pattern: Pattern,
+        qos: u8,
+        lasting: bool,
+    ) -> anyhow::Result<Self> {
         let mut subscribers = JoinSet::new();
         let mut tallies = Vec::new();
         for number in 0..pattern.subscribers() {
-            let mut client =
-                Client::connect(address, &format!("subscriber-{number}"), None).await?;
+            let id = format!("subscriber-{number}");
+            let mut client = match lasting {
+                true => Client::lasting(address, &id).await?,
+                false => Client::connect(address, &id, None).await?,
+            };
             client.subscribe(&pattern.filter(number), qos).await?;
             let tally = Arc::new(Tally::default());
             tallies.push(Arc::clone(&tally));

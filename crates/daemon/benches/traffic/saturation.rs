@@ -60,7 +60,7 @@ struct Candidate {
 impl Candidate {
     async fn start(peers: &Peers, kind: Kind, pattern: Pattern, qos: u8) -> anyhow::Result<Self> {
         let process = peers.start(kind, &Setting::default()).await?;
-        let rig = Rig::connect(process.address, pattern, qos).await?;
+        let rig = Rig::connect(process.address, pattern, qos, false).await?;
         Ok(Self { kind, process, rig, messages: FIRST_LOOK, rounds: Vec::new() })
     }
 

@@ -48,11 +48,13 @@ pub struct AdminThread {
 }
 
 impl AdminThread {
-    /// Starts the thread, which serves until cancelled.
+    /// Starts the thread, which serves until cancelled: so many connections at once, over all
+    /// addresses.
     pub fn start(
         doors: Doors,
         router: Router,
         tls: Option<Arc<Tls>>,
+        connections: usize,
         cancel: CancellationToken,
     ) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -64,7 +66,7 @@ impl AdminThread {
             .name("admin".to_owned())
             .spawn(move || {
                 let _held = held;
-                runtime.block_on(serve(doors, router, tls, cancel));
+                runtime.block_on(serve(doors, router, tls, connections, cancel));
             })
             .context("the admin interface does not start")?;
         Ok(AdminThread { alive })
@@ -76,19 +78,25 @@ impl AdminThread {
     }
 }
 
-async fn serve(doors: Doors, router: Router, tls: Option<Arc<Tls>>, cancel: CancellationToken) {
+async fn serve(
+    doors: Doors,
+    router: Router,
+    tls: Option<Arc<Tls>>,
+    connections: usize,
+    cancel: CancellationToken,
+) {
+    let limits = admin::Limits {
+        connections: (connections / doors.0.len().max(1)).max(1),
+        ..admin::Limits::default()
+    };
+    let tls: Option<admin::TlsSource> =
+        tls.map(|tls| -> admin::TlsSource { Arc::new(move || tls.config()) });
     let mut serving = tokio::task::JoinSet::new();
     for listener in doors.0 {
         match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => {
                 let (router, cancel) = (router.clone(), cancel.clone());
-                match tls.clone() {
-                    None => serving.spawn(admin::serve(listener, router, cancel)),
-                    Some(tls) => {
-                        let source: admin::TlsSource = Arc::new(move || tls.config());
-                        serving.spawn(admin::serve_tls(listener, router, source, cancel))
-                    }
-                };
+                serving.spawn(admin::serve_with(listener, router, tls.clone(), cancel, limits));
             }
             Err(error) => {
                 tracing::error!(%error, "an address of the admin interface is not served")

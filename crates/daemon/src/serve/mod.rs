@@ -11,7 +11,10 @@
 #[cfg(test)]
 mod admin_tests;
 mod admin_thread;
+#[cfg(feature = "faults")]
+mod faults;
 mod mqtt_doors;
+mod open_files;
 mod settings;
 mod signals;
 
@@ -38,12 +41,11 @@ use crate::{
     token,
 };
 use admin_thread::AdminThread;
+use open_files::OpenFiles;
 use signals::Signals;
 
 /// How long the last writes to the database may take at a stop.
 const LAST_WRITES: Duration = Duration::from_secs(10);
-/// Open files that are not clients': listeners, admin connections, firmware, database, libraries.
-const OWN_FILES: usize = 512;
 /// How long `ready` waits for the first look at the firmware. Clients are served meanwhile.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// How often the parts are asked in that time.
@@ -79,6 +81,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 
 async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
     let started = Instant::now();
+    let files = OpenFiles::claim()?;
+    files.report(config.limits.connections);
     let mut signals = Signals::listen()?;
     let hangups = Signals::hangups()?;
     let certificates = Certificates::load(config)?;
@@ -94,9 +98,11 @@ async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
         hooks.push(Arc::new(ClientLog));
     }
     hooks.push(fuota.hook());
-    let connections = raise_open_files(config.limits.connections);
+    let connections = files.connections(config.limits.connections);
     let server = broker::Server::start(settings::broker(config, connections), hooks);
     let server = Arc::new(server.map_err(one_error)?);
+    #[cfg(feature = "faults")]
+    faults::listen(Arc::clone(&server))?;
 
     let scheme = if certificates.admin.is_some() { "https" } else { "http" };
     let mut lines = Vec::new();
@@ -137,8 +143,13 @@ async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
 
     let (close_doors, stop_fuota) = (CancellationToken::new(), CancellationToken::new());
     let mut fuota_task = tokio::spawn(Arc::clone(&fuota).run(stop_fuota.clone()));
-    let mut admin_thread =
-        AdminThread::start(doors, router, certificates.admin.clone(), close_doors.clone())?;
+    let mut admin_thread = AdminThread::start(
+        doors,
+        router,
+        certificates.admin.clone(),
+        files.admin,
+        close_doors.clone(),
+    )?;
     let mut broker_task = tokio::spawn({
         let (server, cancel) = (Arc::clone(&server), close_doors.clone());
         async move { server.serve(mqtt, cancel).await }
@@ -236,27 +247,4 @@ fn announce(lines: &[String]) {
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-}
-
-/// A connection is an open file, and the usual soft limit of 1024 is less than a site has. Gives
-/// the connections that there is room for: without that bound, too many clients would leave no
-/// file for the database and the firmware.
-fn raise_open_files(wanted: usize) -> usize {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        warn!(%error, "the limit on open files cannot be raised");
-    }
-    // `None` is no limit.
-    let Some(files) = getrlimit(Resource::Nofile).current else { return wanted };
-    let room = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(OWN_FILES).max(1);
-    if room < wanted {
-        info!(
-            open_files = files,
-            connections = room,
-            "the system's limit on open files bounds the connections"
-        );
-    }
-    wanted.min(room)
 }

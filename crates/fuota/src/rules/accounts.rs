@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use hook::{ConnectRequest, ConnectVerdict, Identity, ReasonKind, Role};
+use hook::{ConnectRequest, ConnectVerdict, Identity, ReasonKind, Role, SubscribeVerdict};
 
 use crate::{
     AuthMode, DevicePatch, NewDevice, NewUser, Password, ServiceError, UserPatch, UserRole,
@@ -174,6 +174,12 @@ async fn a_removed_or_changed_user_is_out_at_once() {
     let late = identity("service", Role::Service);
     drop(site.session(request("s3"), late, u32::MAX, &[]));
     assert_eq!(ended(&site), ["s3"]);
+    site.service.remove_user("device").await.unwrap();
+    ended(&site);
+    let late = identity("device", Role::Device);
+    let mut late = site.session(login("d1", "device", PASSWORD), late, u32::MAX, &[]);
+    assert_eq!(ended(&site), ["d1"]);
+    assert!(matches!(late.subscribe(TOPIC), SubscribeVerdict::Reject(_)), "it is no service");
 
     let patch = UserPatch { new_password: true, ..UserPatch::default() };
     let changed = site.service.set_user("operator", patch).await.unwrap();
@@ -283,4 +289,32 @@ async fn rule_28_an_old_token_ends_with_its_grace() {
     let new = site.service.set_device("a", rotate).await.unwrap().token.unwrap();
     refused(site.identify(&token_request(TOKEN)).await);
     assert_eq!(site.identify(&token_request(&new)).await, accepted("a", Role::Device));
+}
+
+#[tokio::test]
+async fn rule_29_no_client_waits_for_the_database() {
+    let site = token_site().await;
+    let database = rusqlite::Connection::open(site.dir.path().join("data/fuota.db")).unwrap();
+    database.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let change = UserPatch { role: Some(UserRole::Admin), ..UserPatch::default() };
+    let service = site.service.clone();
+    let changing = tokio::spawn(async move { service.set_user("operator", change).await });
+    for (login, name, role) in [
+        (token_request(TOKEN), "a", Role::Device),
+        (login("x", "service", PASSWORD), "service", Role::Service),
+        (login("x", "device", PASSWORD), "device", Role::Device),
+    ] {
+        let verdict = site.identify(&login).await;
+        assert_eq!(verdict, accepted(name, role));
+        let ConnectVerdict::Accept(identity) = verdict else { panic!() };
+        let mut session = site.session(login, identity, u32::MAX, &[]);
+        session.subscribe(TOPIC);
+        session.publish(r#"{"variable":"t"}"#);
+        if role == Role::Device {
+            session.ask(0);
+        }
+    }
+    assert!(!changing.is_finished(), "the database was held all the while");
+    database.execute_batch("COMMIT").unwrap();
+    assert_eq!(changing.await.unwrap().unwrap().user.role, UserRole::Admin);
 }

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use hook::{ConnectRequest, ConnectVerdict, Identity, ReasonKind, Role};
+use hook::{ConnectRequest, ConnectVerdict, Identity, Origin, ReasonKind, Role};
 
 use crate::{
     DevicePatch, NewDevice, ServiceError,
@@ -108,14 +108,45 @@ async fn rule_2_an_unregistered_token_is_a_device_of_its_own() {
 }
 
 #[tokio::test]
-async fn rule_1_who_does_not_act_is_no_device() {
+async fn rule_1_a_device_is_who_acts_as_one() {
     let site = Site::start().await;
-    let mut client = site.connect("dashboard").await;
-    client.subscribe("#");
-    client.publish(r#"{"variable":"t"}"#);
+    let mut dashboard = site.connect("dashboard").await;
+    dashboard.subscribe("#");
+    dashboard.publish_to("plant/1", r#"{"variable":"t"}"#, Origin::Live);
+    // Nor does a will make one, or what is refused.
+    dashboard.publish_to(TOPIC, r#"{"variable":"t"}"#, Origin::Will);
+    dashboard.publish(r#"{"variable":"firmware_block"}"#);
     assert!(site.service.devices(&Default::default()).is_empty());
-    client.ask(0);
-    assert_eq!(site.service.devices(&Default::default()).len(), 1);
+    site.connect("1-listens").await.subscribe(TOPIC);
+    site.connect("2-asks").await.ask(0);
+    site.connect("3-speaks").await.publish(r#"{"variable":"t"}"#);
+    let ids = |site: &Site| -> Vec<_> {
+        site.service.devices(&Default::default()).into_iter().map(|device| device.id).collect()
+    };
+    assert_eq!(ids(&site), ["1-listens", "2-asks", "3-speaks"]);
+    // Accounts of people and programs never are, whatever they do.
+    for role in [Role::Service, Role::Operator, Role::Admin] {
+        let identity = Identity { name: Some("account".into()), role };
+        let mut account = site.session(request("account"), identity, u32::MAX, &[]);
+        account.subscribe(TOPIC);
+        account.publish(r#"{"variable":"firmware_request","value":0}"#);
+        account.publish(r#"{"variable":"t"}"#);
+    }
+    assert_eq!(ids(&site).len(), 3);
+}
+
+#[tokio::test]
+async fn rule_4_the_original_of_a_fingerprint_is_shown() {
+    let site = Site::start().await;
+    site.connect("boiler room/7").await.subscribe(TOPIC);
+    let device = site.service.devices(&Default::default()).pop().unwrap();
+    assert!(device.id.starts_with("c-") && device.id.len() == 18, "{}", device.id);
+    assert_eq!(device.client_id.as_deref(), Some("boiler room/7"));
+    // Case counts.
+    for id in ["pump", "PUMP"] {
+        let new = NewDevice { id: id.into(), ..NewDevice::default() };
+        site.service.add_device(new).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 use hook::{Identity, Origin, PublishVerdict, Role, SubscribeVerdict};
 
-use crate::harness::{Session, Site, TOPIC, request};
+use crate::{
+    NewUser, UserRole,
+    harness::{Session, Site, TOPIC, request},
+};
 
 const REQUEST: &str = r#"{"variable":"firmware_request","value":0}"#;
 
@@ -102,6 +105,16 @@ async fn rule_24_services_write_to_a_devices_downlink() {
     let mut other = site.connect("dev-2").await;
     assert!(matches!(other.publish_to(topic, command, Origin::Live), PublishVerdict::Reject(_)));
     device.nothing();
+
+    // A will is no way around it: not for a device, and not for an account that is gone.
+    let will = other.publish_to(topic, command, Origin::Will);
+    assert!(matches!(will, PublishVerdict::Reject(_)));
+    let will = service.publish_to(topic, command, Origin::Will);
+    assert!(matches!(will, PublishVerdict::Reject(_)), "there is no such account");
+    let user = NewUser { name: "account".into(), role: UserRole::Service, password: None };
+    site.service.add_user(user).await.unwrap();
+    assert_eq!(service.publish_to(topic, command, Origin::Will), PublishVerdict::Consume);
+    assert_eq!(device.next().await["variable"], "command");
 
     let site = Site::with(|settings| settings.open_downlink = true).await;
     let mut device = site.connect("dev-1").await;

@@ -52,7 +52,8 @@ pub fn site_on(settings: Settings, disk: &Disk) -> Site {
     start(settings, Vec::new(), disk)
 }
 
-fn start(settings: Settings, hooks: Vec<Arc<dyn Hook>>, disk: &Disk) -> Site {
+/// A broker with plugins that goes on with what is on this disk.
+pub fn start(settings: Settings, hooks: Vec<Arc<dyn Hook>>, disk: &Disk) -> Site {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let cancel = CancellationToken::new();
