@@ -386,9 +386,10 @@ impl Engine {
     ) {
         let Some(lane) = state.lane.clone() else { return };
         let framing = self.framing(link);
-        let mut payload = link.dialect.manifest(&transfer.pin.manifest(), false);
+        let mut payload =
+            link.dialect.manifest(&transfer.pin.manifest(self.settings.max_window), false);
         if framing.publish_size(link.dialect.downlink(), payload.len()) > framing.limit as usize {
-            payload = link.dialect.manifest(&transfer.pin.manifest(), true);
+            payload = link.dialect.manifest(&transfer.pin.manifest(self.settings.max_window), true);
         }
         let sent = link.outbox.send(Outgoing {
             topic: Arc::clone(link.dialect.downlink()),

@@ -70,8 +70,9 @@ impl Pin {
     }
 
     /// As a dialect announces it.
-    pub fn manifest(&self) -> Manifest<'_> {
+    pub fn manifest(&self, window: u32) -> Manifest<'_> {
         Manifest {
+            window,
             size: self.size,
             total: self.total,
             chunk_size: self.chunk_size,

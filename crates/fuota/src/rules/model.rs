@@ -303,7 +303,7 @@ impl World {
             views.into_iter().map(|view| (view.id.clone(), view)).collect::<BTreeMap<_, _>>()
         };
         let offered = |site: &Site| {
-            let pin = |index| Some(site.service.device(&name(index))?.firmware?);
+            let pin = |index| site.service.device(&name(index))?.firmware;
             (0..DEVICES).map(pin).collect::<Vec<_>>()
         };
         let (before, pins) = (decided(self.site()), offered(self.site()));
