@@ -52,8 +52,9 @@ fn refusal(daemon: &Daemon, connect: &Connect) -> Refused {
 fn token_mode_lets_in_who_proves_an_account_and_nobody_else() {
     let site = token_site();
     let image = image(1, 3 * 4096);
-    site.drop_file("devices/pump-1/fw.bin", &image);
     let daemon = site.start();
+    // Not before: what is there at the very first start is held.
+    site.drop_file("devices/pump-1/fw.bin", &image);
     add_device(&daemon, "pump-1", TOKEN);
     add_user(&daemon, "dashboard", "service");
     for (absent_or_wrong, v4, v5) in [

@@ -71,7 +71,8 @@ impl Admin {
         for header in headers {
             request.push_str(&format!("{header}\r\n"));
         }
-        if let Some(body) = body {
+        let form = headers.iter().any(|header| header.starts_with("Content-Type: "));
+        if let Some(body) = body.filter(|_| !form) {
             let length = body.len();
             request.push_str(&format!(
                 "Content-Type: application/json\r\nContent-Length: {length}\r\n"

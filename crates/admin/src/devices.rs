@@ -5,7 +5,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use fuota::{DevicePatch, DeviceQuery, DeviceView, NewDevice};
+use fuota::{DevicePatch, DeviceQuery, DeviceView, HappeningView, NewDevice, WhyView};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -99,6 +99,40 @@ pub async fn change(
 pub async fn remove(State(app): State<App>, Id(id): Id) -> Result<StatusCode, Problem> {
     app.service.remove_device(&id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// GET what one should run, and why it is or is not offered it.
+pub async fn why(State(app): State<App>, Id(id): Id) -> Result<axum::Json<WhyView>, Problem> {
+    app.service.why(&id).map(axum::Json).ok_or_else(|| unknown(&id))
+}
+
+/// Which page of a timeline.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TimelineQuery {
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+/// One page of a timeline.
+#[derive(Debug, Serialize)]
+pub struct TimelineView {
+    timeline: Vec<HappeningView>,
+    /// The `after` of the next page.
+    next: Option<String>,
+}
+
+/// GET what happened to one, the newest first.
+pub async fn timeline(
+    State(app): State<App>,
+    Id(id): Id,
+    Query(query): Query<TimelineQuery>,
+) -> Result<axum::Json<TimelineView>, Problem> {
+    let limit = page::limit(query.limit)?;
+    let before = page::number(query.after.as_deref())?;
+    let lines = app.service.timeline(&id, before, limit + 1).await?;
+    let (timeline, next) = page::cut(lines, limit, |line| &line.id);
+    Ok(axum::Json(TimelineView { timeline, next }))
 }
 
 fn unknown(id: &str) -> Problem {

@@ -12,10 +12,12 @@ use std::{
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, StatusCode, header, uri::Authority},
+    http::{HeaderMap, HeaderName, Method, StatusCode, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use fuota::{Actor, Service, ServiceError, UserRole};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -25,6 +27,10 @@ use crate::{problem::Problem, settings::Settings};
 #[derive(Clone, Copy, Debug)]
 pub struct LocalAddress(pub SocketAddr);
 
+/// The other end of a request's connection, set by the server.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerAddress(pub SocketAddr);
+
 /// What requests are measured against.
 pub struct Doors {
     /// Digest of the token: equal lengths make the comparison's time say nothing.
@@ -32,6 +38,8 @@ pub struct Doors {
     addresses: Vec<IpAddr>,
     /// Lower-case names, and addresses as they were written.
     names: Vec<String>,
+    /// Who knows the users; `None`: only the token opens.
+    users: Option<Service>,
 }
 
 impl Doors {
@@ -41,7 +49,13 @@ impl Doors {
             token: Sha256::digest(settings.token.as_bytes()).into(),
             addresses: settings.listen.iter().map(|address| address.ip().to_canonical()).collect(),
             names: settings.allowed_hosts.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            users: None,
         }
+    }
+
+    /// Lets users in as well, as far as their role goes.
+    pub fn with_users(self, users: Service) -> Self {
+        Doors { users: Some(users), ..self }
     }
 
     fn is_our_host(&self, host: &str, local: Option<LocalAddress>) -> bool {
@@ -129,10 +143,80 @@ fn authority(text: &str) -> Option<Authority> {
 }
 
 /// The inner door, before everything under `/api`: the bearer token.
-pub async fn bearer(State(doors): State<Arc<Doors>>, request: Request, next: Next) -> Response {
-    match check_token(&doors, &request) {
-        Ok(()) => next.run(request).await,
+pub async fn bearer(State(doors): State<Arc<Doors>>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<PeerAddress>().map(|PeerAddress(peer)| *peer);
+    let name = match basic(&doors, &request) {
+        Ok(Some((users, name, password))) => {
+            log_in(users, &name, &password, peer, request.method(), request.uri().path())
+                .await
+                .map(|()| name)
+        }
+        Ok(None) => check_token(&doors, &request).map(|()| "admin token".into()),
+        Err(problem) => Err(problem),
+    };
+    match name {
+        Ok(name) => {
+            let origin = peer.map(|peer| peer.ip().to_canonical().to_string());
+            request.extensions_mut().insert(Actor { name: Some(name), origin });
+            next.run(request).await
+        }
         Err(problem) => problem.into_response(),
+    }
+}
+
+/// Name and password of a user, where the request brings them.
+fn basic<'a>(
+    doors: &'a Doors,
+    request: &Request,
+) -> Result<Option<(&'a Service, String, String)>, Problem> {
+    let Some(users) = &doors.users else { return Ok(None) };
+    let given = only(request.headers(), header::AUTHORIZATION)?;
+    let login = given.and_then(|value| {
+        let (scheme, login) = value.split_once(' ')?;
+        let login = scheme.eq_ignore_ascii_case("basic").then(|| login.trim())?;
+        let login = STANDARD.decode(login).ok()?;
+        let (name, password) = std::str::from_utf8(&login).ok()?.split_once(':')?;
+        Some((users, name.to_owned(), password.to_owned()))
+    });
+    Ok(login)
+}
+
+async fn log_in(
+    users: &Service,
+    name: &str,
+    password: &str,
+    peer: Option<SocketAddr>,
+    method: &Method,
+    path: &str,
+) -> Result<(), Problem> {
+    let role = users.log_in(name, password, peer).await.map_err(|error| match error {
+        ServiceError::Unavailable(_) => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+        }
+        _ => Problem::new(StatusCode::UNAUTHORIZED, error.to_string()),
+    })?;
+    if may(role, method, path) {
+        return Ok(());
+    }
+    let role = role.name();
+    Err(Problem::new(
+        StatusCode::FORBIDDEN,
+        format!("{name} has the role {role}, which may not {method} {path}"),
+    ))
+}
+
+/// What a role may do: a service reads, an operator also runs updates, an admin does all.
+fn may(role: UserRole, method: &Method, path: &str) -> bool {
+    let path = path.strip_prefix("/api").unwrap_or(path);
+    let resource = path.strip_prefix("/v1/").and_then(|rest| rest.split('/').next());
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    match (role, resource.unwrap_or_default()) {
+        (UserRole::Admin, _) => true,
+        (UserRole::Device, _) | (_, "users" | "import" | "backup") => false,
+        (UserRole::Operator, "deployments" | "firmware" | "freeze") => true,
+        (UserRole::Operator, _) => reads,
+        (UserRole::Service, "audit") => false,
+        (UserRole::Service, _) => reads,
     }
 }
 
@@ -159,4 +243,32 @@ fn check_token(doors: &Doors, request: &Request) -> Result<(), Problem> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_read_operate_and_do_all() {
+        let (get, post) = (&Method::GET, &Method::POST);
+        for (role, method, path, expected) in [
+            (UserRole::Service, get, "/v1/devices", true),
+            (UserRole::Service, get, "/api/v1/deployments/3/devices", true),
+            (UserRole::Service, post, "/v1/deployments/3/pause", false),
+            (UserRole::Service, get, "/v1/audit", false),
+            (UserRole::Service, get, "/v1/users", false),
+            (UserRole::Operator, post, "/v1/deployments/3/pause", true),
+            (UserRole::Operator, &Method::DELETE, "/v1/firmware/x", true),
+            (UserRole::Operator, &Method::PUT, "/v1/freeze", true),
+            (UserRole::Operator, post, "/v1/devices", false),
+            (UserRole::Operator, get, "/v1/audit", true),
+            (UserRole::Operator, get, "/v1/backup", false),
+            (UserRole::Operator, post, "/v1/something-new", false),
+            (UserRole::Admin, post, "/v1/users", true),
+            (UserRole::Device, get, "/v1/status", false),
+        ] {
+            assert_eq!(may(role, method, path), expected, "{role:?} {method} {path}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Request, rejection::BytesRejection},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
+use fuota::Actor;
 use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
@@ -107,6 +108,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
                     cause(&rejection.body_text())
                 ))
             })
+    }
+}
+
+/// Who asks, as the door let it in.
+pub struct Who(pub Actor);
+
+impl<S: Send + Sync> FromRequestParts<S> for Who {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Who(parts.extensions.get::<Actor>().cloned().unwrap_or_default()))
     }
 }
 

@@ -1,11 +1,21 @@
-//! `/api/v1/firmware`: every file that was dropped, the refused and held ones with the reason.
+//! `/api/v1/firmware`: every file that was dropped or uploaded, the refused and held ones with
+//! the reason.
 
-use axum::{Json, extract::State};
-use fuota::FirmwareView;
+use std::{io, time::Duration};
+
+use axum::{
+    Json,
+    extract::{FromRequest as _, Multipart, Request, State, multipart::Field},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use fuota::{FirmwareView, Upload, UploadedBytes};
+use futures_util::{Stream, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    extract::{Id, Query},
+    extract::{Id, Query, Who},
     page,
     problem::Problem,
     routes::App,
@@ -44,4 +54,98 @@ pub async fn one(State(app): State<App>, Id(id): Id) -> Result<Json<FirmwareView
         .firmware_one(&id)
         .map(Json)
         .ok_or_else(|| Problem::not_found(format!("there is no firmware {id:?}")))
+}
+
+/// How long an upload may bring nothing.
+const SILENCE: Duration = Duration::from_secs(30);
+/// The longest text field, in bytes.
+const MAX_TEXT: usize = 8192;
+
+/// POST: catalogues the image of a form with `file`, and `name`, `version`, `model` and `notes`
+/// where the file's name does not say it. 201, or 200 where it was there already.
+pub async fn upload(
+    State(app): State<App>,
+    Who(actor): Who,
+    request: Request,
+) -> Result<Response, Problem> {
+    let unusable = |problem: &dyn std::fmt::Display| {
+        Problem::bad_request(format!("the form cannot be used: {problem}"))
+    };
+    let mut form = Multipart::from_request(request, &app)
+        .await
+        .map_err(|rejection| unusable(&rejection.body_text()))?;
+    let (mut upload, mut bytes) = (Upload::default(), None::<UploadedBytes>);
+    while let Some(field) = next(form.next_field()).await?.map_err(|error| unusable(&error))? {
+        let name = field.name().unwrap_or_default().to_owned();
+        let place = match &*name {
+            "file" if bytes.is_none() => {
+                upload.file_name = field.file_name().unwrap_or_default().to_owned();
+                bytes = Some(app.service.take_upload(pieces(field)).await?);
+                continue;
+            }
+            "name" => &mut upload.name,
+            "version" => &mut upload.version,
+            "model" => &mut upload.model,
+            "notes" => &mut upload.notes,
+            "file" => return Err(Problem::bad_request("the form has two files")),
+            _ => {
+                return Err(Problem::bad_request(format!(
+                    "the form has a field {name:?}; it takes file, name, version, model and notes"
+                )));
+            }
+        };
+        *place = Some(text(field).await?).filter(|text| !text.is_empty());
+    }
+    let Some(bytes) = bytes else {
+        return Err(Problem::bad_request("the form has no field \"file\" with the image"));
+    };
+    let (view, is_new) = app.service.add_firmware(upload, bytes, &actor).await?;
+    let location = [(header::LOCATION, format!("/api/v1/firmware/{}", view.id))];
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, location, Json(view)).into_response())
+}
+
+/// DELETE one: its bytes are withdrawn for good, and the transfers of them end.
+pub async fn withdraw(
+    State(app): State<App>,
+    Id(id): Id,
+    Who(actor): Who,
+) -> Result<StatusCode, Problem> {
+    app.service.withdraw_firmware(&id, &actor).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Waits for more of the body, for a while.
+async fn next<T>(more: impl Future<Output = T>) -> Result<T, Problem> {
+    tokio::time::timeout(SILENCE, more).await.map_err(|_| {
+        let text = format!("the body brought nothing for {} s", SILENCE.as_secs());
+        Problem::new(StatusCode::REQUEST_TIMEOUT, text)
+    })
+}
+
+/// The bytes of a file, as they come.
+fn pieces(field: Field<'_>) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    stream::try_unfold(field, |mut field| async move {
+        match tokio::time::timeout(SILENCE, field.chunk()).await {
+            Ok(Ok(Some(piece))) => Ok(Some((piece, field))),
+            Ok(Ok(None)) => Ok(None),
+            Ok(Err(error)) => Err(io::Error::other(error)),
+            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+        }
+    })
+}
+
+/// The text of a field, which must be short.
+async fn text(field: Field<'_>) -> Result<String, Problem> {
+    let name = field.name().unwrap_or_default().to_owned();
+    let mut text = Vec::new();
+    let mut pieces = std::pin::pin!(pieces(field));
+    let broken = |error: io::Error| Problem::bad_request(format!("{name} cannot be read: {error}"));
+    while let Some(piece) = pieces.try_next().await.map_err(broken)? {
+        text.extend_from_slice(&piece);
+        if text.len() > MAX_TEXT {
+            return Err(Problem::bad_request(format!("{name} is longer than {MAX_TEXT} bytes")));
+        }
+    }
+    String::from_utf8(text).map_err(|_| Problem::bad_request(format!("{name} is not text")))
 }

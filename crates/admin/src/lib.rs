@@ -13,16 +13,20 @@
 //! | `extract` | bodies, queries and paths, bounded and strict |
 //! | `page` | listings in pages |
 //! | `health` | `/healthz` and `/readyz` |
-//! | `devices`, `users`, `import`, `firmware`, `clients`, `retained`, `status`, `backup` | one resource each, under `/api/v1` |
+//! | `devices`, `users`, `import`, `firmware`, `deployments`, `freeze`, `audit`, `events`, `clients`, `retained`, `status`, `backup` | one resource each, under `/api/v1` |
 //! | `server`, `stall` | connections, time limits, the orderly stop |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod audit;
 mod backup;
 mod clients;
+mod deployments;
 mod devices;
 mod doors;
+mod events;
 mod extract;
 mod firmware;
+mod freeze;
 mod health;
 mod import;
 mod page;

@@ -18,6 +18,14 @@ pub fn limit(asked: Option<usize>) -> Result<usize, Problem> {
     }
 }
 
+/// The `after` of a listing whose keys are numbers.
+pub fn number(after: Option<&str>) -> Result<Option<i64>, Problem> {
+    let read = after.map(|text| text.parse());
+    read.transpose().map_err(|_| {
+        Problem::bad_request("after must be a number, as the `next` of the page before")
+    })
+}
+
 /// Cuts a list that was asked for with one entry more than the page holds. The second value is
 /// the key to ask for the next page with, where there is one.
 pub fn cut<T>(

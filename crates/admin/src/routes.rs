@@ -13,11 +13,13 @@ use axum::{
 use fuota::Service;
 
 use crate::{
+    audit,
     backup::{self, Backup},
-    clients, devices,
+    clients, deployments, devices,
     doors::{self, Doors},
+    events,
     extract::{MAX_BODY, MAX_IMPORT},
-    firmware,
+    firmware, freeze,
     health::{self, Readiness},
     import,
     problem::Problem,
@@ -45,7 +47,7 @@ pub fn router(
     readiness: Readiness,
     backup: Backup,
 ) -> Router {
-    let doors = Arc::new(Doors::new(&settings));
+    let doors = Arc::new(Doors::new(&settings).with_users(service.clone()));
     let app = App {
         service,
         broker,
@@ -60,8 +62,21 @@ pub fn router(
         .route("/v1/users", get(users::list).post(users::add))
         .route("/v1/users/{id}", get(users::one).patch(users::change).delete(users::remove))
         .route("/v1/import", post(import::import).layer(DefaultBodyLimit::max(MAX_IMPORT)))
-        .route("/v1/firmware", get(firmware::list))
-        .route("/v1/firmware/{id}", get(firmware::one))
+        .route("/v1/devices/{id}/why", get(devices::why))
+        .route("/v1/devices/{id}/timeline", get(devices::timeline))
+        .route(
+            "/v1/firmware",
+            // An image is larger than any other body; how large is the store's to say.
+            get(firmware::list).post(firmware::upload).layer(DefaultBodyLimit::disable()),
+        )
+        .route("/v1/firmware/{id}", get(firmware::one).delete(firmware::withdraw))
+        .route("/v1/deployments", get(deployments::list).post(deployments::create))
+        .route("/v1/deployments/{id}", get(deployments::one))
+        .route("/v1/deployments/{id}/devices", get(deployments::devices))
+        .route("/v1/deployments/{id}/{act}", post(deployments::act))
+        .route("/v1/freeze", get(freeze::show).put(freeze::freeze).delete(freeze::unfreeze))
+        .route("/v1/audit", get(audit::list))
+        .route("/v1/events", get(events::events))
         .route("/v1/clients", get(clients::list))
         .route("/v1/clients/{id}", get(clients::one).delete(clients::disconnect))
         .route("/v1/retained", get(retained::list).delete(retained::remove))

@@ -22,7 +22,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use crate::{doors::LocalAddress, stall::Stall};
+use crate::{
+    doors::{LocalAddress, PeerAddress},
+    stall::Stall,
+};
 
 /// Where the TLS configuration is found that the next connection is accepted with: it changes
 /// when a certificate is renewed.
@@ -117,12 +120,13 @@ async fn connection(
     cancel: CancellationToken,
     limits: Limits,
 ) {
-    let Ok(local) = socket.local_addr() else { return };
+    let (Ok(local), Ok(peer)) = (socket.local_addr(), socket.peer_addr()) else { return };
+    let ends = (LocalAddress(local), PeerAddress(peer));
     if socket.set_nodelay(true).is_err() {
         return;
     }
     let Some(tls) = tls else {
-        return requests(socket, local, router, cancel, limits).await;
+        return requests(socket, ends, router, cancel, limits).await;
     };
     let handshake = tokio::time::timeout(limits.headers, TlsAcceptor::from(tls).accept(socket));
     let outcome = tokio::select! {
@@ -130,7 +134,7 @@ async fn connection(
         () = cancel.cancelled() => return,
     };
     match outcome {
-        Ok(Ok(stream)) => requests(stream, local, router, cancel, limits).await,
+        Ok(Ok(stream)) => requests(stream, ends, router, cancel, limits).await,
         Ok(Err(error)) => debug!(%error, "no TLS with a client of the admin interface"),
         Err(_) => debug!("a client of the admin interface was too slow with TLS"),
     }
@@ -138,14 +142,15 @@ async fn connection(
 
 async fn requests(
     socket: impl AsyncRead + AsyncWrite + Unpin,
-    local: std::net::SocketAddr,
+    (local, peer): (LocalAddress, PeerAddress),
     router: Router,
     cancel: CancellationToken,
     limits: Limits,
 ) {
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(LocalAddress(local));
+        request.extensions_mut().insert(local);
+        request.extensions_mut().insert(peer);
         router.call(request)
     });
     let stream = TokioIo::new(Stall::new(socket, limits.stall));

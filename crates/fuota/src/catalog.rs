@@ -1,8 +1,9 @@
-//! What lies in the watched directory, and what became of each file (rules 8 to 10).
+//! What lies in the watched directory or was uploaded, what became of each file, and what
+//! offers it (rules 8 to 11).
 //!
-//! The catalog is rebuilt from the file rows at each change and shared as an immutable
-//! snapshot: whether a file is accepted, held or in conflict follows from all files and from
-//! what is known of the devices, so it is computed and never stored.
+//! The catalog is rebuilt from the rows of files and deployments at each change and shared as
+//! an immutable snapshot: whether a file is accepted, held or in conflict follows from all files
+//! and from what is known of the devices, so it is computed and never stored.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -11,10 +12,15 @@ use std::{
 
 use semver::Version;
 use serde::{Deserialize, Serialize};
-use store::{Digest, Target};
+use store::Digest;
 
 use crate::{
     db::FileRow,
+    fleet::{
+        deployment::{Deployment, DeploymentState},
+        target::Target,
+    },
+    policy::Facts,
     views::{Decided, FirmwareState, FirmwareView},
 };
 
@@ -29,6 +35,7 @@ pub struct Named {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     Sidecar,
+    Upload,
     Folder,
     FileName,
     Digest,
@@ -42,6 +49,7 @@ impl Named {
     fn view(&self) -> Decided {
         let from = match self.from {
             Source::Sidecar => "sidecar",
+            Source::Upload => "upload",
             Source::Folder => "folder",
             Source::FileName => "file name",
             Source::Digest => "digest",
@@ -50,13 +58,21 @@ impl Named {
     }
 }
 
-/// One content at one path: what a deployment by dropping consists of.
+/// One file for one target: what a deployment offers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Release {
     pub path: String,
+    /// Its row among the files.
+    pub file: i64,
     pub digest: Digest,
     pub size: u64,
+    /// The deployment that offers it; 0 for a file that is only looked at.
+    pub deployment: i64,
     pub target: Target,
+    /// [`Target::tier`], or that of what a rollback takes back.
+    pub tier: u8,
+    /// It may go below the version that a device runs.
+    pub downgrade: bool,
     /// For people; [`Release::explicit_title`] is what counts for devices.
     pub title: Option<Named>,
     pub version: Named,
@@ -67,14 +83,15 @@ pub struct Release {
     pub created: i64,
     /// Seconds since 1970.
     pub created_at: u64,
-    /// Position in the same order, once its file is gone or replaced.
+    /// Position in the same order, once it is over.
     pub removed: Option<i64>,
 }
 
 impl Release {
     /// The title, unless only the file's name says so (rule 8).
     pub fn explicit_title(&self) -> Option<&str> {
-        let title = self.title.as_ref().filter(|title| title.from == Source::Sidecar);
+        let said = |title: &&Named| matches!(title.from, Source::Sidecar | Source::Upload);
+        let title = self.title.as_ref().filter(said);
         title.map(|title| &*title.text)
     }
 
@@ -89,32 +106,50 @@ impl Release {
         self.has_own_version().then(|| semantic(&self.version.text)).flatten()
     }
 
-    /// From a row of the database.
+    /// A file for whom its folder names; an upload is for nobody by itself.
     pub fn from_row(row: &FileRow) -> Release {
         let sidecar: SidecarText = serde_json::from_str(&row.sidecar).unwrap_or_default();
-        let target = target_from(&row.target);
+        let target = Target::from_text(&row.target).unwrap_or(Target::All);
+        let said = if row.uploaded { Source::Upload } else { Source::Sidecar };
         let named = |text: Option<String>, from| text.map(|text| Named::new(text, from));
         let from_folder = match &target {
             Target::Model(model) => Some(Named::new(model, Source::Folder)),
             _ => None,
         };
         Release {
-            title: named(sidecar.name, Source::Sidecar)
+            title: named(sidecar.name, said)
                 .or_else(|| named(row.name_title.clone(), Source::FileName)),
-            version: named(sidecar.version, Source::Sidecar)
+            version: named(sidecar.version, said)
                 .or_else(|| named(row.name_version.clone(), Source::FileName))
                 .unwrap_or_else(|| Named::new(row.digest.short(), Source::Digest)),
-            model: named(sidecar.model, Source::Sidecar).or(from_folder),
+            model: named(sidecar.model, said).or(from_folder),
             // The store refuses a sidecar whose bound is not semantic.
             min_version: sidecar.min_version.as_deref().and_then(semantic),
             notes: sidecar.notes,
             path: row.path.clone(),
+            file: row.id,
             digest: row.digest,
             size: row.size,
+            deployment: 0,
+            tier: target.tier(),
+            downgrade: false,
             target,
             created: row.created_seq,
             created_at: row.created_at,
             removed: row.removed_seq,
+        }
+    }
+
+    /// This file as a deployment offers it.
+    fn deployed(&self, by: &Deployment) -> Release {
+        Release {
+            deployment: by.id,
+            target: by.target.clone(),
+            tier: by.tier,
+            downgrade: by.downgrade,
+            created: by.created,
+            removed: by.ended,
+            ..self.clone()
         }
     }
 }
@@ -148,23 +183,15 @@ pub fn sidecar_text(sidecar: Option<&store::Sidecar>) -> String {
     serde_json::to_string(&text).unwrap_or_default()
 }
 
-/// For the `target` column and for listings.
-pub fn target_text(target: &Target) -> String {
-    match target {
-        Target::All => "all".into(),
-        Target::Group(name) => format!("group:{name}"),
-        Target::Model(name) => format!("model:{name}"),
-        Target::Device(id) => format!("device:{id}"),
-    }
-}
-
-fn target_from(text: &str) -> Target {
-    match text.split_once(':') {
-        Some(("group", name)) => Target::Group(name.into()),
-        Some(("model", name)) => Target::Model(name.into()),
-        Some(("device", id)) => Target::Device(id.into()),
-        _ => Target::All,
-    }
+/// The same of an upload.
+pub fn upload_text(
+    name: Option<String>,
+    version: Option<String>,
+    model: Option<String>,
+    notes: Option<String>,
+) -> String {
+    let text = SidecarText { name, version, model, min_version: None, notes };
+    serde_json::to_string(&text).unwrap_or_default()
 }
 
 /// What devices say about the site, as far as it decides about files.
@@ -178,47 +205,75 @@ pub struct Site {
 #[derive(Default)]
 pub struct Catalog {
     site: Site,
+    /// That, and what the files name.
+    known: Site,
     views: Vec<FirmwareView>,
-    by_target: HashMap<Target, Vec<Arc<Release>>>,
+    files: HashMap<i64, Arc<Release>>,
+    /// By the text of the target; of labels and rollbacks each device asks all.
+    by_target: HashMap<String, Vec<Arc<Release>>>,
+    by_labels: Vec<Arc<Release>>,
+    rollbacks: Vec<Arc<Release>>,
+    /// Deployments that are in here.
+    deployed: BTreeSet<i64>,
+    /// Deployments that offer nothing, and why.
+    blocked: HashMap<i64, String>,
     /// Digest of the accepted file at each path.
     accepted: HashMap<String, Digest>,
 }
 
 impl Catalog {
     /// From all rows, the refused paths with their reasons, and what is known of the devices.
-    pub fn build(rows: &[FileRow], refused: &BTreeMap<String, String>, site: Site) -> Catalog {
+    pub fn build<'a>(
+        rows: &[FileRow],
+        deployments: impl Iterator<Item = &'a Deployment> + Clone,
+        refused: &BTreeMap<String, String>,
+        site: Site,
+    ) -> Catalog {
         let mut releases: Vec<_> = rows.iter().map(Release::from_row).map(Arc::new).collect();
         releases.sort_by_key(|release| release.created);
-        let (live, gone): (Vec<_>, Vec<_>) =
-            releases.into_iter().partition(|release| release.removed.is_none());
+        let withdrawn: BTreeMap<Digest, &str> =
+            rows.iter().filter_map(|row| Some((row.digest, row.withdrawn.as_deref()?))).collect();
+        let uploads: BTreeSet<i64> =
+            rows.iter().filter(|row| row.uploaded).map(|row| row.id).collect();
+        let mut offered: HashMap<i64, Vec<&Deployment>> = HashMap::new();
+        for deployment in deployments.clone().filter(|one| !one.state.is_over()) {
+            offered.entry(deployment.file).or_default().push(deployment);
+        }
 
         let mut known = site.clone();
-        for release in &live {
+        let live = || releases.iter().filter(|release| release.removed.is_none());
+        for release in live() {
             known.models.extend(release.model.iter().map(|model| model.text.clone()));
             known.titles.extend(release.explicit_title().map(str::to_owned));
         }
 
         let mut catalog = Catalog { site, ..Catalog::default() };
         let mut earlier: HashMap<(&str, &str), &Release> = HashMap::new();
-        for release in &live {
-            let (state, mut reason) = match judge(release, &known, &earlier) {
-                Ok(()) => (FirmwareState::Accepted, None),
-                Err((state, reason)) => (state, Some(reason)),
-            };
+        for release in live() {
+            let by = offered.get(&release.file).map_or(&[][..], Vec::as_slice);
+            let uploaded = uploads.contains(&release.file);
+            let verdict = judge(release, withdrawn.get(&release.digest).copied(), &earlier);
             if let Some(title) = &release.title
-                && !matches!(state, FirmwareState::Conflict | FirmwareState::Refused)
+                && verdict.is_ok()
             {
                 earlier.entry((&title.text, &release.version.text)).or_insert(release);
             }
+            // Of one that cannot be used nothing is offered, whoever deploys it.
+            if let Err((_, reason)) = &verdict {
+                let all = by.iter().map(|one| (one.id, reason.clone()));
+                catalog.blocked.extend(all);
+            }
+            let (state, mut reason) = match verdict.and_then(|()| {
+                if uploaded { Ok(()) } else { which_model(release, &release.target, &known) }
+            }) {
+                Ok(()) => standing(by),
+                Err((state, reason)) => (state, Some(reason)),
+            };
             if state == FirmwareState::Accepted {
                 catalog.accepted.insert(release.path.clone(), release.digest);
-                catalog
-                    .by_target
-                    .entry(release.target.clone())
-                    .or_default()
-                    .push(Arc::clone(release));
             }
-            if let Some(before) = overwritten_without_new_version(release, &gone) {
+            let gone = releases.iter().filter(|release| release.removed.is_some());
+            if let Some(before) = overwritten_without_new_version(release, gone) {
                 reason.get_or_insert_with(|| {
                     format!(
                         "warning: the file was overwritten and still names version {}; its digest was {} and is {} now",
@@ -226,18 +281,48 @@ impl Catalog {
                     )
                 });
                 let warning = "overwritten by other bytes that name the same version".to_owned();
-                catalog.views.push(view(before, FirmwareState::Replaced, Some(warning)));
+                catalog.views.push(view(
+                    before,
+                    FirmwareState::Replaced,
+                    Some(warning),
+                    &[],
+                    false,
+                ));
             }
-            catalog.views.push(view(release, state, reason));
+            catalog.views.push(view(release, state, reason, by, uploaded));
         }
-        for release in gone {
-            catalog.by_target.entry(release.target.clone()).or_default().push(release);
+        catalog.files =
+            releases.iter().map(|release| (release.file, Arc::clone(release))).collect();
+        for deployment in deployments {
+            catalog.deploy(deployment, &known);
         }
+        catalog.known = known;
         for (path, reason) in refused {
             catalog.views.push(refused_view(path, reason));
         }
         catalog.views.sort_by(|a, b| (&a.path, a.created).cmp(&(&b.path, b.created)));
         catalog
+    }
+
+    /// Puts a deployment where its devices find it, if it offers or keeps out anything.
+    fn deploy(&mut self, deployment: &Deployment, known: &Site) {
+        let Some(release) = self.files.get(&deployment.file) else { return };
+        if deployment.state == DeploymentState::Held || self.blocked.contains_key(&deployment.id) {
+            return;
+        }
+        if !deployment.state.is_over()
+            && let Err((_, reason)) = which_model(release, &deployment.target, known)
+        {
+            self.blocked.insert(deployment.id, reason);
+            return;
+        }
+        let release = Arc::new(release.deployed(deployment));
+        self.deployed.insert(deployment.id);
+        match &release.target {
+            Target::Labels(_) => self.by_labels.push(release),
+            Target::Rollback(_) => self.rollbacks.push(release),
+            target => self.by_target.entry(target.to_string()).or_default().push(release),
+        }
     }
 
     /// What was known of the devices.
@@ -250,9 +335,36 @@ impl Catalog {
         &self.views
     }
 
-    /// What is, or was, for this target.
-    pub fn releases_for(&self, target: &Target) -> &[Arc<Release>] {
-        self.by_target.get(target).map_or(&[], Vec::as_slice)
+    /// One file of those that are remembered, there or not.
+    pub fn file(&self, id: i64) -> Option<&Arc<Release>> {
+        self.files.get(&id)
+    }
+
+    /// Whether a file can be for a target on this site (rule 8).
+    pub fn fits_site(&self, release: &Release, target: &Target) -> Result<(), String> {
+        which_model(release, target, &self.known).map_err(|(_, reason)| reason)
+    }
+
+    /// Whether a deployment can offer anything: it is known here, and nothing blocks it.
+    pub fn offers(&self, deployment: i64) -> bool {
+        self.deployed.contains(&deployment)
+    }
+
+    /// Why a deployment offers nothing, although it runs.
+    pub fn blocked(&self, deployment: i64) -> Option<&str> {
+        self.blocked.get(&deployment).map(String::as_str)
+    }
+
+    /// What is, or was, for this device; of rollbacks all.
+    pub fn releases_for(&self, device: &Facts<'_>) -> impl Iterator<Item = &Arc<Release>> {
+        let mut targets = vec![format!("device:{}", device.id), "all".into()];
+        targets.extend(device.groups.iter().map(|group| format!("group:{group}")));
+        targets.extend(device.model.map(|model| format!("model:{model}")));
+        let named = targets.into_iter().filter_map(|target| self.by_target.get(&target)).flatten();
+        let labelled = self.by_labels.iter().filter(|release| {
+            matches!(&release.target, Target::Labels(labels) if labels.matches(device.labels))
+        });
+        named.chain(labelled).chain(&self.rollbacks)
     }
 
     /// Whether the file that a transfer came from holds other accepted bytes now (rule 15).
@@ -261,9 +373,30 @@ impl Catalog {
     }
 }
 
+/// What its deployments make of a file that can be used.
+fn standing(deployments: &[&Deployment]) -> (FirmwareState, Option<String>) {
+    let held = deployments.iter().find(|one| one.state == DeploymentState::Held);
+    if deployments.iter().any(|one| one.state != DeploymentState::Held) {
+        (FirmwareState::Accepted, None)
+    } else if let Some(held) = held {
+        (FirmwareState::Held, held.reason.clone())
+    } else {
+        let reason = "no deployment offers it: `fuotad deployment create` does".to_owned();
+        (FirmwareState::Catalogued, Some(reason))
+    }
+}
+
 type Verdict = Result<(), (FirmwareState, String)>;
 
-fn judge(release: &Release, known: &Site, earlier: &HashMap<(&str, &str), &Release>) -> Verdict {
+/// Whether a file can be used at all.
+fn judge(
+    release: &Release,
+    withdrawn: Option<&str>,
+    earlier: &HashMap<(&str, &str), &Release>,
+) -> Verdict {
+    if let Some(by) = withdrawn {
+        return Err((FirmwareState::Withdrawn, format!("{by} withdrew these bytes")));
+    }
     if let (Target::Model(folder), Some(model)) = (&release.target, &release.model)
         && *folder != model.text
     {
@@ -291,7 +424,12 @@ fn judge(release: &Release, known: &Site, earlier: &HashMap<(&str, &str), &Relea
             ),
         ));
     }
-    if release.target == Target::All && release.model.is_none() {
+    Ok(())
+}
+
+/// Rule 8: a file for everybody needs a model where there are several.
+fn which_model(release: &Release, target: &Target, known: &Site) -> Verdict {
+    if *target == Target::All && release.model.is_none() {
         let models = known.models.len() > 1;
         let titles = known.titles.len() > 1 && release.explicit_title().is_none();
         if models || titles {
@@ -313,9 +451,9 @@ fn judge(release: &Release, known: &Site, earlier: &HashMap<(&str, &str), &Relea
 
 fn overwritten_without_new_version<'a>(
     release: &Release,
-    gone: &'a [Arc<Release>],
+    mut gone: impl Iterator<Item = &'a Arc<Release>>,
 ) -> Option<&'a Arc<Release>> {
-    gone.iter().find(|before| {
+    gone.find(|before| {
         before.path == release.path
             && before.removed == Some(release.created)
             && before.version.text == release.version.text
@@ -323,9 +461,15 @@ fn overwritten_without_new_version<'a>(
     })
 }
 
-fn view(release: &Release, state: FirmwareState, reason: Option<String>) -> FirmwareView {
+fn view(
+    release: &Release,
+    state: FirmwareState,
+    reason: Option<String>,
+    deployments: &[&Deployment],
+    uploaded: bool,
+) -> FirmwareView {
     FirmwareView {
-        id: view_id(&release.path, &release.digest.to_string()),
+        id: release_id(release),
         path: release.path.clone(),
         state,
         reason,
@@ -334,7 +478,8 @@ fn view(release: &Release, state: FirmwareState, reason: Option<String>) -> Firm
         model: release.model.as_ref().map(Named::view),
         min_version: release.min_version.as_ref().map(ToString::to_string),
         notes: release.notes.clone(),
-        target: Some(target_text(&release.target)),
+        target: (!uploaded).then(|| release.target.to_string()),
+        deployments: deployments.iter().map(|one| one.id.to_string()).collect(),
         digest: Some(release.digest.to_string()),
         size: Some(release.size),
         created: Some(release.created_at),
@@ -353,10 +498,21 @@ fn refused_view(path: &str, reason: &str) -> FirmwareView {
         min_version: None,
         notes: None,
         target: None,
+        deployments: Vec::new(),
         digest: None,
         size: None,
         created: None,
     }
+}
+
+/// The id of a file's row in listings.
+pub fn firmware_id(row: &FileRow) -> String {
+    view_id(&row.path, &row.digest.to_string())
+}
+
+/// The same of a file in the catalog.
+pub fn release_id(release: &Release) -> String {
+    view_id(&release.path, &release.digest.to_string())
 }
 
 /// The same for the same content at the same path, also after a restart.

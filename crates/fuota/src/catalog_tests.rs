@@ -20,7 +20,27 @@ pub(crate) fn row(path: &str, target: &str, bytes: &str, seq: i64, sidecar: &str
         created_seq: seq,
         created_at: 0,
         removed_seq: None,
+        uploaded: false,
+        withdrawn: None,
     }
+}
+
+/// The deployments that dropping these files made.
+pub(crate) fn dropped(rows: &[FileRow]) -> Vec<Deployment> {
+    let one = |row: &FileRow| {
+        let target = Target::from_text(&row.target).unwrap();
+        let mut deployment = Deployment::new(row.id, row.id, target, row.created_seq);
+        if let Some(removed) = row.removed_seq {
+            deployment.end(DeploymentState::Ended, "deleted".into(), removed);
+        }
+        deployment
+    };
+    rows.iter().map(one).collect()
+}
+
+/// The catalog of these files, all of them deployed.
+pub(crate) fn catalog(rows: &[FileRow], site: Site) -> Catalog {
+    Catalog::build(rows, dropped(rows).iter(), &BTreeMap::new(), site)
 }
 
 pub(crate) fn site(models: &[&str], titles: &[&str]) -> Site {
@@ -29,7 +49,7 @@ pub(crate) fn site(models: &[&str], titles: &[&str]) -> Site {
 }
 
 fn states(rows: &[FileRow], site: &Site) -> Vec<(String, FirmwareState)> {
-    let catalog = Catalog::build(rows, &BTreeMap::new(), site.clone());
+    let catalog = catalog(rows, site.clone());
     catalog.views().iter().map(|view| (view.path.clone(), view.state)).collect()
 }
 
@@ -40,7 +60,7 @@ fn what_decided_is_shown() {
         row("models/m/fw.bin", "model:m", "b", 2, r#"{"name":"Pump","version":"2.0.0"}"#),
         row("x.bin", "all", "c", 3, "{}"),
     ];
-    let catalog = Catalog::build(&rows, &BTreeMap::new(), Site::default());
+    let catalog = catalog(&rows, Site::default());
     let decided: Vec<_> = catalog
         .views()
         .iter()
@@ -90,7 +110,7 @@ fn rule_10_the_same_version_with_other_bytes_is_a_conflict() {
         row("groups/g/fw-1.0.bin", "group:g", "b", 2, "{}"),
         row("groups/h/fw-1.0.bin", "group:h", "a", 3, "{}"),
     ];
-    let catalog = Catalog::build(&rows, &BTreeMap::new(), Site::default());
+    let catalog = catalog(&rows, Site::default());
     let views = catalog.views();
     assert_eq!(views[1].state, FirmwareState::Conflict);
     assert!(views[1].reason.as_deref().expect("why").contains("fw-1.0.bin already is"));
@@ -102,7 +122,7 @@ fn rule_10_an_overwritten_file_with_the_same_version_shows_both() {
     let mut before = row("fw-1.0.bin", "all", "a", 1, "{}");
     before.removed_seq = Some(2);
     let rows = [before, row("fw-1.0.bin", "all", "b", 2, "{}")];
-    let catalog = Catalog::build(&rows, &BTreeMap::new(), Site::default());
+    let catalog = catalog(&rows, Site::default());
     let states: Vec<_> = catalog.views().iter().map(|view| view.state).collect();
     assert_eq!(states, [FirmwareState::Replaced, FirmwareState::Accepted]);
     let warning = catalog.views()[1].reason.as_deref().expect("a warning");
@@ -116,7 +136,48 @@ fn rule_10_an_overwritten_file_with_the_same_version_shows_both() {
 #[test]
 fn a_refused_file_is_listed_with_its_reason() {
     let refused = BTreeMap::from([("a/b/c.bin".to_owned(), "too deep".to_owned())]);
-    let catalog = Catalog::build(&[], &refused, Site::default());
+    let catalog = Catalog::build(&[], [].iter(), &refused, Site::default());
     assert_eq!(catalog.views()[0].state, FirmwareState::Refused);
     assert_eq!(catalog.views()[0].reason.as_deref(), Some("too deep"));
+}
+
+#[test]
+fn rule_11_an_upload_is_catalogued_and_a_deployment_is_its_own_act() {
+    let mut upload = row("uploads/fw-1.0.0.bin", "", "a", 1, r#"{"name":"Pump"}"#);
+    upload.uploaded = true;
+    let build = |deployments: &[Deployment]| {
+        Catalog::build(
+            std::slice::from_ref(&upload),
+            deployments.iter(),
+            &BTreeMap::new(),
+            Site::default(),
+        )
+    };
+    let catalog = build(&[]);
+    let view = &catalog.views()[0];
+    assert_eq!((view.state, view.target.as_deref()), (FirmwareState::Catalogued, None));
+    assert_eq!(view.title.as_ref().unwrap().from, "upload");
+    let mut deployment = Deployment::new(7, 1, Target::All, 2);
+    deployment.state = DeploymentState::Held;
+    assert_eq!(build(&[deployment.clone()]).views()[0].state, FirmwareState::Held);
+    deployment.state = DeploymentState::Paused;
+    let catalog = build(&[deployment]);
+    let view = &catalog.views()[0];
+    assert_eq!(
+        (view.state, &view.deployments[..]),
+        (FirmwareState::Accepted, &["7".to_owned()][..])
+    );
+}
+
+#[test]
+fn rule_10_withdrawn_bytes_are_withdrawn_wherever_they_lie() {
+    let mut rows =
+        [row("a-1.bin", "all", "x", 1, "{}"), row("groups/g/a-1.bin", "group:g", "x", 2, "{}")];
+    rows[0].withdrawn = Some("ann".into());
+    rows[0].removed_seq = Some(3);
+    let catalog = catalog(&rows, Site::default());
+    let view = &catalog.views()[0];
+    assert_eq!((&*view.path, view.state), ("groups/g/a-1.bin", FirmwareState::Withdrawn));
+    assert!(view.reason.as_deref().unwrap().contains("ann withdrew"), "{view:?}");
+    assert!(catalog.blocked(2).is_some());
 }

@@ -1,5 +1,5 @@
-//! The fleet's database: the one place that knows it is SQLite (`users` has one table of it, `check`
-//! knows what may be wrong with its file).
+//! The fleet's database: the one place that knows it is SQLite (`users` and `fleet` have some
+//! of its tables, `check` knows what may be wrong with its file).
 //!
 //! Everything is read once, at start. Afterwards the memory is the truth and one writer thread
 //! follows it: jobs come over a bounded queue, each is atomic, and those that wait together
@@ -11,6 +11,7 @@
 //! the file cannot be written: what needs the database waits, what does not goes on.
 
 mod check;
+mod fleet;
 mod users;
 
 use std::{
@@ -29,19 +30,22 @@ use rusqlite::{Connection, Row, Savepoint, params};
 use store::Digest;
 
 use crate::secret::TokenHash;
+pub use fleet::{AuditRow, DeploymentRow, MemberRow, TimelineRow};
 pub use users::UserRow;
 
 /// Each script makes the next version of the schema; the number of scripts is the version.
-const MIGRATIONS: &[&str] =
-    &[include_str!("schema.sql"), include_str!("db/users.sql"), include_str!("db/schemes.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema.sql"),
+    include_str!("db/users.sql"),
+    include_str!("db/schemes.sql"),
+    include_str!("db/fleet.sql"),
+];
 /// Jobs that may wait.
 const QUEUE: usize = 16_384;
 /// Jobs in one commit.
 const GROUP: usize = 1024;
 /// After what a failure that lasts is logged again.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
-/// Lines of the audit that are kept.
-const AUDIT_LINES: i64 = 100_000;
 
 /// Why the database did not do it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -110,6 +114,7 @@ pub struct DeviceRow {
     pub token: Option<TokenHash>,
     pub old_token: Option<(TokenHash, u64)>,
     pub last_seen: Option<u64>,
+    pub confirmed: Option<i64>,
 }
 
 /// A row of `file`.
@@ -127,6 +132,8 @@ pub struct FileRow {
     pub created_seq: i64,
     pub created_at: u64,
     pub removed_seq: Option<i64>,
+    pub uploaded: bool,
+    pub withdrawn: Option<String>,
 }
 
 /// A row of `transfer`.
@@ -146,6 +153,8 @@ pub struct TransferRow {
     pub served: Vec<u8>,
     pub downloaded_at: Option<u64>,
     pub replaces: bool,
+    pub deployment: Option<i64>,
+    pub file: Option<i64>,
 }
 
 /// A row of `history`.
@@ -168,7 +177,18 @@ pub enum Op {
     History(HistoryRow),
     User(UserRow),
     UserGone(String),
-    Audit { at: u64, subject: String, action: &'static str, detail: Option<String> },
+    Deployment(DeploymentRow),
+    DeploymentGone(i64),
+    Member(MemberRow),
+    MemberGone(i64, String),
+    Timeline(TimelineRow),
+    Audit(AuditRow),
+    /// Deletes lines of the audit and the timelines from before this time, and superfluous ones.
+    Prune(u64),
+    /// A first full scan was taken in.
+    Scanned,
+    /// Who froze the site, as JSON.
+    Frozen(Option<String>),
     Clean(bool),
 }
 
@@ -180,6 +200,12 @@ pub struct Loaded {
     pub transfers: Vec<TransferRow>,
     pub history: Vec<HistoryRow>,
     pub users: Vec<UserRow>,
+    pub deployments: Vec<DeploymentRow>,
+    pub members: Vec<MemberRow>,
+    /// Whether a first full scan was ever taken in.
+    pub scanned: bool,
+    /// Who froze the site, as JSON.
+    pub frozen: Option<String>,
     /// Whether the run before ended in order.
     pub clean: bool,
 }
@@ -202,6 +228,8 @@ pub struct Db {
     jobs: Mutex<Option<SyncSender<Job>>>,
     writer: Mutex<Option<thread::JoinHandle<()>>>,
     problem: Arc<Mutex<Option<String>>>,
+    /// For looking things up that are not kept in memory.
+    reader: Arc<Mutex<Connection>>,
 }
 
 impl Db {
@@ -212,12 +240,20 @@ impl Db {
         let (sender, receiver) = sync_channel(QUEUE);
         let problem = Arc::new(Mutex::new(None));
         let shared = Arc::clone(&problem);
+        let reader = Connection::open(path).map_err(check::at_start(path))?;
+        reader.busy_timeout(Duration::from_secs(5)).map_err(check::at_start(path))?;
+        reader.pragma_update(None, "query_only", true).map_err(check::at_start(path))?;
         let path = path.to_owned();
         let writer = thread::Builder::new()
             .name("fuota-db".into())
             .spawn(move || write(connection, &path, receiver, &shared))
             .map_err(|_| DbError::Closed)?;
-        let db = Db { jobs: Mutex::new(Some(sender)), writer: Mutex::new(Some(writer)), problem };
+        let db = Db {
+            jobs: Mutex::new(Some(sender)),
+            writer: Mutex::new(Some(writer)),
+            problem,
+            reader: Arc::new(Mutex::new(reader)),
+        };
         Ok((db, loaded))
     }
 
@@ -258,6 +294,31 @@ impl Db {
     /// Queues one job and waits for its commit.
     pub async fn commit(&self, ops: Vec<Op>) -> Result<(), DbError> {
         self.queue(ops).await
+    }
+
+    /// The newest lines of a device's timeline before the line `before`, the newest first.
+    pub async fn timeline(
+        &self,
+        device: &str,
+        before: i64,
+        limit: usize,
+    ) -> Result<Vec<TimelineRow>, DbError> {
+        let device = device.to_owned();
+        self.read(move |reader| fleet::timeline(reader, &device, before, limit)).await
+    }
+
+    /// The newest lines of the audit before the line `before`, the newest first.
+    pub async fn audit(&self, before: i64, limit: usize) -> Result<Vec<AuditRow>, DbError> {
+        self.read(move |reader| fleet::audit(reader, before, limit)).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, DbError> {
+        let reader = Arc::clone(&self.reader);
+        let reading = tokio::task::spawn_blocking(move || read(&reader.lock()));
+        Ok(reading.await.map_err(|_| DbError::Closed)??)
     }
 
     /// Why the last job could not be written, if it could not.
@@ -396,43 +457,47 @@ fn apply(sql: &Savepoint<'_>, op: &Op) -> rusqlite::Result<()> {
         // An upsert, not INSERT OR REPLACE: that would delete the row first, and its transfer.
         Op::Device(row) => sql
             .prepare_cached(
-                "INSERT INTO device VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)
+                "INSERT INTO device VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)
                  ON CONFLICT (id) DO UPDATE SET registered=?2, groups=?3, labels=?4, model=?5, title=?6,
-                 version=?7, dialect=?8, client_id=?9, token=?10, old_token=?11, old_until=?12, last_seen=?13",
+                 version=?7, dialect=?8, client_id=?9, token=?10, old_token=?11, old_until=?12, last_seen=?13,
+                 confirmed=?14",
             )?
             .execute(params![
                 row.id, row.registered, json(&row.groups), json(&row.labels), row.model, row.title,
                 row.version, row.dialect, row.client_id, row.token.map(|hash| hash.0),
                 row.old_token.map(|(hash, _)| hash.0), row.old_token.map(|(_, until)| until as i64),
-                row.last_seen.map(|at| at as i64),
+                row.last_seen.map(|at| at as i64), row.confirmed,
             ])?,
         Op::DeviceGone(id) => sql.prepare_cached("DELETE FROM device WHERE id = ?1")?.execute([id])?,
         Op::File(row) => sql
-            .prepare_cached("INSERT OR REPLACE INTO file VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)")?
+            .prepare_cached("INSERT OR REPLACE INTO file VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)")?
             .execute(params![
                 row.id, row.path, row.fingerprint, row.digest.as_bytes(), row.size as i64, row.target,
                 row.sidecar, row.name_title, row.name_version, row.created_seq, row.created_at as i64,
-                row.removed_seq,
+                row.removed_seq, row.uploaded, row.withdrawn,
             ])?,
         Op::FileGone(id) => sql.prepare_cached("DELETE FROM file WHERE id = ?1")?.execute([id])?,
         Op::Transfer(row) => sql
-            .prepare_cached("INSERT OR REPLACE INTO transfer VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)")?
+            .prepare_cached("INSERT OR REPLACE INTO transfer VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16)")?
             .execute(params![
                 row.device, row.digest.as_bytes(), row.size as i64, row.chunk_size, row.path, row.title,
                 row.version, row.own_version, row.attempt, row.state, row.reason, row.served,
-                row.downloaded_at.map(|at| at as i64), row.replaces,
+                row.downloaded_at.map(|at| at as i64), row.replaces, row.deployment, row.file,
             ])?,
         Op::History(row) => sql
             .prepare_cached("INSERT OR REPLACE INTO history VALUES (?1,?2,?3,?4,?5)")?
             .execute(params![row.device, row.digest.as_bytes(), row.offers, row.deliveries, row.differs])?,
         Op::User(row) => users::write(sql, row)?,
         Op::UserGone(name) => users::remove(sql, name)?,
-        Op::Audit { at, subject, action, detail } => {
-            sql.prepare_cached("INSERT INTO audit (at, subject, action, detail) VALUES (?1,?2,?3,?4)")?
-                .execute(params![*at as i64, subject, action, detail])?;
-            sql.prepare_cached("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?1")?
-                .execute([AUDIT_LINES])?
-        }
+        Op::Deployment(row) => fleet::write_deployment(sql, row)?,
+        Op::DeploymentGone(id) => fleet::remove_deployment(sql, *id)?,
+        Op::Member(row) => fleet::write_member(sql, row)?,
+        Op::MemberGone(id, device) => fleet::remove_member(sql, *id, device)?,
+        Op::Timeline(row) => fleet::add_to_timeline(sql, row)?,
+        Op::Audit(row) => fleet::add_to_audit(sql, row)?,
+        Op::Prune(before) => fleet::prune(sql, *before)?,
+        Op::Scanned => sql.execute("UPDATE run SET scanned = 1", [])?,
+        Op::Frozen(frozen) => sql.execute("UPDATE run SET frozen = ?1", [frozen])?,
         Op::Clean(clean) => sql.execute("UPDATE run SET clean = ?1", [clean])?,
     };
     Ok(())
@@ -468,6 +533,7 @@ fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
                 token: hash("token")?,
                 old_token: hash("old_token")?.zip(maybe(row, "old_until")?),
                 last_seen: maybe(row, "last_seen")?,
+                confirmed: row.get("confirmed")?,
             })
         })?,
         files: all(connection, "file", |row| {
@@ -484,6 +550,8 @@ fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
                 created_seq: row.get("created_seq")?,
                 created_at: number(row, "created_at")?,
                 removed_seq: row.get("removed_seq")?,
+                uploaded: row.get("uploaded")?,
+                withdrawn: row.get("withdrawn")?,
             })
         })?,
         transfers: all(connection, "transfer", |row| {
@@ -502,6 +570,8 @@ fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
                 served: row.get("served")?,
                 downloaded_at: maybe(row, "downloaded_at")?,
                 replaces: row.get("replaces")?,
+                deployment: row.get("deployment")?,
+                file: row.get("file")?,
             })
         })?,
         history: all(connection, "history", |row| {
@@ -514,6 +584,10 @@ fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
             })
         })?,
         users: all(connection, "user", users::read)?,
+        deployments: all(connection, "deployment", fleet::read_deployment)?,
+        members: all(connection, "member", fleet::read_member)?,
+        scanned: connection.query_row("SELECT scanned FROM run", [], |row| row.get(0))?,
+        frozen: connection.query_row("SELECT frozen FROM run", [], |row| row.get(0))?,
         clean: connection.query_row("SELECT clean FROM run", [], |row| row.get(0))?,
     })
 }

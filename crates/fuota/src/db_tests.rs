@@ -20,6 +20,8 @@ fn transfer(device: &str) -> Op {
         served: vec![1, 2],
         downloaded_at: None,
         replaces: false,
+        deployment: None,
+        file: None,
     })
 }
 
@@ -86,9 +88,29 @@ fn a_database_of_version_1_gets_its_users_and_keeps_its_devices() {
         [],
     )
     .unwrap();
+    old.execute_batch(
+        "INSERT INTO file VALUES (4, 'models/m/a.bin', 'f', zeroblob(32), 9, 'model:m', '{}', NULL, NULL, 1, 5, NULL);
+         INSERT INTO file VALUES (5, 'b.bin', 'f', zeroblob(32), 9, 'all', '{}', NULL, NULL, 2, 6, 3);
+         INSERT INTO transfer VALUES ('a', zeroblob(32), 9, 4, 'models/m/a.bin', NULL, '1', 1, 2, 'updated', NULL, x'07', 77, 0);
+         INSERT INTO history VALUES ('a', zeroblob(32), 2, 1, 0);",
+    )
+    .unwrap();
     drop(old);
     let (db, loaded) = Db::open(&path).unwrap();
     assert_eq!((loaded.devices.len(), loaded.users.len()), (1, 0));
+    // What was dropped then is a deployment now, for everybody at once.
+    let deployments: Vec<_> = loaded
+        .deployments
+        .iter()
+        .map(|row| (row.id, row.tier, &*row.state, row.ended_seq))
+        .collect();
+    assert_eq!(deployments, [(4, 2, "running", None), (5, 4, "ended", Some(3))]);
+    let fleet = crate::fleet::Fleet::load(&loaded.deployments, &loaded.members, None);
+    let member = &fleet.deployments[&4].members["a"];
+    assert_eq!((member.reached, member.history.offers), (true, 2));
+    assert_eq!(loaded.transfers[0].deployment, Some(4));
+    assert_eq!(loaded.devices[0].confirmed, Some(4));
+    assert!(loaded.scanned, "its files are not held");
     let password = crate::accounts::PasswordHash::make(b"correct horse").unwrap();
     let user = |role| UserRow { name: "u".into(), role, password: password.clone(), created: 7 };
     for role in [crate::UserRole::Service, crate::UserRole::Admin] {
@@ -102,6 +124,31 @@ fn a_database_of_version_1_gets_its_users_and_keeps_its_devices() {
     db.submit(vec![Op::UserGone("u".into())], None).unwrap();
     db.close();
     assert!(Db::open(&path).unwrap().1.users.is_empty());
+}
+
+#[tokio::test]
+async fn old_lines_are_pruned_and_the_newest_come_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, _) = Db::open(&dir.path().join("fuota.db")).unwrap();
+    let line = |at, action: &str| {
+        Op::Timeline(TimelineRow {
+            id: 0,
+            at,
+            device: "d".into(),
+            action: action.into(),
+            detail: None,
+            deployment: None,
+        })
+    };
+    db.commit(vec![device("d"), line(10, "a"), line(20, "b"), line(30, "c")]).await.unwrap();
+    let actions = async |before, limit| {
+        let lines = db.timeline("d", before, limit).await.unwrap();
+        lines.into_iter().map(|line| line.action).collect::<Vec<_>>()
+    };
+    assert_eq!(actions(i64::MAX, 2).await, ["c", "b"]);
+    assert_eq!(actions(2, 2).await, ["a"]);
+    db.commit(vec![Op::Prune(20)]).await.unwrap();
+    assert_eq!(actions(i64::MAX, 9).await, ["c", "b"]);
 }
 
 /// Whole for SQLite, and yet not what was written.

@@ -59,6 +59,8 @@ pub struct DeviceState {
     /// An offer on its way into the database.
     pub pinning: Option<Arc<Transfer>>,
     pub history: HashMap<Digest, History>,
+    /// The file that it was confirmed with last: the way back of a rollback.
+    pub confirmed: Option<i64>,
     /// Why nothing is offered to it.
     pub why: Option<String>,
     /// When the timer is due that tells confirmed from silent.
@@ -95,6 +97,7 @@ impl Device {
             client_id: row.client_id,
             token: row.token,
             old_token: row.old_token,
+            confirmed: row.confirmed,
             away_since: Some(Instant::now()),
             ..DeviceState::default()
         };
@@ -115,6 +118,7 @@ impl Device {
             token: state.token,
             old_token: state.old_token,
             last_seen: self.last_seen(),
+            confirmed: state.confirmed,
         }
     }
 
@@ -189,6 +193,7 @@ impl DeviceState {
         Facts {
             id,
             groups: &self.groups,
+            labels: &self.labels,
             model: self.model.as_deref(),
             title: self.title.as_deref(),
             version: self.version.as_deref(),

@@ -12,27 +12,34 @@ use arc_swap::ArcSwap;
 use hook::Broker;
 use parking_lot::Mutex;
 use store::FirmwareStore;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     OpenError, Settings,
     accounts::Accounts,
     catalog::Catalog,
+    db::{AuditRow, TimelineRow},
     db::{Db, Op},
     device::Device,
     dialect::{Dialect, reference::Reference},
+    fleet::{
+        Fleet,
+        events::{Change, Events},
+    },
     ingest::Files,
     policy::History,
     registry::Registry,
     secret::Key,
     timers::{Event, Timers},
     transfer::{Transfer, unix_now},
-    views::UserRole,
+    views::{Actor, UserRole},
 };
 
 /// The name of the database in `data_dir`.
 pub const DATABASE: &str = "fuota.db";
+/// How often old lines of the audit and of timelines are deleted.
+const PRUNE_INTERVAL: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// Everything that the hook, the service and the run loop share.
 pub struct Engine {
@@ -45,11 +52,20 @@ pub struct Engine {
     pub accounts: Accounts,
     pub files: Mutex<Files>,
     pub catalog: ArcSwap<Catalog>,
+    /// The last in the order of locks.
+    pub fleet: Mutex<Fleet>,
+    pub events: Events,
+    /// Rung when a rollout is to be looked at.
+    pub rollouts: Notify,
     pub timers: Timers,
     pub counters: Counters,
+    /// Firmware bytes a second of a transfer, as the last ones had it.
+    pub pace: Mutex<Option<f64>>,
     pub broker: OnceLock<Arc<dyn Broker>>,
     /// The first full scan was taken in: offers may go out (rule 6).
     pub ready: AtomicBool,
+    /// Whether that ever happened, in this run or before.
+    pub scanned: AtomicBool,
     pub store_problem: Mutex<Option<String>>,
     runtime: OnceLock<Handle>,
 }
@@ -106,6 +122,17 @@ impl Engine {
                 device.state.lock().transfer = Some(Arc::new(transfer));
             }
         }
+        let mut fleet = Fleet::load(&loaded.deployments, &loaded.members, loaded.frozen);
+        for device in registry.all() {
+            let state = device.state.lock();
+            // Progress is written behind, so the transfer knows better than the member.
+            if let Some(transfer) = &state.transfer
+                && let Some(id) = transfer.pin.deployment
+            {
+                drop(fleet.change(id, &device.id, |member| member.moved(transfer.state())));
+            }
+        }
+        let files = Files::new(loaded.files, fleet.last_seq());
         let engine = Arc::new(Engine {
             settings,
             store,
@@ -114,12 +141,17 @@ impl Engine {
             dialects: vec![Arc::new(Reference::default())],
             registry,
             accounts,
-            files: Mutex::new(Files::new(loaded.files)),
+            files: Mutex::new(files),
             catalog: ArcSwap::default(),
+            fleet: Mutex::new(fleet),
+            events: Events::default(),
+            rollouts: Notify::new(),
             timers: Timers::default(),
             counters: Counters::default(),
+            pace: Mutex::new(None),
             broker: OnceLock::new(),
             ready: AtomicBool::new(false),
+            scanned: AtomicBool::new(loaded.scanned),
             store_problem: Mutex::new(None),
             runtime: OnceLock::new(),
         });
@@ -145,6 +177,7 @@ impl Engine {
         let mut events = self.store.watch(known, cancel.clone());
         let mut flush = tokio::time::interval(self.settings.flush_interval);
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut prune = tokio::time::interval(PRUNE_INTERVAL);
         let mut watching = true;
         loop {
             tokio::select! {
@@ -159,9 +192,12 @@ impl Engine {
                     }
                 }
                 _ = flush.tick() => self.flush(),
+                () = self.rollouts.notified() => self.drive().await,
+                _ = prune.tick() => self.prune(),
             }
         }
         self.flush();
+        self.events.close();
         let engine = Arc::clone(self);
         // Waits for the writer thread, which has a disk to wait for.
         drop(tokio::task::spawn_blocking(move || engine.db.close()).await);
@@ -202,6 +238,13 @@ impl Engine {
         }
     }
 
+    /// Deletes old lines of the audit and of timelines.
+    fn prune(&self) {
+        let before = unix_now().saturating_sub(self.settings.retention.as_secs());
+        // Where the queue is full, the next hour does it.
+        drop(self.db.submit(vec![Op::Prune(before)], None));
+    }
+
     /// Writes what changed since the last time and is not worth a commit of its own, and what
     /// could not be written.
     pub fn flush(&self) {
@@ -210,6 +253,7 @@ impl Engine {
             // else to write for long. That it is full is one more reason not to wait for it.
             drop(self.db.submit(vec![Op::Clean(false)], None));
         }
+        self.flush_deployments();
         for device in self.registry.all() {
             let state = device.state.lock();
             if state.gone {
@@ -248,7 +292,9 @@ impl Engine {
         // Under this lock, so that the catalog that is stored last knows the newest names.
         let files = self.files.lock();
         let site = self.registry.site();
-        let catalog = Catalog::build(&files.rows, &files.refused, site);
+        let fleet = self.fleet.lock();
+        let catalog = Catalog::build(&files.rows, fleet.deployments.values(), &files.refused, site);
+        drop(fleet);
         let before = self.catalog.swap(Arc::new(catalog));
         let now = self.catalog.load();
         let known: HashSet<_> =
@@ -257,7 +303,14 @@ impl Engine {
             now.views().iter().filter(|view| !known.contains(&(&view.id, view.state, &view.reason)))
         {
             crate::ingest::log(view);
+            self.events.tell(Change::Firmware {
+                at: unix_now(),
+                path: view.path.clone(),
+                state: view.state,
+                reason: view.reason.clone(),
+            });
         }
+        self.drive_all();
     }
 
     /// A device has this model or title: a name that the site did not know may hold files back
@@ -281,7 +334,37 @@ impl Engine {
 
     /// The line of the audit for this.
     pub fn audit(subject: &str, action: &'static str, detail: Option<String>) -> Op {
-        Op::Audit { at: unix_now(), subject: subject.into(), action, detail }
+        Engine::audit_by(&Actor::default(), subject, action, detail)
+    }
+
+    /// The line of the audit for what somebody did.
+    pub fn audit_by(actor: &Actor, subject: &str, action: &str, detail: Option<String>) -> Op {
+        Op::Audit(AuditRow {
+            id: 0,
+            at: unix_now(),
+            actor: actor.name.clone(),
+            origin: actor.origin.clone(),
+            subject: subject.into(),
+            action: action.into(),
+            detail,
+        })
+    }
+
+    /// The line of a device's timeline for this.
+    pub fn happening(
+        device: &str,
+        action: &str,
+        detail: Option<String>,
+        deployment: Option<i64>,
+    ) -> Op {
+        Op::Timeline(TimelineRow {
+            id: 0,
+            at: unix_now(),
+            device: device.into(),
+            action: action.into(),
+            detail,
+            deployment,
+        })
     }
 
     /// Remembers the runtime for calls from the database's thread.

@@ -23,7 +23,9 @@ use store::FirmwareStore;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{DeviceView, Fuota, Service, Settings};
+use crate::{
+    Act, Acted, Actor, DeploymentView, DeviceView, Fuota, NewDeployment, Service, Settings, Upload,
+};
 
 pub const TOPIC: &str = "tago/data/post";
 /// Longer than anything takes; only a failing test waits for it.
@@ -98,8 +100,16 @@ impl Site {
     }
 
     pub async fn with(change: impl FnOnce(&mut Settings)) -> Site {
+        Site::with_files(&[], change).await
+    }
+
+    /// With files that are there at the very first start.
+    pub async fn with_files(files: &[(&str, &[u8])], change: impl FnOnce(&mut Settings)) -> Site {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("firmware")).unwrap();
+        for (path, bytes) in files {
+            std::fs::write(dir.path().join("firmware").join(path), bytes).unwrap();
+        }
         let mut settings = Settings {
             data_dir: dir.path().join("data"),
             chunk_size: 100,
@@ -180,6 +190,60 @@ impl Site {
                 && site.service.firmware().iter().all(|view| view.path != path)
         })
         .await;
+    }
+
+    /// Uploads an image, and gives its id.
+    pub async fn upload(&self, file_name: &str, bytes: &[u8]) -> String {
+        let upload = Upload { file_name: file_name.into(), ..Upload::default() };
+        let bytes = Bytes::copy_from_slice(bytes);
+        let stream = futures_util::stream::iter([Ok(bytes)]);
+        let bytes = self.service.take_upload(stream).await.unwrap();
+        self.service.add_firmware(upload, bytes, &ann()).await.unwrap().0.id
+    }
+
+    /// The id of the firmware at this path.
+    pub fn firmware_id(&self, path: &str) -> String {
+        let found = self.service.firmware().into_iter().find(|view| view.path == path);
+        found.unwrap_or_else(|| panic!("no {path}")).id
+    }
+
+    /// Deploys firmware; `target` and `rollout` are JSON.
+    pub async fn deploy(&self, firmware: &str, target: &str, rollout: &str) -> i64 {
+        let new = deployment(firmware, target, rollout);
+        let (view, is_new) = self.service.create_deployment(new, None, &ann()).await.unwrap();
+        assert!(is_new);
+        view.id.parse().unwrap()
+    }
+
+    pub async fn act(&self, id: i64, act: Act) -> Acted {
+        self.service.act_on_deployment(id, act, None, &ann()).await.unwrap()
+    }
+
+    /// How many devices of a deployment are in this state.
+    pub fn count(&self, id: i64, state: &str) -> usize {
+        self.service.deployment(id).unwrap().counts[state]
+    }
+
+    pub async fn until_deployment(&self, id: i64, state: &str) -> DeploymentView {
+        self.until(&format!("deployment {id} {state}"), |site| {
+            site.service.deployment(id).is_some_and(|view| view.state == state)
+        })
+        .await;
+        self.service.deployment(id).unwrap()
+    }
+
+    /// Waits until this is in the device's timeline, which is in the database.
+    pub async fn until_written(&self, device: &str, action: &str) {
+        let waited = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let lines = self.service.timeline(device, None, 100).await.unwrap_or_default();
+                if lines.iter().any(|line| line.action == action) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+        waited.await.unwrap_or_else(|_| panic!("{device}: {action} was not written"));
     }
 
     pub async fn until(&self, what: &str, mut reached: impl FnMut(&Site) -> bool) {
@@ -273,6 +337,17 @@ impl Site {
         }
         session
     }
+}
+
+/// An operator.
+pub fn ann() -> Actor {
+    Actor { name: Some("ann".into()), origin: Some("192.0.2.1".into()) }
+}
+
+/// A deployment to make; `target` and `rollout` are JSON.
+pub fn deployment(firmware: &str, target: &str, rollout: &str) -> NewDeployment {
+    let json = format!(r#"{{"firmware":"{firmware}","target":{target},"rollout":{rollout}}}"#);
+    serde_json::from_str(&json).unwrap()
 }
 
 /// A CONNECT of this client id without a proof.
@@ -421,6 +496,11 @@ impl Session {
         let message = self.next().await;
         assert_eq!(message["variable"], "fuota_error", "{message}");
         message["value"].as_str().unwrap().into()
+    }
+
+    /// Whether nothing waits to be read.
+    pub fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
     }
 
     /// Nothing has been sent: what is in the cache and what is refused is answered at once.

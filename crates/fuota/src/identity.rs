@@ -223,6 +223,42 @@ impl Engine {
         }
     }
 
+    /// The role of a user who logs in at the admin interface.
+    ///
+    /// # Errors
+    /// One sentence, and whether trying later may help.
+    pub async fn log_in(
+        self: &Arc<Self>,
+        name: &str,
+        password: &str,
+        address: Option<std::net::SocketAddr>,
+    ) -> Result<UserRole, (String, bool)> {
+        let request = ConnectRequest {
+            client_id: "(admin interface)".into(),
+            assigned_id: false,
+            username: Some(name.into()),
+            password: None,
+            certificate_cn: None,
+            protocol: hook::Protocol::V311,
+            address,
+            user_properties: Vec::new(),
+        };
+        let verdict = match self.accounts.get(name) {
+            Some(user) => match self.check(&request, user, password.as_bytes()).await {
+                Ok(user) => return Ok(user.role),
+                Err(verdict) => verdict,
+            },
+            None => self.failed_login(&request, "there is no such user"),
+        };
+        match verdict {
+            ConnectVerdict::Reject(reason) if reason.kind == ReasonKind::ServerBusy => {
+                Err((reason.text.to_string(), true))
+            }
+            // Which of both it was is nobody's business.
+            _ => Err(("the user name or the password is wrong".into(), false)),
+        }
+    }
+
     /// Counts and logs it. What was sent as user name may be a token, so only the name of an
     /// account that exists is shown.
     fn failed_login(&self, request: &ConnectRequest, problem: &'static str) -> ConnectVerdict {

@@ -1,25 +1,24 @@
 //! From what the store saw to the catalog (rules 6, 9 and 10).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::{Arc, atomic::Ordering},
 };
 
 use store::{Change, Dropped, Event, Fingerprint, Known};
 
 use crate::{
-    catalog::{Catalog, sidecar_text, target_text},
+    catalog::sidecar_text,
     db::{FileRow, Op},
     device::{Device, DeviceState},
     engine::{Counters, Engine},
-    policy::{Decision, decide},
+    fleet::{Dropping, events::Change as Told, target::Target},
+    policy::Decision,
+    settings::OnExisting,
     state::UpdateState,
     transfer::{Transfer, unix_now},
     views::{FirmwareState, FirmwareView},
 };
-
-/// Removed files that are remembered for what they keep from coming back, the newest.
-const MAX_REMOVED: usize = 1000;
 
 /// The file rows, as the database holds them, and the paths that were refused.
 pub struct Files {
@@ -30,17 +29,27 @@ pub struct Files {
     next_seq: i64,
 }
 
+/// What came of a batch.
+#[derive(Default)]
+pub struct Applied {
+    /// What is to be written.
+    pub ops: Vec<Op>,
+    pub added: Vec<FileRow>,
+    pub removed: Vec<FileRow>,
+}
+
 impl Files {
-    pub fn new(rows: Vec<FileRow>) -> Files {
+    /// `last_seq`: the last place in the order of creations and removals that is not a file's.
+    pub fn new(rows: Vec<FileRow>, last_seq: i64) -> Files {
         let next_id = rows.iter().map(|row| row.id + 1).max().unwrap_or(1);
         let last = |row: &FileRow| row.removed_seq.unwrap_or(0).max(row.created_seq);
-        let next_seq = rows.iter().map(|row| last(row) + 1).max().unwrap_or(1);
+        let next_seq = rows.iter().map(|row| last(row) + 1).max().unwrap_or(1).max(last_seq + 1);
         Files { rows, refused: BTreeMap::new(), next_id, next_seq }
     }
 
     /// What the store need not hash again.
     pub fn known(&self) -> Vec<Known> {
-        let present = self.rows.iter().filter(|row| row.removed_seq.is_none());
+        let present = self.rows.iter().filter(|row| row.removed_seq.is_none() && !row.uploaded);
         present
             .map(|row| Known {
                 path: row.path.clone(),
@@ -52,42 +61,58 @@ impl Files {
     }
 
     /// Takes in what settled together; `complete` where it is the whole listing, so that what
-    /// it does not name is gone. Returns what is to be written.
-    pub fn apply(&mut self, batch: Vec<Change>, complete: bool) -> Vec<Op> {
-        let mut ops = Vec::new();
+    /// it does not name is gone.
+    pub fn apply(&mut self, batch: Vec<Change>, complete: bool) -> Applied {
+        let mut applied = Applied::default();
         let mut named = BTreeSet::new();
         for change in batch {
             match change {
                 Change::Present(dropped) => {
                     named.insert(dropped.path.clone());
                     self.refused.remove(&dropped.path);
-                    self.present(dropped, &mut ops);
+                    self.present(dropped, &mut applied);
                 }
                 Change::Removed { path } => {
                     self.refused.remove(&path);
-                    self.remove(&path, &mut ops);
+                    self.remove(&path, &mut applied);
                 }
                 Change::Refused { path, reason } => {
                     named.insert(path.clone());
-                    self.remove(&path, &mut ops);
+                    self.remove(&path, &mut applied);
                     self.refused.insert(path, reason);
                 }
             }
         }
         if complete {
-            let gone = self
-                .rows
-                .iter()
-                .filter(|row| row.removed_seq.is_none() && !named.contains(&row.path));
+            let gone = self.rows.iter().filter(|row| {
+                row.removed_seq.is_none() && !row.uploaded && !named.contains(&row.path)
+            });
             for path in gone.map(|row| row.path.clone()).collect::<Vec<_>>() {
-                self.remove(&path, &mut ops);
+                self.remove(&path, &mut applied);
             }
         }
-        self.forget(&mut ops);
-        ops
+        applied
     }
 
-    fn present(&mut self, dropped: Dropped, ops: &mut Vec<Op>) {
+    /// The next place in the order of creations and removals.
+    pub fn take_seq(&mut self) -> i64 {
+        self.next_seq += 1;
+        self.next_seq - 1
+    }
+
+    /// Adds a file; its id and its place in the order are given here.
+    pub fn add(&mut self, row: FileRow, applied: &mut Applied) -> FileRow {
+        let row = FileRow { id: self.next_id, created_seq: self.take_seq(), ..row };
+        self.next_id += 1;
+        let detail = format!("{} {}", row.target, row.digest);
+        applied.ops.push(Op::File(row.clone()));
+        applied.ops.push(Engine::audit(&row.path, "file added", Some(detail)));
+        applied.added.push(row.clone());
+        self.rows.push(row.clone());
+        row
+    }
+
+    fn present(&mut self, dropped: Dropped, applied: &mut Applied) {
         let sidecar = sidecar_text(dropped.sidecar.as_ref());
         let fingerprint = dropped.fingerprint.as_str().to_owned();
         let present = |row: &&mut FileRow| row.removed_seq.is_none() && row.path == dropped.path;
@@ -97,63 +122,59 @@ impl Files {
                 if row.sidecar != sidecar || row.fingerprint != fingerprint {
                     row.sidecar = sidecar;
                     row.fingerprint = fingerprint;
-                    ops.push(Op::File(row.clone()));
+                    applied.ops.push(Op::File(row.clone()));
                 }
                 return;
             }
             // The removal and the creation share their place in the order: nothing is between.
             row.removed_seq = Some(self.next_seq);
-            ops.push(Op::File(row.clone()));
+            applied.ops.push(Op::File(row.clone()));
+            applied.removed.push(row.clone());
         }
         let row = FileRow {
-            id: self.next_id,
+            id: 0,
             path: dropped.path,
             fingerprint,
             digest: dropped.digest,
             size: dropped.size,
-            target: target_text(&dropped.target),
+            target: Target::from(&dropped.target).to_string(),
             sidecar,
             name_title: dropped.from_name.title,
             name_version: dropped.from_name.version,
-            created_seq: self.next_seq,
+            created_seq: 0,
             created_at: unix_now(),
             removed_seq: None,
+            uploaded: false,
+            withdrawn: None,
         };
-        self.next_id += 1;
-        self.next_seq += 1;
-        let detail = format!("{} {}", row.target, row.digest);
-        ops.push(Op::File(row.clone()));
-        ops.push(Engine::audit(&row.path, "file added", Some(detail)));
-        self.rows.push(row);
+        drop(self.add(row, applied));
     }
 
-    fn remove(&mut self, path: &str, ops: &mut Vec<Op>) {
+    fn remove(&mut self, path: &str, applied: &mut Applied) {
         let present = |row: &&mut FileRow| row.removed_seq.is_none() && row.path == path;
         if let Some(row) = self.rows.iter_mut().find(present) {
             row.removed_seq = Some(self.next_seq);
             self.next_seq += 1;
-            ops.push(Op::File(row.clone()));
-            ops.push(Engine::audit(path, "file removed", None));
+            applied.ops.push(Op::File(row.clone()));
+            applied.ops.push(Engine::audit(path, "file removed", None));
+            applied.removed.push(row.clone());
         }
     }
 
-    /// Drops removed rows that nothing needs: they keep no older file from coming back, and no
-    /// present one was written over them.
-    fn forget(&mut self, ops: &mut Vec<Op>) {
-        let live = || self.rows.iter().filter(|row| row.removed_seq.is_none());
-        let oldest = live().map(|row| row.created_seq).min();
-        let replaced: BTreeSet<_> = live().map(|row| (row.path.clone(), row.created_seq)).collect();
-        let mut removals: Vec<_> = self.rows.iter().filter_map(|row| row.removed_seq).collect();
-        removals.sort_unstable_by(|a, b| b.cmp(a));
-        let too_old = removals.get(MAX_REMOVED).copied().unwrap_or(0);
+    /// Drops removed rows that nothing needs: no deployment and no device's way back names
+    /// them, no present one was written over them, and they are not remembered as withdrawn.
+    pub fn forget(&mut self, needed: &HashSet<i64>, ops: &mut Vec<Op>) {
+        let live = self.rows.iter().filter(|row| row.removed_seq.is_none());
+        let replaced: BTreeSet<_> = live.map(|row| (row.path.clone(), row.created_seq)).collect();
         self.rows.retain(|row| {
             let Some(removed) = row.removed_seq else { return true };
-            let keeps_out = oldest.is_some_and(|oldest| oldest < removed) && removed > too_old;
-            let needed = keeps_out || replaced.contains(&(row.path.clone(), removed));
-            if !needed {
+            let keep = needed.contains(&row.id)
+                || replaced.contains(&(row.path.clone(), removed))
+                || row.withdrawn.is_some();
+            if !keep {
                 ops.push(Op::FileGone(row.id));
             }
-            needed
+            keep
         });
     }
 }
@@ -166,17 +187,33 @@ impl Engine {
             Event::Unavailable { reason } => {
                 tracing::error!(reason, "store unavailable; running transfers go on");
                 *self.store_problem.lock() = Some(reason);
+                self.tell_site();
             }
             Event::Available => {
                 tracing::info!("store available again");
                 *self.store_problem.lock() = None;
+                self.tell_site();
             }
         }
     }
 
     async fn ingest(self: &Arc<Self>, batch: Vec<Change>) {
         let first = !self.is_ready();
-        let ops = self.files.lock().apply(batch, first);
+        let how = Dropping {
+            deploy: self.settings.deploy_drops,
+            hold: !self.scanned.load(Ordering::Acquire)
+                && self.settings.on_existing() == OnExisting::Hold,
+            plan: self.settings.drop_plan(),
+        };
+        let mut ops = {
+            let mut files = self.files.lock();
+            let applied = files.apply(batch, first);
+            self.take_in(&mut files, applied, &how)
+        };
+        let scanned = self.scanned.swap(true, Ordering::AcqRel);
+        if !scanned {
+            ops.push(Op::Scanned);
+        }
         if !ops.is_empty()
             && let Err(error) = self.db.commit(ops).await
         {
@@ -189,19 +226,38 @@ impl Engine {
         Counters::add(&self.counters.batches, 1);
     }
 
+    /// Deploys what came, ends what is gone, and forgets what nothing needs. Returns what is to
+    /// be written.
+    pub fn take_in(&self, files: &mut Files, applied: Applied, how: &Dropping) -> Vec<Op> {
+        let Applied { mut ops, added, removed } = applied;
+        let mut needed: HashSet<i64> = HashSet::new();
+        for device in self.registry.all() {
+            let state = device.state.lock();
+            needed.extend(state.confirmed);
+            needed.extend(state.transfer.as_ref().and_then(|transfer| transfer.pin.file));
+        }
+        let mut fleet = self.fleet.lock();
+        let changed = fleet.dropped(&added, &removed, how);
+        for op in &changed {
+            if let Op::Deployment(row) = op
+                && let Some(deployment) = fleet.deployments.get(&row.id)
+            {
+                self.events.tell(Told::of(deployment));
+            }
+        }
+        ops.extend(changed);
+        needed.extend(fleet.files());
+        files.forget(&needed, &mut ops);
+        ops
+    }
+
     /// Whether a device was offered an image, has not asked for any of it, and should run
     /// another by now. It is treated as an overwritten file: nothing is lost, and a device that
     /// ignores one image would otherwise never hear of the next.
-    fn is_outbid(
-        &self,
-        catalog: &Catalog,
-        device: &Device,
-        state: &DeviceState,
-        transfer: &Transfer,
-    ) -> bool {
+    fn is_outbid(&self, device: &Device, state: &DeviceState, transfer: &Transfer) -> bool {
         transfer.state() == UpdateState::Offered
             && matches!(
-                decide(catalog, &state.facts(&device.id), self.settings.max_attempts),
+                self.decide(device, state),
                 Decision::Run(release) if release.digest != transfer.pin.digest
             )
     }
@@ -222,7 +278,7 @@ impl Engine {
                 if let Some(transfer) = running {
                     let outdated = catalog
                         .was_overwritten(&transfer.pin.path, &transfer.pin.digest)
-                        || self.is_outbid(&catalog, device, &state, transfer);
+                        || self.is_outbid(device, &state, transfer);
                     transfer.overwritten.store(outdated, Ordering::Relaxed);
                 }
                 !state.links.is_empty()
@@ -234,6 +290,7 @@ impl Engine {
                 tokio::task::yield_now().await;
             }
         }
+        self.drive_all();
     }
 }
 
@@ -262,6 +319,9 @@ pub fn log(view: &FirmwareView) {
                 "firmware accepted"
             );
         }
+        FirmwareState::Catalogued => {
+            tracing::info!(path = view.path, title, version, digest, "firmware catalogued");
+        }
         FirmwareState::Replaced => {
             tracing::warn!(path = view.path, version, digest, "firmware replaced")
         }
@@ -273,6 +333,13 @@ pub fn log(view: &FirmwareView) {
 mod tests {
     use super::*;
     use store::{Digest, NameParts, Target};
+
+    /// Applies a batch, forgetting what is not needed by these rows.
+    fn apply(files: &mut Files, batch: Vec<Change>, complete: bool, needed: &[i64]) -> Vec<Op> {
+        let mut ops = files.apply(batch, complete).ops;
+        files.forget(&needed.iter().copied().collect(), &mut ops);
+        ops
+    }
 
     fn present(path: &str, bytes: &str) -> Change {
         Change::Present(Dropped {
@@ -292,42 +359,41 @@ mod tests {
 
     #[test]
     fn rule_6_the_same_bytes_at_the_same_path_do_nothing() {
-        let mut files = Files::new(Vec::new());
-        assert_eq!(files.apply(vec![present("a", "1")], true).len(), 2);
-        assert!(files.apply(vec![present("a", "1")], false).is_empty());
-        assert!(files.apply(Vec::new(), false).is_empty(), "a later batch is no whole listing");
+        let mut files = Files::new(Vec::new(), 0);
+        assert_eq!(apply(&mut files, vec![present("a", "1")], true, &[]).len(), 2);
+        assert!(apply(&mut files, vec![present("a", "1")], false, &[]).is_empty());
+        let later = apply(&mut files, Vec::new(), false, &[]);
+        assert!(later.is_empty(), "a later batch is no whole listing");
         assert_eq!(paths(&files), [("a", true)]);
     }
 
     #[test]
     fn rule_6_the_first_scan_is_complete() {
-        let mut files = Files::new(Vec::new());
-        drop(files.apply(vec![present("a", "1"), present("b", "2")], true));
-        let mut files = Files::new(files.rows);
-        drop(files.apply(vec![present("a", "1")], true));
+        let mut files = Files::new(Vec::new(), 0);
+        drop(apply(&mut files, vec![present("a", "1"), present("b", "2")], true, &[]));
+        let mut files = Files::new(files.rows, 0);
+        drop(apply(&mut files, vec![present("a", "1")], true, &[2]));
         assert_eq!(files.known().len(), 1);
-        assert_eq!(
-            paths(&files),
-            [("a", true), ("b", false)],
-            "b keeps the older a from a device that b was for"
-        );
+        assert_eq!(paths(&files), [("a", true), ("b", false)], "its deployment is remembered");
+        drop(apply(&mut files, Vec::new(), false, &[]));
+        assert_eq!(paths(&files), [("a", true)]);
     }
 
     #[test]
     fn rule_10_overwriting_replaces() {
-        let mut files = Files::new(Vec::new());
-        drop(files.apply(vec![present("a", "1")], true));
-        drop(files.apply(vec![present("a", "2")], false));
+        let mut files = Files::new(Vec::new(), 0);
+        drop(apply(&mut files, vec![present("a", "1")], true, &[]));
+        drop(apply(&mut files, vec![present("a", "2")], false, &[]));
         assert_eq!(files.rows[0].removed_seq, Some(files.rows[1].created_seq));
         for number in 0..100 {
-            drop(files.apply(vec![present("a", &number.to_string())], false));
+            drop(apply(&mut files, vec![present("a", &number.to_string())], false, &[]));
         }
         assert_eq!(files.rows.len(), 2, "what nothing needs is forgotten");
     }
 
     #[test]
     fn what_is_refused_replaces_too() {
-        let mut files = Files::new(Vec::new());
+        let mut files = Files::new(Vec::new(), 0);
         drop(files.apply(vec![present("a", "1")], true));
         drop(files.apply(vec![Change::Refused { path: "a".into(), reason: "no".into() }], false));
         assert!(files.known().is_empty());

@@ -13,6 +13,7 @@
 //! | `identity` | who a client is; `names`, `secret`: ids, keyed hashes of tokens |
 //! | `engine` | the parts together, their start, the run loop; `timers`: what is due later |
 //! | `ingest`, `catalog` | from what the store saw to what is accepted, held or in conflict |
+//! | `fleet` | deployments, their waves, and what operators do with them |
 //! | `policy` | which image a device should run, and why not: pure functions |
 //! | `offers` | when a manifest goes out; `transfer`: one device, one image, the pin |
 //! | `serve`, `link` | the way of a block, and one connection's limits |
@@ -33,6 +34,7 @@ mod db;
 mod device;
 mod dialect;
 mod engine;
+mod fleet;
 mod identity;
 mod import;
 mod ingest;
@@ -64,10 +66,20 @@ use store::FirmwareStore;
 use tokio_util::sync::CancellationToken;
 
 pub use accounts::{Rule, RuleError};
+pub use fleet::{
+    Upload, UploadedBytes,
+    events::{Change, Listener},
+    rollout::{Plan, PlanName, PlanView, Wave},
+    target::TargetView,
+    views::{
+        Act, Acted, AuditView, DeployedFirmware, DeploymentView, Excluded, FreezeView,
+        HappeningView, MemberView, NewDeployment, PlanReport, WhyView,
+    },
+};
 pub use service::Service;
-pub use settings::{AuthMode, Settings};
+pub use settings::{AuthMode, DropRollout, OnExisting, Settings};
 pub use views::{
-    AddedDevice, AddedUser, ChangedDevice, ChangedUser, Decided, DeviceCounts, DevicePatch,
+    Actor, AddedDevice, AddedUser, ChangedDevice, ChangedUser, Decided, DeviceCounts, DevicePatch,
     DeviceQuery, DeviceView, FirmwareState, FirmwareView, Import, ImportError, Imported,
     ImportedDevice, ImportedUser, NewDevice, NewUser, OfferedFirmware, Password, Progress,
     RowProblem, ServiceError, SiteStatus, UserPatch, UserRole, UserView,

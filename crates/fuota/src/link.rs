@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    ops::Range,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -25,6 +26,8 @@ const REPEAT_WINDOW: Duration = Duration::from_secs(60);
 const REPEAT_PACE: Duration = Duration::from_secs(1);
 /// How many image sizes one connection may ask for.
 const LOOP_FACTOR: u64 = 3;
+/// Ranges of blocks that may wait for room in the window.
+const MAX_BACKLOG: usize = 2048;
 /// Requests that may wait while an offer is written to the database.
 const MAX_PENDING: usize = crate::dialect::MAX_REQUESTS;
 
@@ -69,7 +72,24 @@ pub struct LinkState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     pub index: u32,
+    /// Further blocks of the same request.
+    pub more: Vec<Range<u32>>,
     pub echo: Echo,
+}
+
+impl Wanted {
+    /// Without what a run of blocks has past the end of an image of `total`; a run that begins
+    /// there stays, for its error.
+    pub fn within(mut self, total: u32) -> Wanted {
+        for range in &mut self.more {
+            let counted = range.start == self.index + 1 && self.index < total;
+            if range.start < total || counted {
+                range.end = range.end.min(total);
+            }
+        }
+        self.more.retain(|range| range.start < range.end);
+        self
+    }
 }
 
 impl Link {
@@ -113,6 +133,13 @@ impl LinkState {
         }
     }
 
+    /// Serves nothing of this transfer any more.
+    pub fn leave(&mut self, transfer: &Arc<Transfer>) {
+        if self.lane.as_ref().is_some_and(|lane| Arc::ptr_eq(&lane.transfer, transfer)) {
+            self.lane = None;
+        }
+    }
+
     /// Keeps a request until its offer stands; past the bound it is dropped.
     pub fn keep(&mut self, wanted: Wanted) {
         if self.pending.len() < MAX_PENDING {
@@ -152,6 +179,8 @@ pub struct Window {
     pub open: u32,
     /// Ready to be sent, but the outbox was full.
     pub waiting: VecDeque<Wanted>,
+    /// Named by requests for many blocks, and not yet their turn.
+    pub backlog: VecDeque<(Range<u32>, Echo)>,
     /// Not in the cache: being read, or next to be.
     pub missing: VecDeque<Wanted>,
     /// Whether a task reads those.
@@ -235,6 +264,31 @@ impl Window {
         }
         self.bytes += length as u64;
         self.open += 1;
+    }
+
+    /// Queues the blocks of one request; `false` where too many wait already.
+    pub fn queue(&mut self, wanted: Wanted) -> bool {
+        if self.backlog.len() + wanted.more.len() >= MAX_BACKLOG {
+            return false;
+        }
+        let Wanted { index, more, echo } = wanted;
+        self.backlog.push_back((index..index + 1, echo.clone()));
+        self.backlog.extend(more.into_iter().map(|range| (range, echo.clone())));
+        true
+    }
+
+    /// The next block of those, while the window has room.
+    pub fn next_queued(&mut self, max_window: u32) -> Option<Wanted> {
+        if self.open >= max_window {
+            return None;
+        }
+        let (range, echo) = self.backlog.front_mut()?;
+        let wanted = Wanted { index: range.start, more: Vec::new(), echo: echo.clone() };
+        range.start += 1;
+        if range.start >= range.end {
+            self.backlog.pop_front();
+        }
+        Some(wanted)
     }
 
     /// One is written, or could not be served.

@@ -19,12 +19,15 @@ use crate::{
     dialect::Framing,
     engine::{Counters, Engine},
     link::{Lane, Link, LinkState, MANIFEST, Wanted},
-    policy::{Decision, decide},
+    policy::Decision,
+    state::UpdateState,
     transfer::{Pin, Transfer},
 };
 
 /// After what an offer that could not be written or sent is tried again.
 const RETRY: Duration = Duration::from_secs(2);
+/// What a device hears whose update an operator stopped.
+pub const CANCELLED: &str = "this update was cancelled by an operator";
 /// What became of a transfer that could not go on as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewed {
@@ -54,10 +57,14 @@ impl Engine {
         if let Some(transfer) =
             state.transfer.clone().filter(|transfer| transfer.state().is_running())
         {
+            if let Some(reason) = self.held_back(&transfer) {
+                state.why = Some(reason);
+                return;
+            }
             drop(state);
             return self.resume(&link, &transfer);
         }
-        match decide(&self.catalog.load(), &state.facts(&device.id), self.settings.max_attempts) {
+        match self.decide(device, &state) {
             Decision::Run(release) if link.state.lock().announced.contains(&release.digest) => {
                 state.why = Some("it was offered this on its present connection; it is offered it again on the next".into());
             }
@@ -66,6 +73,14 @@ impl Engine {
             }
             Decision::Nothing(why) => state.why = Some(why),
         }
+    }
+
+    /// Why this offer's manifest does not go out now: its device has not begun, and a pause or a
+    /// freeze came in between. What has begun finishes.
+    fn held_back(&self, transfer: &Transfer) -> Option<String> {
+        (transfer.state() == UpdateState::Offered)
+            .then(|| self.holds_back(transfer.pin.deployment))
+            .flatten()
     }
 
     /// The unfinished transfer of a device on a new connection: the manifest wipes what a
@@ -102,6 +117,9 @@ impl Engine {
         else {
             return;
         };
+        if self.held_back(&transfer).is_some() {
+            return;
+        }
         if !self.must_renew(link, &transfer) {
             drop(state);
         } else if self.renew(&device, state, link, &transfer) != Renewed::Same {
@@ -135,8 +153,7 @@ impl Engine {
         transfer: &Arc<Transfer>,
     ) -> Renewed {
         if transfer.overwritten.load(Ordering::Relaxed)
-            && let Decision::Run(release) =
-                decide(&self.catalog.load(), &state.facts(&device.id), self.settings.max_attempts)
+            && let Decision::Run(release) = self.decide(device, &state)
             && release.digest != transfer.pin.digest
         {
             let offered = self.offer(device, state, link, &release, true);
@@ -174,13 +191,37 @@ impl Engine {
         release: &Release,
         announce: bool,
     ) -> bool {
-        let attempt = state.history.get(&release.digest).map_or(0, |history| history.offers) + 1;
+        let counts = self.counts(device, &state);
+        let own = {
+            let mut fleet = self.fleet.lock();
+            let Some(deployment) = fleet.deployments.get_mut(&release.deployment) else {
+                return false;
+            };
+            // The place may be taken since it was decided.
+            let admitted = if device.stored {
+                deployment.admit(&device.id, counts)
+            } else {
+                deployment.admits(&device.id, counts)
+            };
+            if let Err(reason) = admitted {
+                drop(fleet);
+                state.why = Some(reason.clone());
+                drop(state);
+                self.fail_pending(link, &format!("no firmware: {reason}"));
+                return false;
+            }
+            let member = deployment.members.get(&device.id).filter(|_| deployment.downgrade);
+            member.map(|member| member.history)
+        };
+        let history = own.or_else(|| state.history.get(&release.digest).copied());
+        let attempt = history.map_or(0, |history| history.offers) + 1;
         let chunk_size =
             link.dialect.chunk_size(self.settings.chunk_size, release.size, &self.framing(link));
         let Some(pin) = chunk_size.and_then(|chunk_size| Pin::new(release, chunk_size, attempt))
         else {
             state.why = Some(too_small(link));
             drop(state);
+            self.release_places(device);
             self.fail_pending(link, &too_small(link));
             return false;
         };
@@ -214,12 +255,19 @@ impl Engine {
         let pin = &transfer.pin;
         let mut history = state.history.get(&pin.digest).copied().unwrap_or_default();
         history.offers = pin.attempt;
-        let ops = vec![
+        let mut ops = vec![
             Op::Device(device.row(&state)),
             Op::Transfer(transfer.row(&device.id)),
             Op::History(device.history_row(pin.digest, history)),
-            Engine::audit(&device.id, "offered", Some(format!("{} {}", pin.path, pin.sha256))),
+            Engine::happening(
+                &device.id,
+                "offered",
+                Some(format!("{} {}", pin.path, pin.sha256)),
+                pin.deployment,
+            ),
         ];
+        let before = state.transfer.clone();
+        ops.extend(self.offering(device, pin, state.confirmed, before.as_deref()));
         let (engine, device2, link2, transfer2) =
             (Arc::clone(self), Arc::clone(device), Arc::clone(link), Arc::clone(&transfer));
         let done = move |result| engine.pinned(&device2, &link2, &transfer2, announce, result);
@@ -247,6 +295,7 @@ impl Engine {
             // The database says why, once for all that it could not write.
             tracing::debug!(device = %device.id, %error, "an offer was not written; it is tried again");
             state.why = Some(format!("the offer was not written: {error}"));
+            self.offering_failed(device, pin);
             let links = state.links.clone();
             drop(state);
             for waiting in links.iter().filter(|other| !Arc::ptr_eq(other, link)).chain([link]) {
@@ -258,6 +307,16 @@ impl Engine {
         state.history.entry(pin.digest).or_default().offers = pin.attempt;
         state.transfer = Some(Arc::clone(transfer));
         state.why = None;
+        if device.stored {
+            self.tell_device(device, transfer);
+        }
+        // It may have been cancelled, or held back, while its pin was written.
+        if self.cancelled_meanwhile(device, &mut state, transfer) {
+            drop(state);
+            return self.fail_pending(link, CANCELLED);
+        }
+        let announce = announce && self.held_back(transfer).is_none();
+        state.why = self.held_back(transfer);
         drop(state);
         tracing::info!(
             device = %device.id, path = %pin.path, version = %pin.version, digest = %pin.sha256,
@@ -327,9 +386,10 @@ impl Engine {
     ) {
         let Some(lane) = state.lane.clone() else { return };
         let framing = self.framing(link);
-        let mut payload = link.dialect.manifest(&transfer.pin.manifest(), false);
+        let mut payload =
+            link.dialect.manifest(&transfer.pin.manifest(self.settings.max_window), false);
         if framing.publish_size(link.dialect.downlink(), payload.len()) > framing.limit as usize {
-            payload = link.dialect.manifest(&transfer.pin.manifest(), true);
+            payload = link.dialect.manifest(&transfer.pin.manifest(self.settings.max_window), true);
         }
         let sent = link.outbox.send(Outgoing {
             topic: Arc::clone(link.dialect.downlink()),
@@ -400,6 +460,11 @@ impl Engine {
             state.nudge_set = true;
             return self.timers.at(at, crate::timers::Event::Nudge(Arc::downgrade(link)));
         }
+        if self.held_back(transfer).is_some() {
+            state.nudge_set = true;
+            let at = Instant::now() + self.patience(&state);
+            return self.timers.at(at, crate::timers::Event::Nudge(Arc::downgrade(link)));
+        }
         if !transfer.nudge() {
             return;
         }
@@ -428,7 +493,7 @@ impl Engine {
     }
 
     /// The requests that waited for an offer get an error.
-    fn fail_pending(self: &Arc<Self>, link: &Arc<Link>, problem: &str) {
+    pub fn fail_pending(self: &Arc<Self>, link: &Arc<Link>, problem: &str) {
         let mut state = link.state.lock();
         state.waiting = false;
         let pending: Vec<Wanted> = std::mem::take(&mut state.pending);

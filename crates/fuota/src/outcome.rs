@@ -35,6 +35,12 @@ impl Engine {
         if !transfer.delivered(connection) {
             return;
         }
+        if let Some(pace) = transfer.pace() {
+            /// The part of the newest in the mean.
+            const NEWEST: f64 = 0.2;
+            let mut mean = self.pace.lock();
+            *mean = Some(mean.map_or(pace, |mean| mean + (pace - mean) * NEWEST));
+        }
         let pin = &transfer.pin;
         let encoded = self.dialects.first().map_or(0, |dialect| {
             let full = pin.range(0).map_or(0, |(_, length)| length);
@@ -45,6 +51,7 @@ impl Engine {
             chunk_size = pin.chunk_size, encoded_block = encoded, "every block is delivered"
         );
         let mut state = device.state.lock();
+        self.delivered_member(device, pin);
         let history = state.history.entry(pin.digest).or_default();
         history.deliveries += 1;
         history.differs = false;
@@ -55,7 +62,13 @@ impl Engine {
         let ops = [
             Some(Op::History(device.history_row(pin.digest, history))),
             state.transfer_op(&device.id, transfer),
-            Some(Engine::audit(&device.id, "downloaded", Some(pin.sha256.clone()))),
+            Some(Engine::happening(
+                &device.id,
+                "downloaded",
+                Some(pin.sha256.clone()),
+                pin.deployment,
+            )),
+            self.track(device, &mut state, transfer),
         ];
         self.write(device, &state, ops.into_iter().flatten().collect());
         drop(state);
@@ -78,15 +91,34 @@ impl Engine {
             device = %device.id, version = %transfer.pin.version, state = next.name(),
             reason = next.reason().unwrap_or_default(), "update"
         );
-        let state = device.state.lock();
+        let mut state = device.state.lock();
+        self.moved(device, &mut state, transfer, &next);
+    }
+
+    /// Writes down that a transfer moved. The device is locked by the caller.
+    pub fn moved(
+        &self,
+        device: &Arc<Device>,
+        state: &mut DeviceState,
+        transfer: &Arc<Transfer>,
+        next: &UpdateState,
+    ) {
+        if !next.is_servable() {
+            // No connection goes on answering from it.
+            for link in &state.links {
+                link.state.lock().leave(transfer);
+            }
+        }
         let mut ops = Vec::from_iter(state.transfer_op(&device.id, transfer));
-        ops.push(Engine::audit(&device.id, next.name(), next.reason().map(str::to_owned)));
-        self.write(device, &state, ops);
+        ops.extend(self.track(device, state, transfer));
+        let reason = next.reason().map(str::to_owned);
+        ops.push(Engine::happening(&device.id, next.name(), reason, transfer.pin.deployment));
+        self.write(device, state, ops);
     }
 
     /// Writes changes of a device, after the device itself. What cannot be written now is
     /// written with the next interval, but for its line in the audit.
-    fn write(&self, device: &Arc<Device>, state: &DeviceState, changes: Vec<Op>) {
+    pub fn write(&self, device: &Arc<Device>, state: &DeviceState, changes: Vec<Op>) {
         if !device.stored || state.gone {
             return;
         }
@@ -149,6 +181,7 @@ impl Engine {
         }
         let pin = &transfer.pin;
         let mut state = device.state.lock();
+        self.differs_member(device, pin);
         let history = state.history.entry(pin.digest).or_default();
         if std::mem::replace(&mut history.differs, true) {
             return;

@@ -290,6 +290,8 @@ impl Engine {
         match found {
             Some((device, forgotten)) => {
                 for old in forgotten {
+                    self.fleet.lock().remove_device(&old.id);
+                    self.rollouts.notify_one();
                     // Where it cannot be queued now, it is one too many after a restart only.
                     drop(self.db.submit(vec![crate::db::Op::DeviceGone(old.id.to_string())], None));
                 }
@@ -316,6 +318,7 @@ impl Engine {
             state.links.retain(|other| !Arc::ptr_eq(other, link));
             if state.links.is_empty() {
                 state.away_since = Some(Instant::now());
+                self.release_places(&device);
             }
         }
         device.touch();

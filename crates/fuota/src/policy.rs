@@ -1,12 +1,19 @@
 //! Which image should a device run, and why not: pure functions over a snapshot (rules 8, 12
 //! and 13).
 
-use std::{cmp::Reverse, collections::HashMap, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use semver::{BuildMetadata, Version};
-use store::{Digest, Target};
+use store::Digest;
 
-use crate::catalog::{Catalog, Release, semantic};
+use crate::{
+    catalog::{Catalog, Release, semantic},
+    fleet::target::Target,
+};
 
 /// What one device experienced with one image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +31,7 @@ pub struct History {
 pub struct Facts<'a> {
     pub id: &'a str,
     pub groups: &'a [String],
+    pub labels: &'a BTreeMap<String, String>,
     pub model: Option<&'a str>,
     /// Title of the firmware that it got last, if a person gave it one.
     pub title: Option<&'a str>,
@@ -41,43 +49,65 @@ pub enum Decision {
     Nothing(String),
 }
 
+/// What deployments say about one device beside whom they are for.
+pub trait Gate {
+    /// Whether a rollback lists the device.
+    fn lists(&self, release: &Release) -> bool;
+    /// Why the device may not be offered this now, where waves, a pause or a freeze say so.
+    fn holds(&self, release: &Release) -> Option<String>;
+    /// What counts instead of what the device experienced with this image before; `None`:
+    /// nothing does.
+    fn history(&self, release: &Release) -> Option<History>;
+}
+
 /// Which image the device should be offered now.
-pub fn decide(catalog: &Catalog, device: &Facts<'_>, max_attempts: u32) -> Decision {
-    let mut why_not = None;
+pub fn decide(
+    catalog: &Catalog,
+    device: &Facts<'_>,
+    max_attempts: u32,
+    gate: &dyn Gate,
+) -> Decision {
+    // What nearly went is a better answer than what could not.
+    let (mut misfit, mut why_not) = (None, None);
     let mut fitting: Vec<&Arc<Release>> = Vec::new();
-    for target in targets(device) {
-        for release in catalog.releases_for(&target) {
-            match fits(release, device) {
-                Ok(()) => fitting.push(release),
-                Err(reason) => drop(why_not.get_or_insert(reason)),
-            }
+    for release in catalog.releases_for(device) {
+        if matches!(release.target, Target::Rollback(_)) && !gate.lists(release) {
+            continue;
+        }
+        match fits(release, device) {
+            Ok(()) => fitting.push(release),
+            Err(reason) => drop(misfit.get_or_insert(reason)),
         }
     }
     best_first(&mut fitting);
     for (position, release) in fitting.iter().enumerate() {
-        let better = &fitting[..position];
-        // A removed one cannot run, but it keeps what is older than its removal from coming back.
-        let superseded = better.iter().any(|better| {
-            comparable(better, release)
-                && better.removed.is_none_or(|removed| release.created < removed)
-        });
-        if superseded || release.removed.is_some() {
+        if release.removed.is_some() || is_superseded(release, &fitting[..position]) {
             continue;
         }
-        match needs(release, device, max_attempts) {
+        let needed = needs(release, device, max_attempts, gate.history(release));
+        let held = |()| match gate.holds(release) {
+            Some(reason) => Err(format!("{} waits: {reason}", describe(release))),
+            None => Ok(()),
+        };
+        match needed.and_then(held) {
             Ok(()) => return Decision::Run(Arc::clone(release)),
             Err(reason) => drop(why_not.get_or_insert(reason)),
         }
     }
-    Decision::Nothing(why_not.unwrap_or_else(|| "no firmware is for this device".into()))
+    let reason = why_not.or(misfit);
+    Decision::Nothing(reason.unwrap_or_else(|| "no firmware is for this device".into()))
 }
 
-fn targets(device: &Facts<'_>) -> Vec<Target> {
-    let mut targets = vec![Target::Device(device.id.into())];
-    targets.extend(device.groups.iter().map(|group| Target::Group(group.clone())));
-    targets.extend(device.model.map(|model| Target::Model(model.into())));
-    targets.push(Target::All);
-    targets
+/// Whether one of the better ones keeps this from being offered. One that is over cannot be
+/// offered itself, but it keeps what is older than its end from coming back; not the same
+/// bytes, which then only moved to another folder.
+fn is_superseded(release: &Release, better: &[&Arc<Release>]) -> bool {
+    better.iter().any(|better| {
+        comparable(better, release)
+            && better
+                .removed
+                .is_none_or(|removed| release.created < removed && better.digest != release.digest)
+    })
 }
 
 /// Rule 8 and the narrowing of rule 9.
@@ -125,24 +155,35 @@ fn fits(release: &Release, device: &Facts<'_>) -> Result<(), String> {
 /// "The higher version where both are semantic, else the later creation" alone is no order:
 /// 1.0 dropped third, `x` second and 2.0 first would each be better than the next. So a
 /// semantic version counts as created with the latest one that it is not lower than.
+///
+/// A downgrade is meant to go below what there is: what is older than it stays behind it.
 fn best_first(releases: &mut [&Arc<Release>]) {
-    let specific = |release: &Release| match release.target {
-        Target::Device(_) => 0,
-        Target::Group(_) => 1,
-        Target::Model(_) => 2,
-        Target::All => 3,
+    let downgrades: Vec<_> = releases
+        .iter()
+        .filter(|release| release.downgrade)
+        .map(|release| (release.tier, release.created))
+        .collect();
+    // The last downgrade that a release is not older than.
+    let epoch = |release: &Release| {
+        let before = downgrades
+            .iter()
+            .filter(|(tier, created)| *tier == release.tier && *created <= release.created);
+        before.map(|(_, created)| *created).max().unwrap_or(0)
     };
     let all: Vec<_> = releases
         .iter()
-        .map(|release| (specific(release), precedence(release), release.created))
+        .map(|release| (release.tier, epoch(release), precedence(release), release.created))
         .collect();
     releases.sort_by_cached_key(|release| {
-        let (tier, version) = (specific(release), precedence(release));
-        let not_higher = all.iter().filter(|(other_tier, other, _)| {
-            *other_tier == tier && version.is_some() && other.is_some() && *other <= version
+        let (tier, epoch, version) = (release.tier, epoch(release), precedence(release));
+        let not_higher = all.iter().filter(|(other_tier, other_epoch, other, _)| {
+            (*other_tier, *other_epoch) == (tier, epoch)
+                && version.is_some()
+                && other.is_some()
+                && *other <= version
         });
         let created = not_higher.map(|(.., created)| *created).fold(release.created, i64::max);
-        (tier, Reverse(created), Reverse(version), Reverse(release.created))
+        (tier, Reverse(epoch), Reverse(created), Reverse(version), Reverse(release.created))
     });
 }
 
@@ -159,10 +200,16 @@ fn comparable(a: &Release, b: &Release) -> bool {
     }
 }
 
-/// Rule 13.
-fn needs(release: &Release, device: &Facts<'_>, max_attempts: u32) -> Result<(), String> {
+/// Rule 13. `own` counts instead of all that the device experienced with the image.
+fn needs(
+    release: &Release,
+    device: &Facts<'_>,
+    max_attempts: u32,
+    own: Option<History>,
+) -> Result<(), String> {
     let name = describe(release);
-    let history = device.history.get(&release.digest).copied().unwrap_or_default();
+    let history =
+        own.unwrap_or_else(|| device.history.get(&release.digest).copied().unwrap_or_default());
     // A version says nothing about another title, nor about an image that has none of its own.
     let speaks = release.has_own_version()
         && match (release.explicit_title(), device.title) {
@@ -175,6 +222,7 @@ fn needs(release: &Release, device: &Facts<'_>, max_attempts: u32) -> Result<(),
         }
         if let (Some(own), Some(new)) = (semantic(version), release.semantic())
             && own > new
+            && !release.downgrade
         {
             return Err(format!("it runs {version}, which is higher than {name}"));
         }

@@ -1,20 +1,41 @@
-use std::collections::BTreeMap;
-
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    catalog::{Site, tests::row},
+    catalog::{Site, tests},
     db::FileRow,
+    fleet::deployment::Deployment,
 };
+use tests::row;
 
 fn catalog(rows: &[FileRow]) -> Catalog {
-    Catalog::build(rows, &BTreeMap::new(), Site::default())
+    tests::catalog(rows, Site::default())
+}
+
+/// Every deployment is open to everybody, except those that wait.
+#[derive(Default)]
+struct Door {
+    waiting: Vec<i64>,
+    listed: Vec<i64>,
+    own: Option<History>,
+}
+
+impl Gate for Door {
+    fn lists(&self, release: &Release) -> bool {
+        self.listed.contains(&release.deployment)
+    }
+    fn holds(&self, release: &Release) -> Option<String> {
+        self.waiting.contains(&release.deployment).then(|| "its turn comes later".into())
+    }
+    fn history(&self, release: &Release) -> Option<History> {
+        release.downgrade.then(|| self.own.unwrap_or_default())
+    }
 }
 
 /// A device in group `g`, of model `m`, that never reported.
 struct Known {
     groups: Vec<String>,
+    labels: BTreeMap<String, String>,
     model: Option<&'static str>,
     title: Option<&'static str>,
     version: Option<&'static str>,
@@ -24,6 +45,7 @@ struct Known {
 fn known() -> Known {
     Known {
         groups: vec!["g".into()],
+        labels: BTreeMap::from([("hall".into(), "2".into())]),
         model: Some("m"),
         title: None,
         version: None,
@@ -33,15 +55,20 @@ fn known() -> Known {
 
 impl Known {
     fn decide(&self, rows: &[FileRow]) -> Decision {
+        self.decide_at(&catalog(rows), &Door::default())
+    }
+
+    fn decide_at(&self, catalog: &Catalog, door: &Door) -> Decision {
         let facts = Facts {
             id: "d",
             groups: &self.groups,
+            labels: &self.labels,
             model: self.model,
             title: self.title,
             version: self.version,
             history: &self.history,
         };
-        decide(&catalog(rows), &facts, 3)
+        decide(catalog, &facts, 3, door)
     }
 
     /// The bytes that it should be offered, or why nothing.
@@ -219,4 +246,89 @@ proptest! {
             prop_assert!(matches!(has.decide(&rows), Decision::Nothing(_)), "one title, so one offer");
         }
     }
+}
+
+/// The catalog of these files, with these deployments beside those of the drops.
+fn with(rows: &[FileRow], more: Vec<Deployment>) -> Catalog {
+    let mut all = tests::dropped(rows);
+    all.extend(more);
+    Catalog::build(rows, all.iter(), &BTreeMap::new(), Site::default())
+}
+
+fn by_operator(id: i64, file: i64, target: &str, created: i64) -> Deployment {
+    Deployment::new(id, file, Target::from_text(target).expect(target), created)
+}
+
+fn downgrade(id: i64, file: i64, target: &str, created: i64) -> Deployment {
+    let mut deployment = by_operator(id, file, target, created);
+    deployment.downgrade = true;
+    deployment
+}
+
+fn path(decision: &Decision) -> &str {
+    match decision {
+        Decision::Run(release) => &release.path,
+        Decision::Nothing(why) => why,
+    }
+}
+
+#[test]
+fn rule_12_labels_come_after_the_model_and_before_all() {
+    let rows = [row("a-1.0.0.bin", "all", "a", 1, "{}"), row("b-1.0.0.bin", "all", "b", 2, "{}")];
+    let labels = by_operator(10, 1, "labels:hall=2", 3);
+    let catalog = with(&rows, vec![labels.clone()]);
+    assert_eq!(path(&known().decide_at(&catalog, &Door::default())), "a-1.0.0.bin");
+    let model = by_operator(11, 2, "model:m", 4);
+    let catalog = with(&rows, vec![labels, model]);
+    assert_eq!(path(&known().decide_at(&catalog, &Door::default())), "b-1.0.0.bin");
+}
+
+#[test]
+fn rule_11_a_moved_file_is_not_kept_out_by_itself() {
+    let mut old = row("groups/g/fw-1.0.0.bin", "group:g", "x", 1, "{}");
+    let new = row("fw-1.0.0.bin", "all", "x", 2, "{}");
+    old.removed_seq = Some(3);
+    assert_eq!(known().runs(&[old, new]), Ok("x"));
+}
+
+#[test]
+fn rule_12_a_downgrade_goes_below_what_is_older_than_it_and_no_further() {
+    let rows =
+        [row("fw-1.0.0.bin", "all", "one", 1, "{}"), row("fw-2.0.0.bin", "all", "two", 2, "{}")];
+    let down = downgrade(10, 1, "all", 3);
+    let runs_two = || Known { version: Some("2.0.0"), ..known().with("one", 1, 1, false) };
+    let catalog = with(&rows, vec![down.clone()]);
+    assert_eq!(path(&runs_two().decide_at(&catalog, &Door::default())), "fw-1.0.0.bin");
+    let given =
+        Door { own: Some(History { offers: 1, deliveries: 1, differs: false }), ..Door::default() };
+    let why = runs_two().decide_at(&catalog, &given);
+    assert!(path(&why).contains("it was given"), "once is enough: {why:?}");
+    // What runs 1.0.0 by then is not lifted to 2.0.0 again, also when a 1.5.0 comes.
+    let back = || Known { version: Some("1.0.0"), ..known() };
+    assert!(path(&back().decide_at(&catalog, &Door::default())).contains("it runs"));
+    let mut later = rows.to_vec();
+    later.push(row("fw-1.5.0.bin", "all", "onefive", 4, "{}"));
+    let catalog = with(&later, vec![down]);
+    assert_eq!(path(&back().decide_at(&catalog, &Door::default())), "fw-1.5.0.bin");
+}
+
+#[test]
+fn rule_22_a_rollback_is_for_whom_it_lists() {
+    let rows =
+        [row("fw-1.0.0.bin", "all", "one", 1, "{}"), row("fw-2.0.0.bin", "all", "two", 2, "{}")];
+    let back = downgrade(10, 1, "rollback:2", 3);
+    let catalog = with(&rows, vec![back]);
+    let device = Known { version: Some("2.0.0"), ..known() };
+    let listed = Door { listed: vec![10], ..Door::default() };
+    assert_eq!(path(&device.decide_at(&catalog, &listed)), "fw-1.0.0.bin");
+    assert!(path(&device.decide_at(&catalog, &Door::default())).contains("it runs"));
+}
+
+#[test]
+fn rule_20_who_waits_for_the_newer_is_not_given_the_older() {
+    let rows =
+        [row("fw-1.0.0.bin", "all", "one", 1, "{}"), row("fw-2.0.0.bin", "all", "two", 2, "{}")];
+    let door = Door { waiting: vec![2], ..Door::default() };
+    let why = known().decide_at(&catalog(&rows), &door);
+    assert!(path(&why).contains("2.0.0 (fw-2.0.0.bin) waits: its turn"), "{why:?}");
 }

@@ -198,6 +198,7 @@ impl Engine {
         let row = self.registry.forget(device).ok_or_else(|| {
             ServiceError::Unavailable("an offer to it is just being written".into())
         })?;
+        self.fleet.lock().remove_device(&device.id);
         ops.push(Op::DeviceGone(device.id.to_string()));
         let written = self.db.commit(ops).await;
         if written.is_err() {

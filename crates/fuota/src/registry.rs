@@ -117,6 +117,11 @@ impl Registry {
         idle
     }
 
+    /// Whether any device is registered.
+    pub fn has_registered(&self) -> bool {
+        self.devices.len() > self.unregistered.load(Ordering::Relaxed)
+    }
+
     /// An unregistered device became registered.
     pub fn registered(&self) {
         self.unregistered.fetch_sub(1, Ordering::Relaxed);

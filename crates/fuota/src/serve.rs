@@ -17,8 +17,8 @@ use crate::{
     dialect::{Echo, Request},
     engine::{Counters, Engine},
     link::{Admission, Lane, Link, LinkState, MANIFEST, Wanted},
-    offers::{Renewed, too_small},
-    policy::{Decision, decide},
+    offers::{CANCELLED, Renewed, too_small},
+    policy::Decision,
     state::{Happened, UpdateState},
     timers::Event,
 };
@@ -50,7 +50,7 @@ impl Engine {
                 return;
             }
         };
-        let wanted = Wanted { index, echo: request.echo };
+        let wanted = Wanted { index, more: request.more, echo: request.echo };
         match state.lane.clone() {
             Some(lane) if !state.waiting && !lane.transfer.overwritten.load(Ordering::Relaxed) => {
                 let then = self.serve(link, &mut state, &lane, wanted);
@@ -120,7 +120,7 @@ impl Engine {
                 &wanted.echo,
             );
         }
-        match decide(&self.catalog.load(), &state.facts(&device.id), self.settings.max_attempts) {
+        match self.decide(&device, &state) {
             Decision::Run(release) => {
                 let mut on_link = link.state.lock();
                 if on_link.announced.contains(&release.digest) {
@@ -139,7 +139,11 @@ impl Engine {
                 self.offer(&device, state, link, &release, announce);
             }
             Decision::Nothing(why) => {
-                let text = format!("no firmware: {why}");
+                let cancelled = state
+                    .transfer
+                    .as_ref()
+                    .is_some_and(|transfer| transfer.state() == UpdateState::Cancelled);
+                let text = if cancelled { CANCELLED.into() } else { format!("no firmware: {why}") };
                 state.why = Some(why);
                 drop(state);
                 let on_link = link.state.lock();
@@ -159,8 +163,51 @@ impl Engine {
         }
     }
 
-    /// Checks one request against its image and the limits, and answers it.
+    /// Answers a request: for one block at once, for many as the window has room.
     fn serve(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        state: &mut LinkState,
+        lane: &Arc<Lane>,
+        wanted: Wanted,
+    ) -> Then {
+        if wanted.more.is_empty() {
+            return self.serve_one(link, state, lane, wanted);
+        }
+        let echo = wanted.echo.clone();
+        if !state.window.queue(wanted.within(lane.transfer.pin.total)) {
+            let text =
+                "too many blocks are asked for already: wait for them before asking for more";
+            self.send_error(link, state, text, &echo);
+            return Then::Nothing;
+        }
+        self.serve_queued(link, state, lane)
+    }
+
+    /// Answers what requests for many blocks named, as far as the window has room.
+    fn serve_queued(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        state: &mut LinkState,
+        lane: &Arc<Lane>,
+    ) -> Then {
+        let mut then = Then::Nothing;
+        while let Some(wanted) = state.window.next_queued(self.settings.max_window) {
+            let index = wanted.index;
+            match self.serve_one(link, state, lane, wanted) {
+                Then::Nothing => {}
+                other => then = other,
+            }
+            // Past the end, one error is enough for all that lies there.
+            if index >= lane.transfer.pin.total || then == Then::EndLoop {
+                state.window.backlog.clear();
+            }
+        }
+        then
+    }
+
+    /// Checks one block of a request against its image and the limits, and answers it.
+    fn serve_one(
         self: &Arc<Self>,
         link: &Arc<Link>,
         state: &mut LinkState,
@@ -210,6 +257,7 @@ impl Engine {
         if first {
             if lane.transfer.happened(&Happened::Requested).is_some() {
                 tracing::info!(device = %lane.device.id, version = %pin.version, "download begins");
+                self.begun(&lane.device, &lane.transfer);
             }
             if lane.transfer.close_gap(wanted.index) {
                 then = Then::Complete;
@@ -348,14 +396,25 @@ impl Engine {
             return lane.transfer.announced();
         }
         let complete = lane.transfer.mark(tag);
+        let (mut then, mut outdated) = (Then::Nothing, None);
         {
             let mut state = link.state.lock();
             let now = state.lane.clone().filter(|now| Arc::ptr_eq(&now.transfer, &lane.transfer));
             if let Some(now) = now {
                 state.window.close_one();
-                drop(now);
                 self.send_waiting(link, &mut state);
+                if !now.transfer.overwritten.load(Ordering::Relaxed) {
+                    then = self.serve_queued(link, &mut state, &now);
+                } else if let Some(next) = state.window.next_queued(u32::MAX) {
+                    // To one that asked for many, the next of those is its next request.
+                    state.window.backlog.clear();
+                    outdated = Some(next);
+                }
             }
+        }
+        self.then(link, lane, then);
+        if let Some(wanted) = outdated {
+            self.find_and_serve(link, wanted);
         }
         if complete {
             self.completed(&lane.device, &lane.transfer, link.client.connection);

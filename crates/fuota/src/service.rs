@@ -166,6 +166,8 @@ impl Service {
         for view in engine.catalog.load().views() {
             let name = match view.state {
                 FirmwareState::Accepted => "accepted",
+                FirmwareState::Catalogued => "catalogued",
+                FirmwareState::Withdrawn => "withdrawn",
                 FirmwareState::Refused => "refused",
                 FirmwareState::Held => "held",
                 FirmwareState::Conflict => "conflict",

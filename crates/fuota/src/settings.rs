@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::{OpenError, Rule};
+use crate::{OpenError, Rule, fleet::rollout::Plan};
 
 /// The largest chunk that may be configured, in bytes before encoding. Base64 makes a third
 /// more of it, and a whole block is one allocation.
@@ -15,6 +15,24 @@ pub enum AuthMode {
     Open,
     /// Only who proves to be a device or a user.
     Token,
+}
+
+/// How a dropped file reaches more than one device (rule 21).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropRollout {
+    /// All of them at once.
+    All,
+    /// One, then a tenth, then the rest.
+    Canary,
+}
+
+/// What becomes of files that are found at the very first start (rule 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExisting {
+    /// They are deployed as if they were dropped now.
+    Deploy,
+    /// They wait for an operator.
+    Hold,
 }
 
 /// How firmware updates are done on this site. Every duration is monotonic.
@@ -53,6 +71,14 @@ pub struct Settings {
     pub max_unregistered: usize,
     /// The shortest silence after which a manifest is repeated to a device that stopped asking.
     pub nudge_after: Duration,
+    /// Whether a dropped file is deployed; else it waits for an operator's deployment.
+    pub deploy_drops: bool,
+    /// How a dropped file reaches many devices; `None`: as the mode suggests.
+    pub drop_rollout: Option<DropRollout>,
+    /// What becomes of files found at the very first start; `None`: as the mode suggests.
+    pub on_existing: Option<OnExisting>,
+    /// How long lines of the audit and of timelines are kept.
+    pub retention: Duration,
     /// How often progress is written to the database, and so what a crash may forget.
     pub flush_interval: Duration,
 }
@@ -75,12 +101,32 @@ impl Default for Settings {
             open_downlink: false,
             max_unregistered: 10_000,
             nudge_after: Duration::from_secs(60),
+            deploy_drops: true,
+            drop_rollout: None,
+            on_existing: None,
+            retention: Duration::from_secs(365 * 24 * 3600),
             flush_interval: Duration::from_secs(1),
         }
     }
 }
 
 impl Settings {
+    /// [`Settings::on_existing`], or what the mode suggests.
+    pub(crate) fn on_existing(&self) -> OnExisting {
+        self.on_existing.unwrap_or(match self.mode {
+            AuthMode::Open => OnExisting::Deploy,
+            AuthMode::Token => OnExisting::Hold,
+        })
+    }
+
+    /// The waves of a dropped file.
+    pub(crate) fn drop_plan(&self) -> Plan {
+        match (self.drop_rollout, self.mode) {
+            (Some(DropRollout::All), _) | (None, AuthMode::Open) => Plan::all(),
+            (Some(DropRollout::Canary), _) | (None, AuthMode::Token) => Plan::canary(),
+        }
+    }
+
     /// Refuses what cannot work, naming the key.
     pub(crate) fn check(&self) -> Result<(), OpenError> {
         let invalid = |key, problem: String| Err(OpenError::Setting { key, problem });

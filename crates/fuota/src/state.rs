@@ -5,6 +5,7 @@
 //!                                                     │ reports: verified, updating
 //!                                                     ├─ away too long ─▶ silent
 //!    from anywhere: the version is reported ─▶ updated; failure ─▶ failed
+//!    while blocks are missing: an operator cancels ─▶ cancelled
 //! ```
 
 /// One state of [the machine](self).
@@ -28,7 +29,7 @@ pub enum UpdateState {
     Silent,
     /// It ended badly, for this reason.
     Failed(String),
-    /// An operator ended it: a last state that listings and the database know.
+    /// An operator ended it before the device had the image.
     Cancelled,
 }
 
@@ -51,6 +52,8 @@ pub enum Happened {
     StayedAway,
     /// It went wrong, for this reason.
     WentWrong(String),
+    /// An operator cancelled its deployment, or withdrew the image.
+    Cancelled,
 }
 
 impl UpdateState {
@@ -62,12 +65,14 @@ impl UpdateState {
             // The version that runs is the truth, whatever was believed before.
             (S::Updated, _) => None,
             (_, H::ReportedVersion) => Some(S::Updated),
+            // The last blocks may have been on their way already.
+            (S::Offered | S::Downloading | S::Cancelled, H::Served) => Some(S::Downloaded),
             // What ended stays ended.
             (S::Failed(_) | S::Cancelled, _) => None,
             (_, H::WentWrong(reason)) => Some(S::Failed(reason.clone())),
+            (S::Offered | S::Downloading, H::Cancelled) => Some(S::Cancelled),
 
             (S::Offered, H::Requested) => Some(S::Downloading),
-            (S::Offered | S::Downloading, H::Served) => Some(S::Downloaded),
 
             (S::Downloaded | S::UpdatedUnconfirmed | S::Silent, H::ReportedVerified) => {
                 Some(S::Verified)
@@ -93,10 +98,43 @@ impl UpdateState {
         matches!(self, UpdateState::Downloaded | UpdateState::Verified | UpdateState::Updating)
     }
 
+    /// Whether the device has the whole image, whatever it makes of it.
+    pub fn has_image(&self) -> bool {
+        use UpdateState as S;
+        matches!(
+            self,
+            S::Downloaded
+                | S::Verified
+                | S::Updating
+                | S::Updated
+                | S::UpdatedUnconfirmed
+                | S::Silent
+        )
+    }
+
+    /// Whether the outcome is known.
+    pub fn is_settled(&self) -> bool {
+        !self.is_running() && !self.awaits_outcome()
+    }
+
     /// Whether requests are still answered with blocks.
     pub fn is_servable(&self) -> bool {
         !matches!(self, UpdateState::Failed(_) | UpdateState::Cancelled)
     }
+
+    /// Every name, in the order of an update.
+    pub const NAMES: [&str; 10] = [
+        "offered",
+        "downloading",
+        "downloaded",
+        "verified",
+        "updating",
+        "updated",
+        "updated_unconfirmed",
+        "silent",
+        "failed",
+        "cancelled",
+    ];
 
     /// The name in listings and in the database.
     pub fn name(&self) -> &'static str {
@@ -150,19 +188,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn states() -> impl Strategy<Value = UpdateState> {
-        prop::sample::select(vec![
-            "offered",
-            "downloading",
-            "downloaded",
-            "verified",
-            "updating",
-            "updated",
-            "updated_unconfirmed",
-            "silent",
-            "failed",
-            "cancelled",
-        ])
-        .prop_map(|name| UpdateState::from_name(name, Some("loop".into())).expect("a name"))
+        prop::sample::select(UpdateState::NAMES.to_vec())
+            .prop_map(|name| UpdateState::from_name(name, Some("loop".into())).expect("a name"))
     }
 
     fn events() -> impl Strategy<Value = Happened> {
@@ -175,6 +202,7 @@ mod tests {
             Happened::Heard,
             Happened::StayedAway,
             Happened::WentWrong("loop".into()),
+            Happened::Cancelled,
         ])
     }
 
@@ -199,8 +227,13 @@ mod tests {
                 prop_assert_eq!(next, None);
             } else if happened == Happened::ReportedVersion {
                 prop_assert_eq!(next, Some(UpdateState::Updated));
+            } else if state == UpdateState::Cancelled && happened == Happened::Served {
+                prop_assert_eq!(next, Some(UpdateState::Downloaded), "it has the image after all");
             } else if !state.is_servable() {
                 prop_assert_eq!(next, None);
+            } else if happened == Happened::Cancelled {
+                let expected = state.is_running().then_some(UpdateState::Cancelled);
+                prop_assert_eq!(next, expected, "who has the image keeps its outcome");
             }
         }
 

@@ -35,6 +35,10 @@ pub struct Pin {
     pub own_version: bool,
     /// The how manieth offer of this image to this device, from 1.
     pub attempt: u32,
+    /// The deployment that it comes from; `None` only where an older version did not note it.
+    pub deployment: Option<i64>,
+    /// The file that it comes from, likewise.
+    pub file: Option<i64>,
 }
 
 impl Pin {
@@ -51,6 +55,8 @@ impl Pin {
             version: release.version.text.clone(),
             own_version: release.has_own_version(),
             attempt,
+            deployment: Some(release.deployment),
+            file: Some(release.file),
         })
     }
 
@@ -64,8 +70,9 @@ impl Pin {
     }
 
     /// As a dialect announces it.
-    pub fn manifest(&self) -> Manifest<'_> {
+    pub fn manifest(&self, window: u32) -> Manifest<'_> {
         Manifest {
+            window,
             size: self.size,
             total: self.total,
             chunk_size: self.chunk_size,
@@ -104,6 +111,8 @@ struct Status {
     downloaded: Option<(Instant, u64)>,
     /// The connection that it was written to.
     delivered_on: Option<u64>,
+    /// When the first block was asked for, if that was in this run.
+    begun: Option<Instant>,
     /// Repeated manifests.
     nudges: u32,
     /// Whether a manifest was written to a connection, as far as this run knows.
@@ -128,6 +137,7 @@ impl Transfer {
                 state: UpdateState::Offered,
                 downloaded: None,
                 delivered_on: None,
+                begun: None,
                 nudges: 0,
                 announced: false,
                 gap_possible: false,
@@ -148,6 +158,8 @@ impl Transfer {
             version: row.version.clone(),
             own_version: row.own_version,
             attempt: row.attempt,
+            deployment: row.deployment,
+            file: row.file,
         };
         let transfer = Transfer::new(pin, image);
         for index in 0..transfer.pin.total {
@@ -186,6 +198,8 @@ impl Transfer {
             served: self.bitmap(),
             downloaded_at: status.downloaded.map(|(_, at)| at),
             replaces: self.replaces.load(Ordering::Relaxed),
+            deployment: self.pin.deployment,
+            file: self.pin.file,
         }
     }
 
@@ -248,6 +262,9 @@ impl Transfer {
         let mut status = self.status.lock();
         let next = status.state.next(happened)?;
         status.state = next.clone();
+        if *happened == Happened::Requested {
+            status.begun = Some(Instant::now());
+        }
         self.dirty.store(true, Ordering::Relaxed);
         Some(next)
     }
@@ -269,6 +286,14 @@ impl Transfer {
     /// When the last missing block was written.
     pub fn downloaded(&self) -> Option<Instant> {
         self.status.lock().downloaded.map(|(at, _)| at)
+    }
+
+    /// Firmware bytes a second, from the first request to the last block; `None` where both are
+    /// not of this run.
+    pub fn pace(&self) -> Option<f64> {
+        let status = self.status.lock();
+        let took = status.downloaded?.0.checked_duration_since(status.begun?)?;
+        Some(self.pin.size as f64 / took.as_secs_f64().max(0.001))
     }
 
     /// Whether this connection got the last missing block.

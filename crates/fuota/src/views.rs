@@ -4,6 +4,22 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+/// Who asks for a change, for the audit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Actor {
+    /// The account.
+    pub name: Option<String>,
+    /// The address that the request came from.
+    pub origin: Option<String>,
+}
+
+impl Actor {
+    /// The name for sentences.
+    pub(crate) fn shown(&self) -> &str {
+        self.name.as_deref().unwrap_or("an operator")
+    }
+}
+
 /// Which devices, in the order of their ids.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -297,7 +313,7 @@ pub enum ImportError {
     Service(#[from] ServiceError),
 }
 
-/// One file of the watched directory, accepted or not.
+/// One file, dropped or uploaded, accepted or not.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FirmwareView {
     /// Names this content at this path.
@@ -318,8 +334,11 @@ pub struct FirmwareView {
     pub min_version: Option<String>,
     /// What the sidecar notes.
     pub notes: Option<String>,
-    /// Whom it is for: `all`, `group:NAME`, `model:NAME` or `device:ID`.
+    /// Whom its folder names: `all`, `group:NAME`, `model:NAME` or `device:ID`; `None` for an
+    /// upload, which is for nobody by itself.
     pub target: Option<String>,
+    /// The deployments that offer it, or wait for an approval to.
+    pub deployments: Vec<String>,
     /// SHA-256 in hex.
     pub digest: Option<String>,
     /// Bytes.
@@ -333,7 +352,7 @@ pub struct FirmwareView {
 pub struct Decided {
     /// The value.
     pub value: String,
-    /// `sidecar`, `file name`, `folder` or `digest`.
+    /// `sidecar`, `upload`, `file name`, `folder` or `digest`.
     pub from: &'static str,
 }
 
@@ -343,6 +362,10 @@ pub struct Decided {
 pub enum FirmwareState {
     /// It is offered to whom it fits.
     Accepted,
+    /// It can be deployed; nothing offers it by itself.
+    Catalogued,
+    /// An operator withdrew its bytes for good.
+    Withdrawn,
     /// It cannot be used as it is.
     Refused,
     /// Somebody must say more before it is offered.

@@ -192,6 +192,44 @@ impl Api {
         query: &[(&str, String)],
         body: Option<&impl Serialize>,
     ) -> anyhow::Result<Value> {
+        self.send_with(method, path, query, &[], body).await
+    }
+
+    /// Any request, with further headers.
+    pub async fn send_with(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+        headers: &[(&str, String)],
+        body: Option<&impl Serialize>,
+    ) -> anyhow::Result<Value> {
+        let mut request = self.request(method, path, query);
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        self.answer(request).await
+    }
+
+    /// POST of a form.
+    pub async fn upload(
+        &self,
+        path: &[&str],
+        form: reqwest::multipart::Form,
+    ) -> anyhow::Result<Value> {
+        let request = self.request(Method::POST, path, &[]);
+        self.answer(request.multipart(form)).await
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> reqwest::RequestBuilder {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(["api", "v1"]).extend(path);
@@ -199,11 +237,10 @@ impl Api {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let mut request =
-            self.http.request(method, url).timeout(self.timeout).bearer_auth(self.token.expose());
-        if let Some(body) = body {
-            request = request.json(body);
-        }
+        self.http.request(method, url).timeout(self.timeout).bearer_auth(self.token.expose())
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         let text = response.text().await.map_err(|error| self.unreachable(&error))?;

@@ -73,6 +73,26 @@ pub enum Command {
         #[command(flatten)]
         remote: Remote,
     },
+    /// Say what a device should run, and why it is or is not offered it
+    Why {
+        /// Its id
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show what happened to a device, the newest first
+    Timeline {
+        /// Its id
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// Change a device; what is not named stays
     Set {
         /// Its id
@@ -189,6 +209,17 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
         Command::Show { id, remote } => {
             output::json(&Api::new(&remote, config)?.get(&["devices", &id]).await?)
         }
+        Command::Why { id, json, remote } => {
+            let why = Api::new(&remote, config)?.get(&["devices", &id, "why"]).await?;
+            if json {
+                return output::json(&why);
+            }
+            output::text(&format!("{}\n", output::safe(&field(&why, "sentence"))))
+        }
+        Command::Timeline { id, json, remote } => {
+            let lines = Api::new(&remote, config)?.list(&["devices", &id, "timeline"], &[]).await?;
+            if json { output::json(&lines) } else { output::text(&timeline(&lines)) }
+        }
         Command::Set {
             id,
             groups,
@@ -274,6 +305,21 @@ fn table(devices: &[Value]) -> String {
             field(device, "model"),
             field(device, "groups"),
             field(device, "reason"),
+        ]);
+    }
+    table.render()
+}
+
+fn timeline(lines: &[Value]) -> String {
+    let mut table = Table::new(&["AT", "WHAT", "DEPLOYMENT", "DETAIL"]);
+    for line in lines {
+        let at = line["at"].as_u64().unwrap_or(0);
+        let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(at);
+        table.row(&[
+            humantime::format_rfc3339_seconds(at).to_string(),
+            field(line, "action"),
+            field(line, "deployment"),
+            field(line, "detail"),
         ]);
     }
     table.render()

@@ -6,8 +6,10 @@ mod backup;
 mod check_config;
 mod client;
 mod csv;
+mod deployment;
 mod device;
 mod firmware;
+mod freeze;
 mod import;
 mod mosquitto;
 mod output;
@@ -74,9 +76,16 @@ enum Command {
     /// Take over what another broker has
     #[command(subcommand)]
     Import(ImportCommand),
-    /// Dropped firmware, and why some of it is not offered
+    /// Dropped and uploaded firmware, and why some of it is not offered
     #[command(subcommand)]
     Firmware(firmware::Command),
+    /// Firmware for devices: make, watch, pause, cancel, roll back
+    #[command(subcommand)]
+    Deployment(Box<deployment::Command>),
+    /// Stop all offers of the site at once; what runs finishes
+    Freeze(freeze::Args),
+    /// Let offers go on
+    Unfreeze(freeze::Args),
     /// Sessions of the broker
     #[command(subcommand)]
     Client(client::Command),
@@ -125,6 +134,15 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Some(Command::Firmware(command)) => {
             client_runtime()?.block_on(firmware::run(command, config))?
+        }
+        Some(Command::Deployment(command)) => {
+            client_runtime()?.block_on(deployment::run(*command, config))?
+        }
+        Some(Command::Freeze(args)) => {
+            client_runtime()?.block_on(freeze::run(&args, true, config))?
+        }
+        Some(Command::Unfreeze(args)) => {
+            client_runtime()?.block_on(freeze::run(&args, false, config))?
         }
         Some(Command::Client(command)) => {
             client_runtime()?.block_on(client::run(command, config))?

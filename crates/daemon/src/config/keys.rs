@@ -21,11 +21,6 @@ pub enum Support {
     Full,
     /// The name is reserved: anything but off or the default is refused.
     Later,
-    /// One value of several that are reserved.
-    Only {
-        /// Every value that the key will know; the first is the one that works.
-        values: &'static [&'static str],
-    },
 }
 
 const fn key(name: &'static str, default: &'static str) -> Key {
@@ -38,10 +33,6 @@ const fn secret(name: &'static str) -> Key {
 
 const fn later(name: &'static str, default: &'static str) -> Key {
     Key { name, default, secret: false, support: Support::Later }
-}
-
-const fn only(name: &'static str, values: &'static [&'static str]) -> Key {
-    Key { name, default: values[0], secret: false, support: Support::Only { values } }
 }
 
 /// All keys, in the order in which people read them.
@@ -84,9 +75,10 @@ pub const KEYS: &[Key] = &[
     key("fuota.resume_grace", "5s"),
     key("fuota.confirm_after", "10min"),
     key("fuota.confirm_within", "30min"),
-    only("fuota.on_drop", &["deploy", "catalog"]),
-    only("fuota.drop_rollout", &["all", "canary"]),
-    only("fuota.on_existing", &["deploy", "hold"]),
+    key("fuota.on_drop", "deploy"),
+    key("fuota.drop_rollout", ""),
+    key("fuota.on_existing", ""),
+    key("fuota.retention", "365d"),
     later("fuota.fetch_allow", ""),
     key("limits.connections", "100000"),
     key("limits.connections_per_ip", ""),

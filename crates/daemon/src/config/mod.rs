@@ -30,7 +30,7 @@ pub use overview::Setting;
 pub use secret::Secret;
 
 use broker::journal::Sync;
-use fuota::{AuthMode, Rule};
+use fuota::{AuthMode, DropRollout, OnExisting, Rule};
 use read::Reader;
 use tree::Tree;
 
@@ -149,6 +149,14 @@ pub struct Fuota {
     pub confirm_after: Duration,
     /// When a device that left after the last block counts as silent.
     pub confirm_within: Duration,
+    /// Whether a dropped file is deployed.
+    pub deploy_drops: bool,
+    /// How a dropped file reaches many devices, where that is named.
+    pub drop_rollout: Option<DropRollout>,
+    /// What becomes of files found at the very first start, where that is named.
+    pub on_existing: Option<OnExisting>,
+    /// How long the audit and timelines are kept.
+    pub retention: Duration,
 }
 
 /// `limits.*`; the broker's documentation says what each bounds.
@@ -309,6 +317,12 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let resume_grace = reader.duration("fuota.resume_grace", Duration::ZERO);
     let confirm_after = reader.duration("fuota.confirm_after", Duration::from_millis(1));
     let confirm_within = reader.duration("fuota.confirm_within", Duration::from_millis(1));
+    let deploy_drops = reader.word("fuota.on_drop", &[("deploy", true), ("catalog", false)]);
+    let rollouts = [("all", DropRollout::All), ("canary", DropRollout::Canary)];
+    let drop_rollout = reader.word("fuota.drop_rollout", &rollouts);
+    let existing = [("deploy", OnExisting::Deploy), ("hold", OnExisting::Hold)];
+    let on_existing = reader.word("fuota.on_existing", &existing);
+    let retention = reader.duration("fuota.retention", Duration::from_secs(3600));
 
     let connections = reader.number("limits.connections", 1..=10_000_000);
     let connections_per_ip = reader.number_or_off("limits.connections_per_ip", 1..=10_000_000);
@@ -376,6 +390,10 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
             resume_grace: resume_grace?,
             confirm_after: confirm_after?,
             confirm_within: confirm_within?,
+            deploy_drops: deploy_drops?,
+            drop_rollout,
+            on_existing,
+            retention: retention?,
         },
         limits: Limits {
             connections: connections?,

@@ -34,19 +34,6 @@ impl<'a> Reader<'a> {
                     self.problems
                         .push(format!("{place}: {} is not available in this version", key.name));
                 }
-                Support::Only { values } if is_text(&entry.raw, values[0]) => {}
-                Support::Only { values } => {
-                    let known = values.iter().any(|value| is_text(&entry.raw, value));
-                    let works = values[0];
-                    self.problems.push(if known {
-                        format!(
-                            "{place}: {} = {} is not available in this version, only {works:?} is",
-                            key.name, entry.raw
-                        )
-                    } else {
-                        format!("{place}: {} must be {works:?}, not {}", key.name, entry.raw)
-                    });
-                }
             }
         }
     }

@@ -329,22 +329,17 @@ fn keys_of_later_versions_are_refused_unless_off() {
 }
 
 #[test]
-fn values_of_later_versions_are_refused() {
-    for (key, value) in [
-        ("fuota.on_drop", "catalog"),
-        ("fuota.drop_rollout", "canary"),
-        ("fuota.on_existing", "hold"),
-    ] {
-        let line = error(&format!("{key} = \"{value}\""));
-        assert!(
-            line.starts_with(&format!(
-                "broker.toml: {key} = \"{value}\" is not available in this version"
-            )),
-            "{line}"
-        );
-        assert!(error(&format!("{key} = \"nonsense\"")).contains("must be"));
-    }
-    load("auth.mode = \"open\"\nfuota.on_drop = \"deploy\"");
+fn how_drops_are_rolled_out_is_left_to_the_mode_unless_named() {
+    let fuota = load("").fuota;
+    assert_eq!((fuota.drop_rollout, fuota.on_existing, fuota.deploy_drops), (None, None, true));
+    let fuota = load(
+        "fuota.on_drop = \"catalog\"\nfuota.drop_rollout = \"canary\"\nfuota.on_existing = \"hold\"",
+    )
+    .fuota;
+    assert_eq!(fuota.drop_rollout, Some(fuota::DropRollout::Canary));
+    assert_eq!(fuota.on_existing, Some(fuota::OnExisting::Hold));
+    assert!(!fuota.deploy_drops);
+    assert!(error("fuota.drop_rollout = \"some\"").contains("must be"));
 }
 
 #[test]

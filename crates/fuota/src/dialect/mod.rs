@@ -9,7 +9,7 @@ pub mod reference;
 
 use bytes::Bytes;
 use hook::{Protocol, Qos};
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// Why a request cannot be answered with a block: one sentence for the device.
 pub type Problem = String;
@@ -19,6 +19,8 @@ pub type Problem = String;
 pub struct Request {
     /// The zero-based index of the block, or what is wrong with it.
     pub index: Result<u32, Problem>,
+    /// Further blocks that the same request asks for, in order; empty in the reference's own.
+    pub more: Vec<Range<u32>>,
     /// What the dialect repeats in its answer.
     pub echo: Echo,
 }
@@ -106,6 +108,8 @@ pub struct Manifest<'a> {
     pub title: Option<&'a str>,
     /// Its SHA-256 in lower-case hex.
     pub sha256: &'a str,
+    /// Blocks that are in flight at once, however many one request names.
+    pub window: u32,
 }
 
 /// How a message travels, as far as it counts for its size on the wire.

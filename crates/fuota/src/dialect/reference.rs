@@ -1,7 +1,7 @@
 //! The reference dialect: TagoIO's update over MQTT, one topic for both directions, variables
 //! in JSON, blocks in base64. `docs/dialects/reference.md` is its table.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use hook::Encode;
@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Dialect, Echo, Framing, MAX_REQUESTS, Manifest, Message, Report, ReportedState, Request, Rest,
-    Uplink,
+    Dialect, Echo, Framing, MAX_REQUESTS, Manifest, Message, Problem, Report, ReportedState,
+    Request, Rest, Uplink,
     json::{self, Payload, Variable},
 };
 
@@ -26,6 +26,8 @@ const FILE: &str = "firmware_file";
 
 /// The longest `group` that is echoed, in bytes of its JSON.
 const MAX_ECHO: usize = 1024;
+/// Blocks that one list may name.
+const MAX_MISSING: usize = 1024;
 /// Room that is kept for a `group` where the message size is limited: 24 hex digits, as TagoIO
 /// makes them, quoted and named, and some more.
 const ECHO_ROOM: usize = 64;
@@ -104,6 +106,7 @@ impl Dialect for Reference {
         );
         if !brief {
             text += &format!(",\"sha256\":{}", quoted(manifest.sha256));
+            text += &format!(",\"window\":{}", manifest.window);
             if let Some(title) = manifest.title {
                 text += &format!(",\"title\":{}", quoted(title));
             }
@@ -241,7 +244,7 @@ fn take(variable: &Variable<'_>, message: &mut Message) -> Taken {
         if message.requests.len() == MAX_REQUESTS {
             message.too_many = true;
         } else {
-            message.requests.push(request(variable.value, variable.group));
+            message.requests.push(request(variable));
         }
         return Taken::Request;
     }
@@ -252,14 +255,63 @@ fn take(variable: &Variable<'_>, message: &mut Message) -> Taken {
     Taken::Nothing
 }
 
-fn request(value: Option<&RawValue>, group: Option<&RawValue>) -> Request {
-    match group.map(RawValue::get) {
-        Some(group) if group.len() > MAX_ECHO => {
-            Request { index: Err(format!("the group is longer than {MAX_ECHO} bytes")), echo: None }
+fn request(variable: &Variable<'_>) -> Request {
+    let group = variable.group.map(RawValue::get);
+    if group.is_some_and(|group| group.len() > MAX_ECHO) {
+        let index = Err(format!("the group is longer than {MAX_ECHO} bytes"));
+        return Request { index, more: Vec::new(), echo: None };
+    }
+    let (index, more) = match blocks(variable) {
+        Ok((index, more)) => (Ok(index), more),
+        Err(problem) => (Err(problem), Vec::new()),
+    };
+    Request { index, more, echo: group.map(Into::into) }
+}
+
+/// The blocks that a request names: `value`; with `metadata.count` so many from there on; with
+/// `metadata.missing` those of the list. The last two are extensions.
+fn blocks(variable: &Variable<'_>) -> Result<(u32, Vec<Range<u32>>), Problem> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Metadata<'a> {
+        #[serde(borrow)]
+        count: Option<&'a RawValue>,
+        #[serde(borrow)]
+        missing: Option<Vec<&'a RawValue>>,
+    }
+    let metadata = variable.metadata.and_then(|raw| serde_json::from_str(raw.get()).ok());
+    let Metadata { count, missing } = metadata.unwrap_or_default();
+    if let Some(missing) = missing {
+        if missing.len() > MAX_MISSING {
+            return Err(format!("metadata.missing names more than {MAX_MISSING} blocks"));
         }
-        group => {
-            Request { index: json::index(value.map(RawValue::get)), echo: group.map(Into::into) }
+        let mut listed = missing
+            .iter()
+            .map(|raw| json::index(Some(raw.get())))
+            .collect::<Result<Vec<_>, _>>()?;
+        listed.sort_unstable();
+        listed.dedup();
+        let Some((first, rest)) = listed.split_first() else {
+            return Err("metadata.missing is empty: a whole image needs no request".into());
+        };
+        let mut more: Vec<Range<u32>> = Vec::new();
+        for index in rest {
+            match more.last_mut().filter(|last| last.end == *index) {
+                Some(last) => last.end += 1,
+                None => more.push(*index..*index + 1),
+            }
         }
+        return Ok((*first, more));
+    }
+    let index = json::index(variable.value.map(RawValue::get))?;
+    let Some(count) = count else { return Ok((index, Vec::new())) };
+    match json::index(Some(count.get())) {
+        Ok(0) => Err("metadata.count is 0: ask for at least one block".into()),
+        Ok(count) => {
+            let rest = index + 1..index.saturating_add(count);
+            Ok((index, Vec::from_iter(Some(rest).filter(|rest| rest.start < rest.end))))
+        }
+        Err(_) => Err("metadata.count is not a number of blocks".into()),
     }
 }
 
@@ -330,7 +382,7 @@ fn plain_request(payload: &[u8]) -> Option<Request> {
         }
     }
     let end = skip(rest, b'}')?.is_empty();
-    Some(Request { index: Ok(index?), echo }).filter(|_| named && end)
+    Some(Request { index: Ok(index?), more: Vec::new(), echo }).filter(|_| named && end)
 }
 
 fn space(text: &[u8]) -> &[u8] {

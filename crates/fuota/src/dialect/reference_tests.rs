@@ -26,7 +26,7 @@ fn the_usual_request_takes_the_quick_way() {
         "{ \"value\":7 ,\n\"unit\":\"index\",\"variable\":\"firmware_request\" }",
     ] {
         let request = dialect().read_request(payload.as_bytes()).expect(payload);
-        assert_eq!(request, Request { index: Ok(7), echo: None });
+        assert_eq!(request, Request { index: Ok(7), more: Vec::new(), echo: None });
         assert_eq!(message(payload).requests, [request]);
     }
 }
@@ -68,7 +68,7 @@ fn a_bad_index_is_a_request_with_a_problem() {
 fn rule_25_other_elements_stay_byte_for_byte() {
     let payload = r#"[ {"variable" : "temp", "value": 1.50} , {"variable":"firmware_request","value":"3"},{"x":"é\u00e9","y":1e2}]"#;
     let read = message(payload);
-    assert_eq!(read.requests, [Request { index: Ok(3), echo: None }]);
+    assert_eq!(read.requests, [Request { index: Ok(3), more: Vec::new(), echo: None }]);
     let Rest::Part(rest) = read.rest else { panic!("a part stays") };
     assert_eq!(
         rest,
@@ -157,6 +157,7 @@ fn a_status_is_read_and_goes_on() {
 #[test]
 fn a_manifest_is_the_references_and_more() {
     let manifest = Manifest {
+        window: 64,
         size: 10_000,
         total: 3,
         chunk_size: 4096,
@@ -168,7 +169,7 @@ fn a_manifest_is_the_references_and_more() {
         parsed(&dialect().manifest(&manifest, false)),
         json!({
             "variable": "firmware_manifest", "value": "pending", "metadata": {
-                "total_size": 10_000, "total_chunks": 3, "chunk_size": 4096, "version": "1.\"0", "sha256": "ab", "title": "t"
+                "total_size": 10_000, "total_chunks": 3, "chunk_size": 4096, "version": "1.\"0", "sha256": "ab", "title": "t", "window": 64
             }
         })
     );
@@ -245,4 +246,40 @@ fn request_like() -> impl Strategy<Value = String> {
     ]);
     (prop::collection::vec(member, 1..5), prop::sample::select(vec!["}", " } ", "", "}}", ",}"]))
         .prop_map(|(members, end)| format!("{{{}{end}", members.join(",")))
+}
+
+#[test]
+fn one_request_may_name_many_blocks() {
+    let blocks = |text: &str| match Reference::default().read(text.as_bytes()) {
+        Uplink::Message(message) => {
+            let request = message.requests.into_iter().next().unwrap();
+            request.index.map(|index| (index, request.more))
+        }
+        other => panic!("{text}: {other:?}"),
+    };
+    let ask = |rest: &str| blocks(&format!(r#"{{"variable":"firmware_request",{rest}}}"#));
+    #[allow(clippy::single_range_in_vec_init)]
+    for (rest, expected) in [
+        (r#""value":3,"metadata":{"count":4}"#, (3, vec![4..7])),
+        (r#""value":3,"metadata":{"count":"1"}"#, (3, vec![])),
+        (r#""value":3,"metadata":{"count":4294967294}"#, (3, vec![4..u32::MAX])),
+        (r#""value":3,"metadata":{"color":"red"}"#, (3, vec![])),
+        (r#""value":3,"metadata":5"#, (3, vec![])),
+        (r#""metadata":{"missing":[9,2,3,3,4,"7"]}"#, (2, vec![3..5, 7..8, 9..10])),
+        (r#""value":"all","metadata":{"missing":[5]}"#, (5, vec![])),
+    ] {
+        assert_eq!(ask(rest), Ok(expected), "{rest}");
+    }
+    let many: Vec<_> = (0..2000).map(|index| index.to_string()).collect();
+    for (rest, why) in [
+        (r#""value":3,"metadata":{"count":0}"#.to_owned(), "at least one"),
+        (r#""value":3,"metadata":{"count":-1}"#.into(), "not a number of blocks"),
+        (r#""metadata":{"count":3}"#.into(), "names no chunk"),
+        (r#""metadata":{"missing":[]}"#.into(), "is empty"),
+        (r#""metadata":{"missing":[1,"x"]}"#.into(), "not a number"),
+        (format!(r#""metadata":{{"missing":[{}]}}"#, many.join(",")), "more than 1024"),
+    ] {
+        let problem = ask(&rest).unwrap_err();
+        assert!(problem.contains(why), "{problem}");
+    }
 }

@@ -2,9 +2,12 @@
 
 mod access;
 mod accounts;
+mod deployments;
 mod identity;
 mod import;
+mod model;
 mod outcome;
+mod rollouts;
 mod storm;
 mod topics;
 mod transfer;

@@ -243,6 +243,86 @@ async fn rule_17_the_window_and_an_image_asked_for_in_a_loop() {
     assert!(device.error().await.contains("no firmware"), "nothing more on this connection");
 }
 
+fn ask_for(metadata: &str) -> String {
+    format!(r#"{{"variable":"firmware_request","value":0,"metadata":{metadata}}}"#)
+}
+
+#[tokio::test]
+async fn rule_17_one_request_for_many_blocks_is_answered_window_by_window() {
+    let site = Site::with(|settings| settings.max_window = 4).await;
+    let firmware = image(1000, 30);
+    site.drop_file("fw.bin", &firmware).await;
+    let mut device = site.connect("dev-1").await;
+    device.subscribe(TOPIC);
+    assert_eq!(device.manifest().await["window"], 4);
+    // Three times as many as there are.
+    device.publish(ask_for(r#"{"count":30}"#));
+    let mut first = Vec::new();
+    for _ in 0..4 {
+        first.push(device.unwritten().await);
+    }
+    device.nothing(); // until one is written
+    let (receipt, tag) = first.remove(0).receipt.unwrap();
+    receipt.written(tag);
+    assert_eq!(device.block().await.0, 4);
+    for message in first {
+        let (receipt, tag) = message.receipt.unwrap();
+        receipt.written(tag);
+    }
+    for index in 5..10 {
+        assert_eq!(device.block().await.0, index);
+    }
+    device.nothing();
+    site.until_state("dev-1", "downloaded").await;
+}
+
+#[tokio::test]
+async fn a_device_that_comes_back_asks_for_what_is_missing_and_gets_no_more() {
+    let site = Site::with(|settings| settings.flush_interval = Duration::from_secs(3600)).await;
+    let firmware = image(1000, 31);
+    site.drop_file("fw.bin", &firmware).await;
+    let mut device = site.connect("dev-1").await;
+    device.subscribe(TOPIC);
+    device.manifest().await;
+    let mut got = device.download(0, 2).await;
+    device.ask(3);
+    let third = device.block().await.1;
+    // The broker dies, and with it its marks.
+    let site = site.crash().await;
+    let mut device = site.connect("dev-1").await;
+    device.subscribe(TOPIC);
+    device.publish(ask_for(r#"{"missing":[2,4,5,6,7,8,9,10]}"#));
+    got.extend(device.block().await.1);
+    got.extend(third);
+    for index in 4..10 {
+        let (found, data) = device.block().await;
+        assert_eq!(found, index);
+        got.extend(data);
+    }
+    assert_eq!(got, firmware);
+    device.nothing();
+}
+
+#[tokio::test]
+async fn rule_15_many_blocks_asked_for_end_with_the_new_manifest() {
+    let site = Site::with(|settings| settings.max_window = 2).await;
+    site.drop_file("fw.bin", &image(1000, 32)).await;
+    let mut device = site.connect("dev-1").await;
+    device.subscribe(TOPIC);
+    device.manifest().await;
+    device.publish(ask_for(r#"{"count":10}"#));
+    let (first, second) = (device.unwritten().await, device.unwritten().await);
+    let new = image(700, 33);
+    site.drop_file("fw.bin", &new).await;
+    for message in [first, second] {
+        let (receipt, tag) = message.receipt.unwrap();
+        receipt.written(tag);
+    }
+    assert_eq!(device.manifest().await["total_size"], 700);
+    assert_eq!(device.download(0, 7).await, new);
+    device.nothing();
+}
+
 #[tokio::test]
 async fn rule_17_a_full_outbox_drops_no_block() {
     let site = Site::start().await;

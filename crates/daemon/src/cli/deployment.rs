@@ -1,0 +1,403 @@
+//! `fuotad deployment …`.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{
+    api::{Api, Remote},
+    firmware, output,
+    table::{Table, field},
+};
+
+/// How often a watched deployment is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What to do with deployments.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List deployments, the newest first
+    List {
+        /// Only those in this state: held, running, paused, cancelled or ended
+        #[arg(long, value_name = "NAME")]
+        state: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show one deployment and its devices
+    Show {
+        /// Its number
+        id: String,
+        /// Follow it until it is complete; fails unless every device got the image
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Deploy firmware, and print the deployment's number
+    Create {
+        #[command(flatten)]
+        what: What,
+        /// Names this request: repeated with the same key it makes nothing new
+        #[arg(long, value_name = "KEY")]
+        idempotency_key: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Say who would get firmware, who not and why; fails where nobody would
+    Plan {
+        #[command(flatten)]
+        what: What,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Release a held deployment, or open the next wave of a running one
+    Approve(Act),
+    /// Stop new offers; what runs finishes
+    Pause(Act),
+    /// Go on; the failures until now are known
+    Resume(Act),
+    /// Stop it for good, with the transfers that run
+    Cancel(Act),
+    /// Offer it again to the devices that it failed for
+    Retry {
+        #[command(flatten)]
+        act: Act,
+        /// Only to this device
+        #[arg(long, value_name = "ID")]
+        device: Option<String>,
+    },
+    /// Cancel it, and give the devices that it reached what they had before
+    Rollback(Act),
+}
+
+/// Firmware for somebody.
+#[derive(Args, Debug)]
+pub struct What {
+    /// Its id or its path, as `fuotad firmware list` shows them
+    firmware: String,
+    #[command(flatten)]
+    target: Target,
+    /// How: all, canary, or waves such as 1,10%,100% [default: as a dropped file]
+    #[arg(long, value_name = "PLAN", value_parser = rollout)]
+    rollout: Option<Value>,
+    /// Pause when this share of a wave has failed, in percent; only with waves
+    #[arg(long, value_name = "PERCENT", requires = "rollout")]
+    pause_at: Option<u8>,
+    /// It may go below the version that devices run
+    #[arg(long)]
+    downgrade: bool,
+}
+
+/// For whom.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct Target {
+    /// Every device
+    #[arg(long)]
+    all: bool,
+    /// One device
+    #[arg(long, value_name = "ID")]
+    device: Option<String>,
+    /// The members of a group
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// The devices of a model
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// The devices whose labels make this true, such as 'hall=2 and not spare'
+    #[arg(long, value_name = "EXPRESSION")]
+    labels: Option<String>,
+}
+
+/// One deployment to act on.
+#[derive(Args, Debug)]
+pub struct Act {
+    /// Its number
+    id: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// Does it.
+pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> {
+    match command {
+        Command::List { state, json, remote } => {
+            let query: Vec<_> = state.map(|state| ("state", state)).into_iter().collect();
+            let all = Api::new(&remote, config)?.list(&["deployments"], &query).await?;
+            if json { output::json(&all) } else { output::text(&table(&all)) }
+        }
+        Command::Show { id, watch: true, remote, .. } => {
+            watch(&Api::new(&remote, config)?, &id).await
+        }
+        Command::Show { id, json, remote, .. } => {
+            let api = Api::new(&remote, config)?;
+            let mut one = api.get(&["deployments", &id]).await?;
+            let devices = api.list(&["deployments", &id, "devices"], &[]).await?;
+            if json {
+                one["devices"] = devices.into();
+                return output::json(&one);
+            }
+            output::text(&format!("{}\n{}", table(std::slice::from_ref(&one)), members(&devices)))
+        }
+        Command::Create { what, idempotency_key, json, remote } => {
+            let api = Api::new(&remote, config)?;
+            let body = what.body(&api).await?;
+            let headers: Vec<_> =
+                idempotency_key.map(|key| ("Idempotency-Key", key)).into_iter().collect();
+            let one =
+                api.send_with(Method::POST, &["deployments"], &[], &headers, Some(&body)).await?;
+            if json {
+                output::json(&one)
+            } else {
+                output::text(&format!("{}\n", field(&one, "id")))
+            }
+        }
+        Command::Plan { what, json, remote } => {
+            let api = Api::new(&remote, config)?;
+            let body = what.body(&api).await?;
+            let query = [("dry_run", "true".to_owned())];
+            let plan = api.send(Method::POST, &["deployments"], &query, Some(&body)).await?;
+            if json {
+                output::json(&plan)?
+            } else {
+                output::text(&report(&plan))?
+            }
+            let devices = plan["devices"].as_array().map_or(0, Vec::len);
+            anyhow::ensure!(devices > 0, "nobody would get it");
+            Ok(())
+        }
+        Command::Approve(act) => act_on(act, "approve", None, config).await,
+        Command::Pause(act) => act_on(act, "pause", None, config).await,
+        Command::Resume(act) => act_on(act, "resume", None, config).await,
+        Command::Cancel(act) => act_on(act, "cancel", None, config).await,
+        Command::Retry { act, device } => act_on(act, "retry", device, config).await,
+        Command::Rollback(act) => act_on(act, "rollback", None, config).await,
+    }
+}
+
+async fn act_on(
+    act: Act,
+    name: &str,
+    device: Option<String>,
+    config: Option<&Path>,
+) -> anyhow::Result<()> {
+    let api = Api::new(&act.remote, config)?;
+    let query: Vec<_> = device.map(|device| ("device", device)).into_iter().collect();
+    let path = ["deployments", &act.id, name];
+    let acted = api.send(Method::POST, &path, &query, None::<&()>).await?;
+    if act.json {
+        return output::json(&acted);
+    }
+    let mut text = table(std::slice::from_ref(&acted));
+    if let Some(number) = acted.get("retried") {
+        text += &format!("devices that are offered it again: {number}\n");
+    }
+    for made in acted["rollbacks"].as_array().into_iter().flatten() {
+        text += &format!("rolled back by deployment {}\n", made.as_str().unwrap_or_default());
+    }
+    for left in acted["left"].as_array().into_iter().flatten() {
+        text += &format!("left as it is: {}: {}\n", field(left, "device"), field(left, "reason"));
+    }
+    output::text(&output_lines(&text))
+}
+
+impl What {
+    async fn body(self, api: &Api) -> anyhow::Result<Value> {
+        let Target { all, device, group, model, labels } = self.target;
+        let mut target = json!({});
+        if all {
+            target["all"] = true.into();
+        }
+        for (name, value) in
+            [("device", device), ("group", group), ("model", model), ("labels", labels)]
+        {
+            if let Some(value) = value {
+                target[name] = value.into();
+            }
+        }
+        let firmware = firmware::find(api, &self.firmware).await?;
+        let mut body = json!({"firmware": firmware, "target": target, "downgrade": self.downgrade});
+        if let Some(mut rollout) = self.rollout {
+            if let Some(percent) = self.pause_at {
+                anyhow::ensure!(rollout.is_object(), "--pause-at needs a --rollout with waves");
+                rollout["pause_at_percent"] = percent.into();
+            }
+            body["rollout"] = rollout;
+        }
+        Ok(body)
+    }
+}
+
+/// `all`, `canary`, or sizes with commas between: `1,10%,100%`.
+fn rollout(text: &str) -> Result<Value, String> {
+    if matches!(text, "all" | "canary") {
+        return Ok(text.into());
+    }
+    let wave = |part: &str| -> Result<Value, String> {
+        let wrong = |_| format!("{part:?} is neither a number of devices nor a share such as 10%");
+        Ok(match part.strip_suffix('%') {
+            Some(percent) => json!({"percent": percent.parse::<u8>().map_err(wrong)?}),
+            None => json!({"count": part.parse::<u32>().map_err(wrong)?}),
+        })
+    };
+    let waves = text.split(',').map(wave).collect::<Result<Vec<_>, _>>()?;
+    Ok(json!({"waves": waves}))
+}
+
+/// Follows a deployment until it is complete or stands still for good.
+async fn watch(api: &Api, id: &str) -> anyhow::Result<()> {
+    let bar = indicatif::ProgressBar::new(0);
+    let style = indicatif::ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}")
+        .context("the progress bar")?;
+    bar.set_style(style);
+    loop {
+        let one = api.get(&["deployments", id]).await?;
+        let counts = one["counts"].as_object().cloned().unwrap_or_default();
+        let number = |name: &str| counts.get(name).and_then(Value::as_u64).unwrap_or(0);
+        let offered: u64 = counts.values().filter_map(Value::as_u64).sum();
+        let done = number("updated") + number("updated_unconfirmed");
+        bar.set_length(offered + one["not_offered"].as_u64().unwrap_or(0));
+        bar.set_position(done);
+        let busy: Vec<_> = counts.iter().filter(|(_, number)| number.as_u64() > Some(0)).collect();
+        let parts: Vec<_> = busy.iter().map(|(name, number)| format!("{number} {name}")).collect();
+        let state = field(&one, "state");
+        bar.set_message(format!("{state}, wave {}: {}", field(&one, "wave"), parts.join(", ")));
+        if one["complete"] == Value::Bool(true) {
+            bar.abandon();
+            output::text(&table(std::slice::from_ref(&one)))?;
+            let lost = number("failed") + number("silent") + number("cancelled");
+            anyhow::ensure!(
+                state == "running",
+                "the deployment is {state}: {}",
+                field(&one, "reason")
+            );
+            anyhow::ensure!(lost == 0, "{lost} devices did not get it");
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn table(deployments: &[Value]) -> String {
+    let mut table = Table::new(&[
+        "ID", "STATE", "FIRMWARE", "VERSION", "TARGET", "WAVE", "OFFERED", "DONE", "FAILED",
+        "REASON",
+    ]);
+    for one in deployments {
+        let count = |names: &[&str]| {
+            let number = |name: &&str| one["counts"][*name].as_u64().unwrap_or(0);
+            names.iter().map(number).sum::<u64>().to_string()
+        };
+        let offered: u64 =
+            one["counts"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum();
+        let waves = one["rollout"]["waves"].as_array().map_or(0, Vec::len);
+        table.row(&[
+            field(one, "id"),
+            field(one, "state"),
+            field(one, "firmware/path"),
+            field(one, "firmware/version"),
+            target(&one["target"]),
+            format!("{}/{waves}", field(one, "wave")),
+            offered.to_string(),
+            count(&["updated", "updated_unconfirmed"]),
+            count(&["failed", "silent"]),
+            field(one, "reason"),
+        ]);
+    }
+    table.render()
+}
+
+fn target(target: &Value) -> String {
+    let Some((name, value)) = target.as_object().and_then(|target| target.iter().next()) else {
+        return String::new();
+    };
+    match value.as_str() {
+        Some(value) => format!("{name} {value}"),
+        None => name.clone(),
+    }
+}
+
+fn members(devices: &[Value]) -> String {
+    let mut table = Table::new(&["DEVICE", "WAVE", "STATE", "REASON"]);
+    for device in devices {
+        table.row(&[
+            field(device, "device"),
+            field(device, "wave"),
+            field(device, "state"),
+            field(device, "reason"),
+        ]);
+    }
+    table.render()
+}
+
+fn report(plan: &Value) -> String {
+    let devices = plan["devices"].as_array().map_or(0, Vec::len);
+    let waves: Vec<_> =
+        plan["waves"].as_array().into_iter().flatten().map(Value::to_string).collect();
+    let seconds = match plan["seconds"].as_u64() {
+        Some(seconds) => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
+        None => "unknown, nothing was transferred since the start".into(),
+    };
+    let mut text = format!(
+        "firmware  {} {} ({} bytes)\ndevices   {devices}\nwaves     up to {}\nbytes     {}\na device  {seconds}\n\n",
+        field(plan, "firmware/path"),
+        field(plan, "firmware/version"),
+        field(plan, "firmware/size"),
+        waves.join(", "),
+        field(plan, "bytes"),
+    );
+    let mut table = Table::new(&["DEVICE", "GETS IT", "REASON"]);
+    for device in plan["devices"].as_array().into_iter().flatten() {
+        table.row(&[device.as_str().unwrap_or_default().into(), "yes".into(), String::new()]);
+    }
+    for one in plan["excluded"].as_array().into_iter().flatten() {
+        table.row(&[field(one, "device"), "no".into(), field(one, "reason")]);
+    }
+    text += &table.render();
+    output_lines(&text)
+}
+
+/// Each line as it may go to a terminal.
+fn output_lines(text: &str) -> String {
+    text.lines().map(|line| output::safe(line) + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rollouts_as_people_type_them() {
+        assert_eq!(rollout("canary"), Ok("canary".into()));
+        let waves = json!({"waves": [{"count": 1}, {"percent": 10}, {"percent": 100}]});
+        assert_eq!(rollout("1,10%,100%"), Ok(waves));
+        for text in ["", "some", "10 %", "1,,2", "300%"] {
+            assert!(rollout(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn targets_for_people() {
+        assert_eq!(target(&json!({"all": true})), "all");
+        assert_eq!(target(&json!({"labels": "a=b"})), "labels a=b");
+    }
+}

@@ -1,0 +1,355 @@
+//! One deployment: what, to whom, in which waves, and what each device made of it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    rollout::{Plan, Standing},
+    target::Target,
+};
+use crate::{
+    db::{DeploymentRow, MemberRow},
+    policy::History,
+    state::UpdateState,
+    transfer::unix_now,
+};
+
+/// What a deployment does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeploymentState {
+    /// It waits for an operator's approval: nothing is offered, nothing superseded.
+    Held,
+    /// It is offered as far as its waves go.
+    Running,
+    /// Nothing new is offered until an operator resumes it; running transfers finish.
+    Paused,
+    /// An operator stopped it for good, or withdrew its firmware.
+    Cancelled,
+    /// Its file is gone or was overwritten; running transfers finish.
+    Ended,
+}
+
+impl DeploymentState {
+    /// Each with its name in listings and in the database.
+    const NAMES: [(DeploymentState, &'static str); 5] = [
+        (DeploymentState::Held, "held"),
+        (DeploymentState::Running, "running"),
+        (DeploymentState::Paused, "paused"),
+        (DeploymentState::Cancelled, "cancelled"),
+        (DeploymentState::Ended, "ended"),
+    ];
+
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(state, _)| *state == self).map_or("", |(_, name)| name)
+    }
+
+    pub fn from_name(name: &str) -> Option<DeploymentState> {
+        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(state, _)| *state)
+    }
+
+    /// Whether it will never offer anything again.
+    pub fn is_over(self) -> bool {
+        matches!(self, DeploymentState::Cancelled | DeploymentState::Ended)
+    }
+}
+
+/// See [the module](self).
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    pub id: i64,
+    /// Which row of the catalog's files it offers.
+    pub file: i64,
+    pub target: Target,
+    /// [`Target::tier`]; of a rollback that of the deployment which it takes back.
+    pub tier: u8,
+    pub plan: Plan,
+    /// It may go below the version that a device runs, and to a device that had it before.
+    pub downgrade: bool,
+    pub state: DeploymentState,
+    /// Why it is held, paused or over.
+    pub reason: Option<String>,
+    /// The wave under way, from 0.
+    pub wave: usize,
+    /// Up to how many devices that goes in all; 0 while it is not known yet.
+    pub size: usize,
+    /// Failures of this wave of which whoever resumed it knew.
+    pub forgiven: usize,
+    /// Position in the order of creations and removals, as a file's.
+    pub created: i64,
+    /// Seconds since 1970.
+    pub created_at: u64,
+    pub created_by: String,
+    /// Position in the same order, once it is over.
+    pub ended: Option<i64>,
+    /// What the creator named the request, so that it can be repeated.
+    pub key: Option<String>,
+    /// Whether the database lacks the newest change.
+    pub dirty: bool,
+    pub members: HashMap<Arc<str>, Member>,
+    /// Members that are in and count (rule 5).
+    pub(super) admitted: usize,
+}
+
+/// One device in one deployment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Member {
+    /// The wave in which it got in; `None`: a rollback lists it.
+    pub wave: Option<usize>,
+    /// Whether it counts in waves and thresholds (rule 5).
+    pub counts: bool,
+    /// Where it stands; `None` before it was offered the image.
+    pub state: Option<UpdateState>,
+    /// It failed or fell silent, and has not run the image since.
+    pub failed: bool,
+    /// It was brought to downloaded or further.
+    pub reached: bool,
+    /// What it experienced because of this deployment.
+    pub history: History,
+    /// The file that it was confirmed with before.
+    pub before: Option<i64>,
+    /// When it last moved, in seconds since 1970.
+    pub at: u64,
+}
+
+impl Member {
+    /// Takes over what its transfer says.
+    pub fn moved(&mut self, state: UpdateState) {
+        match state {
+            UpdateState::Failed(_) | UpdateState::Silent => self.failed = true,
+            UpdateState::Updated | UpdateState::UpdatedUnconfirmed => self.failed = false,
+            _ => {}
+        }
+        self.reached |= state.has_image();
+        self.at = unix_now();
+        self.state = Some(state);
+    }
+
+    /// Whether its outcome is open.
+    fn is_open(&self) -> bool {
+        self.wave.is_some() && !self.state.as_ref().is_some_and(UpdateState::is_settled)
+    }
+
+    pub fn row(&self, deployment: i64, device: &str) -> MemberRow {
+        MemberRow {
+            deployment,
+            device: device.into(),
+            wave: self.wave.map(|wave| wave as i64),
+            counts: self.counts,
+            state: self.state.as_ref().map(|state| state.name().into()),
+            reason: self.state.as_ref().and_then(|state| state.reason().map(str::to_owned)),
+            failed: self.failed,
+            reached: self.reached,
+            offers: self.history.offers,
+            deliveries: self.history.deliveries,
+            differs: self.history.differs,
+            before: self.before,
+            at: self.at,
+        }
+    }
+
+    pub fn from_row(row: &MemberRow) -> Member {
+        let state = row.state.as_deref();
+        Member {
+            wave: row.wave.map(|wave| wave.max(0) as usize),
+            counts: row.counts,
+            state: state.and_then(|name| UpdateState::from_name(name, row.reason.clone())),
+            failed: row.failed,
+            reached: row.reached,
+            history: History {
+                offers: row.offers,
+                deliveries: row.deliveries,
+                differs: row.differs,
+            },
+            before: row.before,
+            at: row.at,
+        }
+    }
+}
+
+impl Deployment {
+    /// A running one of this file, for everybody at once, by nobody; the caller changes what
+    /// differs.
+    pub fn new(id: i64, file: i64, target: Target, created: i64) -> Deployment {
+        Deployment {
+            id,
+            file,
+            tier: target.tier(),
+            target,
+            plan: Plan::all(),
+            downgrade: false,
+            state: DeploymentState::Running,
+            reason: None,
+            wave: 0,
+            size: 0,
+            forgiven: 0,
+            created,
+            created_at: unix_now(),
+            created_by: String::new(),
+            ended: None,
+            key: None,
+            dirty: false,
+            members: HashMap::new(),
+            admitted: 0,
+        }
+    }
+
+    /// As the database holds it; `None` where the row makes no sense.
+    pub fn from_row(row: &DeploymentRow) -> Option<Deployment> {
+        let target = Target::from_text(&row.target)?;
+        Some(Deployment {
+            tier: row.tier,
+            plan: serde_json::from_str(&row.plan).ok()?,
+            downgrade: row.downgrade,
+            state: DeploymentState::from_name(&row.state)?,
+            reason: row.reason.clone(),
+            wave: row.wave,
+            size: row.size,
+            forgiven: row.forgiven,
+            created_at: row.created_at,
+            created_by: row.created_by.clone(),
+            ended: row.ended_seq,
+            key: row.key.clone(),
+            ..Deployment::new(row.id, row.file, target, row.created_seq)
+        })
+    }
+
+    pub fn row(&self) -> DeploymentRow {
+        DeploymentRow {
+            id: self.id,
+            file: self.file,
+            target: self.target.to_string(),
+            tier: self.tier,
+            // A struct of numbers always serializes.
+            plan: serde_json::to_string(&self.plan).unwrap_or_default(),
+            downgrade: self.downgrade,
+            state: self.state.name().into(),
+            reason: self.reason.clone(),
+            wave: self.wave,
+            size: self.size,
+            forgiven: self.forgiven,
+            created_seq: self.created,
+            created_at: self.created_at,
+            created_by: self.created_by.clone(),
+            ended_seq: self.ended,
+            key: self.key.clone(),
+        }
+    }
+
+    /// Puts a device in, or changes how it stands.
+    pub fn put(&mut self, device: &Arc<str>, member: Member) {
+        let counts = |member: &Member| usize::from(member.wave.is_some() && member.counts);
+        self.admitted += counts(&member);
+        if let Some(old) = self.members.insert(Arc::clone(device), member) {
+            self.admitted -= counts(&old);
+        }
+    }
+
+    /// Takes a device out.
+    pub fn take(&mut self, device: &str) -> Option<Member> {
+        let member = self.members.remove(device)?;
+        self.admitted -= usize::from(member.wave.is_some() && member.counts);
+        Some(member)
+    }
+
+    /// Whether this device may be offered it now; else why not.
+    pub fn admits(&self, device: &str, counts: bool) -> Result<(), String> {
+        let number = self.id;
+        match self.state {
+            DeploymentState::Running => {}
+            DeploymentState::Paused => {
+                let reason = self.reason.as_deref().unwrap_or("an operator paused it");
+                return Err(format!("deployment {number} is paused: {reason}"));
+            }
+            state => return Err(format!("deployment {number} is {}", state.name())),
+        }
+        let is_in = self.members.get(device).is_some_and(|member| member.wave.is_some());
+        if is_in || self.plan.is_last(self.wave) {
+            return Ok(());
+        }
+        let waves = self.plan.waves.len();
+        let wave = self.wave + 1;
+        if !counts {
+            return Err(format!(
+                "deployment {number} is at wave {wave} of {waves}, and devices without registration come last"
+            ));
+        }
+        if self.admitted < self.size {
+            return Ok(());
+        }
+        Err(format!(
+            "deployment {number} is at wave {wave} of {waves}; this device's turn comes later"
+        ))
+    }
+
+    /// Lets a device in that [`admits`](Deployment::admits) names.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn admit(&mut self, device: &Arc<str>, counts: bool) -> Result<(), String> {
+        self.admits(device, counts)?;
+        let listed = self.members.get(device);
+        if listed.is_none_or(|member| member.wave.is_none()) {
+            let member = Member {
+                wave: Some(self.wave),
+                counts,
+                at: unix_now(),
+                ..listed.cloned().unwrap_or_default()
+            };
+            self.put(device, member);
+        }
+        Ok(())
+    }
+
+    /// Gives the place of a device that was let in and offered nothing to another one.
+    pub fn release(&mut self, device: &Arc<str>) -> bool {
+        match self.members.get(device) {
+            Some(member) if member.wave.is_some() && member.state.is_none() => {}
+            _ => return false,
+        }
+        let Some(member) = self.take(device) else { return false };
+        if matches!(self.target, Target::Rollback(_)) {
+            self.put(device, Member { wave: None, ..member });
+        }
+        true
+    }
+
+    /// How its rollout stands.
+    pub fn standing(&self) -> Standing {
+        let mut standing = Standing {
+            wave: self.wave,
+            size: self.size,
+            admitted: self.admitted,
+            forgiven: self.forgiven,
+            ..Standing::default()
+        };
+        for member in self.members.values().filter(|member| member.counts) {
+            standing.open += usize::from(member.is_open());
+            if member.wave == Some(self.wave) {
+                standing.in_wave += 1;
+                standing.failed += usize::from(member.failed);
+            }
+        }
+        standing
+    }
+
+    /// Whether its waves can change anything by themselves.
+    pub fn is_staged(&self) -> bool {
+        self.plan.waves.len() > 1 || self.plan.pause_at_percent.is_some()
+    }
+
+    /// Opens the next wave, for `total` devices that are to get it in all.
+    pub fn open_wave(&mut self, wave: usize, total: usize) {
+        if wave != self.wave {
+            self.forgiven = 0;
+        }
+        self.wave = wave;
+        self.size = self.plan.size(wave, total);
+        self.dirty = true;
+    }
+
+    /// It is over.
+    pub fn end(&mut self, state: DeploymentState, reason: String, seq: i64) {
+        self.state = state;
+        self.reason = Some(reason);
+        self.ended = Some(seq);
+    }
+}

@@ -1,0 +1,213 @@
+//! The fleet: which deployments there are, how far each is, and whom it may reach next.
+//!
+//! [`Fleet`] is memory behind one lock, which is the last in the order of locks: nothing else
+//! is locked under it. What it decides is written by whoever changed it, in one job with what
+//! follows: a device's place in a wave with its pin (rule 14).
+//!
+//! | module | subject |
+//! | --- | --- |
+//! | `target`, `labels` | whom a deployment is for |
+//! | `rollout` | waves and when they pause: pure functions |
+//! | `deployment` | one deployment and its devices |
+//! | `gate` | what the policy asks the fleet about one device |
+//! | `drive` | what follows from outcomes: next waves, pauses |
+//! | `operate` | what operators do: create, approve, pause, cancel, retry, roll back, freeze |
+//! | `events` | changes, told as they happen |
+//! | `service`, `views` | the same for the admin interface |
+
+pub mod deployment;
+mod drive;
+pub mod events;
+pub mod gate;
+pub mod labels;
+mod operate;
+pub mod rollout;
+mod service;
+pub mod target;
+pub mod views;
+
+pub use service::{Upload, UploadedBytes};
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
+
+use crate::db::{DeploymentRow, FileRow, MemberRow, Op};
+use deployment::{Deployment, DeploymentState, Member};
+use rollout::Plan;
+use target::Target;
+
+/// Deployments that are over and remembered all the same, the newest.
+const KEPT: usize = 200;
+/// Of those that keep an older one from coming back (rule 12), so many.
+const MAX_OVER: usize = 1000;
+
+/// See [the module](self).
+#[derive(Default)]
+pub struct Fleet {
+    pub deployments: BTreeMap<i64, Deployment>,
+    /// Since when and by whom all offers of the site are stopped.
+    pub frozen: Option<Frozen>,
+    /// Deployments whose rollout is to be looked at.
+    pub due: BTreeSet<i64>,
+    last_id: i64,
+}
+
+/// All offers of the site are stopped.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Frozen {
+    /// Seconds since 1970.
+    pub at: u64,
+    /// Who did it.
+    pub by: String,
+}
+
+/// What a dropped file means here.
+#[derive(Clone, Debug)]
+pub struct Dropping {
+    /// Whether it is deployed at all.
+    pub deploy: bool,
+    /// Whether that waits for an operator.
+    pub hold: bool,
+    pub plan: Plan,
+}
+
+impl Fleet {
+    /// From the rows of the database.
+    pub fn load(
+        deployments: &[DeploymentRow],
+        members: &[MemberRow],
+        frozen: Option<String>,
+    ) -> Fleet {
+        let mut fleet = Fleet {
+            frozen: frozen.and_then(|text| serde_json::from_str(&text).ok()),
+            last_id: deployments.iter().map(|row| row.id).max().unwrap_or(0),
+            ..Fleet::default()
+        };
+        for row in deployments {
+            match Deployment::from_row(row) {
+                Some(deployment) => drop(fleet.deployments.insert(row.id, deployment)),
+                None => tracing::error!(deployment = row.id, "its row makes no sense; left out"),
+            }
+        }
+        for row in members {
+            if let Some(deployment) = fleet.deployments.get_mut(&row.deployment) {
+                deployment.put(&row.device.as_str().into(), Member::from_row(row));
+            }
+        }
+        fleet.due = fleet.deployments.keys().copied().collect();
+        fleet
+    }
+
+    /// The id of the next deployment. Ids are never used twice while a later one is known.
+    pub fn next_id(&mut self) -> i64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// The highest place that a deployment has in the order of creations and removals.
+    pub fn last_seq(&self) -> i64 {
+        let ends = self.deployments.values().map(|one| one.ended.unwrap_or(0).max(one.created));
+        ends.max().unwrap_or(0)
+    }
+
+    /// Files came and went: what was dropped is deployed, and what is gone offers no more.
+    pub fn dropped(&mut self, added: &[FileRow], removed: &[FileRow], how: &Dropping) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for row in removed {
+            let live = |one: &&mut Deployment| {
+                one.file == row.id
+                    && !one.state.is_over()
+                    // A rollback names what devices had, whether its file is still there or not.
+                    && !matches!(one.target, Target::Rollback(_))
+            };
+            let seq = row.removed_seq.unwrap_or(row.created_seq);
+            for deployment in self.deployments.values_mut().filter(live) {
+                let reason = format!("{} was deleted or overwritten", row.path);
+                deployment.end(DeploymentState::Ended, reason, seq);
+                ops.push(Op::Deployment(deployment.row()));
+            }
+        }
+        for row in added.iter().filter(|_| how.deploy) {
+            let Some(target) = Target::from_text(&row.target) else { continue };
+            let id = self.next_id();
+            let mut deployment = Deployment::new(id, row.id, target, row.created_seq);
+            deployment.created_by = "a dropped file".into();
+            if !matches!(deployment.target, Target::Device(_)) {
+                deployment.plan = how.plan.clone();
+            }
+            if how.hold {
+                deployment.state = DeploymentState::Held;
+                deployment.reason = Some(format!(
+                    "it was there at the very first start: `fuotad deployment approve {id}` releases it"
+                ));
+            }
+            ops.push(Op::Deployment(deployment.row()));
+            self.deployments.insert(id, deployment);
+            self.due.insert(id);
+        }
+        ops.extend(self.forget());
+        ops
+    }
+
+    /// Drops deployments that are over and needed no more.
+    fn forget(&mut self) -> Vec<Op> {
+        let live = || self.deployments.values().filter(|one| !one.state.is_over());
+        let oldest = live().map(|one| one.created).min();
+        let mut over: Vec<(i64, i64)> =
+            self.deployments.values().filter_map(|one| Some((one.ended?, one.id))).collect();
+        over.sort_unstable_by(|a, b| b.cmp(a));
+        let mut ops = Vec::new();
+        for (number, (ended, id)) in over.into_iter().enumerate() {
+            let keeps_out = oldest.is_some_and(|oldest| oldest < ended) && number < MAX_OVER;
+            if number >= KEPT && !keeps_out {
+                self.deployments.remove(&id);
+                ops.push(Op::DeploymentGone(id));
+            }
+        }
+        ops
+    }
+
+    /// Files that a deployment or a device's way back needs.
+    pub fn files(&self) -> HashSet<i64> {
+        let members = self.deployments.values().flat_map(|one| one.members.values());
+        let before = members.filter_map(|member| member.before);
+        self.deployments.values().map(|one| one.file).chain(before).collect()
+    }
+
+    /// A device stands elsewhere: its row, where it is in that deployment.
+    pub fn change(
+        &mut self,
+        id: i64,
+        device: &str,
+        change: impl FnOnce(&mut Member),
+    ) -> Option<Op> {
+        let deployment = self.deployments.get_mut(&id)?;
+        let member = deployment.members.get_mut(device)?;
+        change(member);
+        let row = member.row(id, device);
+        if deployment.is_staged() {
+            self.due.insert(id);
+        }
+        Some(Op::Member(row))
+    }
+
+    /// Gives places away that a device was let into and not offered anything by.
+    pub fn release(&mut self, device: &Arc<str>) {
+        for (id, deployment) in &mut self.deployments {
+            if deployment.release(device) {
+                self.due.insert(*id);
+            }
+        }
+    }
+
+    /// A device is forgotten.
+    pub fn remove_device(&mut self, device: &str) {
+        for (id, deployment) in &mut self.deployments {
+            if deployment.take(device).is_some() {
+                self.due.insert(*id);
+            }
+        }
+    }
+}

@@ -1,0 +1,547 @@
+//! What operators do: make, approve, pause, resume, cancel, retry and roll back deployments,
+//! withdraw firmware, freeze the site.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use super::{
+    Frozen,
+    deployment::{Deployment, DeploymentState, Member},
+    events::Change,
+    rollout::Plan,
+    target::Target,
+    views::{Act, Excluded, NewDeployment},
+};
+use crate::{
+    catalog::firmware_id,
+    db::{FileRow, Op},
+    device::Device,
+    engine::Engine,
+    policy::{History, describe},
+    registration::invalid,
+    state::{Happened, UpdateState},
+    transfer::{Transfer, unix_now},
+    views::{Actor, ServiceError},
+};
+
+/// Deployments that are not over, at most.
+const MAX_LIVE: usize = 10_000;
+
+/// What came of an act beside the deployment itself.
+#[derive(Default)]
+pub struct Outcome {
+    pub retried: Option<usize>,
+    pub rollbacks: Option<Vec<i64>>,
+    pub left: Option<Vec<Excluded>>,
+}
+
+impl Engine {
+    /// Makes a deployment. `key` names the request: a second one with the same key gives the
+    /// first one's deployment. Returns its id, and whether it is new.
+    pub async fn create_deployment(
+        self: &Arc<Self>,
+        new: &NewDeployment,
+        key: Option<String>,
+        actor: &Actor,
+    ) -> Result<(i64, bool), ServiceError> {
+        let (file, deployment) = self.draft(new)?;
+        let (id, ops) = {
+            let mut files = self.files.lock();
+            let mut fleet = self.fleet.lock();
+            if let Some(key) = &key
+                && let Some(known) =
+                    fleet.deployments.values().find(|one| one.key.as_ref() == Some(key))
+            {
+                let same = known.file == deployment.file
+                    && known.target == deployment.target
+                    && known.plan == deployment.plan
+                    && known.downgrade == deployment.downgrade;
+                return match same {
+                    true => Ok((known.id, false)),
+                    false => Err(ServiceError::Conflict(format!(
+                        "the Idempotency-Key was used for another request, which made deployment {}",
+                        known.id
+                    ))),
+                };
+            }
+            let live = || fleet.deployments.values().filter(|one| !one.state.is_over());
+            let twin = live().find(|one| {
+                one.file == deployment.file
+                    && one.target == deployment.target
+                    && !deployment.downgrade
+            });
+            if let Some(twin) = twin {
+                return Err(ServiceError::Conflict(format!(
+                    "deployment {} does this already, and is {}",
+                    twin.id,
+                    twin.state.name()
+                )));
+            }
+            if live().count() >= MAX_LIVE {
+                return Err(ServiceError::Conflict(format!(
+                    "there are {MAX_LIVE} deployments that are not over; cancel some"
+                )));
+            }
+            let id = fleet.next_id();
+            let deployment = Deployment {
+                id,
+                created: files.take_seq(),
+                created_by: actor.shown().into(),
+                key,
+                ..deployment
+            };
+            let detail = format!("{} for {}", file.path, deployment.target);
+            let ops = vec![
+                Op::Deployment(deployment.row()),
+                Engine::audit_by(actor, &format!("deployment {id}"), "created", Some(detail)),
+            ];
+            // Nothing offers it before the catalog is rebuilt, which is after the commit.
+            fleet.deployments.insert(id, deployment);
+            (id, ops)
+        };
+        if let Err(error) = self.db.commit(ops).await {
+            self.fleet.lock().deployments.remove(&id);
+            return Err(ServiceError::Unavailable(error.to_string()));
+        }
+        tracing::info!(deployment = id, path = file.path, by = actor.shown(), "deployment created");
+        self.tell_deployments(&[id]);
+        self.rebuild_catalog();
+        self.reconsider_all().await;
+        Ok((id, true))
+    }
+
+    /// A deployment without its number and its place in the order.
+    pub fn draft(&self, new: &NewDeployment) -> Result<(FileRow, Deployment), ServiceError> {
+        let target =
+            Target::from_view(&new.target).map_err(|problem| invalid("target", problem))?;
+        let plan = match &new.rollout {
+            Some(view) => Plan::from_view(view).map_err(|problem| invalid("rollout", problem))?,
+            None if matches!(target, Target::Device(_)) => Plan::all(),
+            None => self.settings.drop_plan(),
+        };
+        let file = self
+            .files
+            .lock()
+            .rows
+            .iter()
+            .find(|row| row.removed_seq.is_none() && firmware_id(row) == new.firmware)
+            .cloned();
+        let file = file.ok_or_else(|| {
+            invalid("firmware", format!("there is no firmware {:?}", new.firmware))
+        })?;
+        use crate::views::FirmwareState::{Conflict, Refused, Withdrawn};
+        let catalog = self.catalog.load();
+        let view = catalog.views().iter().find(|view| view.id == new.firmware);
+        if let Some(view) = view.filter(|view| matches!(view.state, Conflict | Refused | Withdrawn))
+        {
+            let reason = view.reason.clone().unwrap_or_default();
+            return Err(ServiceError::Conflict(format!(
+                "{} cannot be deployed: {reason}",
+                file.path
+            )));
+        }
+        if let Some(release) = catalog.file(file.id)
+            && let Err(reason) = catalog.fits_site(release, &target)
+        {
+            return Err(invalid("target", reason));
+        }
+        let deployment =
+            Deployment { plan, downgrade: new.downgrade, ..Deployment::new(0, file.id, target, 0) };
+        Ok((file, deployment))
+    }
+
+    /// Does what an operator says with a deployment.
+    pub async fn act(
+        self: &Arc<Self>,
+        id: i64,
+        act: Act,
+        device: Option<&str>,
+        actor: &Actor,
+    ) -> Result<Outcome, ServiceError> {
+        let mut outcome = Outcome::default();
+        let subject = format!("deployment {id}");
+        let mut ops =
+            vec![Engine::audit_by(actor, &subject, act.name(), device.map(str::to_owned))];
+        match act {
+            Act::Approve | Act::Pause | Act::Resume => {
+                let mut fleet = self.fleet.lock();
+                let deployment = fleet.deployments.get_mut(&id).ok_or_else(|| unknown(id))?;
+                self.steer(deployment, act, actor)?;
+                ops.push(Op::Deployment(deployment.row()));
+                fleet.due.insert(id);
+            }
+            Act::Cancel => ops.extend(self.cancel(&[id], &by("cancelled", actor))?),
+            Act::Retry => {
+                let (number, more) = self.retry(id, device)?;
+                outcome.retried = Some(number);
+                ops.extend(more);
+            }
+            Act::Rollback => {
+                let more;
+                (outcome, more) = self.roll_back(id, actor)?;
+                ops.extend(more);
+            }
+        }
+        tracing::info!(deployment = id, act = act.name(), by = actor.shown(), "an operator's act");
+        self.tell_deployments(&[id]);
+        self.tell_deployments(outcome.rollbacks.as_deref().unwrap_or_default());
+        let written = self.db.commit(ops).await;
+        if written.is_err() {
+            self.write_again();
+        }
+        self.rebuild_catalog();
+        self.reconsider_all().await;
+        written.map_err(|error| ServiceError::Unavailable(error.to_string()))?;
+        Ok(outcome)
+    }
+
+    fn steer(
+        &self,
+        deployment: &mut Deployment,
+        act: Act,
+        actor: &Actor,
+    ) -> Result<(), ServiceError> {
+        use DeploymentState::{Held, Paused, Running};
+        match (act, deployment.state) {
+            (Act::Approve, Held) => {
+                deployment.state = Running;
+                deployment.reason = None;
+            }
+            (Act::Approve, Running) if !deployment.plan.is_last(deployment.wave) => {
+                // Its size is computed when it opens.
+                deployment.open_wave(deployment.wave + 1, 0);
+                deployment.size = 0;
+            }
+            (Act::Pause, Running) => {
+                deployment.state = Paused;
+                deployment.reason = Some(by("paused", actor));
+            }
+            (Act::Resume, Paused) => {
+                deployment.forgiven = deployment.standing().failed;
+                deployment.state = Running;
+                deployment.reason = None;
+            }
+            (act, state) => {
+                let why = match (act, state) {
+                    (Act::Approve, Running) => "its last wave is open: there is nothing to approve",
+                    (Act::Approve, Paused) => "it is paused: resume it",
+                    (Act::Resume, Running) => "it is running already",
+                    (Act::Resume, Held) => "it waits for its approval: approve it",
+                    (Act::Pause, Paused) => "it is paused already",
+                    (Act::Pause, Held) => "it waits for its approval and offers nothing",
+                    _ => "it is over",
+                };
+                return Err(ServiceError::Conflict(format!("deployment {}: {why}", deployment.id)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends deployments for good, and every transfer of theirs that is not complete.
+    fn cancel(self: &Arc<Self>, ids: &[i64], reason: &str) -> Result<Vec<Op>, ServiceError> {
+        let mut ops = Vec::new();
+        {
+            let mut files = self.files.lock();
+            let mut fleet = self.fleet.lock();
+            for id in ids {
+                let deployment = fleet.deployments.get_mut(id).ok_or_else(|| unknown(*id))?;
+                if deployment.state == DeploymentState::Cancelled {
+                    return Err(ServiceError::Conflict(format!(
+                        "deployment {id}: it is cancelled already"
+                    )));
+                }
+                // One whose file is gone may still have running transfers.
+                let seq = deployment.ended.unwrap_or_else(|| files.take_seq());
+                deployment.end(DeploymentState::Cancelled, reason.into(), seq);
+                ops.push(Op::Deployment(deployment.row()));
+            }
+        }
+        self.stop_transfers(&ids.iter().copied().collect());
+        Ok(ops)
+    }
+
+    /// Rule 10: the next request gets an error that says so.
+    fn stop_transfers(self: &Arc<Self>, ids: &HashSet<i64>) {
+        let mut devices = self.registry.all();
+        // Sessions without identity are in no registry.
+        let others = self.registry.links();
+        let others = others.iter().filter_map(|link| link.state.lock().device.clone());
+        devices.extend(others.filter(|device| !device.stored));
+        for device in devices {
+            let mut state = device.state.lock();
+            let Some(transfer) = state.transfer.clone() else { continue };
+            if !transfer.pin.deployment.is_some_and(|id| ids.contains(&id)) {
+                continue;
+            }
+            let Some(next) = transfer.happened(&Happened::Cancelled) else { continue };
+            self.moved(&device, &mut state, &transfer, &next);
+        }
+    }
+
+    /// Devices that it failed for, or one of them, may be offered it again.
+    fn retry(&self, id: i64, only: Option<&str>) -> Result<(usize, Vec<Op>), ServiceError> {
+        let members: Vec<Arc<str>> = {
+            let fleet = self.fleet.lock();
+            let deployment = fleet.deployments.get(&id).ok_or_else(|| unknown(id))?;
+            if deployment.state.is_over() {
+                return Err(ServiceError::Conflict(format!("deployment {id}: it is over")));
+            }
+            let failed = deployment.members.iter().filter(|(device, member)| {
+                only.is_none_or(|only| only == &***device) && may_retry(member)
+            });
+            failed.map(|(device, _)| Arc::clone(device)).collect()
+        };
+        if let Some(only) = only.filter(|_| members.is_empty()) {
+            return Err(ServiceError::Conflict(format!(
+                "deployment {id}: nothing failed for {only}"
+            )));
+        }
+        let mut ops = Vec::new();
+        for name in &members {
+            let Some(device) = self.registry.get(name) else { continue };
+            let mut state = device.state.lock();
+            let Some(transfer) =
+                state.transfer.clone().filter(|transfer| transfer.pin.deployment == Some(id))
+            else {
+                continue; // it is being given something else by now
+            };
+            let digest = transfer.pin.digest;
+            let fresh = History::default();
+            state.history.insert(digest, fresh);
+            ops.push(Op::Device(device.row(&state)));
+            ops.push(Op::History(device.history_row(digest, fresh)));
+            for link in &state.links {
+                link.state.lock().announced.retain(|announced| *announced != digest);
+            }
+            let mut fleet = self.fleet.lock();
+            ops.extend(fleet.change(id, name, |member| {
+                *member = Member {
+                    state: None,
+                    failed: false,
+                    history: fresh,
+                    at: unix_now(),
+                    ..member.clone()
+                };
+            }));
+            ops.push(Engine::happening(name, "retry", None, Some(id)));
+        }
+        Ok((members.len(), ops))
+    }
+
+    /// Rule 22. Returns the deployments that it makes and the devices that it leaves.
+    fn roll_back(
+        self: &Arc<Self>,
+        id: i64,
+        actor: &Actor,
+    ) -> Result<(Outcome, Vec<Op>), ServiceError> {
+        let over = {
+            let fleet = self.fleet.lock();
+            let deployment = fleet.deployments.get(&id).ok_or_else(|| unknown(id))?;
+            if matches!(deployment.target, Target::Rollback(_)) {
+                return Err(ServiceError::Conflict(format!(
+                    "deployment {id} is a rollback itself; deploy what devices should run"
+                )));
+            }
+            if fleet.deployments.values().any(|one| one.target == Target::Rollback(id)) {
+                return Err(ServiceError::Conflict(format!(
+                    "deployment {id} was rolled back already"
+                )));
+            }
+            deployment.state == DeploymentState::Cancelled
+        };
+        let mut ops = Vec::new();
+        if !over {
+            ops.extend(self.cancel(&[id], &by("rolled back", actor))?);
+        }
+        let catalog = self.catalog.load();
+        let mut files = self.files.lock();
+        let mut fleet = self.fleet.lock();
+        let Some(bad) = fleet.deployments.get(&id) else { return Err(unknown(id)) };
+        let (tier, mut left) = (bad.tier, Vec::new());
+        let mut back: BTreeMap<i64, Vec<Arc<str>>> = BTreeMap::new();
+        for (device, member) in bad.members.iter().filter(|(_, member)| member.reached) {
+            match member.before.ok_or("what it ran before is not known") {
+                Ok(file) if catalog.file(file).is_none() => {
+                    left.push(excluded(device, "what it ran before is forgotten"));
+                }
+                Ok(file) if is_withdrawn(&files.rows, file) => {
+                    left.push(excluded(device, "what it ran before was withdrawn"));
+                }
+                Ok(file) => back.entry(file).or_default().push(Arc::clone(device)),
+                Err(reason) => left.push(excluded(device, reason)),
+            }
+        }
+        left.sort_by(|a, b| a.device.cmp(&b.device));
+        let mut made = Vec::new();
+        for (file, devices) in back {
+            let number = fleet.next_id();
+            let mut deployment = Deployment {
+                tier,
+                plan: Plan::canary(),
+                downgrade: true,
+                created_by: actor.shown().into(),
+                ..Deployment::new(number, file, Target::Rollback(id), files.take_seq())
+            };
+            ops.push(Op::Deployment(deployment.row()));
+            for device in devices {
+                let member = Member { counts: true, at: unix_now(), ..Member::default() };
+                ops.push(Op::Member(member.row(number, &device)));
+                deployment.put(&device, member);
+            }
+            fleet.deployments.insert(number, deployment);
+            fleet.due.insert(number);
+            made.push(number);
+        }
+        Ok((Outcome { rollbacks: Some(made), left: Some(left), ..Outcome::default() }, ops))
+    }
+
+    /// Rule 10: these bytes are never offered again, and every transfer of them ends.
+    pub async fn withdraw(
+        self: &Arc<Self>,
+        firmware: &str,
+        actor: &Actor,
+    ) -> Result<(), ServiceError> {
+        let (mut ops, ids) = {
+            let mut files = self.files.lock();
+            let present = files
+                .rows
+                .iter()
+                .find(|row| row.removed_seq.is_none() && firmware_id(row) == firmware);
+            let Some(digest) = present.map(|row| row.digest) else {
+                return Err(ServiceError::NotFound(format!("there is no firmware {firmware:?}")));
+            };
+            let mut ops = Vec::new();
+            let mut withdrawn = HashSet::new();
+            for row in files.rows.iter_mut().filter(|row| row.digest == digest) {
+                row.withdrawn = Some(actor.shown().into());
+                ops.push(Op::File(row.clone()));
+                ops.push(Engine::audit_by(actor, &row.path, "withdrawn", Some(digest.to_string())));
+                withdrawn.insert(row.id);
+            }
+            let fleet = self.fleet.lock();
+            let live = fleet.deployments.values().filter(|one| {
+                withdrawn.contains(&one.file) && one.state != DeploymentState::Cancelled
+            });
+            (ops, live.map(|one| one.id).collect::<Vec<_>>())
+        };
+        ops.extend(self.cancel(&ids, &by("withdrawn", actor))?);
+        let written = self.db.commit(ops).await;
+        if written.is_err() {
+            self.write_again();
+        }
+        self.rebuild_catalog();
+        self.reconsider_all().await;
+        written.map_err(|error| {
+            ServiceError::Unavailable(format!("it is withdrawn until a restart only: {error}"))
+        })
+    }
+
+    /// Stops all offers of the site, or lets them go on.
+    pub async fn freeze(self: &Arc<Self>, frozen: bool, actor: &Actor) -> Result<(), ServiceError> {
+        let now = frozen.then(|| Frozen { at: unix_now(), by: actor.shown().into() });
+        let text = now.as_ref().and_then(|frozen| serde_json::to_string(frozen).ok());
+        {
+            let mut fleet = self.fleet.lock();
+            if fleet.frozen.is_some() == frozen {
+                return Ok(());
+            }
+            fleet.frozen = now;
+        }
+        let action = if frozen { "frozen" } else { "unfrozen" };
+        tracing::warn!(by = actor.shown(), "all offers of the site are {action}");
+        self.tell_site();
+        let ops = vec![Op::Frozen(text), Engine::audit_by(actor, "site", action, None)];
+        let written = self.db.commit(ops).await;
+        self.reconsider_all().await;
+        written.map_err(|error| {
+            ServiceError::Unavailable(format!("it is {action} until a restart only: {error}"))
+        })
+    }
+
+    /// Tells whoever listens how the site is.
+    pub fn tell_site(&self) {
+        let frozen = self.fleet.lock().frozen.is_some();
+        let store_problem = self.store_problem.lock().clone();
+        self.events.tell(Change::Site { at: unix_now(), frozen, store_problem });
+    }
+
+    fn tell_deployments(&self, ids: &[i64]) {
+        let fleet = self.fleet.lock();
+        for deployment in ids.iter().filter_map(|id| fleet.deployments.get(id)) {
+            self.events.tell(Change::of(deployment));
+        }
+    }
+
+    /// The memory went ahead of the database: all deployments are written again.
+    fn write_again(&self) {
+        for deployment in self.fleet.lock().deployments.values_mut() {
+            deployment.dirty = true;
+        }
+    }
+
+    /// One sentence about a device: what it should run, and why it is or is not offered it.
+    pub fn why(&self, device: &Arc<Device>) -> (String, Option<i64>, Option<UpdateState>) {
+        let state = device.state.lock();
+        let transfer = state.transfer.clone();
+        let update = transfer.as_ref().map(|transfer| transfer.state());
+        let running = |transfer: &&Arc<Transfer>| transfer.state().is_running();
+        let id = &device.id;
+        if let Some(transfer) = transfer.as_ref().filter(running) {
+            let pin = &transfer.pin;
+            let (what, sent) = (format!("{} ({})", pin.version, pin.path), transfer.sent());
+            let held = self.holds_back(pin.deployment).filter(|_| sent == 0);
+            let sentence = match (held, state.links.is_empty()) {
+                (Some(reason), _) => format!("{id} was offered {what} and has not begun: {reason}"),
+                (None, true) => {
+                    format!(
+                        "{id} is being given {what}, {sent} of {} blocks, and is away",
+                        pin.total
+                    )
+                }
+                (None, false) => {
+                    format!("{id} is being given {what}, {sent} of {} blocks", pin.total)
+                }
+            };
+            return (sentence, pin.deployment, update);
+        }
+        match self.decide(device, &state) {
+            crate::policy::Decision::Run(release) => {
+                let what = describe(&release);
+                let waits = if state.newest_downlink().is_some() {
+                    state.why.clone().unwrap_or_else(|| "it is offered it in a moment".into())
+                } else if state.links.is_empty() {
+                    "it is away, and is offered it when it comes back".into()
+                } else {
+                    "it has not subscribed to its downlink".into()
+                };
+                (format!("{id} should run {what}: {waits}"), Some(release.deployment), update)
+            }
+            crate::policy::Decision::Nothing(why) => {
+                (format!("{id} is offered nothing: {why}"), None, update)
+            }
+        }
+    }
+}
+
+fn is_withdrawn(rows: &[FileRow], file: i64) -> bool {
+    let digest = rows.iter().find(|row| row.id == file).map(|row| row.digest);
+    rows.iter().any(|row| Some(row.digest) == digest && row.withdrawn.is_some())
+}
+
+fn may_retry(member: &Member) -> bool {
+    matches!(member.state, Some(UpdateState::Failed(_) | UpdateState::Silent))
+}
+
+fn excluded(device: &str, reason: &str) -> Excluded {
+    Excluded { device: device.into(), reason: reason.into() }
+}
+
+fn by(what: &str, actor: &Actor) -> String {
+    format!("{what} by {}", actor.shown())
+}
+
+fn unknown(id: i64) -> ServiceError {
+    ServiceError::NotFound(format!("there is no deployment {id}"))
+}

@@ -1,0 +1,443 @@
+//! Random sequences of what operators and devices do, with faults and restarts in between,
+//! against a simple model of what must hold. A failing sequence is shortened before it is shown.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use proptest::{
+    prelude::*,
+    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
+};
+use serde_json::Value;
+
+use crate::{
+    Act, ServiceError,
+    harness::{Session, Site, TOPIC, ann, deployment},
+};
+
+const DEVICES: usize = 8;
+const CASES: u32 = 96;
+const LONGEST: usize = 80;
+
+/// One step: what is done, to which of what there is.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// A new image is uploaded and deployed: to whom, and how.
+    Deploy {
+        target: u8,
+        canary: bool,
+    },
+    /// An earlier image again, below what newer ones say.
+    Downgrade {
+        image: u8,
+    },
+    Act {
+        deployment: u8,
+        act: u8,
+    },
+    Withdraw {
+        image: u8,
+    },
+    Freeze(bool),
+    Connect(u8),
+    Disconnect(u8),
+    /// The device asks for its next block, or restarts into an image that it has whole.
+    GoOn(u8),
+    /// It asks for any block.
+    AskWildly(u8, u8),
+    ReportFailure(u8),
+    Crash,
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let device = 0..DEVICES as u8;
+    prop_oneof![
+        2 => (any::<u8>(), any::<bool>()).prop_map(|(target, canary)| Step::Deploy { target, canary }),
+        1 => any::<u8>().prop_map(|image| Step::Downgrade { image }),
+        4 => (any::<u8>(), any::<u8>()).prop_map(|(deployment, act)| Step::Act { deployment, act }),
+        1 => any::<u8>().prop_map(|image| Step::Withdraw { image }),
+        1 => any::<bool>().prop_map(Step::Freeze),
+        6 => device.clone().prop_map(Step::Connect),
+        3 => device.clone().prop_map(Step::Disconnect),
+        24 => device.clone().prop_map(Step::GoOn),
+        2 => (device.clone(), any::<u8>()).prop_map(|(device, index)| Step::AskWildly(device, index)),
+        2 => device.prop_map(Step::ReportFailure),
+        1 => Just(Step::Crash),
+        1 => Just(Step::Restart),
+    ]
+}
+
+struct Image {
+    version: String,
+    bytes: Vec<u8>,
+    firmware: String,
+    withdrawn: bool,
+}
+
+/// What the model knows of a deployment.
+struct Known {
+    digest: String,
+    canary: bool,
+    downgrade: bool,
+    /// Devices that heard a manifest of it, and those that ran it.
+    heard: BTreeSet<usize>,
+    ran: BTreeSet<usize>,
+    /// An operator opened its waves by hand.
+    opened: bool,
+}
+
+#[derive(Default)]
+struct Device {
+    session: Option<Session>,
+    /// What the last manifest of this life announced.
+    digest: Option<String>,
+    got: BTreeMap<u32, Vec<u8>>,
+    total: u32,
+    runs: Option<String>,
+}
+
+struct World {
+    site: Option<Site>,
+    devices: Vec<Device>,
+    images: Vec<(String, Image)>,
+    deployments: HashMap<i64, Known>,
+    frozen: bool,
+}
+
+fn name(device: usize) -> String {
+    format!("dev-{device}")
+}
+
+impl World {
+    async fn new() -> World {
+        let long = std::time::Duration::from_secs(3600);
+        let site = Site::with(|settings| {
+            // Only what a step does makes anything happen.
+            settings.resume_grace = std::time::Duration::ZERO;
+            settings.nudge_after = long;
+            settings.confirm_after = long;
+            settings.confirm_within = long;
+        })
+        .await;
+        let devices = (0..DEVICES).map(|_| Device::default()).collect();
+        World {
+            site: Some(site),
+            devices,
+            images: Vec::new(),
+            deployments: HashMap::new(),
+            frozen: false,
+        }
+    }
+
+    fn site(&self) -> &Site {
+        self.site.as_ref().unwrap()
+    }
+
+    /// Waits until nothing follows any more from what was done.
+    async fn settle(&self) {
+        let engine = &self.site().service.0;
+        let (mut calm, mut rounds) = (0, 0);
+        while calm < 3 {
+            rounds += 1;
+            assert!(rounds < 10_000, "it never comes to rest");
+            for _ in 0..4 {
+                tokio::task::yield_now().await;
+            }
+            engine.db.commit(Vec::new()).await.unwrap();
+            let pinning = |device: &std::sync::Arc<crate::device::Device>| {
+                device.state.lock().pinning.is_some()
+            };
+            let busy =
+                !engine.fleet.lock().due.is_empty() || engine.registry.all().iter().any(pinning);
+            calm = if busy { 0 } else { calm + 1 };
+        }
+    }
+
+    async fn run(&mut self, step: Step) {
+        let service = self.site().service.clone();
+        let pick = |number: u8, from: usize| (from > 0).then(|| usize::from(number) % from);
+        match step {
+            Step::Deploy { target, canary } => {
+                let number = self.images.len() + 1;
+                let bytes: Vec<u8> =
+                    (0..250).map(|at| (at * number) as u8 ^ number as u8).collect();
+                let version = format!("{number}.0.0");
+                let firmware = self.site().upload(&format!("fw-{version}.bin"), &bytes).await;
+                let digest = store::Digest::of(&bytes).to_string();
+                let image = Image { version, bytes, firmware: firmware.clone(), withdrawn: false };
+                self.images.push((digest.clone(), image));
+                let target = match target % 4 {
+                    0 => format!(r#"{{"device":"{}"}}"#, name(usize::from(target) % DEVICES)),
+                    _ => r#"{"all":true}"#.into(),
+                };
+                let rollout = if canary { r#""canary""# } else { r#""all""# };
+                let id = self.site().deploy(&firmware, &target, rollout).await;
+                self.learn(id, digest, canary, false);
+            }
+            Step::Downgrade { image } => {
+                let Some(image) = pick(image, self.images.len()) else { return };
+                let (digest, image) = &self.images[image];
+                let mut new = deployment(&image.firmware, r#"{"all":true}"#, r#""all""#);
+                new.downgrade = true;
+                let digest = digest.clone();
+                match service.create_deployment(new, None, &ann()).await {
+                    Ok((view, _)) => self.learn(view.id.parse().unwrap(), digest, false, true),
+                    Err(ServiceError::Conflict(_)) => {}
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            Step::Act { deployment, act } => {
+                let ids: Vec<i64> = service
+                    .deployments(None, None, 1000)
+                    .iter()
+                    .map(|one| one.id.parse().unwrap())
+                    .collect();
+                let Some(at) = pick(deployment, ids.len()) else { return };
+                let acts = [
+                    Act::Approve,
+                    Act::Pause,
+                    Act::Resume,
+                    Act::Resume,
+                    Act::Cancel,
+                    Act::Retry,
+                    Act::Rollback,
+                ];
+                let act = acts[usize::from(act) % acts.len()];
+                match service.act_on_deployment(ids[at], act, None, &ann()).await {
+                    Ok(acted) => {
+                        let known = self.deployments.get_mut(&ids[at]).unwrap();
+                        known.opened |= matches!(act, Act::Approve | Act::Resume);
+                        for made in acted.rollbacks.unwrap_or_default() {
+                            let view = service.deployment(made.parse().unwrap()).unwrap();
+                            self.learn(view.id.parse().unwrap(), view.firmware.digest, true, true);
+                        }
+                    }
+                    Err(ServiceError::Conflict(_)) => {}
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            Step::Withdraw { image } => {
+                let Some(image) = pick(image, self.images.len()) else { return };
+                let image = &mut self.images[image].1;
+                service.withdraw_firmware(&image.firmware, &ann()).await.unwrap();
+                image.withdrawn = true;
+            }
+            Step::Freeze(frozen) => {
+                service.freeze(frozen, &ann()).await.unwrap();
+                self.frozen = frozen;
+            }
+            Step::Connect(device) => {
+                let device = usize::from(device);
+                if self.devices[device].session.is_none() {
+                    let mut session = self.site().connect(&name(device)).await;
+                    session.subscribe(TOPIC);
+                    self.devices[device].session = Some(session);
+                }
+            }
+            Step::Disconnect(device) => self.disconnect(usize::from(device)),
+            Step::GoOn(device) => self.go_on(usize::from(device)).await,
+            Step::AskWildly(device, index) => {
+                if let Some(session) = &mut self.devices[usize::from(device)].session {
+                    session.ask(u32::from(index % 4));
+                }
+            }
+            Step::ReportFailure(device) => {
+                if let Some(session) = &mut self.devices[usize::from(device)].session {
+                    session.publish(r#"{"variable":"firmware_status","value":"failed"}"#);
+                }
+            }
+            Step::Crash | Step::Restart => self.restart(matches!(step, Step::Crash)).await,
+        }
+    }
+
+    fn learn(&mut self, id: i64, digest: String, canary: bool, downgrade: bool) {
+        let known = Known {
+            digest,
+            canary,
+            downgrade,
+            heard: BTreeSet::new(),
+            ran: BTreeSet::new(),
+            opened: false,
+        };
+        assert!(self.deployments.insert(id, known).is_none(), "a number is used twice");
+    }
+
+    fn disconnect(&mut self, device: usize) {
+        if let Some(session) = self.devices[device].session.take() {
+            session.end();
+        }
+    }
+
+    /// The device goes on with what it is at.
+    async fn go_on(&mut self, index: usize) {
+        let device = &mut self.devices[index];
+        let (Some(session), Some(digest)) = (&mut device.session, device.digest.clone()) else {
+            return;
+        };
+        if let Some(missing) = (0..device.total).find(|block| !device.got.contains_key(block)) {
+            return session.ask(missing);
+        }
+        // It restarts into the image and says so.
+        let image = &self.images.iter().find(|(known, _)| *known == digest).unwrap().1;
+        let whole: Vec<u8> = device.got.values().flatten().copied().collect();
+        assert_eq!(whole, image.bytes, "{}: {} is spoilt", name(index), image.version);
+        device.runs = Some(image.version.clone());
+        (device.digest, device.got) = (None, BTreeMap::new());
+        let version = image.version.clone();
+        self.disconnect(index);
+        let mut session = self.site().connect(&name(index)).await;
+        session.subscribe(TOPIC);
+        session.publish(format!(
+            r#"{{"variable":"firmware_status","metadata":{{"version":"{version}"}}}}"#
+        ));
+        self.devices[index].session = Some(session);
+        for known in self.deployments.values_mut().filter(|known| known.digest == digest) {
+            known.ran.insert(index);
+        }
+    }
+
+    /// Nothing that was decided is lost or different afterwards.
+    async fn restart(&mut self, crash: bool) {
+        let decided = |site: &Site| {
+            let views = site.service.deployments(None, None, 1000);
+            views.into_iter().map(|view| (view.id.clone(), view)).collect::<BTreeMap<_, _>>()
+        };
+        let offered = |site: &Site| {
+            let pin = |index| site.service.device(&name(index))?.firmware;
+            (0..DEVICES).map(pin).collect::<Vec<_>>()
+        };
+        let (before, pins) = (decided(self.site()), offered(self.site()));
+        (0..DEVICES).for_each(|device| self.disconnect(device));
+        let site = self.site.take().unwrap();
+        let site = if crash { site.crash().await } else { site.restart(|_| {}).await };
+        let after = decided(&site);
+        assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+        for (id, before) in before {
+            let after = &after[&id];
+            assert!(
+                before.state == after.state || (before.state, after.state) == ("running", "paused"),
+                "deployment {id} was {} and is {}",
+                before.state,
+                after.state
+            );
+            assert_eq!(before.wave, after.wave, "deployment {id}");
+        }
+        assert_eq!(site.service.frozen().frozen, self.frozen);
+        for (device, (before, after)) in pins.into_iter().zip(offered(&site)).enumerate() {
+            assert_eq!(before, after, "{} was offered this before the restart", name(device));
+        }
+        self.site = Some(site);
+    }
+
+    /// Reads what every device heard, and compares it with what it may hear.
+    async fn listen(&mut self) {
+        for index in 0..DEVICES {
+            while self.devices[index].session.as_ref().is_some_and(|session| !session.is_empty()) {
+                let session = self.devices[index].session.as_mut().unwrap();
+                let message = session.next().await;
+                match message["variable"].as_str().unwrap() {
+                    "firmware_manifest" => self.heard_manifest(index, &message["metadata"]),
+                    "firmware_block" => self.heard_block(index, &message),
+                    "fuota_error" => {}
+                    other => panic!("{other}"),
+                }
+            }
+        }
+    }
+
+    fn heard_manifest(&mut self, index: usize, metadata: &Value) {
+        let who = name(index);
+        let digest = metadata["sha256"].as_str().unwrap().to_owned();
+        let (id, begun) = {
+            let device = self.site().service.0.registry.get(&who).unwrap();
+            let state = device.state.lock();
+            let transfer = state.transfer.as_ref().unwrap();
+            assert_eq!(transfer.pin.sha256, digest, "{who}: the manifest is not of its offer");
+            assert!(transfer.pin.attempt <= 3, "{who}: attempt {}", transfer.pin.attempt);
+            (transfer.pin.deployment.unwrap(), transfer.state().name() != "offered")
+        };
+        let view = self.site().service.deployment(id).unwrap();
+        let image = &self.images.iter().find(|(known, _)| *known == digest).unwrap().1;
+        assert!(!image.withdrawn, "{who}: {} is withdrawn", image.version);
+        assert!(begun || !self.frozen, "{who}: the site is frozen");
+        assert!(begun || view.state == "running", "{who}: deployment {id} is {}", view.state);
+        let known = self.deployments.get_mut(&id).unwrap();
+        assert_eq!(known.digest, digest);
+        if let Some(device) = view.target.device {
+            assert_eq!(device, who, "deployment {id} is for one device");
+        }
+        let number = |version: &str| version.split('.').next().unwrap().parse::<u32>().unwrap();
+        if let Some(runs) = self.devices[index].runs.as_deref().filter(|_| !known.downgrade) {
+            assert!(
+                number(runs) < number(&image.version),
+                "{who} runs {runs}, hears {}",
+                image.version
+            );
+        }
+        known.heard.insert(index);
+        if known.canary && !known.opened && known.ran.is_empty() {
+            // One that was given something else instead may be followed by another.
+            let members = view.counts.values().sum::<usize>();
+            assert!(members <= 1, "deployment {id}: {members} devices before one ran it");
+        }
+        let device = &mut self.devices[index];
+        if device.digest.as_ref() != Some(&digest) {
+            device.got.clear();
+        }
+        device.digest = Some(digest);
+        device.total = metadata["total_chunks"].as_u64().unwrap() as u32;
+    }
+
+    fn heard_block(&mut self, index: usize, message: &Value) {
+        let device = &mut self.devices[index];
+        let data = message["metadata"]["data"].as_str().unwrap();
+        let data = base64_simd::STANDARD.decode_to_vec(data).unwrap();
+        let block = message["value"].as_u64().unwrap() as u32;
+        // A wild request may be answered to a device that dropped what it was told.
+        let Some(digest) = &device.digest else { return };
+        let image = &self.images.iter().find(|(known, _)| known == digest).unwrap().1;
+        let start = block as usize * 100;
+        let expected = &image.bytes[start..(start + 100).min(image.bytes.len())];
+        assert_eq!(data, expected, "{}: block {block} is of another image", name(index));
+        device.got.insert(block, data);
+    }
+
+    /// What the fleet says of devices is what the devices' own transfers say.
+    fn compare(&self) {
+        let engine = &self.site().service.0;
+        for device in engine.registry.all() {
+            let state = device.state.lock();
+            let Some(transfer) = &state.transfer else { continue };
+            let fleet = engine.fleet.lock();
+            let deployment = &fleet.deployments[&transfer.pin.deployment.unwrap()];
+            if let Some(member) =
+                deployment.members.get(&device.id).and_then(|member| member.state.clone())
+            {
+                assert_eq!(member, transfer.state(), "{}", device.id);
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_operators_devices_and_faults_do_the_rules_hold() {
+    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let sequences = prop::collection::vec(step(), 1..LONGEST);
+    let outcome = runner.run(&sequences, |steps| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut world = World::new().await;
+            for step in steps {
+                world.run(step).await;
+                world.settle().await;
+                world.listen().await;
+                world.settle().await;
+                world.compare();
+            }
+        });
+        Ok(())
+    });
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+}
