@@ -5,7 +5,7 @@
 //! done in one place, [`Connection::poll`]. What a client's packets do stands in
 //! [`crate::inbound`]; here is what moves bytes.
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use hook::{Client, Outbox, Protocol, Qos, SessionEnd, Slot};
 use std::{
     borrow::Cow,
@@ -25,15 +25,16 @@ use tokio::{
 };
 
 use crate::{
+    backlog::{Backlog, Next},
     codec,
     counters::Tally,
-    deliver::{SeenRetained, SentAliases, text_fits},
-    exchange::{Exchange, Route},
+    crowd::Wait,
+    deliver::{SentAliases, text_fits},
+    exchange::{Exchange, Route, YIELD_AFTER},
     hooks::View,
     inbound::Used,
-    inbox::{Done, Kick, Taken},
+    inbox::{Done, Kick, Pushed, Taken},
     journal::{Record, wall_seconds},
-    message::Delivery,
     packet::{ConnAck, reason},
     registry::Due,
     session::{Session, State, clock_ms},
@@ -134,7 +135,7 @@ pub(crate) struct Connection<S> {
     pub(crate) resend: VecDeque<u16>,
     pub(crate) problem_information: bool,
     /// A packet that has not arrived whole, or may not be handled yet.
-    partial: Vec<u8>,
+    partial: BytesMut,
     /// `partial` holds whole packets that had to wait.
     waiting: bool,
     pub(crate) writer: Writer,
@@ -143,14 +144,15 @@ pub(crate) struct Connection<S> {
     pub(crate) taken: Taken,
     pub(crate) done: Done,
     /// Retained messages for new subscriptions, beside the bounded queues: they exist anyway.
-    pub(crate) backlog: VecDeque<Delivery>,
-    pub(crate) seen_retained: Option<Box<SeenRetained>>,
+    pub(crate) backlog: Option<Box<Backlog>>,
     /// Topics by alias, as the client set them.
     pub(crate) aliases: Option<Box<Aliases>>,
     pub(crate) sent_aliases: Option<Box<SentAliases>>,
     pub(crate) route: Option<Box<Route>>,
     /// What waits for the log, or for room in other sessions' queues.
     pub(crate) unsettled: Option<Box<Unsettled>>,
+    /// Somebody who is to catch up before the next publish.
+    pub(crate) crowd: Option<Box<Wait>>,
     keep_alive: Option<(Duration, Pin<Box<Sleep>>)>,
     slow: Slow,
     pub(crate) tally: Tally,
@@ -172,17 +174,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             window: parts.window.into(),
             promised: parts.promised,
             problem_information: parts.problem_information,
-            partial: parts.rest,
+            partial: BytesMut::from(&parts.rest[..]),
             writer: Writer::default(),
             flushing: false,
             taken: Taken::default(),
             done: Done::default(),
-            backlog: VecDeque::new(),
-            seen_retained: None,
+            backlog: None,
             aliases: None,
             sent_aliases: SentAliases::new(parts.topic_alias_maximum),
             route: None,
             unsettled: None,
+            crowd: None,
             // One and a half times the keep alive [MQTT-3.1.2-22].
             keep_alive: parts.keep_alive.map(|seconds| {
                 let patience = seconds.mul_f32(1.5);
@@ -234,14 +236,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if !self.poll_greeting(cx) {
                 return Ok(());
             }
-            if !self.flushing {
-                self.fill();
-            }
+            let more = !self.flushing && self.fill();
             let wrote = self.flush(cx)?;
             self.poll_unsettled(cx)?;
+            self.poll_crowd(cx);
             let read = self.read(cx)?;
             let unwritten = !self.writer.is_empty() && !self.flushing;
-            if !wrote && !read && !unwritten && self.session.inbox.park(cx.waker()) {
+            if !wrote && !read && !unwritten && !more && self.session.inbox.park(cx.waker()) {
                 self.check_keep_alive(cx)?;
                 return self.check_slow(cx);
             }
@@ -271,6 +272,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    fn poll_crowd(&mut self, cx: &mut Context<'_>) {
+        if let Some(wait) = &mut self.crowd
+            && wait.poll(cx, &self.exchange.lanes).is_ready()
+        {
+            self.crowd = None;
+            self.look_at_what_waited();
+        }
+    }
+
     /// What had to wait behind a publish is looked at again.
     pub(crate) fn look_at_what_waited(&mut self) {
         self.waiting = !self.partial.is_empty();
@@ -278,7 +288,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Whether publishes have to wait: for the log, for room elsewhere, or for the client to read.
     pub(crate) fn blocked(&self) -> bool {
-        self.unsettled.as_ref().is_some_and(|unsettled| unsettled.blocks_publishes())
+        self.crowd.is_some()
+            || self.unsettled.as_ref().is_some_and(|unsettled| unsettled.blocks_publishes())
             || self.session.inbox.outbox_is_high()
     }
 
@@ -291,6 +302,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let bytes = std::mem::take(&mut self.partial);
             self.handle_joined(bytes)?;
             return Ok(true);
+        }
+        if self.waiting && self.crowd.is_some() {
+            // It is over soon, and what was not read slows the publisher down.
+            return Ok(false);
         }
         if self.waiting && self.partial.len() >= READ_BYTES + self.promised.packet_bytes {
             return Ok(false);
@@ -319,19 +334,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Handles whole packets and keeps the rest.
     fn handle(&mut self, bytes: &[u8]) -> Result<(), Ending> {
         let used = self.packets(bytes)?;
-        self.partial = bytes[used.consumed..].to_vec();
+        self.partial = BytesMut::from(&bytes[used.consumed..]);
         self.note_partial(&used);
         Ok(())
     }
 
     /// The same for bytes that came in pieces. Where they make no packet yet they are kept as
     /// they are: copied at each piece, a large packet in small ones would cost its square.
-    fn handle_joined(&mut self, mut bytes: Vec<u8>) -> Result<(), Ending> {
+    fn handle_joined(&mut self, mut bytes: BytesMut) -> Result<(), Ending> {
         let used = self.packets(&bytes)?;
-        if used.consumed > 0 {
-            bytes = bytes[used.consumed..].to_vec();
+        if used.consumed < bytes.len() {
+            bytes.advance(used.consumed);
+            self.partial = bytes;
         }
-        self.partial = bytes;
         self.note_partial(&used);
         Ok(())
     }
@@ -384,6 +399,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Err(Ending { end, tell: Some((code, text.into())), will: true })
     }
 
+    /// Retained messages that a session which lasts was promised wait with the others, as far as
+    /// its queue has room.
+    async fn keep_promised(&mut self, backlog: &mut Backlog) {
+        if self.state.expiry == Some(Duration::ZERO) {
+            return;
+        }
+        backlog.keep_promised();
+        for count in 1.. {
+            match backlog.next(&self.exchange.retained, true) {
+                Next::Send(delivery) if delivery.qos == Qos::AtMostOnce => {}
+                Next::Send(delivery) => {
+                    if self.session.inbox.push_assured(delivery, None) != Pushed::Queued {
+                        return;
+                    }
+                }
+                Next::Later => {}
+                Next::Nothing => return,
+            }
+            if count % YIELD_AFTER == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
     /// Says goodbye, tells the hooks, and leaves the session to whoever comes next.
     async fn finish(mut self: Box<Self>, ending: Ending) -> SessionEnd {
         let Ending { end, tell, will } = ending;
@@ -409,12 +448,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 receipt.dropped(tag);
             }
         }
-        // Retained messages that were promised wait with the others.
-        for delivery in self.backlog.drain(..) {
-            let current = || self.exchange.retained.is_current(&delivery.message);
-            if delivery.qos != Qos::AtMostOnce && current() {
-                self.session.inbox.push_assured(delivery, None);
-            }
+        if let Some(mut backlog) = self.backlog.take() {
+            self.keep_promised(&mut backlog).await;
         }
         self.writer.abandon();
         if let Some(unsettled) = self.unsettled.take() {

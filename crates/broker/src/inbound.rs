@@ -8,19 +8,20 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
+    backlog::Wanted,
     codec::{self, AckKind, CodecError, Frame},
     connection::{Connection, Ending},
+    crowd::Wait,
     exchange::Routed,
     hooks::View,
     journal::{Record, Ticket},
-    message::Delivery,
-    outbound::Confirmation,
+    outbound::{Confirmation, Ended},
     packet::{
         Ack, Disconnect, Packet, Publish, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe,
         reason,
     },
-    session::Held,
     submit::{Submission, Submitted},
+    subscriptions::Held,
     topic::{check_filter, check_name},
     unsettled::Answer,
 };
@@ -70,7 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             };
             // Acknowledgements and PINGREQ never wait: others may wait for them.
             let may_wait = !matches!(rest[0] >> 4, 4..=7 | 12);
-            let look = self.unsettled.is_some() || count % LOOK_EVERY == 0;
+            let look = self.crowd.is_some() || self.unsettled.is_some() || count % LOOK_EVERY == 0;
             if may_wait && look && self.blocked() {
                 return Ok(Used { consumed, waiting: true });
             }
@@ -86,8 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Packet::Publish(publish) => self.on_publish(publish),
             Packet::PubAck(ack) => {
                 let ended = self.state.window.puback(ack.packet_id);
-                self.ended(ended);
-                self.acknowledged(ack.packet_id);
+                self.exchange_ended(ack.packet_id, ended);
                 Ok(())
             }
             Packet::PubRec(ack) => {
@@ -100,8 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Packet::PubComp(ack) => {
                 let ended = self.state.window.pubcomp(ack.packet_id);
-                self.ended(ended);
-                self.acknowledged(ack.packet_id);
+                self.exchange_ended(ack.packet_id, ended);
                 Ok(())
             }
             Packet::Subscribe(subscribe) => self.on_subscribe(*subscribe),
@@ -118,6 +117,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// An acknowledgement has come, and perhaps one that something waited for.
+    fn exchange_ended(&mut self, packet_id: u16, ended: Option<Ended>) {
+        if ended.is_some() {
+            self.ended(ended);
+            self.acknowledged(packet_id);
+        }
+    }
+
     /// An exchange has gone on, and the packet id is not sent again.
     fn acknowledged(&mut self, packet_id: u16) {
         self.resend.retain(|id| *id != packet_id);
@@ -127,12 +134,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn on_pubrec(&mut self, ack: Ack) {
         if ack.reason >= 0x80 {
             let ended = self.state.window.pubrec_refused(ack.packet_id);
-            self.ended(ended);
-            self.acknowledged(ack.packet_id);
-            return;
+            return self.exchange_ended(ack.packet_id, ended);
         }
         let confirmation = self.state.window.pubrec(ack.packet_id);
-        self.acknowledged(ack.packet_id);
+        if confirmation != Confirmation::Unknown {
+            self.acknowledged(ack.packet_id);
+        }
         match confirmation {
             Confirmation::Release => self.answer(None, Answer::PubRel(ack.packet_id)),
             Confirmation::Log(delivery) => {
@@ -238,7 +245,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             &mut self.route,
             &mut self.tally,
         );
-        let Some(kind) = ack else { return Ok(()) };
+        let Some(kind) = ack else {
+            if let Submitted::Routed(Routed::Crowded(whom)) = submitted {
+                let patience = self.exchange.limits.publish_hold();
+                self.crowd = Some(Wait::new(whom, patience));
+            }
+            return Ok(());
+        };
         match submitted {
             Submitted::Routed(Routed::Pending(pending)) => {
                 self.remember_received(publish.qos, publish.packet_id);
@@ -247,7 +260,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Submitted::Routed(Routed::Unwritable) => {
                 self.refuse_unwritable(kind, publish.packet_id)?;
             }
-            Submitted::Routed(Routed::Done) | Submitted::Consumed => {
+            // Only QoS 0 is ever told of a crowd.
+            Submitted::Routed(Routed::Done | Routed::Crowded(_)) | Submitted::Consumed => {
                 self.remember_received(publish.qos, publish.packet_id);
                 self.encode_ack(kind, publish.packet_id, reason::SUCCESS, None);
             }
@@ -301,10 +315,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn on_subscribe(&mut self, subscribe: Subscribe) -> Result<(), Ending> {
         let Subscribe { packet_id, identifier, filters } = subscribe;
         self.check_answer(filters.len())?;
-        let mut retained = Vec::new();
         let codes: Vec<u8> = filters
             .into_iter()
-            .map(|options| match self.subscribe(options, identifier, &mut retained) {
+            .map(|options| match self.subscribe(packet_id, options, identifier) {
                 Ok(qos) => qos as u8,
                 Err(code) => {
                     self.tally.refused += 1;
@@ -314,7 +327,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .collect();
         let granted = codes.iter().any(|code| *code < 0x80);
         let ticket = self.logged_before(granted);
-        self.answer(ticket, Answer::SubAck { packet_id, codes, retained });
+        self.answer(ticket, Answer::SubAck { packet_id, codes });
         Ok(())
     }
 
@@ -326,22 +339,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn subscribe(
         &mut self,
-        mut options: SubscribeFilter,
+        packet_id: u16,
+        options: SubscribeFilter,
         identifier: Option<u32>,
-        retained: &mut Vec<Delivery>,
     ) -> Result<Qos, u8> {
-        let text = std::mem::take(&mut options.filter);
+        let text: Arc<str> = options.filter.as_str().into();
         let filter = check_filter(&text).map_err(|_| reason::TOPIC_FILTER_INVALID)?;
         let refused = |why: Reason| reason_code(why.kind);
         self.exchange.hooks.authorize_subscribe(&self.client, &text).map_err(refused)?;
-        let known = self.session.subscriptions.lock().get(text.as_str()).map(|held| held.consumed);
+        let known = self.session.subscriptions.lock().get(&text).map(|held| held.consumed);
         if known.is_none()
             && self.session.subscriptions.lock().len() >= self.exchange.limits.subscriptions()
         {
             return Err(reason::QUOTA_EXCEEDED);
         }
         let qos = options.qos;
-        let asked = Subscription { filter: text.clone(), qos };
+        let asked = Subscription { filter: options.filter.clone(), qos };
         let (exchange, mut view) = self.view();
         let consumed = match exchange.hooks.subscribe(&mut view, &asked) {
             SubscribeVerdict::Continue => false,
@@ -352,16 +365,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.exchange.index.remove(filter, self.session.key);
         }
         let handling = options.retain_handling;
-        let held = Held { options, identifier, consumed };
+        let held = Held::new(&options, identifier, consumed);
         self.log(|session| Record::Subscribe {
             session,
-            filter: text.as_str().into(),
+            filter: (*text).into(),
             held: held.clone(),
         });
         if !consumed {
-            self.exchange.index.insert(filter, held.entry(&self.session));
+            self.exchange.index.insert(filter, &text, held.entry(&self.session));
         }
-        self.session.subscriptions.lock().insert(text.as_str().into(), held);
+        self.session.subscriptions.lock().insert(text.clone(), held);
         let wanted = match handling {
             RetainHandling::Send => true,
             RetainHandling::SendIfNew => known.is_none(),
@@ -369,18 +382,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         // Shared subscriptions get no retained messages (4.8.2).
         if wanted && !consumed && filter.share.is_none() {
-            let messages = self.exchange.retained.matching(filter.levels);
-            if known.is_none() {
-                let seen = self.seen_retained.get_or_insert_default();
-                messages.iter().for_each(|message| seen.note(message));
-            }
-            retained.extend(messages.into_iter().map(|message| Delivery {
-                id: 0,
-                qos: message.qos.min(qos),
-                message,
-                retain: true,
-                subscriptions: identifier.map(|id| Arc::from([id])),
-            }));
+            let wanted = Wanted {
+                filter: filter.levels.into(),
+                qos,
+                identifiers: identifier.map(|id| Arc::from([id])),
+                packet_id,
+                new: known.is_none(),
+            };
+            // Behind the index: what is published from now on comes as a live message.
+            self.backlog.get_or_insert_default().subscribe(wanted, &self.exchange.retained);
         }
         Ok(qos)
     }
@@ -402,6 +412,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         if !held.consumed {
             self.exchange.index.remove(filter, self.session.key);
+        }
+        if let Some(backlog) = &mut self.backlog {
+            backlog.unsubscribe(text);
         }
         self.log(|session| Record::Unsubscribe { session, filter: text.into() });
         let (exchange, mut view) = self.view();

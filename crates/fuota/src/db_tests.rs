@@ -111,7 +111,11 @@ fn tables_and_values_that_are_not_ours_are_damage() {
         ("DROP TABLE history", "table history is not as"),
         ("ALTER TABLE device DROP COLUMN model", "table device is not as"),
         ("DROP INDEX file_present", "index file_present is not as"),
-        ("INSERT INTO user VALUES ('u', 'king', x'00', x'00', 1, 1, 1, 0)", ""),
+        (
+            "INSERT INTO user (name, role, salt, hash, memory, passes, lanes, created)
+             VALUES ('u', 'king', x'00', x'00', 1, 1, 1, 0)",
+            "",
+        ),
         ("DELETE FROM run", "no rows"),
     ] {
         let dir = tempfile::tempdir().unwrap();

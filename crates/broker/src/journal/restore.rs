@@ -77,10 +77,11 @@ fn restore_session(
         user_properties: Box::default(),
     });
     for (filter, held) in subscriptions {
+        let filter: Arc<str> = filter.into();
         if !held.consumed
             && let Ok(parsed) = check_filter(&filter)
         {
-            index.insert(parsed, held.entry(&session));
+            index.insert(parsed, &filter, held.entry(&session));
         }
         session.subscriptions.lock().insert(filter, held);
     }
@@ -112,6 +113,7 @@ fn restore_delivery(session: &Arc<Session>, state: &mut State, number: u64, prom
                 qos: target.qos,
                 retain: target.retain,
                 subscriptions: target.subscriptions,
+                share: None,
             };
             match packet_id {
                 Some(packet_id) => state.window.restore(packet_id, Some(delivery), number),

@@ -29,7 +29,12 @@ fn commands_as_people_type_them() {
         "fuotad device set pump-1 --no-groups --rotate-token --now",
         "fuotad firmware list --json",
         "fuotad client list",
+        "fuotad client list --prefix pump- --away --json",
         "fuotad client disconnect pump-1",
+        "fuotad retained list --json",
+        "fuotad retained list plant/#",
+        "fuotad retained show plant/x",
+        "fuotad retained delete plant/# --yes --json",
         "fuotad status --json --config x.toml",
     ] {
         Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -42,6 +47,8 @@ fn commands_as_people_type_them() {
         "fuotad device add pump-1 --label nonsense",
         "fuotad simulate --pace 5",
         "fuotad simulate --expect-sha256 abc",
+        "fuotad client list --connected --away",
+        "fuotad retained delete",
         "fuotad fly",
     ] {
         assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
