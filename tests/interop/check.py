@@ -6,112 +6,31 @@ Prints a line for each case, and at the end `N passed, N failed`.
 import argparse
 import hashlib
 import importlib.metadata
-import json
 import os
 import pathlib
 import queue
 import random
-import re
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
-import urllib.request
 
+from daemon import PATIENCE, Lines, Site
 from device import TOPIC, new_client
 
 HERE = pathlib.Path(__file__).resolve().parent
-PATIENCE = 120
 
 
-class Lines:
-    """A child process whose lines can be waited for."""
-
-    def __init__(self, command, **options):
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-        )
-        self.seen = []
-        self.queue = queue.Queue()
-        threading.Thread(target=self.read, daemon=True).start()
-
-    def read(self):
-        for line in self.process.stdout:
-            self.queue.put(line.rstrip("\n"))
-        self.queue.put(None)
-
-    def wait_for(self, pattern):
-        """The first match in a line not yet waited for."""
-        while True:
-            line = self.queue.get(timeout=PATIENCE)
-            if line is None:
-                raise AssertionError(f"ended without {pattern!r}:\n" + "\n".join(self.seen))
-            self.seen.append(line)
-            if match := re.search(pattern, line):
-                return match
-
-    def finish(self):
-        """The exit code, and all lines."""
-        code = self.process.wait(timeout=PATIENCE)
-        while (line := self.queue.get(timeout=PATIENCE)) is not None:
-            self.seen.append(line)
-        return code, self.seen
-
-    def end(self, how=signal.SIGKILL):
-        if self.process.poll() is None:
-            self.process.send_signal(how)
-            self.process.wait(timeout=PATIENCE)
-
-
-class Site:
-    """A daemon on a directory of its own."""
+class Field(Site):
+    """A site with devices."""
 
     def __init__(self, fuotad):
-        self.fuotad = fuotad
-        self.dir = tempfile.TemporaryDirectory(prefix="fuotad-interop-")
-        self.path = pathlib.Path(self.dir.name)
-        (self.path / "firmware").mkdir()
-        self.mqtt_port = 0
         self.devices = []
-        self.start()
-
-    def start(self):
-        # The port of the first start is kept, so that devices find the second one.
-        (self.path / "broker.toml").write_text(
-            f'mqtt.listen = "127.0.0.1:{self.mqtt_port}"\nadmin.listen = "127.0.0.1:0"\n'
-            'store.settle = "200ms"\nstore.poll_interval = "500ms"\nfuota.resume_grace = "500ms"\n'
-        )
-        self.daemon = Lines([self.fuotad, "serve", "--config", "broker.toml"], cwd=self.path)
-        self.mqtt_port = int(self.daemon.wait_for(r"mqtt listening on \S+:(\d+)")[1])
-        self.admin = self.daemon.wait_for(r"admin listening on (http://[\w.:]+)")[1]
-        self.daemon.wait_for(r"ready$")
-
-    def drop(self, name, image):
-        """By rename, so that it counts as complete."""
-        staged = self.path / "staged"
-        staged.write_bytes(image)
-        target = self.path / "firmware" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staged.rename(target)
-
-    def add_device(self, name):
-        """Registers a device and gives its token."""
-        request = urllib.request.Request(
-            self.admin + "/api/v1/devices",
-            data=json.dumps({"id": name}).encode(),
-            headers={
-                "Authorization": "Bearer " + (self.path / "data/admin.token").read_text().strip(),
-                "Content-Type": "application/json",
-            },
-        )
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return json.load(answer)["token"]
+        super().__init__(fuotad)
 
     def device(self, token, pause=0.1):
         output = self.path / f"image-{len(self.devices)}"
         device = Lines(
-            [sys.executable, HERE / "device.py", "--port", str(self.mqtt_port), "--token", token]
+            [sys.executable, HERE / "device.py", "--port", str(self.ports["tcp"]), "--token", token]
             + ["--output", output, "--pause", str(pause)]
         )
         device.output = output
@@ -121,8 +40,7 @@ class Site:
     def close(self):
         for device in self.devices:
             device.end()
-        self.daemon.end()
-        self.dir.cleanup()
+        super().close()
 
 
 def image(seed, size):
@@ -157,7 +75,7 @@ def devices_get_their_own_images_and_onlookers_none(site):
     onlooker.on_connect = lambda client, *_: client.subscribe([("#", 2), ("tago/+/post", 1)])
     onlooker.on_subscribe = lambda *_: subscribed.set()
     onlooker.on_message = lambda _client, _userdata, message: heard.put(message.payload)
-    onlooker.connect("127.0.0.1", site.mqtt_port)
+    onlooker.connect("127.0.0.1", site.ports["tcp"])
     onlooker.loop_start()
     assert subscribed.wait(PATIENCE)
 
@@ -169,7 +87,7 @@ def devices_get_their_own_images_and_onlookers_none(site):
         expect_image(devices[name], expected)
 
     speaker = new_client()
-    speaker.connect("127.0.0.1", site.mqtt_port)
+    speaker.connect("127.0.0.1", site.ports["tcp"])
     speaker.loop_start()
     speaker.publish(TOPIC, "marker", qos=1).wait_for_publish()
     assert heard.get(timeout=PATIENCE) == b"marker", "the first thing that an onlooker hears"
@@ -214,7 +132,7 @@ def main():
     version = importlib.metadata.version("paho-mqtt")
     failed = 0
     for case in CASES:
-        site = Site(fuotad)
+        site = Field(fuotad)
         try:
             case(site)
             print(f"paho-mqtt {version}: {case.__name__} ... ok", flush=True)

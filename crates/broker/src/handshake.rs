@@ -230,7 +230,8 @@ async fn admit(
         packet_bytes: exchange.limits.packet_bytes(),
         inflight: exchange.limits.inflight(),
     };
-    let ack = offer(&client, promised);
+    let longest = exchange.limits.keep_alive();
+    let ack = offer(&client, promised, shorter_keep_alive(connect.keep_alive, longest));
     let mut bytes = bytes::BytesMut::new();
     codec::connack(&mut bytes, protocol, &ack);
     if bytes.len() > client.maximum_packet_size as usize {
@@ -250,8 +251,14 @@ fn overtaken(protocol: Protocol) -> Failed {
     Failed::refused(protocol, reason::SERVER_BUSY, "a newer connection has this client id")
 }
 
+/// The keep alive that a client must use instead of its own, 0 being none [MQTT-3.2.2-21].
+/// 3.1.1 has no word for it, so those clients keep their own.
+fn shorter_keep_alive(own: u16, longest: Option<u16>) -> Option<u16> {
+    longest.filter(|longest| own == 0 || own > *longest)
+}
+
 /// The CONNACK of a client that is let in.
-fn offer(client: &Client, promised: Promised) -> ConnAck {
+fn offer(client: &Client, promised: Promised, keep_alive: Option<u16>) -> ConnAck {
     ConnAck {
         session_present: false,
         reason: reason::SUCCESS,
@@ -261,6 +268,7 @@ fn offer(client: &Client, promised: Promised) -> ConnAck {
         maximum_packet_size: u32::try_from(promised.packet_bytes).unwrap_or(u32::MAX),
         topic_alias_maximum: crate::inbound::TOPIC_ALIAS_MAXIMUM,
         session_expiry: None,
+        server_keep_alive: keep_alive.filter(|_| client.protocol == Protocol::V5),
     }
 }
 
@@ -333,8 +341,9 @@ impl Admitted {
             protocol,
             maximum_packet_size: client.maximum_packet_size as usize,
         }));
-        let keep_alive =
-            (connect.keep_alive > 0).then(|| Duration::from_secs(connect.keep_alive.into()));
+        // [MQTT-3.2.2-22]
+        let keep_alive = ack.server_keep_alive.unwrap_or(connect.keep_alive);
+        let keep_alive = (keep_alive > 0).then(|| Duration::from_secs(keep_alive.into()));
         let mut connection = Box::new(Connection::new(Parts {
             io,
             slots: exchange.hooks.slots(),

@@ -25,6 +25,7 @@ struct Fields {
     retained_messages: AtomicUsize,
     retained_bytes: AtomicUsize,
     publish_hold_micros: AtomicU64,
+    keep_alive: AtomicU16,
 }
 
 impl Default for LiveLimits {
@@ -55,6 +56,7 @@ impl LiveLimits {
             retained_messages,
             retained_bytes,
             publish_hold,
+            keep_alive,
         } = *limits;
         self.0.connections.store(connections, Relaxed);
         self.0.connections_per_ip.store(connections_per_ip.unwrap_or(usize::MAX), Relaxed);
@@ -68,6 +70,7 @@ impl LiveLimits {
         self.0.retained_bytes.store(retained_bytes, Relaxed);
         let micros = u64::try_from(publish_hold.as_micros()).unwrap_or(u64::MAX);
         self.0.publish_hold_micros.store(micros, Relaxed);
+        self.0.keep_alive.store(keep_alive.unwrap_or(0), Relaxed);
     }
 
     pub fn connections(&self) -> usize {
@@ -114,5 +117,10 @@ impl LiveLimits {
 
     pub fn publish_hold(&self) -> Duration {
         Duration::from_micros(self.0.publish_hold_micros.load(Relaxed))
+    }
+
+    /// In seconds; `None` where it is off.
+    pub fn keep_alive(&self) -> Option<u16> {
+        Some(self.0.keep_alive.load(Relaxed)).filter(|seconds| *seconds > 0)
     }
 }

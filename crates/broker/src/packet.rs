@@ -185,6 +185,8 @@ pub struct ConnAck {
     pub topic_alias_maximum: u16,
     /// Session Expiry Interval, where it differs from what was asked.
     pub session_expiry: Option<u32>,
+    /// Server Keep Alive in seconds, where the client must use that instead of its own.
+    pub server_keep_alive: Option<u16>,
 }
 
 /// Reason codes that the broker sends (MQTT 5.0, 2.4), by their names there.

@@ -69,6 +69,8 @@ pub struct Limits {
     pub retained_bytes: usize,
     /// How long a QoS 1 or 2 publish waits for a full subscriber before that one is ended.
     pub publish_hold: Duration,
+    /// The longest keep alive of an MQTT 5 client, in seconds; `None` is no bound.
+    pub keep_alive: Option<u16>,
 }
 
 impl Default for Limits {
@@ -85,6 +87,7 @@ impl Default for Limits {
             retained_messages: 100_000,
             retained_bytes: 64 * 1024 * 1024,
             publish_hold: Duration::from_secs(1),
+            keep_alive: None,
         }
     }
 }

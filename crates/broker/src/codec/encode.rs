@@ -176,6 +176,10 @@ fn connack_properties(sink: &mut dyn Sink, ack: &ConnAck) {
         sink.byte(id::SESSION_EXPIRY);
         sink.u32(seconds);
     }
+    if let Some(seconds) = ack.server_keep_alive {
+        sink.byte(id::SERVER_KEEP_ALIVE);
+        sink.u16(seconds);
+    }
 }
 
 /// The 3.1.1 return code nearest to a reason code (3.1.1, 3.2.2.3).

@@ -18,6 +18,7 @@ pub(super) mod id {
     pub const SUBSCRIPTION_IDENTIFIER: u8 = 0x0b;
     pub const SESSION_EXPIRY: u8 = 0x11;
     pub const ASSIGNED_CLIENT_IDENTIFIER: u8 = 0x12;
+    pub const SERVER_KEEP_ALIVE: u8 = 0x13;
     pub const AUTHENTICATION_METHOD: u8 = 0x15;
     pub const AUTHENTICATION_DATA: u8 = 0x16;
     pub const REQUEST_PROBLEM: u8 = 0x17;

@@ -1,6 +1,7 @@
 //! PINGREQ and the keep alive.
 
 use crate::support::*;
+use broker::Settings;
 use std::time::{Duration, Instant};
 
 /// [MQTT-3.12.4-1]
@@ -39,4 +40,32 @@ fn who_says_nothing_is_disconnected() {
     for _ in 0..2 {
         watcher.expect_publish(Publish::new("w", "gone"));
     }
+}
+
+/// [MQTT-3.2.2-21], [MQTT-3.2.2-22]: who asks for more than the broker waits, or for none, is told
+/// what to use, and the broker uses it too.
+#[test]
+fn a_longer_keep_alive_is_cut() {
+    let mut settings = Settings::default();
+    settings.limits.keep_alive = Some(1);
+    let site = site_with(settings);
+    let told = |version, id, keep_alive| {
+        let mut wire = site.greet(&Connect { keep_alive, ..Connect::new(version, id) });
+        let ack = wire.packet();
+        assert_eq!((ack[0], ack[3]), (0x20, 0), "{ack:02x?}");
+        let property = ack.windows(3).find(|part| part[0] == 0x13);
+        (wire, property.map(|part| u16::from_be_bytes([part[1], part[2]])))
+    };
+    for keep_alive in [0, 2, u16::MAX] {
+        let (_, property) = told(V5, "c", keep_alive);
+        assert_eq!(property, Some(1), "{keep_alive}");
+    }
+    assert_eq!(told(V5, "c", 1).1, None, "its own is short enough");
+    let (mut old, property) = told(V4, "old", 0);
+    assert_eq!(property, None, "3.1.1 has no word for it");
+    let began = Instant::now();
+    let (mut new, _) = told(V5, "new", 0);
+    new.ended(0x8d);
+    assert!(began.elapsed() >= Duration::from_millis(1400), "{:?}", began.elapsed());
+    old.silent();
 }

@@ -91,6 +91,7 @@ pub const KEYS: &[Key] = &[
     key("limits.retained_messages", "100000"),
     key("limits.retained_bytes", "64 MiB"),
     key("limits.publish_hold", "1s"),
+    key("limits.keep_alive", ""),
     key("persistence.sync", "os"),
     key("log.level", "info"),
     key("log.format", "text"),

@@ -174,6 +174,7 @@ pub struct Limits {
     pub retained_messages: usize,
     pub retained_bytes: usize,
     pub publish_hold: Duration,
+    pub keep_alive: Option<Duration>,
 }
 
 /// `log.*`.
@@ -335,6 +336,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let retained_messages = reader.number("limits.retained_messages", 0..=100_000_000);
     let retained_bytes = reader.size("limits.retained_bytes", 0..=BYTES);
     let publish_hold = reader.duration("limits.publish_hold", Duration::ZERO);
+    let keep_alive = reader.duration("limits.keep_alive", Duration::from_secs(1));
 
     let syncs = [("os", Sync::Os), ("always", Sync::Always), ("never", Sync::Never)];
     let sync = reader.word("persistence.sync", &syncs);
@@ -407,6 +409,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
             retained_messages: retained_messages?,
             retained_bytes: retained_bytes?,
             publish_hold: publish_hold?,
+            keep_alive,
         },
         sync: sync?,
         log: Log { level: level?, format: format?, clients },

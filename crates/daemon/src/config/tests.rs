@@ -308,6 +308,10 @@ fn bounds_that_are_off_unless_set() {
     }
     let limits = load("[limits]\nconnections_per_ip = 20\nconnects_per_second = 500\n").limits;
     assert_eq!((limits.connections_per_ip, limits.connects_per_second), (Some(20), Some(500)));
+    assert_eq!(limits.keep_alive, None);
+    let limits = load("limits.keep_alive = \"90s\"").limits;
+    assert_eq!(limits.keep_alive, Some(Duration::from_secs(90)));
+    assert!(error("limits.keep_alive = \"0s\"").contains("from 1s"));
     let line = error("[limits]\nconnects_per_second = -1\n");
     assert!(line.contains("limits.connects_per_second must be a whole number"), "{line}");
 }

@@ -20,6 +20,8 @@ pub fn broker(config: &Config, connections: usize) -> broker::Settings {
             retained_messages: limits.retained_messages,
             retained_bytes: limits.retained_bytes,
             publish_hold: limits.publish_hold,
+            // A longer one bounds nothing: MQTT has no more than 65,535 seconds.
+            keep_alive: limits.keep_alive.map(|it| it.as_secs().try_into().unwrap_or(u16::MAX)),
         },
         persistence: Some(broker::Persistence {
             directory: config.data_dir.join("broker"),

@@ -123,7 +123,7 @@ proptest! {
         receive_maximum in 1..=u16::MAX,
         maximum_packet_size in 1..=u32::MAX,
         topic_alias_maximum in 1..=u16::MAX,
-        session_expiry in any::<Option<u32>>(),
+        (session_expiry, server_keep_alive) in any::<(Option<u32>, Option<u16>)>(),
     ) {
         let reply = ConnAck {
             session_present,
@@ -134,6 +134,7 @@ proptest! {
             maximum_packet_size,
             topic_alias_maximum,
             session_expiry,
+            server_keep_alive,
         };
         let mut out = BytesMut::new();
         connack(&mut out, V5, &reply);
@@ -147,6 +148,7 @@ proptest! {
                 if accepted {
                     prop_assert_eq!(seen.assigned_client_identifier, reply.assigned_client_id);
                     prop_assert_eq!(seen.receive_max, Some(receive_maximum));
+                    prop_assert_eq!(seen.server_keep_alive, server_keep_alive);
                     prop_assert_eq!(seen.max_packet_size, Some(maximum_packet_size));
                     prop_assert_eq!(seen.topic_alias_max, Some(topic_alias_maximum));
                     prop_assert_eq!(seen.session_expiry_interval, session_expiry);

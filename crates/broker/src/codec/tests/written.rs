@@ -51,10 +51,11 @@ fn connack_5() {
         maximum_packet_size: 65536,
         topic_alias_maximum: 3,
         session_expiry: Some(9),
+        server_keep_alive: Some(60),
     };
     let expected = [
-        &[0x20, 29, 1, 0, 26, 0x1f, 0, 2, b'h', b'i', 0x12, 0, 2, b'i', b'd'][..],
-        &[0x21, 0, 10, 0x27, 0, 1, 0, 0, 0x22, 0, 3, 0x11, 0, 0, 0, 9],
+        &[0x20, 32, 1, 0, 29, 0x1f, 0, 2, b'h', b'i', 0x12, 0, 2, b'i', b'd'][..],
+        &[0x21, 0, 10, 0x27, 0, 1, 0, 0, 0x22, 0, 3, 0x11, 0, 0, 0, 9, 0x13, 0, 60],
     ]
     .concat();
     assert_eq!(bytes(|out| connack(out, V5, &reply)), expected);
