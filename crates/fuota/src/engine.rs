@@ -36,7 +36,7 @@ pub const DATABASE: &str = "fuota.db";
 
 /// Everything that the hook, the service and the run loop share.
 pub struct Engine {
-    pub settings: Settings,
+    settings: ArcSwap<Settings>,
     pub store: Arc<FirmwareStore>,
     pub db: Db,
     pub key: Key,
@@ -107,7 +107,7 @@ impl Engine {
             }
         }
         let engine = Arc::new(Engine {
-            settings,
+            settings: ArcSwap::from_pointee(settings),
             store,
             db,
             key,
@@ -138,12 +138,32 @@ impl Engine {
         Ok(engine)
     }
 
+    /// What is configured now.
+    pub fn settings(&self) -> arc_swap::Guard<Arc<Settings>> {
+        self.settings.load()
+    }
+
+    /// Goes on with other settings, as far as they can change; see [`crate::Fuota::configure`].
+    pub async fn configure(self: &Arc<Self>, settings: Settings) {
+        self.remember_runtime();
+        let settings = settings.below(&self.settings());
+        self.accounts.set_rules(&settings.rules, settings.strict);
+        self.settings.store(Arc::new(settings));
+        // Times may be due earlier, and offers may be possible that were not.
+        for device in self.registry.all() {
+            self.watch_outcome(&device);
+        }
+        if self.is_ready() {
+            self.reconsider_all().await;
+        }
+    }
+
     /// Watches the store and does what is due, until cancelled; then writes everything.
     pub async fn run(self: &Arc<Self>, cancel: CancellationToken) {
         self.remember_runtime();
         let known = self.files.lock().known();
         let mut events = self.store.watch(known, cancel.clone());
-        let mut flush = tokio::time::interval(self.settings.flush_interval);
+        let mut flush = tokio::time::interval(self.settings().flush_interval);
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut watching = true;
         loop {

@@ -57,7 +57,7 @@ impl Engine {
             }
             cn => cn,
         };
-        let open = self.settings.mode == AuthMode::Open;
+        let open = self.settings().mode == AuthMode::Open;
         let proof = match self.login(request) {
             Login::Nothing => None,
             Login::Stranger if open => None,
@@ -125,7 +125,7 @@ impl Engine {
                 "this client id is a registered device's: log in with its token",
             );
         }
-        if self.settings.mode == AuthMode::Token {
+        if self.settings().mode == AuthMode::Token {
             if identity.role == Role::Anonymous {
                 return reject(
                     ReasonKind::NotAuthorized,
@@ -273,7 +273,7 @@ impl Engine {
             // A certificate is no account that could be removed. In open mode anything may stand
             // beside it as user name; in token mode only what proves the same device.
             Role::Device => {
-                self.settings.mode == AuthMode::Open
+                self.settings().mode == AuthMode::Open
                     || client.username.as_deref().is_none_or(str::is_empty)
                     || self.is_device_account(name)
             }

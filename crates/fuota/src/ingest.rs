@@ -201,7 +201,7 @@ impl Engine {
     ) -> bool {
         transfer.state() == UpdateState::Offered
             && matches!(
-                decide(catalog, &state.facts(&device.id), self.settings.max_attempts),
+                decide(catalog, &state.facts(&device.id), self.settings().max_attempts),
                 Decision::Run(release) if release.digest != transfer.pin.digest
             )
     }

@@ -57,7 +57,7 @@ impl Engine {
             drop(state);
             return self.resume(&link, &transfer);
         }
-        match decide(&self.catalog.load(), &state.facts(&device.id), self.settings.max_attempts) {
+        match decide(&self.catalog.load(), &state.facts(&device.id), self.settings().max_attempts) {
             Decision::Run(release) if link.state.lock().announced.contains(&release.digest) => {
                 state.why = Some("it was offered this on its present connection; it is offered it again on the next".into());
             }
@@ -80,7 +80,7 @@ impl Engine {
             return self.grace_over(link);
         }
         if !std::mem::replace(&mut state.grace_set, true) {
-            let at = Instant::now() + self.settings.resume_grace;
+            let at = Instant::now() + self.settings().resume_grace;
             self.timers.at(at, crate::timers::Event::Grace(Arc::downgrade(link)));
         }
     }
@@ -136,7 +136,7 @@ impl Engine {
     ) -> Renewed {
         if transfer.overwritten.load(Ordering::Relaxed)
             && let Decision::Run(release) =
-                decide(&self.catalog.load(), &state.facts(&device.id), self.settings.max_attempts)
+                decide(&self.catalog.load(), &state.facts(&device.id), self.settings().max_attempts)
             && release.digest != transfer.pin.digest
         {
             let offered = self.offer(device, state, link, &release, true);
@@ -176,7 +176,7 @@ impl Engine {
     ) -> bool {
         let attempt = state.history.get(&release.digest).map_or(0, |history| history.offers) + 1;
         let chunk_size =
-            link.dialect.chunk_size(self.settings.chunk_size, release.size, &self.framing(link));
+            link.dialect.chunk_size(self.settings().chunk_size, release.size, &self.framing(link));
         let Some(pin) = chunk_size.and_then(|chunk_size| Pin::new(release, chunk_size, attempt))
         else {
             state.why = Some(too_small(link));
@@ -381,7 +381,7 @@ impl Engine {
     }
 
     fn patience(&self, state: &LinkState) -> Duration {
-        self.settings.nudge_after.max(state.window.median_gap() * GAPS)
+        self.settings().nudge_after.max(state.window.median_gap() * GAPS)
     }
 
     /// Has the device stopped asking? Then its manifest goes out again, three times at most.
@@ -418,7 +418,7 @@ impl Engine {
 
     /// How messages travel on this connection.
     pub fn framing(&self, link: &Link) -> Framing {
-        let limit = self.settings.max_message.unwrap_or(u32::MAX);
+        let limit = self.settings().max_message.unwrap_or(u32::MAX);
         Framing {
             limit: limit.min(link.client.maximum_packet_size),
             // With a packet id, whatever the subscription says later: two bytes of room.

@@ -120,7 +120,7 @@ impl Engine {
                 &wanted.echo,
             );
         }
-        match decide(&self.catalog.load(), &state.facts(&device.id), self.settings.max_attempts) {
+        match decide(&self.catalog.load(), &state.facts(&device.id), self.settings().max_attempts) {
             Decision::Run(release) => {
                 let mut on_link = link.state.lock();
                 if on_link.announced.contains(&release.digest) {
@@ -180,7 +180,7 @@ impl Engine {
         };
         let now = Instant::now();
         let first = state.window.last_request.is_none();
-        let max_window = self.settings.max_window;
+        let max_window = self.settings().max_window;
         match state.window.admit(wanted.index, length, pin.size, max_window, now) {
             Admission::Answer => {}
             Admission::Later(at) => {

@@ -211,7 +211,7 @@ impl Service {
         let target = data_dir.to_owned();
         let copy = move || {
             std::fs::File::open(&database)?.sync_all()?;
-            engine.key.copy_to(&engine.settings.data_dir, &target)?;
+            engine.key.copy_to(&engine.settings().data_dir, &target)?;
             // After the database: it names none that is not there yet.
             engine.store.copy_to(&target)
         };
@@ -242,7 +242,7 @@ fn rotate(
         if now {
             engine.registry.remove_token(&old);
         } else {
-            state.old_token = Some((old, unix_now() + engine.settings.rotation_grace.as_secs()));
+            state.old_token = Some((old, unix_now() + engine.settings().rotation_grace.as_secs()));
         }
     }
     engine.registry.add_token(hash, Arc::clone(id));

@@ -81,6 +81,18 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// These, but with what cannot change while the engine runs as it `is`.
+    pub(crate) fn below(self, is: &Settings) -> Settings {
+        Settings {
+            data_dir: is.data_dir.clone(),
+            mode: is.mode,
+            rotation_grace: is.rotation_grace,
+            nudge_after: is.nudge_after,
+            flush_interval: is.flush_interval,
+            ..self
+        }
+    }
+
     /// Refuses what cannot work, naming the key.
     pub(crate) fn check(&self) -> Result<(), OpenError> {
         let invalid = |key, problem: String| Err(OpenError::Setting { key, problem });

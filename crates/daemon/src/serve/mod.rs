@@ -15,6 +15,7 @@ mod admin_thread;
 mod faults;
 mod mqtt_doors;
 mod open_files;
+mod reload;
 mod settings;
 mod signals;
 
@@ -42,6 +43,7 @@ use crate::{
 };
 use admin_thread::AdminThread;
 use open_files::OpenFiles;
+use reload::{Parts, Reload};
 use signals::Signals;
 
 /// How long the last writes to the database may take at a stop.
@@ -58,7 +60,7 @@ const LEFTOVERS: Duration = Duration::from_secs(1);
 /// # Errors
 /// A part that cannot start, or that ended by itself. Each is one sentence.
 pub fn run(config: Config) -> anyhow::Result<()> {
-    logging::start(&config.log)?;
+    let level = logging::start(&config.log)?;
     panics::log();
     // Before anything is made: a name that is wrong should leave nothing behind.
     firmware_dir::prepare(&config)?;
@@ -72,14 +74,14 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("the runtime does not start")?;
-    let result = runtime.block_on(serve(&config, &token));
+    let result = runtime.block_on(serve(&config, &token, level));
     // Nothing that matters is left: what had to be written is.
     runtime.shutdown_timeout(LEFTOVERS);
     drop(data_dir);
     result
 }
 
-async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
+async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow::Result<()> {
     let started = Instant::now();
     let files = OpenFiles::claim()?;
     files.report(config.limits.connections);
@@ -91,7 +93,8 @@ async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
     let doors = admin_thread::bind(&config.admin.listen)?;
 
     let store = store::FirmwareStore::open(settings::store(config)).map_err(one_error)?;
-    let fuota = fuota::Fuota::open(settings::fuota(config), store).map_err(one_error)?;
+    let fuota =
+        fuota::Fuota::open(settings::fuota(config), Arc::clone(&store)).map_err(one_error)?;
     let mut hooks: Vec<Arc<dyn Hook>> = Vec::new();
     if config.log.clients {
         // Before fuota, since a request that fuota consumes is shown to nobody after it.
@@ -154,7 +157,10 @@ async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
         let (server, cancel) = (Arc::clone(&server), close_doors.clone());
         async move { server.serve(mqtt, cancel).await }
     });
-    tokio::spawn(certificates.renew(hangups, close_doors.clone()));
+    tokio::spawn(certificates.clone().watch(close_doors.clone()));
+    let (server, fuota) = (Arc::clone(&server), Arc::clone(&fuota));
+    let reload = Reload::new(config, Parts { level, files, server, fuota, store, certificates });
+    tokio::spawn(reload.run(hangups, close_doors.clone()));
     announce(&lines);
     info!(milliseconds = started.elapsed().as_millis() as u64, "started");
 
