@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start  lock → token → sockets → store → fuota → broker → admin → "ready"
-//! stop   broker and admin close their doors and let clients go → fuota writes what is left
+//! stop   broker closes its doors and lets clients go → admin → fuota writes what is left
 //! ```
 //!
 //! The broker's sessions run on all cores. The admin interface has a thread and a runtime of its
@@ -145,13 +145,15 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
     );
 
     let (close_doors, stop_fuota) = (CancellationToken::new(), CancellationToken::new());
+    // The admin interface goes last, so that `/readyz` can say meanwhile that the broker stops.
+    let close_admin = CancellationToken::new();
     let mut fuota_task = tokio::spawn(Arc::clone(&fuota).run(stop_fuota.clone()));
     let mut admin_thread = AdminThread::start(
         doors,
         router,
         certificates.admin.clone(),
         files.admin,
-        close_doors.clone(),
+        close_admin.clone(),
     )?;
     let mut broker_task = tokio::spawn({
         let (server, cancel) = (Arc::clone(&server), close_doors.clone());
@@ -182,6 +184,7 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
         // It bounds its own stop: see broker::Settings::drain.
         let _ = broker_task.await;
     }
+    close_admin.cancel();
     admin_thread.ended().await;
     stop_fuota.cancel();
     if !fuota_task.is_finished() && tokio::time::timeout(LAST_WRITES, fuota_task).await.is_err() {
@@ -231,10 +234,12 @@ fn checks(server: &broker::Server, service: &fuota::Service) -> Vec<Check> {
 /// start comes after [`FIRST_LOOK`] at the latest: a large image takes longer to copy.
 async fn announce_ready(readiness: &Readiness) {
     let began = Instant::now();
+    // These end by themselves; another reason is for the operator to read.
+    let waits = [NOT_LOOKED, broker::NOT_OPEN];
     let is_open = || {
-        readiness()
-            .iter()
-            .any(|check| check.result.as_ref().is_err_and(|reason| reason == NOT_LOOKED))
+        readiness().iter().any(|check| {
+            check.result.as_ref().is_err_and(|reason| waits.contains(&reason.as_str()))
+        })
     };
     while is_open() && began.elapsed() < FIRST_LOOK {
         tokio::time::sleep(ASK_AGAIN).await;
