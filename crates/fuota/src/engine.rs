@@ -83,7 +83,7 @@ impl Engine {
 
         let registry = Registry::default();
         for row in loaded.devices {
-            registry.load(Device::from_row(row));
+            registry.load(Device::from_row(row, settings.rotation_grace));
         }
         for user in loaded.users.iter().filter(|user| user.role == UserRole::Device) {
             registry.register_user(&user.name);

@@ -12,7 +12,6 @@ use crate::{
     names::{client_device_id, is_name, is_reserved, token_id},
     secret::{MAX_TOKEN, TokenHash},
     settings::AuthMode,
-    transfer::unix_now,
     views::UserRole,
 };
 
@@ -311,13 +310,13 @@ impl Engine {
     fn accepts(&self, device: &Device, hash: &TokenHash) -> bool {
         let mut state = device.state.lock();
         if state.token.is_some_and(|token| token.matches(hash)) {
-            if let Some((old, _)) = state.old_token.take() {
-                self.registry.remove_token(&old);
+            if let Some(old) = state.old_token.take() {
+                self.registry.remove_token(&old.hash);
                 device.touch();
             }
             return true;
         }
-        state.old_token.is_some_and(|(token, until)| token.matches(hash) && unix_now() < until)
+        state.old_token.is_some_and(|old| old.accepts(hash))
     }
 
     /// What a connected client is known as; `None` for a session without identity.

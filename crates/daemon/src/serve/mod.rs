@@ -62,6 +62,12 @@ const LEFTOVERS: Duration = Duration::from_secs(1);
 pub fn run(config: Config) -> anyhow::Result<()> {
     let level = logging::start(&config.log)?;
     panics::log();
+    if !hook::clock::is_set(hook::clock::unix_now()) {
+        warn!(
+            "the clock of this machine is not set: until it is, times in logs and lists are wrong \
+             and certificates of clients are refused; nothing else depends on it"
+        );
+    }
     // Before anything is made: a name that is wrong should leave nothing behind.
     firmware_dir::prepare(&config)?;
     let data_dir = DataDir::claim(&config.data_dir)?;
