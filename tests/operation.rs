@@ -6,7 +6,7 @@ mod support;
 use std::{fs, net::TcpListener};
 
 use serde_json::Value;
-use support::{Client, Connect, Publish, Site, daemon::run_to_end};
+use support::{Client, Connect, Daemon, Publish, Site, daemon::run_to_end};
 
 /// Starts a daemon that must refuse: a non-zero exit, and one line with these words.
 fn refuses(site: &Site, words: &[&str]) -> String {
@@ -46,6 +46,30 @@ fn signals_end_it_in_order() {
         // And the lock of `data_dir` is free again.
         site.start().stop();
     }
+}
+
+#[test]
+fn it_is_not_ready_while_it_stops() {
+    let site = Site::new();
+    let daemon = site.start();
+    let ready = |daemon: &Daemon| daemon.admin().raw("GET", "/readyz", &["Host: localhost"], None);
+    assert_eq!(ready(&daemon).status, 200);
+    // One that reads nothing takes a second to say goodbye to. It is more than any buffer holds.
+    let mut stuck = Client::connect(daemon.mqtt(), &Connect::id("stuck"));
+    stuck.subscribe("t", 0);
+    let mut publisher = Client::connect(daemon.mqtt(), &Connect::id("publisher"));
+    for _ in 0..200 {
+        publisher.publish(&Publish::new("t", vec![b'x'; 100_000]));
+    }
+    publisher.ping();
+    daemon.begin_stop();
+    daemon.expect_log(&["stopping"]);
+    let answer = support::eventually("not ready", || {
+        let answer = ready(&daemon);
+        (answer.status == 503).then_some(answer)
+    });
+    assert!(answer.body.contains("the broker stops"), "{}", answer.body);
+    assert_eq!(daemon.ended().status.code(), Some(0));
 }
 
 #[test]

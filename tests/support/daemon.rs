@@ -103,6 +103,16 @@ impl Daemon {
         address_after(&self.log.wait(words, |line| line.contains(words)), words)
     }
 
+    /// SIGTERM, without waiting; [`Daemon::ended`] does that.
+    pub fn begin_stop(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("the daemon runs");
+    }
+
+    /// Waits for the end that was begun.
+    pub fn ended(mut self) -> Ended {
+        finish(&mut self.child, &self.log)
+    }
+
     /// SIGTERM, then waits for the end.
     pub fn stop(self) -> Ended {
         self.signal(Signal::TERM)

@@ -66,8 +66,7 @@ impl Site {
 
     /// The command, for tests that change its environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let lines = self.settings.iter().map(|(key, value)| format!("{key} = {value}\n"));
-        fs::write(self.config(), lines.collect::<String>()).expect("broker.toml");
+        self.write_config();
         let mut command = Command::new(env!("CARGO_BIN_EXE_fuotad"));
         command.args(arguments).arg("--config").arg(self.config()).current_dir(self.path());
         // Only what a test sets may configure the daemon.
@@ -77,6 +76,18 @@ impl Site {
             }
         }
         command
+    }
+
+    /// Writes the configuration file as it is set now.
+    pub fn write_config(&self) {
+        let lines = self.settings.iter().map(|(key, value)| format!("{key} = {value}\n"));
+        fs::write(self.config(), lines.collect::<String>()).expect("broker.toml");
+    }
+
+    /// Takes a key out of the configuration file.
+    pub fn unset(&mut self, key: &str) -> &mut Self {
+        self.settings.remove(key);
+        self
     }
 
     /// Puts a file into the watched folder by a rename, so that it counts as complete at once.

@@ -93,6 +93,6 @@ mod writer;
 
 pub use journal::Persistence;
 pub use listener::{BindError, Door, Listeners, bind};
-pub use server::{Server, StartError};
+pub use server::{NOT_OPEN, Server, StartError};
 pub use settings::{Limits, Settings};
 pub use tls::{Tls, TlsError, TlsFiles, TlsPart};

@@ -1,7 +1,7 @@
 //! A message on its way, shared by all who get it.
 
 use bytes::Bytes;
-use hook::{Properties, Qos};
+use hook::{Properties, Qos, clock};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -57,10 +57,10 @@ impl Message {
     }
 
     /// The same for one that had these properties at a time in the past, in seconds since 1970. A
-    /// wall clock that was set back since makes it live longer, but never longer than it had then.
+    /// wall clock that was stepped since makes it live longer, but never longer than it had then.
     pub fn expiry_since(properties: Option<&Properties>, at: u64) -> Option<Instant> {
         let seconds = u64::from(properties?.expiry_seconds?);
-        let gone = crate::journal::wall_seconds().saturating_sub(at);
+        let gone = clock::passed(at, clock::unix_now());
         Instant::now().checked_add(Duration::from_secs(seconds.saturating_sub(gone)))
     }
 }
@@ -85,3 +85,22 @@ pub(crate) struct Delivery {
 /// A shared subscription, by its whole filter.
 #[derive(Debug)]
 pub(crate) struct Share(pub Box<str>);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_not_set_lets_nothing_expire() {
+        let properties = Properties { expiry_seconds: Some(100), ..Properties::default() };
+        let left = |at| {
+            let expires = Message::expiry_since(Some(&properties), at);
+            expires.unwrap().saturating_duration_since(Instant::now()).as_secs()
+        };
+        let now = clock::unix_now();
+        assert!((40..=50).contains(&left(now - 50)), "{}", left(now - 50));
+        assert_eq!(left(now - 500), 0);
+        for wrong in [7, now + 500] {
+            assert!((90..=100).contains(&left(wrong)), "{}", left(wrong));
+        }
+    }
+}

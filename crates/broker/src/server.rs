@@ -10,7 +10,10 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -46,6 +49,12 @@ use crate::{
     websocket,
 };
 
+/// What [`Server::ready`] says before the doors are open.
+pub const NOT_OPEN: &str = "the listeners are not open yet";
+const CLOSED: u8 = 0;
+const OPEN: u8 = 1;
+const STOPPING: u8 = 2;
+
 /// Why the broker could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -75,6 +84,8 @@ pub struct Server {
     handle: Arc<Handle>,
     /// Ends the tasks that belong to no connection.
     background: CancellationToken,
+    /// [`CLOSED`], [`OPEN`] or [`STOPPING`].
+    phase: AtomicU8,
 }
 
 /// What plugins and the admin interface hold.
@@ -150,7 +161,7 @@ impl Server {
         let broker: Arc<dyn Broker> = handle.clone();
         exchange.hooks.start(&broker);
         tokio::spawn(crate::sys::publish_statistics(broker, background.clone()));
-        Ok(Server { exchange, handle, background })
+        Ok(Server { exchange, handle, background, phase: AtomicU8::new(CLOSED) })
     }
 
     /// The way back for plugins and the admin interface.
@@ -165,15 +176,17 @@ impl Server {
         self.exchange.limits.set(limits);
     }
 
-    /// Whether messages can be exchanged now.
+    /// Whether clients are let in and messages exchanged now: not before [`Server::serve`] has
+    /// begun, and not any more when the stop has.
     ///
     /// # Errors
     /// What is wrong, in a sentence.
     pub fn ready(&self) -> Result<(), String> {
-        if self.exchange.lanes.ready() {
-            Ok(())
-        } else {
-            Err("the message router does not answer and is being replaced".into())
+        match self.phase.load(Ordering::Acquire) {
+            CLOSED => Err(NOT_OPEN.into()),
+            OPEN if self.exchange.lanes.ready() => Ok(()),
+            OPEN => Err("the message router does not answer and is being replaced".into()),
+            _ => Err("the broker stops".into()),
         }
     }
 
@@ -195,11 +208,13 @@ impl Server {
     pub async fn serve(&self, listeners: Listeners, cancel: CancellationToken) {
         let (exchange, handle) = (self.exchange.clone(), self.handle.clone());
         let stop = cancel.clone();
+        self.phase.store(OPEN, Ordering::Release);
         listeners
             .accept(cancel, move |stream, address, door| {
                 start_one(stream, address, door, &exchange, &handle, &stop);
             })
             .await;
+        self.phase.store(STOPPING, Ordering::Release);
         self.drain().await;
         self.background.cancel();
         if let Some(journal) = self.exchange.journal.clone() {

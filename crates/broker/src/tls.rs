@@ -4,6 +4,7 @@
 //! has to show a certificate of it.
 
 use arc_swap::ArcSwap;
+use hook::clock;
 use parking_lot::Mutex;
 use rustls::{
     RootCertStore, ServerConfig,
@@ -172,7 +173,7 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     let key = |reason: String| TlsError { part: TlsPart::Key, path: files.key.clone(), reason };
 
     let chain = certificates(&files.cert).map_err(cert)?;
-    check_dates(&chain[0]).map_err(cert)?;
+    check_dates(&chain[0], clock::unix_now()).map_err(cert)?;
     let pem = content(&files.key).map_err(key)?;
     let private = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
         key("holds no private key in PEM (PKCS#8, PKCS#1 or SEC 1, without a passphrase)".into())
@@ -233,12 +234,16 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
-fn check_dates(certificate: &CertificateDer<'_>) -> Result<(), String> {
+/// Whether the certificate is valid at this time, in seconds since 1970. A clock that was not set
+/// yet, on a machine that starts before its network, judges nothing.
+fn check_dates(certificate: &CertificateDer<'_>, now: u64) -> Result<(), String> {
     let (_, parsed) = X509Certificate::from_der(certificate)
         .map_err(|_| "holds no certificate of X.509".to_owned())?;
     let validity = parsed.validity();
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    if !clock::is_set(now) {
+        return Ok(());
+    }
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
     if now > validity.not_after.timestamp() {
         return Err(format!("has expired: it was valid until {}", validity.not_after));
     }
@@ -255,5 +260,26 @@ fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     match (names.next(), names.next()) {
         (Some(name), None) => Some(name.as_str().ok()?.to_owned()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_not_set_judges_no_certificate() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        (params.not_before, params.not_after) =
+            (rcgen::date_time_ymd(2026, 1, 1), rcgen::date_time_ymd(2027, 1, 1));
+        let certificate = params.self_signed(&key).unwrap();
+        let judged = |now| check_dates(certificate.der(), now);
+        let year = 365 * 24 * 3600;
+        let new_year_2026 = clock::EARLIEST + year;
+        assert_eq!(judged(new_year_2026 + 1), Ok(()));
+        assert!(judged(new_year_2026 - 1).unwrap_err().contains("not valid yet"));
+        assert!(judged(new_year_2026 + year + 1).unwrap_err().contains("has expired"));
+        assert_eq!(judged(7), Ok(()));
     }
 }

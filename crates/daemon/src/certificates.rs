@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 use broker::{Tls, TlsError, TlsFiles, TlsPart};
-use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -45,32 +44,24 @@ impl Certificates {
         mqtt.into_iter().chain(admin)
     }
 
-    /// Keeps what is in use as new as the files, until cancelled. Each SIGHUP is answered with a
-    /// line in the log.
-    pub async fn renew(self, mut hangups: Signal, cancel: CancellationToken) {
+    /// Looks at the files until cancelled, and replaces what is in use when they have changed.
+    pub async fn watch(self, cancel: CancellationToken) {
         let mut watches = tokio::task::JoinSet::new();
         for (section, tls) in self.all() {
             let told = move |outcome| report(section, &outcome);
             watches.spawn(tls.watch(LOOK_EVERY, cancel.clone(), told));
         }
-        loop {
-            tokio::select! {
-                _ = hangups.recv() => {}
-                () = cancel.cancelled() => break,
-            }
-            if self.all().next().is_none() {
-                info!(
-                    "SIGHUP: there are no certificates to read again; other settings need a restart"
-                );
-            }
-            for (section, tls) in self.all() {
-                // A file system may hang; the runtime's threads must not.
-                if let Ok(outcome) = tokio::task::spawn_blocking(move || tls.reload()).await {
-                    report(section, &outcome);
-                }
+        watches.join_all().await;
+    }
+
+    /// Reads the files again, with a line in the log for each section.
+    pub async fn reload(&self) {
+        for (section, tls) in self.all() {
+            // A file system may hang; the runtime's threads must not.
+            if let Ok(outcome) = tokio::task::spawn_blocking(move || tls.reload()).await {
+                report(section, &outcome);
             }
         }
-        watches.join_all().await;
     }
 }
 

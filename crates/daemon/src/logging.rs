@@ -3,9 +3,11 @@
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::{
+    Registry,
     filter::{LevelFilter, Targets},
     fmt,
     layer::SubscriberExt as _,
+    reload,
     util::SubscriberInitExt as _,
 };
 
@@ -51,12 +53,31 @@ pub fn targets(level: &str) -> Result<Targets, String> {
     Ok(filter.with_target(ALWAYS_OFF, LevelFilter::OFF))
 }
 
+/// The level of the process's log, which may change.
+#[derive(Clone)]
+pub struct Level(reload::Handle<Targets, Registry>);
+
+impl Level {
+    /// From now on this level.
+    ///
+    /// # Errors
+    /// It makes no sense: one sentence that names the key.
+    pub fn set(&self, level: &str) -> anyhow::Result<()> {
+        self.0.reload(filter(level)?)?;
+        Ok(())
+    }
+}
+
+fn filter(level: &str) -> anyhow::Result<Targets> {
+    targets(level).map_err(|reason| anyhow::anyhow!("log.level {reason}"))
+}
+
 /// Starts logging for the whole process.
 ///
 /// # Errors
 /// The level makes no sense, or logging has been started before.
-pub fn start(log: &Log) -> anyhow::Result<()> {
-    let filter = targets(&log.level).map_err(|reason| anyhow::anyhow!("log.level {reason}"))?;
+pub fn start(log: &Log) -> anyhow::Result<Level> {
+    let (filter, level) = reload::Layer::new(filter(&log.level)?);
     let registry = tracing_subscriber::registry().with(filter);
     match log.format {
         LogFormat::Text => {
@@ -69,7 +90,7 @@ pub fn start(log: &Log) -> anyhow::Result<()> {
             .with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
             .try_init()?,
     }
-    Ok(())
+    Ok(Level(level))
 }
 
 #[cfg(test)]

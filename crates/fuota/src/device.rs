@@ -6,9 +6,10 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use hook::Qos;
+use hook::{Qos, clock};
 use parking_lot::Mutex;
 use store::Digest;
 use tokio::time::Instant;
@@ -50,8 +51,8 @@ pub struct DeviceState {
     pub dialect: Option<String>,
     pub client_id: Option<String>,
     pub token: Option<TokenHash>,
-    /// Replaced by `token`; works until then (seconds since 1970), or until `token` logs in.
-    pub old_token: Option<(TokenHash, u64)>,
+    /// Replaced by `token`; works for a while, or until `token` logs in.
+    pub old_token: Option<OldToken>,
     /// Its connections, the newest last.
     pub links: Vec<Arc<Link>>,
     /// Its newest offer.
@@ -71,6 +72,34 @@ pub struct DeviceState {
     pub gone: bool,
 }
 
+/// A token that was replaced. Its end is measured on the monotonic clock, so that a step of the
+/// wall clock locks no device out; the wall clock's time is for the next start.
+#[derive(Clone, Copy)]
+pub struct OldToken {
+    pub hash: TokenHash,
+    /// Seconds since 1970.
+    until: u64,
+    ends: Instant,
+}
+
+impl OldToken {
+    /// Replaced now.
+    pub fn new(hash: TokenHash, grace: Duration) -> OldToken {
+        OldToken::stored(hash, unix_now().saturating_add(grace.as_secs()), grace)
+    }
+
+    /// As the database has it.
+    pub fn stored(hash: TokenHash, until: u64, grace: Duration) -> OldToken {
+        let left = Duration::from_secs(clock::left(until, unix_now(), grace.as_secs()));
+        OldToken { hash, until, ends: Instant::now() + left }
+    }
+
+    /// Whether this is it, and it still works.
+    pub fn accepts(&self, hash: &TokenHash) -> bool {
+        self.hash.matches(hash) && Instant::now() < self.ends
+    }
+}
+
 impl Device {
     pub fn new(id: Arc<str>, stored: bool) -> Device {
         Device {
@@ -83,7 +112,8 @@ impl Device {
         }
     }
 
-    pub fn from_row(row: DeviceRow) -> Device {
+    /// `grace` is how long a token may work that was replaced.
+    pub fn from_row(row: DeviceRow, grace: Duration) -> Device {
         let device = Device::new(row.id.into(), true);
         device.seen.store(row.last_seen.unwrap_or(0), Ordering::Relaxed);
         *device.state.lock() = DeviceState {
@@ -96,7 +126,7 @@ impl Device {
             dialect: row.dialect,
             client_id: row.client_id,
             token: row.token,
-            old_token: row.old_token,
+            old_token: row.old_token.map(|(hash, until)| OldToken::stored(hash, until, grace)),
             confirmed: row.confirmed,
             away_since: Some(Instant::now()),
             ..DeviceState::default()
@@ -116,7 +146,7 @@ impl Device {
             dialect: state.dialect.clone(),
             client_id: state.client_id.clone(),
             token: state.token,
-            old_token: state.old_token,
+            old_token: state.old_token.map(|old| (old.hash, old.until)),
             last_seen: self.last_seen(),
             confirmed: state.confirmed,
         }
@@ -214,5 +244,27 @@ impl DeviceState {
             let qos = link.state.lock().downlink?;
             Some((Arc::clone(link), qos))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A clock that was stepped, or was not set, shuts no device out before its time.
+    #[test]
+    fn an_old_token_works_for_its_grace_whatever_the_wall_clock_does() {
+        let (hash, other) = (TokenHash([1; 32]), TokenHash([2; 32]));
+        let (now, grace) = (unix_now(), Duration::from_secs(3600));
+        assert!(OldToken::new(hash, grace).accepts(&hash));
+        assert!(!OldToken::new(hash, grace).accepts(&other));
+        assert!(!OldToken::new(hash, Duration::ZERO).accepts(&hash));
+        // After a restart.
+        assert!(OldToken::stored(hash, now + 60, grace).accepts(&hash));
+        assert!(!OldToken::stored(hash, now - 60, grace).accepts(&hash));
+        // It was rotated before the clock was set, or the clock was set back since.
+        assert!(OldToken::stored(hash, 3660, grace).accepts(&hash));
+        let late = OldToken::stored(hash, now + 1_000_000, grace);
+        assert!(late.accepts(&hash) && late.ends <= Instant::now() + grace);
     }
 }

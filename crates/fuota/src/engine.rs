@@ -43,7 +43,7 @@ const PRUNE_INTERVAL: std::time::Duration = std::time::Duration::from_secs(3600)
 
 /// Everything that the hook, the service and the run loop share.
 pub struct Engine {
-    pub settings: Settings,
+    settings: ArcSwap<Settings>,
     pub store: Arc<FirmwareStore>,
     pub db: Db,
     pub key: Key,
@@ -99,7 +99,7 @@ impl Engine {
 
         let registry = Registry::default();
         for row in loaded.devices {
-            registry.load(Device::from_row(row));
+            registry.load(Device::from_row(row, settings.rotation_grace));
         }
         for user in loaded.users.iter().filter(|user| user.role == UserRole::Device) {
             registry.register_user(&user.name);
@@ -134,7 +134,7 @@ impl Engine {
         }
         let files = Files::new(loaded.files, fleet.last_seq());
         let engine = Arc::new(Engine {
-            settings,
+            settings: ArcSwap::from_pointee(settings),
             store,
             db,
             key,
@@ -170,12 +170,32 @@ impl Engine {
         Ok(engine)
     }
 
+    /// What is configured now.
+    pub fn settings(&self) -> arc_swap::Guard<Arc<Settings>> {
+        self.settings.load()
+    }
+
+    /// Goes on with other settings, as far as they can change; see [`crate::Fuota::configure`].
+    pub async fn configure(self: &Arc<Self>, settings: Settings) {
+        self.remember_runtime();
+        let settings = settings.below(&self.settings());
+        self.accounts.set_rules(&settings.rules, settings.strict);
+        self.settings.store(Arc::new(settings));
+        // Times may be due earlier, and offers may be possible that were not.
+        for device in self.registry.all() {
+            self.watch_outcome(&device);
+        }
+        if self.is_ready() {
+            self.reconsider_all().await;
+        }
+    }
+
     /// Watches the store and does what is due, until cancelled; then writes everything.
     pub async fn run(self: &Arc<Self>, cancel: CancellationToken) {
         self.remember_runtime();
         let known = self.files.lock().known();
         let mut events = self.store.watch(known, cancel.clone());
-        let mut flush = tokio::time::interval(self.settings.flush_interval);
+        let mut flush = tokio::time::interval(self.settings().flush_interval);
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut prune = tokio::time::interval(PRUNE_INTERVAL);
         let mut watching = true;
@@ -240,7 +260,7 @@ impl Engine {
 
     /// Deletes old lines of the audit and of timelines.
     fn prune(&self) {
-        let before = unix_now().saturating_sub(self.settings.retention.as_secs());
+        let before = unix_now().saturating_sub(self.settings().retention.as_secs());
         // Where the queue is full, the next hour does it.
         drop(self.db.submit(vec![Op::Prune(before)], None));
     }

@@ -33,6 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Site {
     pub dir: tempfile::TempDir,
+    pub fuota: Arc<Fuota>,
     pub hook: Arc<dyn Hook>,
     pub service: Service,
     pub broker: Arc<FakeBroker>,
@@ -137,7 +138,8 @@ impl Site {
         hook.start(Arc::clone(&broker) as Arc<dyn Broker>);
         let cancel = CancellationToken::new();
         let running = tokio::spawn(Arc::clone(&fuota).run(cancel.clone()));
-        Site { dir, hook, service: fuota.service(), broker, store, settings, cancel, running }
+        let service = fuota.service();
+        Site { dir, fuota, hook, service, broker, store, settings, cancel, running }
     }
 
     /// Ends without writing what is not written yet, and starts again.
@@ -147,6 +149,12 @@ impl Site {
         let site = Site::open(self.dir, self.settings);
         site.until("the first scan", |site| site.service.status().ready).await;
         site
+    }
+
+    /// Goes on with other settings.
+    pub async fn configure(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.settings);
+        self.fuota.configure(self.settings.clone()).await.unwrap();
     }
 
     /// Stops in order and starts again, with other settings.

@@ -12,7 +12,6 @@ use crate::{
     names::{client_device_id, is_name, is_reserved, token_id},
     secret::{MAX_TOKEN, TokenHash},
     settings::AuthMode,
-    transfer::unix_now,
     views::UserRole,
 };
 
@@ -57,7 +56,7 @@ impl Engine {
             }
             cn => cn,
         };
-        let open = self.settings.mode == AuthMode::Open;
+        let open = self.settings().mode == AuthMode::Open;
         let proof = match self.login(request) {
             Login::Nothing => None,
             Login::Stranger if open => None,
@@ -125,7 +124,7 @@ impl Engine {
                 "this client id is a registered device's: log in with its token",
             );
         }
-        if self.settings.mode == AuthMode::Token {
+        if self.settings().mode == AuthMode::Token {
             if identity.role == Role::Anonymous {
                 return reject(
                     ReasonKind::NotAuthorized,
@@ -309,7 +308,7 @@ impl Engine {
             // A certificate is no account that could be removed. In open mode anything may stand
             // beside it as user name; in token mode only what proves the same device.
             Role::Device => {
-                self.settings.mode == AuthMode::Open
+                self.settings().mode == AuthMode::Open
                     || client.username.as_deref().is_none_or(str::is_empty)
                     || self.is_device_account(name)
             }
@@ -347,13 +346,13 @@ impl Engine {
     fn accepts(&self, device: &Device, hash: &TokenHash) -> bool {
         let mut state = device.state.lock();
         if state.token.is_some_and(|token| token.matches(hash)) {
-            if let Some((old, _)) = state.old_token.take() {
-                self.registry.remove_token(&old);
+            if let Some(old) = state.old_token.take() {
+                self.registry.remove_token(&old.hash);
                 device.touch();
             }
             return true;
         }
-        state.old_token.is_some_and(|(token, until)| token.matches(hash) && unix_now() < until)
+        state.old_token.is_some_and(|old| old.accepts(hash))
     }
 
     /// What a connected client is known as; `None` for a session without identity.

@@ -200,10 +200,10 @@ impl Engine {
     async fn ingest(self: &Arc<Self>, batch: Vec<Change>) {
         let first = !self.is_ready();
         let how = Dropping {
-            deploy: self.settings.deploy_drops,
+            deploy: self.settings().deploy_drops,
             hold: !self.scanned.load(Ordering::Acquire)
-                && self.settings.on_existing() == OnExisting::Hold,
-            plan: self.settings.drop_plan(),
+                && self.settings().on_existing() == OnExisting::Hold,
+            plan: self.settings().drop_plan(),
         };
         let mut ops = {
             let mut files = self.files.lock();

@@ -140,6 +140,18 @@ impl Fuota {
         Service(Arc::clone(&self.engine))
     }
 
+    /// Goes on with other settings. All but `data_dir`, `mode` and the times that only tests set
+    /// apply from now on: chunk sizes to new offers, rules to what is published and subscribed
+    /// from now on, times to what is being waited for as well.
+    ///
+    /// # Errors
+    /// A setting that cannot work; then nothing has changed.
+    pub async fn configure(&self, settings: Settings) -> Result<(), OpenError> {
+        settings.check()?;
+        self.engine.configure(settings).await;
+        Ok(())
+    }
+
     /// Watches the store, drives the timers and writes progress, until cancelled. Returns when
     /// everything is written. To be called once.
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) {

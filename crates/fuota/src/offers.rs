@@ -95,7 +95,7 @@ impl Engine {
             return self.grace_over(link);
         }
         if !std::mem::replace(&mut state.grace_set, true) {
-            let at = Instant::now() + self.settings.resume_grace;
+            let at = Instant::now() + self.settings().resume_grace;
             self.timers.at(at, crate::timers::Event::Grace(Arc::downgrade(link)));
         }
     }
@@ -216,7 +216,7 @@ impl Engine {
         let history = own.or_else(|| state.history.get(&release.digest).copied());
         let attempt = history.map_or(0, |history| history.offers) + 1;
         let chunk_size =
-            link.dialect.chunk_size(self.settings.chunk_size, release.size, &self.framing(link));
+            link.dialect.chunk_size(self.settings().chunk_size, release.size, &self.framing(link));
         let Some(pin) = chunk_size.and_then(|chunk_size| Pin::new(release, chunk_size, attempt))
         else {
             state.why = Some(too_small(link));
@@ -387,9 +387,10 @@ impl Engine {
         let Some(lane) = state.lane.clone() else { return };
         let framing = self.framing(link);
         let mut payload =
-            link.dialect.manifest(&transfer.pin.manifest(self.settings.max_window), false);
+            link.dialect.manifest(&transfer.pin.manifest(self.settings().max_window), false);
         if framing.publish_size(link.dialect.downlink(), payload.len()) > framing.limit as usize {
-            payload = link.dialect.manifest(&transfer.pin.manifest(self.settings.max_window), true);
+            payload =
+                link.dialect.manifest(&transfer.pin.manifest(self.settings().max_window), true);
         }
         let sent = link.outbox.send(Outgoing {
             topic: Arc::clone(link.dialect.downlink()),
@@ -441,7 +442,7 @@ impl Engine {
     }
 
     fn patience(&self, state: &LinkState) -> Duration {
-        self.settings.nudge_after.max(state.window.median_gap() * GAPS)
+        self.settings().nudge_after.max(state.window.median_gap() * GAPS)
     }
 
     /// Has the device stopped asking? Then its manifest goes out again, three times at most.
@@ -483,7 +484,7 @@ impl Engine {
 
     /// How messages travel on this connection.
     pub fn framing(&self, link: &Link) -> Framing {
-        let limit = self.settings.max_message.unwrap_or(u32::MAX);
+        let limit = self.settings().max_message.unwrap_or(u32::MAX);
         Framing {
             limit: limit.min(link.client.maximum_packet_size),
             // With a packet id, whatever the subscription says later: two bytes of room.

@@ -220,10 +220,10 @@ impl Engine {
         let Some(transfer) = open else { return };
         match (transfer.downloaded(), state.away_since) {
             (_, Some(away)) => {
-                self.outcome_at(device, &mut state, away + self.settings.confirm_within)
+                self.outcome_at(device, &mut state, away + self.settings().confirm_within)
             }
             (Some(downloaded), None) => {
-                self.outcome_at(device, &mut state, downloaded + self.settings.confirm_after);
+                self.outcome_at(device, &mut state, downloaded + self.settings().confirm_after);
             }
             (None, None) => {}
         }
@@ -249,19 +249,19 @@ impl Engine {
             (transfer, state.links.clone(), state.away_since)
         };
         if let Some(away) = away {
-            if now < away + self.settings.confirm_within {
+            if now < away + self.settings().confirm_within {
                 return self.watch_outcome(device);
             }
             return self.move_state(device, &transfer, &Happened::StayedAway);
         }
         let Some(downloaded) = transfer.downloaded() else { return };
-        let heard_from = downloaded + self.settings.confirm_after;
+        let heard_from = downloaded + self.settings().confirm_after;
         // Any packet counts, so the broker is asked: a ping never comes to a plugin.
         let mut heard = links.iter().filter_map(|link| self.last_heard(link, now));
         if heard.any(|at| at >= heard_from) {
             return self.move_state(device, &transfer, &Happened::Heard);
         }
-        let pause = self.settings.confirm_after / 20;
+        let pause = self.settings().confirm_after / 20;
         let pause = pause.clamp(Duration::from_millis(20), Duration::from_secs(5));
         let due = (now + pause).max(heard_from);
         self.outcome_at(device, &mut device.state.lock(), due);

@@ -205,7 +205,7 @@ impl Engine {
     /// A publish to one device's downlink.
     fn downlink(&self, client: &Client, id: &str, publish: &Publish<'_>) -> PublishVerdict {
         let role = client.identity.role;
-        let open = role == Role::Anonymous && self.settings.open_downlink;
+        let open = role == Role::Anonymous && self.settings().open_downlink;
         if !(is_staff(role) || open) {
             return self
                 .refuse(client, "only service and operator accounts may write to a device".into());
@@ -285,7 +285,7 @@ impl Engine {
     }
 
     fn find_device(&self, link: &Link) -> Arc<Device> {
-        let limit = self.settings.max_unregistered;
+        let limit = self.settings().max_unregistered;
         let found = link.name.as_ref().and_then(|name| self.registry.get_or_create(name, limit));
         match found {
             Some((device, forgotten)) => {

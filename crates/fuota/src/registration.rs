@@ -202,7 +202,7 @@ impl Engine {
         ops.push(Op::DeviceGone(device.id.to_string()));
         let written = self.db.commit(ops).await;
         if written.is_err() {
-            self.registry.load(Device::from_row(row));
+            self.registry.load(Device::from_row(row, self.settings().rotation_grace));
         }
         self.end_account(&device.id, text);
         written.map_err(|error| ServiceError::Unavailable(error.to_string()))

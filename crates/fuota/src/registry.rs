@@ -34,7 +34,7 @@ impl Registry {
     /// Adds what the database held.
     pub fn load(&self, device: Device) {
         let state = device.state.lock();
-        for hash in state.token.iter().chain(state.old_token.iter().map(|(hash, _)| hash)) {
+        for hash in state.token.iter().chain(state.old_token.iter().map(|old| &old.hash)) {
             self.tokens.insert(*hash, Arc::clone(&device.id));
         }
         let registered = state.registered;
@@ -160,7 +160,7 @@ impl Registry {
         let row = device.row(&state);
         state.gone = true;
         state.transfer = None;
-        let old = state.old_token.take().map(|(hash, _)| hash);
+        let old = state.old_token.take().map(|old| old.hash);
         for hash in state.token.take().into_iter().chain(old) {
             self.tokens.remove(&hash);
         }

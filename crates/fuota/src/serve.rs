@@ -192,7 +192,7 @@ impl Engine {
         lane: &Arc<Lane>,
     ) -> Then {
         let mut then = Then::Nothing;
-        while let Some(wanted) = state.window.next_queued(self.settings.max_window) {
+        while let Some(wanted) = state.window.next_queued(self.settings().max_window) {
             let index = wanted.index;
             match self.serve_one(link, state, lane, wanted) {
                 Then::Nothing => {}
@@ -227,7 +227,7 @@ impl Engine {
         };
         let now = Instant::now();
         let first = state.window.last_request.is_none();
-        let max_window = self.settings.max_window;
+        let max_window = self.settings().max_window;
         match state.window.admit(wanted.index, length, pin.size, max_window, now) {
             Admission::Answer => {}
             Admission::Later(at) => {

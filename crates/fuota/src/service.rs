@@ -8,10 +8,10 @@ use std::{
 
 use crate::{
     db::Op,
+    device::OldToken,
     engine::{DATABASE, Engine},
     registration::{check_groups, check_labels, check_name, sorted},
     secret::{TokenHash, new_token},
-    transfer::unix_now,
     views::{
         ChangedDevice, DeviceCounts, DevicePatch, DeviceQuery, DeviceView, FirmwareState,
         FirmwareView, ServiceError, SiteStatus, UserRole,
@@ -213,7 +213,7 @@ impl Service {
         let target = data_dir.to_owned();
         let copy = move || {
             std::fs::File::open(&database)?.sync_all()?;
-            engine.key.copy_to(&engine.settings.data_dir, &target)?;
+            engine.key.copy_to(&engine.settings().data_dir, &target)?;
             // After the database: it names none that is not there yet.
             engine.store.copy_to(&target)
         };
@@ -237,14 +237,14 @@ fn rotate(
     hash: TokenHash,
     now: bool,
 ) {
-    if let Some((older, _)) = state.old_token.take() {
-        engine.registry.remove_token(&older);
+    if let Some(older) = state.old_token.take() {
+        engine.registry.remove_token(&older.hash);
     }
     if let Some(old) = state.token.replace(hash) {
         if now {
             engine.registry.remove_token(&old);
         } else {
-            state.old_token = Some((old, unix_now() + engine.settings.rotation_grace.as_secs()));
+            state.old_token = Some(OldToken::new(old, engine.settings().rotation_grace));
         }
     }
     engine.registry.add_token(hash, Arc::clone(id));

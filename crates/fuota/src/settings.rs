@@ -111,6 +111,18 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// These, but with what cannot change while the engine runs as it `is`.
+    pub(crate) fn below(self, is: &Settings) -> Settings {
+        Settings {
+            data_dir: is.data_dir.clone(),
+            mode: is.mode,
+            rotation_grace: is.rotation_grace,
+            nudge_after: is.nudge_after,
+            flush_interval: is.flush_interval,
+            ..self
+        }
+    }
+
     /// [`Settings::on_existing`], or what the mode suggests.
     pub(crate) fn on_existing(&self) -> OnExisting {
         self.on_existing.unwrap_or(match self.mode {

@@ -2,7 +2,7 @@
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -319,14 +319,12 @@ impl Transfer {
     }
 }
 
-/// Seconds since 1970.
-pub fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
-}
+pub use hook::clock::unix_now;
 
-/// A stored time on this run's monotonic clock, as well as it can be told.
+/// A stored time on this run's monotonic clock, as well as it can be told: now, where the wall
+/// clock was stepped.
 fn instant_of(unix: u64) -> Instant {
-    let ago = Duration::from_secs(unix_now().saturating_sub(unix));
+    let ago = Duration::from_secs(hook::clock::passed(unix, unix_now()));
     let now = Instant::now();
     now.checked_sub(ago).unwrap_or(now)
 }

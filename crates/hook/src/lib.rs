@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`address`] | which addresses count as one: [`network`] |
 //! | [`client`] | who is connected: [`Client`], [`Identity`], [`Role`] |
+//! | [`clock`] | the wall clock, and how far it can be trusted |
 //! | [`message`] | what is published: [`Publish`], [`Qos`], [`Properties`] |
 //! | [`verdict`] | what a hook decides: one enum per phase, and the [`Reason`] of a refusal |
 //! | [`phase`] | the trait [`Hook`], phase by phase, and the [`Context`] that it is called with |
@@ -21,6 +22,7 @@
 pub mod address;
 pub mod broker;
 pub mod client;
+pub mod clock;
 pub mod message;
 pub mod outbox;
 pub mod phase;

@@ -58,4 +58,4 @@ pub use origin::Fingerprint;
 pub use paths::{Target, is_valid_name};
 pub use settings::{S3Settings, Settings, StoreError};
 pub use sidecar::Sidecar;
-pub use store::{FirmwareStore, Status};
+pub use store::{FirmwareStore, Status, Tuning};

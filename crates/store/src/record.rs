@@ -143,6 +143,15 @@ impl Record {
         Some(Change::Refused { path: path.to_owned(), reason })
     }
 
+    /// What was refused is to be tried again as it is: another setting may allow it.
+    pub(crate) fn try_refused_again(&mut self, now: Instant) {
+        for told in self.told.values_mut() {
+            if let Told::Refused { again, .. } = told {
+                *again = Some(now);
+            }
+        }
+    }
+
     /// Notes that a file is not what its `FILE.sha256` says, before it settled. What was told
     /// of the path stays: whoever overwrites a file is still writing.
     pub(crate) fn compared(&mut self, path: String, state: State) {

@@ -107,6 +107,12 @@ impl Ledger {
         Self { stands: HashMap::new(), settle, poll_interval }
     }
 
+    /// From now on these times.
+    pub(crate) fn tune(&mut self, settle: Duration, poll_interval: Duration) {
+        self.settle = settle;
+        self.poll_interval = poll_interval;
+    }
+
     /// Takes in a look and what was heard up to its beginning. `initial` is set for the first
     /// look, which trusts the files' own dates.
     pub(crate) fn observe(

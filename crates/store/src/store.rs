@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -36,6 +36,7 @@ pub struct FirmwareStore {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
+    pub(crate) tuning: Mutex<Tuning>,
     pub(crate) origin: Origin,
     pub(crate) objects: Arc<Objects>,
     /// Rung by [`FirmwareStore::rescan`].
@@ -44,6 +45,28 @@ pub(crate) struct Shared {
     pub(crate) damaged: Arc<Notify>,
     /// Written by the watcher after each look, copied by whoever asks.
     pub(crate) status: Mutex<Scan>,
+}
+
+/// Those of [`Settings`] that can change while the store is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// [`Settings::settle`].
+    pub settle: Duration,
+    /// [`Settings::poll_interval`].
+    pub poll_interval: Duration,
+    /// [`Settings::max_size`].
+    pub max_size: u64,
+}
+
+impl Tuning {
+    /// Those of these settings.
+    pub fn of(settings: &Settings) -> Self {
+        Tuning {
+            settle: settings.settle,
+            poll_interval: settings.poll_interval,
+            max_size: settings.max_size,
+        }
+    }
 }
 
 /// What came of the last look.
@@ -93,6 +116,7 @@ impl FirmwareStore {
             scanned: None,
         };
         let shared = Shared {
+            tuning: Mutex::new(Tuning::of(&settings)),
             settings,
             origin,
             objects,
@@ -121,6 +145,13 @@ impl FirmwareStore {
         receiver
     }
 
+    /// Goes on with this, beginning with a look at everything: what was refused may not be any
+    /// more. Returns at once.
+    pub fn tune(&self, tuning: Tuning) {
+        *self.shared.tuning.lock() = tuning;
+        self.rescan();
+    }
+
     /// Looks now instead of after `poll_interval`. Returns at once.
     pub fn rescan(&self) {
         self.shared.asked.notify_one();
@@ -141,7 +172,8 @@ impl FirmwareStore {
         &self,
         bytes: impl Stream<Item = io::Result<Bytes>> + Send,
     ) -> Result<Ingested, IngestError> {
-        ingest::take_in_stream(&self.shared.objects, self.shared.settings.max_size, bytes).await
+        let max_size = self.shared.tuning.lock().max_size;
+        ingest::take_in_stream(&self.shared.objects, max_size, bytes).await
     }
 
     /// Copies all images to below another `data_dir`, for a backup. Returns how many there are, and

@@ -22,7 +22,7 @@ use crate::listen::{Hints, Listener};
 use crate::origin::Listing;
 use crate::record::{Record, Task};
 use crate::settle::{Heard, Kind, Ledger, Verdict, is_below};
-use crate::store::Shared;
+use crate::store::{Shared, Tuning};
 
 /// Files that are copied at the same time. The disk or the line is the limit, not the number.
 const COPIES: usize = 2;
@@ -46,6 +46,7 @@ pub(crate) struct Watcher {
     hints: Arc<Hints>,
     /// Of a directory only.
     listener: Option<Arc<Mutex<Listener>>>,
+    tuning: Tuning,
     ledger: Ledger,
     record: Record,
     /// Deletions that were notified since the last look that accounted for all files.
@@ -77,9 +78,10 @@ impl Watcher {
             .origin
             .directory()
             .map(|root| Arc::new(Mutex::new(Listener::new(root, hints.clone()))));
-        let settings = &shared.settings;
+        let tuning = *shared.tuning.lock();
         Self {
-            ledger: Ledger::new(settings.settle, settings.poll_interval),
+            ledger: Ledger::new(tuning.settle, tuning.poll_interval),
+            tuning,
             record: Record::new(known),
             shared,
             events,
@@ -113,7 +115,8 @@ impl Watcher {
 
     /// Looks once and tells what is new. Returns when to look again at the latest.
     async fn look(&mut self) -> Result<Instant, Closed> {
-        let poll = Instant::now() + self.shared.settings.poll_interval;
+        self.take_tuning();
+        let poll = Instant::now() + self.tuning.poll_interval;
         let listing = match self.list().await {
             Ok(listing) => listing,
             Err(reason) => {
@@ -154,6 +157,16 @@ impl Watcher {
             self.send(Event::Batch(changes)).await?;
         }
         Ok(settling.into_iter().chain(again).min().unwrap_or(poll).min(poll))
+    }
+
+    /// What was configured since the last look counts from this one on.
+    fn take_tuning(&mut self) {
+        let tuning = *self.shared.tuning.lock();
+        if tuning.max_size != self.tuning.max_size {
+            self.record.try_refused_again(Instant::now());
+        }
+        self.ledger.tune(tuning.settle, tuning.poll_interval);
+        self.tuning = tuning;
     }
 
     /// Lists the origin, and listens to the folders that are there. What was heard is taken
@@ -283,7 +296,7 @@ impl Watcher {
     /// together. The first batch waits for everything that stands still. A path that is gone may
     /// have been moved, so it waits for its new place to settle.
     fn wait_for_more(&mut self, due: bool, missing: bool, now: Instant) -> Option<Instant> {
-        let settle = self.shared.settings.settle;
+        let settle = self.tuning.settle;
         if !self.record.complete {
             return self.began.map(|began| began + settle);
         }
@@ -298,7 +311,7 @@ impl Watcher {
     /// Copies what is due. Returns what to tell, and when to try again what did not work.
     async fn take_in(&mut self, due: Vec<Due>) -> (Vec<Change>, Vec<Instant>) {
         let shared = self.shared.clone();
-        let max_size = shared.settings.max_size;
+        let max_size = self.tuning.max_size;
         let outcomes: Vec<(Due, Outcome)> = stream::iter(due)
             .map(|due| async {
                 let (origin, objects) = (&shared.origin, &shared.objects);
@@ -325,7 +338,7 @@ impl Watcher {
                 }
                 Outcome::Changed => {
                     // If no notification comes of it, the next settled look is soon enough.
-                    let settle = self.shared.settings.settle;
+                    let settle = self.tuning.settle;
                     again.push(Instant::now() + settle.max(Duration::from_millis(100)));
                 }
                 Outcome::Mismatch(_) if due.early => {
@@ -341,7 +354,7 @@ impl Watcher {
                     changes.extend(self.record.refused(&due.path, Some(state), reason, None));
                 }
                 Outcome::Refused { reason, retry } => {
-                    let at = retry.then(|| Instant::now() + self.shared.settings.poll_interval);
+                    let at = retry.then(|| Instant::now() + self.tuning.poll_interval);
                     changes.extend(self.record.refused(&due.path, Some(state), reason, at));
                 }
             }

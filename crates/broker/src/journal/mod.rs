@@ -40,7 +40,6 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
-    time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::oneshot;
 
@@ -277,7 +276,4 @@ impl Snapshot {
     }
 }
 
-/// Seconds since 1970 by the wall clock; 0 where it stands before that.
-pub(crate) fn wall_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
+pub(crate) use hook::clock::unix_now as wall_seconds;

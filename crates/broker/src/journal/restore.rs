@@ -1,6 +1,6 @@
 //! From the durable state to sessions, at the start of the broker.
 
-use hook::Client;
+use hook::{Client, clock};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -49,8 +49,8 @@ fn restore_session(
     let SessionImage { client_id, owner, expiry, left, subscriptions, deliveries, received } =
         image;
     let now = wall_seconds();
-    // A clock that was set back makes it live longer, but never longer than it may.
-    let away = now.saturating_sub(left.unwrap_or(now));
+    // A clock that was stepped makes it live longer, but never longer than it may.
+    let away = clock::passed(left.unwrap_or(now), now);
     let remaining = match expiry {
         u32::MAX => None,
         seconds => Some(Duration::from_secs(u64::from(seconds).saturating_sub(away))),

@@ -3,6 +3,7 @@
 use crate::support::{disk::Disk, *};
 use broker::Settings;
 use hook::{ClientQuery, ReasonKind};
+use std::time::{Duration, Instant};
 
 #[test]
 fn sessions_come_in_pages_by_client_id() {
@@ -66,6 +67,7 @@ fn retained_messages_are_shown_as_they_are() {
     site.publish(expiring);
     assert_eq!(retained(&site, "p/#"), ["p", "p/1", "p/2", "p/3"]);
     assert_eq!(retained(&site, "#").len(), 5, "nothing of the broker's own");
+    site.subscriber(V5, "sys", "$SYS/broker/version", 0).packet();
     assert!(retained(&site, "$SYS/#").contains(&"$SYS/broker/version".to_owned()));
     let page = site.broker.retained("+/3", None, 10).unwrap();
     let message = &page.messages[0];
@@ -101,9 +103,8 @@ fn retained_messages_are_removed_by_filter() {
     site.publish(Publish::new("r", "3").qos(1, 1).retained());
     let again = site_on(Settings::default(), &disk.after_kill());
     assert_eq!(retained(&again, "#"), ["q", "r"]);
-    // `#` is everything but the broker's own.
-    let mut statistics = again.subscriber(V5, "statistics", "$SYS/#", 0);
-    statistics.received();
+    // `#` is everything but the broker's own, which are there when somebody hears of them.
+    again.subscriber(V5, "sys", "$SYS/broker/version", 0).packet();
     assert_eq!(again.broker.remove_retained("#"), Ok(2));
     assert!(!retained(&again, "$SYS/#").is_empty());
 }
@@ -126,4 +127,58 @@ fn nothing_is_removed_while_the_log_cannot_be_written() {
         std::thread::yield_now();
     }
     assert!(retained(&site, "#").is_empty());
+}
+
+/// Ready is who lets clients in: not before, and not during the goodbye.
+#[test]
+fn it_is_ready_from_the_first_client_to_the_stop() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _inside = runtime.enter();
+    let server = broker::Server::start(Settings::default(), Vec::new()).unwrap();
+    assert_eq!(server.ready(), Err(broker::NOT_OPEN.into()));
+
+    let site = site();
+    site.client(V5, "first").leave();
+    assert_eq!(site.server.ready(), Ok(()));
+    let mut connected = [site.client(V5, "new"), site.client(V4, "old")];
+    site.cancel.cancel();
+    for wire in &mut connected {
+        wire.ended(0x8b);
+    }
+    assert_eq!(site.server.ready(), Err("the broker stops".into()));
+}
+
+/// [MQTT-3.1.2-8]: nobody who is connected has said goodbye when the broker stops, so their wills
+/// are published; those who are told goodbye themselves may miss them, what lasts has them.
+#[test]
+fn a_stop_publishes_the_wills_of_who_is_connected() {
+    let disk = Disk::default();
+    let site = site_on(Settings::default(), &disk);
+    let mut waiting = site.enter(&Connect::lasting(V5, "waiting"), false);
+    waiting.subscribe("w/#", 1);
+    waiting.vanish();
+    let will = |topic| Will { qos: 1, retain: true, ..Will::new(topic, "gone") };
+    let mut connected = [
+        site.enter(&Connect::new(V5, "a").will(will("w/a")), false),
+        site.enter(&Connect::new(V4, "b").will(will("w/b")), false),
+    ];
+    // One that says goodbye takes it along.
+    site.enter(&Connect::new(V5, "c").will(will("w/c")), false).leave();
+    site.cancel.cancel();
+    for wire in &mut connected {
+        wire.ended(0x8b);
+    }
+    let began = Instant::now();
+    while site.broker.client("waiting").unwrap().queued_messages < 2 {
+        assert!(began.elapsed() < Duration::from_secs(20), "no wills");
+        std::thread::yield_now();
+    }
+    drop(site);
+    let site = site_on(Settings::default(), &disk.after_kill());
+    let mut waiting = site.enter(&Connect::lasting(V5, "waiting"), true);
+    let mut topics = [waiting.received().topic, waiting.received().topic];
+    topics.sort();
+    assert_eq!(topics, ["w/a", "w/b"]);
+    waiting.silent();
+    assert_eq!(retained(&site, "w/#"), ["w/a", "w/b"]);
 }

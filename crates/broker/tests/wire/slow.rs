@@ -74,11 +74,11 @@ fn who_never_ends_a_packet_is_disconnected() {
     for (version, keep_alive) in [(V4, 0), (V5, 0), (V5, 1)] {
         let connect = Connect { keep_alive, ..Connect::new(version, "slow") };
         let mut slow = site.enter(&connect, false);
+        let began = Instant::now();
         // A PUBLISH of 100,000 bytes: its head, and the first of them.
         slow.send(&[0x30, 0xa0, 0x8d, 0x06, 0, 1, b't']);
         // Then another byte now and then: in the time of a few hundred round trips.
         let mut other = site.client(V4, "other");
-        let began = Instant::now();
         while is_connected(&site, "slow") {
             slow.throw(&[0]);
             for _ in 0..100 {

@@ -12,6 +12,8 @@ pub struct Key {
     pub secret: bool,
     /// What this version can do with it.
     pub support: Support,
+    /// Whether a change counts when the configuration is read again, or only after a restart.
+    pub live: bool,
 }
 
 /// What this version can do with a key.
@@ -24,15 +26,20 @@ pub enum Support {
 }
 
 const fn key(name: &'static str, default: &'static str) -> Key {
-    Key { name, default, secret: false, support: Support::Full }
+    Key { name, default, secret: false, support: Support::Full, live: false }
+}
+
+/// A key that can change while the daemon runs.
+const fn live(name: &'static str, default: &'static str) -> Key {
+    Key { live: true, ..key(name, default) }
 }
 
 const fn secret(name: &'static str) -> Key {
-    Key { name, default: "", secret: true, support: Support::Full }
+    Key { secret: true, ..key(name, "") }
 }
 
 const fn later(name: &'static str, default: &'static str) -> Key {
-    Key { name, default, secret: false, support: Support::Later }
+    Key { support: Support::Later, ..key(name, default) }
 }
 
 /// All keys, in the order in which people read them.
@@ -50,14 +57,14 @@ pub const KEYS: &[Key] = &[
     later("http.listen", ""),
     key("auth.mode", "open"),
     key("auth.allow_open_network", "false"),
-    key("auth.open_downlink", "false"),
-    key("auth.max_unregistered", "10000"),
-    key("auth.strict", "false"),
-    key("auth.rules", ""),
+    live("auth.open_downlink", "false"),
+    live("auth.max_unregistered", "10000"),
+    live("auth.strict", "false"),
+    live("auth.rules", ""),
     key("store.url", "file:firmware"),
-    key("store.settle", "2s"),
-    key("store.poll_interval", "30s"),
-    key("store.max_size", "512 MB"),
+    live("store.settle", "2s"),
+    live("store.poll_interval", "30s"),
+    live("store.max_size", "512 MB"),
     key("store.cache", "64 MiB"),
     key("store.s3.endpoint", ""),
     key("store.s3.region", ""),
@@ -68,32 +75,32 @@ pub const KEYS: &[Key] = &[
     key("store.s3.allow_http", "false"),
     later("store.trusted_keys", ""),
     later("store.require_signature", "false"),
-    key("fuota.chunk_size", "4096"),
-    key("fuota.max_message", ""),
-    key("fuota.max_window", "64"),
-    key("fuota.max_attempts", "3"),
-    key("fuota.resume_grace", "5s"),
-    key("fuota.confirm_after", "10min"),
-    key("fuota.confirm_within", "30min"),
-    key("fuota.on_drop", "deploy"),
-    key("fuota.drop_rollout", ""),
+    live("fuota.chunk_size", "4096"),
+    live("fuota.max_message", ""),
+    live("fuota.max_window", "64"),
+    live("fuota.max_attempts", "3"),
+    live("fuota.resume_grace", "5s"),
+    live("fuota.confirm_after", "10min"),
+    live("fuota.confirm_within", "30min"),
+    live("fuota.on_drop", "deploy"),
+    live("fuota.drop_rollout", ""),
     key("fuota.on_existing", ""),
-    key("fuota.retention", "365d"),
+    live("fuota.retention", "365d"),
     later("fuota.fetch_allow", ""),
-    key("limits.connections", "100000"),
-    key("limits.connections_per_ip", ""),
-    key("limits.connects_per_second", ""),
-    key("limits.packet_bytes", "1 MiB"),
-    key("limits.queue_messages", "1000"),
-    key("limits.queue_bytes", "8 MiB"),
-    key("limits.inflight", "64"),
-    key("limits.subscriptions", "1000"),
-    key("limits.retained_messages", "100000"),
-    key("limits.retained_bytes", "64 MiB"),
-    key("limits.publish_hold", "1s"),
-    key("limits.keep_alive", ""),
+    live("limits.connections", "100000"),
+    live("limits.connections_per_ip", ""),
+    live("limits.connects_per_second", ""),
+    live("limits.packet_bytes", "1 MiB"),
+    live("limits.queue_messages", "1000"),
+    live("limits.queue_bytes", "8 MiB"),
+    live("limits.inflight", "64"),
+    live("limits.subscriptions", "1000"),
+    live("limits.retained_messages", "100000"),
+    live("limits.retained_bytes", "64 MiB"),
+    live("limits.publish_hold", "1s"),
+    live("limits.keep_alive", ""),
     key("persistence.sync", "os"),
-    key("log.level", "info"),
+    live("log.level", "info"),
     key("log.format", "text"),
     key("log.clients", "false"),
     key("admin.listen", "127.0.0.1:8080"),

@@ -6,6 +6,7 @@
 //! | [`tree`] | file and environment merged; unknown keys are found here |
 //! | [`read`](mod@read) | typed reading, with an error that names the key |
 //! | [`check`] | what the keys must not say together |
+//! | [`values`](Values) | what changed between two readings |
 //! | [`secret`] | values that no output shows |
 
 mod check;
@@ -17,6 +18,7 @@ pub mod secret;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod values;
 
 use std::{
     collections::HashMap,
@@ -28,6 +30,7 @@ use std::{
 pub use error::ConfigError;
 pub use overview::Setting;
 pub use secret::Secret;
+pub use values::Values;
 
 use broker::journal::Sync;
 use fuota::{AuthMode, DropRollout, OnExisting, Rule};
@@ -61,6 +64,8 @@ pub struct Config {
     pub admin: Admin,
     /// Every key that this version knows with the value that applies, for `check-config`.
     pub settings: Vec<Setting>,
+    /// The same, to be compared with those of another reading.
+    pub values: Values,
 }
 
 /// `mqtt.*`: where clients come in. At least one of the listeners has an address.
@@ -363,6 +368,12 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
         },
     };
 
+    let secrets = [
+        ("admin.token", admin.token.as_ref()),
+        ("store.s3.access_key_id", s3.access_key_id.as_ref()),
+        ("store.s3.secret_access_key", s3.secret_access_key.as_ref()),
+    ];
+    let values = Values::of(tree, secrets);
     Some(Config {
         file: tree.file.clone(),
         base_dir: tree.base_dir.clone(),
@@ -415,6 +426,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
         log: Log { level: level?, format: format?, clients },
         admin,
         settings: overview::settings(tree),
+        values,
     })
 }
 

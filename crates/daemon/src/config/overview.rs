@@ -39,7 +39,7 @@ pub fn settings(tree: &Tree) -> Vec<Setting> {
 }
 
 /// The default as TOML has it: numbers and switches bare, all else in quotes.
-fn written(default: &str) -> String {
+pub fn written(default: &str) -> String {
     if default.parse::<u64>().is_ok() || default.parse::<bool>().is_ok() {
         default.to_owned()
     } else {

@@ -302,6 +302,24 @@ fn what_is_not_toml_is_one_line_without_the_text() {
 }
 
 #[test]
+fn the_documentation_lists_the_keys_that_change_without_a_restart() {
+    let page =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md"))
+            .unwrap();
+    let (_, section) = page.split_once("## Reload").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let bullets = section.lines().filter(|line| line.starts_with("- "));
+    // What stands before the colon of each; behind it is prose.
+    let names: Vec<&str> = bullets
+        .flat_map(|line| line.split(':').next().unwrap().split('`').skip(1).step_by(2))
+        .collect();
+    for key in KEYS {
+        let times = names.iter().filter(|name| **name == key.name).count();
+        assert_eq!(times, usize::from(key.live), "{}", key.name);
+    }
+}
+
+#[test]
 fn bounds_that_are_off_unless_set() {
     for off in ["", "connections_per_ip = 0", "connections_per_ip = \"off\""] {
         assert_eq!(load(&format!("[limits]\n{off}\n")).limits.connections_per_ip, None, "{off}");

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start  lock → token → sockets → store → fuota → broker → admin → "ready"
-//! stop   broker and admin close their doors and let clients go → fuota writes what is left
+//! stop   broker closes its doors and lets clients go → admin → fuota writes what is left
 //! ```
 //!
 //! The broker's sessions run on all cores. The admin interface has a thread and a runtime of its
@@ -15,6 +15,7 @@ mod admin_thread;
 mod faults;
 mod mqtt_doors;
 mod open_files;
+mod reload;
 mod settings;
 mod signals;
 
@@ -42,6 +43,7 @@ use crate::{
 };
 use admin_thread::AdminThread;
 use open_files::OpenFiles;
+use reload::{Parts, Reload};
 use signals::Signals;
 
 /// How long the last writes to the database may take at a stop.
@@ -58,8 +60,14 @@ const LEFTOVERS: Duration = Duration::from_secs(1);
 /// # Errors
 /// A part that cannot start, or that ended by itself. Each is one sentence.
 pub fn run(config: Config) -> anyhow::Result<()> {
-    logging::start(&config.log)?;
+    let level = logging::start(&config.log)?;
     panics::log();
+    if !hook::clock::is_set(hook::clock::unix_now()) {
+        warn!(
+            "the clock of this machine is not set: until it is, times in logs and lists are wrong \
+             and certificates of clients are refused; nothing else depends on it"
+        );
+    }
     // Before anything is made: a name that is wrong should leave nothing behind.
     firmware_dir::prepare(&config)?;
     let data_dir = DataDir::claim(&config.data_dir)?;
@@ -72,14 +80,14 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("the runtime does not start")?;
-    let result = runtime.block_on(serve(&config, &token));
+    let result = runtime.block_on(serve(&config, &token, level));
     // Nothing that matters is left: what had to be written is.
     runtime.shutdown_timeout(LEFTOVERS);
     drop(data_dir);
     result
 }
 
-async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
+async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow::Result<()> {
     let started = Instant::now();
     let files = OpenFiles::claim()?;
     files.report(config.limits.connections);
@@ -91,7 +99,8 @@ async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
     let doors = admin_thread::bind(&config.admin.listen)?;
 
     let store = store::FirmwareStore::open(settings::store(config)).map_err(one_error)?;
-    let fuota = fuota::Fuota::open(settings::fuota(config), store).map_err(one_error)?;
+    let fuota =
+        fuota::Fuota::open(settings::fuota(config), Arc::clone(&store)).map_err(one_error)?;
     let mut hooks: Vec<Arc<dyn Hook>> = Vec::new();
     if config.log.clients {
         // Before fuota, since a request that fuota consumes is shown to nobody after it.
@@ -142,19 +151,24 @@ async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
     );
 
     let (close_doors, stop_fuota) = (CancellationToken::new(), CancellationToken::new());
+    // The admin interface goes last, so that `/readyz` can say meanwhile that the broker stops.
+    let close_admin = CancellationToken::new();
     let mut fuota_task = tokio::spawn(Arc::clone(&fuota).run(stop_fuota.clone()));
     let mut admin_thread = AdminThread::start(
         doors,
         router,
         certificates.admin.clone(),
         files.admin,
-        close_doors.clone(),
+        close_admin.clone(),
     )?;
     let mut broker_task = tokio::spawn({
         let (server, cancel) = (Arc::clone(&server), close_doors.clone());
         async move { server.serve(mqtt, cancel).await }
     });
-    tokio::spawn(certificates.renew(hangups, close_doors.clone()));
+    tokio::spawn(certificates.clone().watch(close_doors.clone()));
+    let (server, fuota) = (Arc::clone(&server), Arc::clone(&fuota));
+    let reload = Reload::new(config, Parts { level, files, server, fuota, store, certificates });
+    tokio::spawn(reload.run(hangups, close_doors.clone()));
     announce(&lines);
     info!(milliseconds = started.elapsed().as_millis() as u64, "started");
 
@@ -176,6 +190,7 @@ async fn serve(config: &Config, token: &Secret) -> anyhow::Result<()> {
         // It bounds its own stop: see broker::Settings::drain.
         let _ = broker_task.await;
     }
+    close_admin.cancel();
     admin_thread.ended().await;
     stop_fuota.cancel();
     if !fuota_task.is_finished() && tokio::time::timeout(LAST_WRITES, fuota_task).await.is_err() {
@@ -225,10 +240,12 @@ fn checks(server: &broker::Server, service: &fuota::Service) -> Vec<Check> {
 /// start comes after [`FIRST_LOOK`] at the latest: a large image takes longer to copy.
 async fn announce_ready(readiness: &Readiness) {
     let began = Instant::now();
+    // These end by themselves; another reason is for the operator to read.
+    let waits = [NOT_LOOKED, broker::NOT_OPEN];
     let is_open = || {
-        readiness()
-            .iter()
-            .any(|check| check.result.as_ref().is_err_and(|reason| reason == NOT_LOOKED))
+        readiness().iter().any(|check| {
+            check.result.as_ref().is_err_and(|reason| waits.contains(&reason.as_str()))
+        })
     };
     while is_open() && began.elapsed() < FIRST_LOOK {
         tokio::time::sleep(ASK_AGAIN).await;

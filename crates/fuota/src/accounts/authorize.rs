@@ -72,7 +72,10 @@ impl Engine {
         }
         // What is written to a downlink is judged with its content, in the publish phase.
         let exempt = self.is_dialect(topic) || downlink_device(topic).is_some();
-        if self.accounts.rules.strict && is_bounded(role) && !exempt && !self.is_own(client, topic)
+        if self.accounts.rules.load().strict
+            && is_bounded(role)
+            && !exempt
+            && !self.is_own(client, topic)
         {
             return self.refuse_access("auth.strict: no rule allows publishing to this topic");
         }
@@ -97,7 +100,7 @@ impl Engine {
         if filter.starts_with('$') && !covers("$SYS/#", filter) {
             return self.refuse_access("devices may not subscribe here");
         }
-        if self.accounts.rules.strict && !self.is_dialect(filter) {
+        if self.accounts.rules.load().strict && !self.is_dialect(filter) {
             return self.refuse_access("auth.strict: no rule allows subscribing to this filter");
         }
         Access::Continue
@@ -111,7 +114,8 @@ impl Engine {
             Role::Anonymous => None,
             _ => client.identity.name.as_deref(),
         };
-        let rules = self.accounts.rules.of(client.identity.role, account);
+        let rules = self.accounts.rules.load();
+        let rules = rules.of(client.identity.role, account);
         if rules.iter().all(|rules| rules.is_empty()) {
             return None;
         }

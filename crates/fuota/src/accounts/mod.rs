@@ -2,7 +2,7 @@
 //!
 //! Devices and their tokens are in the registry; what is here are the accounts of people and
 //! programs. Everything that a connection asks is answered from memory: the users are one
-//! immutable snapshot that a change replaces, the rules never change while the daemon runs.
+//! immutable snapshot that a change replaces, and so are the rules.
 //!
 //! | module | subject |
 //! | --- | --- |
@@ -50,7 +50,7 @@ pub struct Accounts {
     changing: tokio::sync::Mutex<()>,
     passwords: PasswordThread,
     throttle: Throttle,
-    rules: RuleSet,
+    rules: ArcSwap<RuleSet>,
 }
 
 /// Why a password was not accepted.
@@ -74,13 +74,18 @@ impl Accounts {
             changing: tokio::sync::Mutex::new(()),
             passwords: PasswordThread::start()?,
             throttle: Throttle::default(),
-            rules: RuleSet::new(&settings.rules, settings.strict),
+            rules: ArcSwap::from_pointee(RuleSet::new(&settings.rules, settings.strict)),
         })
     }
 
     /// Waits until nobody else changes users or registers devices, which share their names.
     pub async fn change(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.changing.lock().await
+    }
+
+    /// From now on these rules decide. What was granted before stays granted.
+    pub fn set_rules(&self, rules: &[Rule], strict: bool) {
+        self.rules.store(Arc::new(RuleSet::new(rules, strict)));
     }
 
     /// The user of this name.

@@ -72,14 +72,14 @@ impl Engine {
     ) -> Decision {
         let counts = self.counts(device, state);
         let gate = Door { fleet: self.fleet.lock(), device: &device.id, counts, free: Some(free) };
-        decide(catalog, &state.facts(&device.id), self.settings.max_attempts, &gate)
+        decide(catalog, &state.facts(&device.id), self.settings().max_attempts, &gate)
     }
 
     fn decide_with(&self, device: &Device, state: &DeviceState, free: Option<i64>) -> Decision {
         // Before the fleet's lock: it looks at the registry.
         let counts = self.counts(device, state);
         let gate = Door { fleet: self.fleet.lock(), device: &device.id, counts, free };
-        decide(&self.catalog.load(), &state.facts(&device.id), self.settings.max_attempts, &gate)
+        decide(&self.catalog.load(), &state.facts(&device.id), self.settings().max_attempts, &gate)
     }
 
     /// Whether a device counts in waves and thresholds (rule 5).

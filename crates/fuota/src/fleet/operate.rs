@@ -119,7 +119,7 @@ impl Engine {
         let plan = match &new.rollout {
             Some(view) => Plan::from_view(view).map_err(|problem| invalid("rollout", problem))?,
             None if matches!(target, Target::Device(_)) => Plan::all(),
-            None => self.settings.drop_plan(),
+            None => self.settings().drop_plan(),
         };
         let file = self
             .files

@@ -2,6 +2,7 @@
 
 mod access;
 mod accounts;
+mod configure;
 mod deployments;
 mod identity;
 mod import;
