@@ -10,7 +10,7 @@ use hook::{Client, Outbox, Protocol, Qos, SessionEnd, Slot};
 use std::{
     borrow::Cow,
     cell::RefCell,
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     future::Future,
     io,
     pin::Pin,
@@ -36,6 +36,7 @@ use crate::{
     journal::{Record, wall_seconds},
     message::Delivery,
     packet::{ConnAck, reason},
+    queue::Queue,
     registry::Due,
     session::{Session, State, clock_ms},
     slow::{Slow, TooSlow},
@@ -132,7 +133,7 @@ pub(crate) struct Connection<S> {
     pub(crate) window: usize,
     pub(crate) promised: Promised,
     /// Packet ids that the session's last connection left unacknowledged, to be sent again.
-    pub(crate) resend: VecDeque<u16>,
+    pub(crate) resend: Queue<u16>,
     pub(crate) problem_information: bool,
     /// A packet that has not arrived whole, or may not be handled yet.
     partial: BytesMut,
@@ -144,7 +145,7 @@ pub(crate) struct Connection<S> {
     pub(crate) taken: Taken,
     pub(crate) done: Done,
     /// Retained messages for new subscriptions, beside the bounded queues: they exist anyway.
-    pub(crate) backlog: VecDeque<Delivery>,
+    pub(crate) backlog: Queue<Delivery>,
     pub(crate) seen_retained: Option<Box<SeenRetained>>,
     /// Topics by alias, as the client set them.
     pub(crate) aliases: Option<Box<Aliases>>,
@@ -168,7 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             client: parts.client,
             session: parts.session,
             claim: parts.claim,
-            resend: parts.state.window.ids(),
+            resend: parts.state.window.ids().into(),
             state: parts.state,
             slots: parts.slots,
             outbox: parts.outbox,
@@ -180,7 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             flushing: false,
             taken: Taken::default(),
             done: Done::default(),
-            backlog: VecDeque::new(),
+            backlog: Queue::default(),
             seen_retained: None,
             aliases: None,
             sent_aliases: SentAliases::new(parts.topic_alias_maximum),
@@ -418,18 +419,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
         let mut pending = self.take_back_staged();
         let taken_back = (pending.len(), pending.iter().map(|d| d.message.cost()).sum());
-        pending.append(&mut self.taken.assured);
+        pending.append(&mut self.taken.assured.take());
         let done = std::mem::take(&mut self.done);
         let mut outbox = self.session.inbox.detach(done, &mut pending, taken_back);
-        outbox.extend(self.taken.control.drain(..));
-        outbox.extend(self.taken.blocks.drain(..));
+        outbox.extend(self.taken.control.take());
+        outbox.extend(self.taken.blocks.take());
         for message in outbox {
             if let Some((receipt, tag)) = message.receipt {
                 receipt.dropped(tag);
             }
         }
         // Retained messages that were promised wait with the others.
-        for delivery in self.backlog.drain(..) {
+        for delivery in self.backlog.take() {
             let current = || self.exchange.retained.is_current(&delivery.message);
             if delivery.qos != Qos::AtMostOnce && current() {
                 self.session.inbox.push_assured(delivery, None);

@@ -1,6 +1,6 @@
 //! From an accepted socket to a session that is ours.
 
-use hook::{Client, ConnectRequest, Outbox, Outgoing, Protocol, Reason, Refused, SessionEnd, Sink};
+use hook::{Client, ConnectRequest, Outbox, Outgoing, Protocol, Reason, Refused, Sink};
 use std::{
     future::Future,
     io,
@@ -433,38 +433,30 @@ pub(crate) struct Opened<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Serves a connection to its end. `open` are the handshakes below MQTT: the time until the
-    /// CONNECT is complete counts from their beginning.
-    pub(crate) async fn serve(
+    /// From an accepted socket to a client that is connected; `None` where none came of it.
+    /// `open` are the handshakes below MQTT: the time until the CONNECT is complete counts from
+    /// their beginning.
+    pub(crate) async fn greeted(
         open: impl Future<Output = io::Result<Opened<S>>>,
         address: SocketAddr,
         exchange: Arc<Exchange>,
-        stop: &CancellationToken,
-    ) -> Option<SessionEnd> {
+        stop: CancellationToken,
+    ) -> Option<Box<Self>> {
         let patience = exchange.settings.connect_timeout;
-        let greeting = {
-            let exchange = exchange.clone();
-            // Boxed: the handshake's buffers are gone when the connection idles.
-            Box::pin(async move { handshake(open.await?, Some(address), exchange).await })
-        };
+        let totals = exchange.totals.clone();
+        let greeting = async { handshake(open.await?, Some(address), exchange).await };
         let greeted = tokio::select! {
             greeted = tokio::time::timeout(patience, greeting) => greeted,
             // Who has no session yet has nothing to say goodbye to.
             () = stop.cancelled() => return None,
         };
         match greeted {
-            Ok(Ok(connection)) => Some(connection.run().await),
-            Ok(Err(error)) => {
-                Totals::count(&exchange.totals.connects_refused);
-                tracing::debug!(%address, %error, "connection refused");
-                None
-            }
-            Err(_) => {
-                Totals::count(&exchange.totals.connects_refused);
-                tracing::debug!(%address, "no CONNECT in time");
-                None
-            }
+            Ok(Ok(connection)) => return Some(connection),
+            Ok(Err(error)) => tracing::debug!(%address, %error, "connection refused"),
+            Err(_) => tracing::debug!(%address, "no CONNECT in time"),
         }
+        Totals::count(&totals.connects_refused);
+        None
     }
 }
 

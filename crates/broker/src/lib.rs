@@ -24,6 +24,7 @@
 //! | `retained` | the retained message of each topic |
 //! | `message` | a message on its way, shared by all who get it |
 //! | `session`, `subscriptions`, `inbox` | what outlives a connection, and its bounded queues |
+//! | `queue` | a queue that costs nothing while nothing is in it |
 //! | `judge` | the subscriptions of a resumed session, asked about again |
 //! | `registry` | all sessions; takeover, expiry, delayed wills |
 //! | `handshake` | from an accepted socket to a session that is ours |
@@ -72,6 +73,7 @@ mod outbound;
 mod pace;
 pub mod packet;
 mod pending;
+mod queue;
 mod registry;
 mod retained;
 mod router;

@@ -305,9 +305,12 @@ fn start_serving<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // Boxed, or the task would keep the room that the handshakes need.
-    let open = Box::pin(open);
+    let greeting = Box::pin(Connection::greeted(open, address, exchange, stop));
     tokio::spawn(async move {
-        Connection::serve(open, address, exchange, &stop).await;
+        let connection = greeting.await;
+        if let Some(connection) = connection {
+            connection.run().await;
+        }
         drop(place);
     });
 }

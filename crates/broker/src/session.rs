@@ -3,7 +3,7 @@
 use hook::{Client, Subscription};
 use parking_lot::Mutex;
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     sync::{
         Arc, LazyLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -74,7 +74,7 @@ pub(crate) struct State {
     /// Publishes sent and not yet acknowledged.
     pub window: Window,
     /// Packet ids of QoS 2 publishes received and not yet released.
-    pub received: HashSet<u16>,
+    pub received: BTreeSet<u16>,
     /// The will that stands for the current connection, or is delayed after it.
     pub will: Option<Will>,
     /// How long it outlives its connection; `None` is for ever.
