@@ -11,7 +11,6 @@ use std::{
     borrow::Cow,
     cell::RefCell,
     collections::HashMap,
-    future::Future,
     io,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
@@ -21,7 +20,6 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     sync::OwnedMutexGuard,
-    time::Sleep,
 };
 
 use crate::{
@@ -108,7 +106,8 @@ pub(crate) struct Parts<S> {
     pub state: OwnedMutexGuard<State>,
     pub slots: Box<[Slot]>,
     pub outbox: Outbox,
-    pub keep_alive: Option<Duration>,
+    /// How long it may be silent, in milliseconds; 0 is for ever.
+    pub patience: u32,
     /// Publishes that may be in flight to the client.
     pub window: u16,
     pub promised: Promised,
@@ -155,7 +154,8 @@ pub(crate) struct Connection<S> {
     pub(crate) unsettled: Option<Box<Unsettled>>,
     /// Somebody who is to catch up before the next publish.
     pub(crate) crowd: Option<Box<Wait>>,
-    keep_alive: Option<(Duration, Pin<Box<Sleep>>)>,
+    /// See [`Parts::patience`].
+    patience: u32,
     slow: Slow,
     pub(crate) tally: Tally,
 }
@@ -188,11 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             route: None,
             unsettled: None,
             crowd: None,
-            // One and a half times the keep alive [MQTT-3.1.2-22].
-            keep_alive: parts.keep_alive.map(|seconds| {
-                let patience = seconds.mul_f32(1.5);
-                (patience, Box::pin(tokio::time::sleep(patience)))
-            }),
+            patience: parts.patience,
             slow: Slow::default(),
             tally: Tally::default(),
         }
@@ -200,8 +196,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// See [`crate::slow`].
     fn patience(&self) -> Duration {
-        let keep_alive = self.keep_alive.as_ref().map_or(Duration::ZERO, |(patience, _)| *patience);
-        self.exchange.settings.stall.max(keep_alive)
+        self.exchange.settings.stall.max(Duration::from_millis(self.patience.into()))
     }
 
     /// The CONNACK, ahead of everything.
@@ -248,7 +243,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let read = self.read(cx)?;
             let unwritten = !self.writer.is_empty() && !self.flushing;
             if !wrote && !read && !unwritten && self.session.inbox.park(cx.waker()) {
-                self.check_keep_alive(cx)?;
                 return self.check_slow(cx);
             }
         }
@@ -366,26 +360,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn check_keep_alive(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
-        let Some((patience, timer)) = &mut self.keep_alive else { return Ok(()) };
-        while timer.as_mut().poll(cx).is_ready() {
-            let last = self.session.last_packet.load(Ordering::Relaxed);
-            let idle = Duration::from_millis(clock_ms().saturating_sub(last));
-            if idle >= *patience {
-                return Err(Ending {
-                    end: SessionEnd::KeepAliveTimeout,
-                    tell: Some((
-                        reason::KEEP_ALIVE_TIMEOUT,
-                        "nothing was heard for 1.5 times the keep alive".into(),
-                    )),
-                    will: true,
-                });
-            }
-            timer.as_mut().reset((Instant::now() + (*patience - idle)).into());
-        }
-        Ok(())
-    }
-
     fn check_slow(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
         let patience = self.patience();
         let Poll::Ready(what) = self.slow.poll(cx, patience) else { return Ok(()) };
@@ -416,6 +390,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let (exchange, mut view) = self.view();
         exchange.hooks.session_end(&mut view, end);
         self.slots = Box::default();
+        self.exchange.keep_alives.forget(&self.session);
 
         let mut pending = self.take_back_staged();
         let taken_back = (pending.len(), pending.iter().map(|d| d.message.cost()).sum());

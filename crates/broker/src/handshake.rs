@@ -333,8 +333,11 @@ impl Admitted {
             protocol,
             maximum_packet_size: client.maximum_packet_size as usize,
         }));
-        let keep_alive =
-            (connect.keep_alive > 0).then(|| Duration::from_secs(connect.keep_alive.into()));
+        // One and a half times the keep alive [MQTT-3.1.2-22].
+        let patience = u32::from(connect.keep_alive) * 1_500;
+        if patience > 0 {
+            exchange.keep_alives.watch(&session, patience);
+        }
         let mut connection = Box::new(Connection::new(Parts {
             io,
             slots: exchange.hooks.slots(),
@@ -346,7 +349,7 @@ impl Admitted {
             claim,
             state,
             outbox,
-            keep_alive,
+            patience,
             topic_alias_maximum: connect.topic_alias_maximum,
             problem_information: connect.problem_information,
             rest,

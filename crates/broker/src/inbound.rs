@@ -378,7 +378,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // Shared subscriptions get no retained messages (4.8.2).
         if wanted && !consumed && filter.share.is_none() {
             let messages = self.exchange.retained.matching(filter.levels);
-            if known.is_none() {
+            if known.is_none() && !messages.is_empty() {
                 let seen = self.seen_retained.get_or_insert_default();
                 messages.iter().for_each(|message| seen.note(message));
             }

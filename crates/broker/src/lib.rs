@@ -27,6 +27,7 @@
 //! | `queue` | a queue that costs nothing while nothing is in it |
 //! | `judge` | the subscriptions of a resumed session, asked about again |
 //! | `registry` | all sessions; takeover, expiry, delayed wills |
+//! | `keep_alive` | who was not heard in time |
 //! | `handshake` | from an accepted socket to a session that is ours |
 //! | `connection` | one socket's task: read, decide, write |
 //! | `slow` | how long a client may take to read, and to send a packet |
@@ -65,6 +66,7 @@ mod inbox;
 mod index;
 pub mod journal;
 mod judge;
+mod keep_alive;
 mod lanes;
 mod limits;
 mod listener;

@@ -39,6 +39,8 @@ pub(crate) struct Session {
     pub inflight: AtomicUsize,
     /// When its last packet came, in [`clock_ms`].
     pub last_packet: AtomicU64,
+    /// Where it stands in [`crate::keep_alive`], which alone changes this.
+    pub deadline: AtomicU64,
     /// It stands in the broker's log, and what is promised to it is written there.
     durable: AtomicBool,
 }
@@ -103,6 +105,7 @@ impl Session {
             view: Mutex::new(View { client: None, since: Instant::now() }),
             inflight: AtomicUsize::new(0),
             last_packet: AtomicU64::new(clock_ms()),
+            deadline: AtomicU64::new(0),
             durable: AtomicBool::new(false),
         }
     }
