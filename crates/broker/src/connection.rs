@@ -10,8 +10,7 @@ use hook::{Client, Outbox, Protocol, Qos, SessionEnd, Slot};
 use std::{
     borrow::Cow,
     cell::RefCell,
-    collections::{HashMap, VecDeque},
-    future::Future,
+    collections::HashMap,
     io,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
@@ -21,7 +20,6 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     sync::OwnedMutexGuard,
-    time::Sleep,
 };
 
 use crate::{
@@ -36,6 +34,7 @@ use crate::{
     inbox::{Done, Kick, Pushed, Taken},
     journal::{Record, wall_seconds},
     packet::{ConnAck, reason},
+    queue::Queue,
     registry::Due,
     session::{Session, State, clock_ms},
     slow::{Slow, TooSlow},
@@ -107,7 +106,8 @@ pub(crate) struct Parts<S> {
     pub state: OwnedMutexGuard<State>,
     pub slots: Box<[Slot]>,
     pub outbox: Outbox,
-    pub keep_alive: Option<Duration>,
+    /// How long it may be silent, in milliseconds; 0 is for ever.
+    pub patience: u32,
     /// Publishes that may be in flight to the client.
     pub window: u16,
     pub promised: Promised,
@@ -132,7 +132,7 @@ pub(crate) struct Connection<S> {
     pub(crate) window: usize,
     pub(crate) promised: Promised,
     /// Packet ids that the session's last connection left unacknowledged, to be sent again.
-    pub(crate) resend: VecDeque<u16>,
+    pub(crate) resend: Queue<u16>,
     pub(crate) problem_information: bool,
     /// A packet that has not arrived whole, or may not be handled yet.
     partial: BytesMut,
@@ -153,7 +153,8 @@ pub(crate) struct Connection<S> {
     pub(crate) unsettled: Option<Box<Unsettled>>,
     /// Somebody who is to catch up before the next publish.
     pub(crate) crowd: Option<Box<Wait>>,
-    keep_alive: Option<(Duration, Pin<Box<Sleep>>)>,
+    /// See [`Parts::patience`].
+    patience: u32,
     slow: Slow,
     pub(crate) tally: Tally,
 }
@@ -167,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             client: parts.client,
             session: parts.session,
             claim: parts.claim,
-            resend: parts.state.window.ids(),
+            resend: parts.state.window.ids().into(),
             state: parts.state,
             slots: parts.slots,
             outbox: parts.outbox,
@@ -185,11 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             route: None,
             unsettled: None,
             crowd: None,
-            // One and a half times the keep alive [MQTT-3.1.2-22].
-            keep_alive: parts.keep_alive.map(|seconds| {
-                let patience = seconds.mul_f32(1.5);
-                (patience, Box::pin(tokio::time::sleep(patience)))
-            }),
+            patience: parts.patience,
             slow: Slow::default(),
             tally: Tally::default(),
         }
@@ -197,8 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// See [`crate::slow`].
     fn patience(&self) -> Duration {
-        let keep_alive = self.keep_alive.as_ref().map_or(Duration::ZERO, |(patience, _)| *patience);
-        self.exchange.settings.stall.max(keep_alive)
+        self.exchange.settings.stall.max(Duration::from_millis(self.patience.into()))
     }
 
     /// The CONNACK, ahead of everything.
@@ -243,7 +239,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let read = self.read(cx)?;
             let unwritten = !self.writer.is_empty() && !self.flushing;
             if !wrote && !read && !unwritten && !more && self.session.inbox.park(cx.waker()) {
-                self.check_keep_alive(cx)?;
                 return self.check_slow(cx);
             }
         }
@@ -361,26 +356,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn check_keep_alive(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
-        let Some((patience, timer)) = &mut self.keep_alive else { return Ok(()) };
-        while timer.as_mut().poll(cx).is_ready() {
-            let last = self.session.last_packet.load(Ordering::Relaxed);
-            let idle = Duration::from_millis(clock_ms().saturating_sub(last));
-            if idle >= *patience {
-                return Err(Ending {
-                    end: SessionEnd::KeepAliveTimeout,
-                    tell: Some((
-                        reason::KEEP_ALIVE_TIMEOUT,
-                        "nothing was heard for 1.5 times the keep alive".into(),
-                    )),
-                    will: true,
-                });
-            }
-            timer.as_mut().reset((Instant::now() + (*patience - idle)).into());
-        }
-        Ok(())
-    }
-
     fn check_slow(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
         let patience = self.patience();
         let Poll::Ready(what) = self.slow.poll(cx, patience) else { return Ok(()) };
@@ -435,14 +410,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let (exchange, mut view) = self.view();
         exchange.hooks.session_end(&mut view, end);
         self.slots = Box::default();
+        self.exchange.keep_alives.forget(&self.session);
 
         let mut pending = self.take_back_staged();
         let taken_back = (pending.len(), pending.iter().map(|d| d.message.cost()).sum());
-        pending.append(&mut self.taken.assured);
+        pending.append(&mut self.taken.assured.take());
         let done = std::mem::take(&mut self.done);
         let mut outbox = self.session.inbox.detach(done, &mut pending, taken_back);
-        outbox.extend(self.taken.control.drain(..));
-        outbox.extend(self.taken.blocks.drain(..));
+        outbox.extend(self.taken.control.take());
+        outbox.extend(self.taken.blocks.take());
         for message in outbox {
             if let Some((receipt, tag)) = message.receipt {
                 receipt.dropped(tag);

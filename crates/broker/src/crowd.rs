@@ -8,7 +8,6 @@
 //! [`DISTRUST`], so that one who reads nothing holds up others once and not for ever.
 
 use std::{
-    collections::VecDeque,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -17,7 +16,7 @@ use std::{
 };
 use tokio::time::Sleep;
 
-use crate::{lanes::Lanes, session::Session};
+use crate::{lanes::Lanes, queue::Queue, session::Session};
 
 /// How long nobody waits for who let somebody wait in vain.
 pub(crate) const DISTRUST: Duration = Duration::from_secs(10);
@@ -26,7 +25,7 @@ pub(crate) const TURNS: usize = 8;
 
 /// Publishers that wait, first come first served. A task that is gone leaves its place unused.
 #[derive(Default)]
-pub(crate) struct Turns(VecDeque<Waker>);
+pub(crate) struct Turns(Queue<Waker>);
 
 impl Turns {
     /// Waits at the end, unless it waits already.
@@ -43,8 +42,7 @@ impl Turns {
 
     /// The first `most`, to be woken without a lock held.
     pub fn next(&mut self, most: usize) -> Vec<Waker> {
-        let count = most.min(self.0.len());
-        self.0.drain(..count).collect()
+        std::iter::from_fn(|| self.0.pop_front()).take(most).collect()
     }
 }
 
@@ -121,6 +119,7 @@ mod tests {
     };
     use hook::Qos;
     use std::{
+        collections::VecDeque,
         sync::atomic::{AtomicUsize, Ordering},
         task::Wake,
     };

@@ -10,6 +10,7 @@ use crate::{
     hooks::Hooks,
     index::{Index, Receiver, Receivers},
     journal::{Journal, Published, Record, wall_seconds},
+    keep_alive::KeepAlives,
     lanes::Lanes,
     limits::LiveLimits,
     message::{Delivery, Message},
@@ -33,6 +34,7 @@ pub(crate) struct Exchange {
     pub index: Arc<Index>,
     pub retained: Retained,
     pub registry: Arc<Registry>,
+    pub keep_alives: KeepAlives,
     /// `None` where nothing is to survive the process.
     pub journal: Option<Arc<Journal>>,
     pub lanes: Arc<Lanes>,

@@ -1,6 +1,6 @@
 //! From an accepted socket to a session that is ours.
 
-use hook::{Client, ConnectRequest, Outbox, Outgoing, Protocol, Reason, Refused, SessionEnd, Sink};
+use hook::{Client, ConnectRequest, Outbox, Outgoing, Protocol, Reason, Refused, Sink};
 use std::{
     future::Future,
     io,
@@ -341,9 +341,11 @@ impl Admitted {
             protocol,
             maximum_packet_size: client.maximum_packet_size as usize,
         }));
-        // [MQTT-3.2.2-22]
-        let keep_alive = ack.server_keep_alive.unwrap_or(connect.keep_alive);
-        let keep_alive = (keep_alive > 0).then(|| Duration::from_secs(keep_alive.into()));
+        // [MQTT-3.2.2-22], and one and a half times of it [MQTT-3.1.2-22].
+        let patience = u32::from(ack.server_keep_alive.unwrap_or(connect.keep_alive)) * 1_500;
+        if patience > 0 {
+            exchange.keep_alives.watch(&session, patience);
+        }
         let mut connection = Box::new(Connection::new(Parts {
             io,
             slots: exchange.hooks.slots(),
@@ -355,7 +357,7 @@ impl Admitted {
             claim,
             state,
             outbox,
-            keep_alive,
+            patience,
             topic_alias_maximum: connect.topic_alias_maximum,
             problem_information: connect.problem_information,
             rest,
@@ -444,38 +446,30 @@ pub(crate) struct Opened<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Serves a connection to its end. `open` are the handshakes below MQTT: the time until the
-    /// CONNECT is complete counts from their beginning.
-    pub(crate) async fn serve(
+    /// From an accepted socket to a client that is connected; `None` where none came of it.
+    /// `open` are the handshakes below MQTT: the time until the CONNECT is complete counts from
+    /// their beginning.
+    pub(crate) async fn greeted(
         open: impl Future<Output = io::Result<Opened<S>>>,
         address: SocketAddr,
         exchange: Arc<Exchange>,
-        stop: &CancellationToken,
-    ) -> Option<SessionEnd> {
+        stop: CancellationToken,
+    ) -> Option<Box<Self>> {
         let patience = exchange.settings.connect_timeout;
-        let greeting = {
-            let exchange = exchange.clone();
-            // Boxed: the handshake's buffers are gone when the connection idles.
-            Box::pin(async move { handshake(open.await?, Some(address), exchange).await })
-        };
+        let totals = exchange.totals.clone();
+        let greeting = async { handshake(open.await?, Some(address), exchange).await };
         let greeted = tokio::select! {
             greeted = tokio::time::timeout(patience, greeting) => greeted,
             // Who has no session yet has nothing to say goodbye to.
             () = stop.cancelled() => return None,
         };
         match greeted {
-            Ok(Ok(connection)) => Some(connection.run().await),
-            Ok(Err(error)) => {
-                Totals::count(&exchange.totals.connects_refused);
-                tracing::debug!(%address, %error, "connection refused");
-                None
-            }
-            Err(_) => {
-                Totals::count(&exchange.totals.connects_refused);
-                tracing::debug!(%address, "no CONNECT in time");
-                None
-            }
+            Ok(Ok(connection)) => return Some(connection),
+            Ok(Err(error)) => tracing::debug!(%address, %error, "connection refused"),
+            Err(_) => tracing::debug!(%address, "no CONNECT in time"),
         }
+        Totals::count(&totals.connects_refused);
+        None
     }
 }
 

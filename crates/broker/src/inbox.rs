@@ -19,6 +19,7 @@ use crate::{
     crowd::{DISTRUST, TURNS, Turns},
     limits::LiveLimits,
     message::Delivery,
+    queue::Queue,
     session::clock_ms,
 };
 
@@ -28,8 +29,6 @@ const OUTBOX_HIGH_BYTES: usize = 8 * 1024 * 1024;
 const OUTBOX_HIGH_MESSAGES: usize = 1024;
 /// Past this many times the high-water mark an outbox refuses.
 const OUTBOX_HARD_FACTOR: usize = 4;
-/// A queue that grew beyond this many places gives its memory back when it is empty.
-const KEEP_CAPACITY: usize = 32;
 
 /// Why a connection is to end, from outside its task.
 #[derive(Clone, Debug)]
@@ -59,13 +58,13 @@ pub(crate) enum Pushed {
 #[derive(Default)]
 pub(crate) struct Taken {
     /// QoS 0 deliveries.
-    pub lossy: VecDeque<Delivery>,
+    pub lossy: Queue<Delivery>,
     /// QoS 1 and 2 deliveries.
-    pub assured: VecDeque<Delivery>,
+    pub assured: Queue<Delivery>,
     /// Outbox, [`Class::Control`].
-    pub control: VecDeque<Outgoing>,
+    pub control: Queue<Outgoing>,
     /// Outbox, [`Class::Block`].
-    pub blocks: VecDeque<Outgoing>,
+    pub blocks: Queue<Outgoing>,
 }
 
 /// What the connection has got rid of since its last swap: room for more.
@@ -90,7 +89,7 @@ struct Inner {
     /// The session is gone for good.
     ended: bool,
     waker: Option<Waker>,
-    kick: Option<Kick>,
+    kick: Option<Box<Kick>>,
     queues: Taken,
     messages: usize,
     bytes: usize,
@@ -100,7 +99,7 @@ struct Inner {
     outbox_bytes: usize,
     pending_blocks: usize,
     /// Publishers that wait for room.
-    waiting: Vec<Waker>,
+    waiting: Queue<Waker>,
     /// Publishers that let the queue drain.
     turns: Turns,
     /// Nobody waits for this session before this time, in [`clock_ms`]; 0 is for somebody who
@@ -150,18 +149,18 @@ impl Inbox {
         inner.connection = 0;
         inner.waker = None;
         inner.kick = None;
-        for lossy in std::mem::take(&mut inner.queues.lossy) {
+        for lossy in inner.queues.lossy.take() {
             inner.messages = inner.messages.saturating_sub(1);
             inner.bytes = inner.bytes.saturating_sub(lossy.message.cost());
         }
-        pending.append(&mut inner.queues.assured);
-        inner.queues.assured = std::mem::take(pending);
+        pending.append(&mut inner.queues.assured.take());
+        inner.queues.assured = std::mem::take(pending).into();
         inner.outbox_messages = 0;
         inner.outbox_bytes = 0;
         inner.pending_blocks = 0;
-        let mut outbox: Vec<Outgoing> = std::mem::take(&mut inner.queues.control).into();
-        outbox.extend(std::mem::take(&mut inner.queues.blocks));
-        let waiting = std::mem::take(&mut inner.waiting);
+        let mut outbox: Vec<Outgoing> = inner.queues.control.take().into();
+        outbox.extend(inner.queues.blocks.take());
+        let waiting = inner.waiting.take();
         let turns = self.go_on(&mut inner);
         drop(inner);
         waiting.into_iter().chain(turns).for_each(Waker::wake);
@@ -171,8 +170,8 @@ impl Inbox {
     /// Drops all deliveries: the session starts clean.
     pub fn clear(&self) {
         let mut inner = self.inner.lock();
-        inner.queues.lossy.clear();
-        inner.queues.assured.clear();
+        inner.queues.lossy.take();
+        inner.queues.assured.take();
         inner.messages = 0;
         inner.bytes = 0;
         inner.epoch = inner.epoch.wrapping_add(1);
@@ -368,8 +367,8 @@ impl Inbox {
     pub fn drop_waiting(&self, keep: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
         let mut inner = self.inner.lock();
         let (kept, dropped): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut inner.queues.assured).into_iter().partition(keep);
-        inner.queues.assured = kept.into();
+            inner.queues.assured.take().into_iter().partition(keep);
+        inner.queues.assured = VecDeque::from(kept).into();
         for delivery in &dropped {
             inner.messages = inner.messages.saturating_sub(1);
             inner.bytes = inner.bytes.saturating_sub(delivery.message.cost());
@@ -429,7 +428,7 @@ impl Inbox {
         if inner.connection == 0 {
             return false;
         }
-        inner.kick.get_or_insert(kick);
+        inner.kick.get_or_insert_with(|| Box::new(kick));
         wake(inner);
         true
     }
@@ -440,21 +439,21 @@ impl Inbox {
     pub fn take(&self, done: &mut Done, into: &mut Taken) -> Result<(), Kick> {
         let mut inner = self.inner.lock();
         if let Some(kick) = inner.kick.take() {
-            return Err(kick);
+            return Err(*kick);
         }
         inner.waker = None;
         inner.settle(&std::mem::take(done));
-        move_all(&mut inner.queues.lossy, &mut into.lossy);
-        move_all(&mut inner.queues.assured, &mut into.assured);
-        move_all(&mut inner.queues.control, &mut into.control);
-        move_all(&mut inner.queues.blocks, &mut into.blocks);
+        inner.queues.lossy.move_to(&mut into.lossy);
+        inner.queues.assured.move_to(&mut into.assured);
+        inner.queues.control.move_to(&mut into.control);
+        inner.queues.blocks.move_to(&mut into.blocks);
         let waiting = if inner.waiting.is_empty()
             || inner.messages >= self.limits.queue_messages()
             || inner.bytes >= self.limits.queue_bytes()
         {
-            Vec::new()
+            VecDeque::new()
         } else {
-            std::mem::take(&mut inner.waiting)
+            inner.waiting.take()
         };
         let turns = self.turns(&mut inner);
         drop(inner);
@@ -498,7 +497,7 @@ impl Inner {
         if let Some(waker) = waker
             && !self.waiting.iter().any(|w| w.will_wake(waker))
         {
-            self.waiting.push(waker.clone());
+            self.waiting.push_back(waker.clone());
         }
         Pushed::Full
     }
@@ -518,19 +517,5 @@ fn wake(mut inner: parking_lot::MutexGuard<'_, Inner>) {
     drop(inner);
     if let Some(waker) = waker {
         waker.wake();
-    }
-}
-
-fn move_all<T>(from: &mut VecDeque<T>, to: &mut VecDeque<T>) {
-    if from.is_empty() {
-        return;
-    }
-    if to.is_empty() {
-        std::mem::swap(from, to);
-    } else {
-        to.append(from);
-    }
-    if from.capacity() > KEEP_CAPACITY {
-        *from = VecDeque::new();
     }
 }

@@ -24,8 +24,10 @@
 //! | `retained` | the retained message of each topic |
 //! | `message` | a message on its way, shared by all who get it |
 //! | `session`, `subscriptions`, `inbox` | what outlives a connection, and its bounded queues |
+//! | `queue` | a queue that costs nothing while nothing is in it |
 //! | `judge` | the subscriptions of a resumed session, asked about again |
 //! | `registry` | all sessions; takeover, expiry, delayed wills |
+//! | `keep_alive` | who was not heard in time |
 //! | `handshake` | from an accepted socket to a session that is ours |
 //! | `connection` | one socket's task: read, decide, write |
 //! | `slow` | how long a client may take to read, and to send a packet |
@@ -66,6 +68,7 @@ mod inbox;
 mod index;
 pub mod journal;
 mod judge;
+mod keep_alive;
 mod lanes;
 mod limits;
 mod listener;
@@ -74,6 +77,7 @@ mod outbound;
 mod pace;
 pub mod packet;
 mod pending;
+mod queue;
 mod registry;
 mod retained;
 mod router;

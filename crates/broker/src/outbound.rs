@@ -3,7 +3,7 @@
 use hook::Qos;
 use std::collections::VecDeque;
 
-use crate::message::Delivery;
+use crate::{message::Delivery, queue::Queue};
 
 /// What a packet id stands for.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub(crate) enum Confirmation {
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     last_id: u16,
-    slots: VecDeque<(u16, Stage)>,
+    slots: Queue<(u16, Stage)>,
 }
 
 /// What to send again when a session is resumed [MQTT-4.4.0-1].
@@ -129,9 +129,6 @@ impl Window {
     fn remove(&mut self, id: u16, fits: impl Fn(&Stage) -> bool) -> Option<Ended> {
         let at = self.slots.iter().position(|(slot, stage)| *slot == id && fits(stage))?;
         let (_, stage) = self.slots.remove(at)?;
-        if self.slots.is_empty() {
-            self.slots = VecDeque::new();
-        }
         Some(Ended(stage.delivery()))
     }
 

@@ -33,6 +33,7 @@ use crate::{
     inbox::Kick,
     index::Index,
     journal::{Directory, Image, Journal, JournalError, Persistence, Snapshot, Storage, restore},
+    keep_alive::KeepAlives,
     lanes::Lanes,
     limits::LiveLimits,
     listener::{Door, Listeners},
@@ -146,6 +147,7 @@ impl Server {
             index,
             retained,
             registry,
+            keep_alives: KeepAlives::default(),
             journal,
             lanes: lanes.clone(),
             totals,
@@ -157,6 +159,7 @@ impl Server {
         tokio::spawn(lanes.supervise(background.clone()));
         tokio::spawn(run_due(exchange.clone(), background.clone()));
         tokio::spawn(forget_expired(exchange.clone(), background.clone()));
+        tokio::spawn(enforce_keep_alives(exchange.clone(), background.clone()));
         let handle = Arc::new(Handle { exchange: exchange.clone(), admission: Arc::default() });
         let broker: Arc<dyn Broker> = handle.clone();
         exchange.hooks.start(&broker);
@@ -319,9 +322,12 @@ fn start_serving<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // Boxed, or the task would keep the room that the handshakes need.
-    let open = Box::pin(open);
+    let greeting = Box::pin(Connection::greeted(open, address, exchange, stop));
     tokio::spawn(async move {
-        Connection::serve(open, address, exchange, &stop).await;
+        let connection = greeting.await;
+        if let Some(connection) = connection {
+            connection.run().await;
+        }
         drop(place);
     });
 }
@@ -341,6 +347,14 @@ async fn run_due(exchange: Arc<Exchange>, cancel: CancellationToken) {
         if let Some(will) = will {
             exchange.publish_will(&session, will);
         }
+    }
+}
+
+/// Ends connections that are not heard any more.
+async fn enforce_keep_alives(exchange: Arc<Exchange>, cancel: CancellationToken) {
+    tokio::select! {
+        () = exchange.keep_alives.enforce(&exchange.registry) => {}
+        () = cancel.cancelled() => {}
     }
 }
 

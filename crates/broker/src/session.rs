@@ -3,7 +3,7 @@
 use hook::{Client, Subscription};
 use parking_lot::Mutex;
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     sync::{
         Arc, LazyLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -39,6 +39,8 @@ pub(crate) struct Session {
     pub inflight: AtomicUsize,
     /// When its last packet came, in [`clock_ms`].
     pub last_packet: AtomicU64,
+    /// Where it stands in [`crate::keep_alive`], which alone changes this.
+    pub deadline: AtomicU64,
     /// It stands in the broker's log, and what is promised to it is written there.
     durable: AtomicBool,
 }
@@ -74,7 +76,7 @@ pub(crate) struct State {
     /// Publishes sent and not yet acknowledged.
     pub window: Window,
     /// Packet ids of QoS 2 publishes received and not yet released.
-    pub received: HashSet<u16>,
+    pub received: BTreeSet<u16>,
     /// The will that stands for the current connection, or is delayed after it.
     pub will: Option<Will>,
     /// How long it outlives its connection; `None` is for ever.
@@ -103,6 +105,7 @@ impl Session {
             view: Mutex::new(View { client: None, since: Instant::now() }),
             inflight: AtomicUsize::new(0),
             last_packet: AtomicU64::new(clock_ms()),
+            deadline: AtomicU64::new(0),
             durable: AtomicBool::new(false),
         }
     }

@@ -4,13 +4,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use hook::{Payload, Receipt};
 use std::{
     cell::RefCell,
-    collections::VecDeque,
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 use tokio::io::AsyncWrite;
+
+use crate::queue::Queue;
 
 /// Payloads from this size on are written by reference; smaller ones are cheaper to copy.
 const BY_REFERENCE: usize = 8 * 1024;
@@ -30,7 +31,7 @@ thread_local! {
 #[derive(Default)]
 pub(crate) struct Writer {
     /// Complete pieces, before `tail`.
-    pieces: VecDeque<Bytes>,
+    pieces: Queue<Bytes>,
     /// Small packets, still growing. Empty, it has no memory: the thread's buffer is taken for it
     /// and given back when the socket has taken everything, or as much as it takes.
     tail: BytesMut,
@@ -41,7 +42,7 @@ pub(crate) struct Writer {
     written: u64,
     /// TLS may hold bytes that it has taken.
     unflushed: bool,
-    receipts: VecDeque<(u64, Arc<dyn Receipt>, u32)>,
+    receipts: Queue<(u64, Arc<dyn Receipt>, u32)>,
 }
 
 impl Writer {
@@ -178,7 +179,7 @@ impl Writer {
 
     /// The connection has ended: the receipts that were not called hear that.
     pub fn abandon(&mut self) {
-        for (_, receipt, tag) in self.receipts.drain(..) {
+        for (_, receipt, tag) in self.receipts.take() {
             receipt.dropped(tag);
         }
     }

@@ -2,8 +2,8 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    ops::Range,
-    sync::{Arc, Weak},
+    ops::{Deref, DerefMut, Range},
+    sync::{Arc, LazyLock, Weak},
     time::Duration,
 };
 
@@ -50,7 +50,7 @@ pub struct LinkState {
     pub downlink: Option<Qos>,
     /// What it is served from.
     pub lane: Option<Arc<Lane>>,
-    pub window: Window,
+    pub window: LazyWindow,
     /// Images whose manifest went out on this connection (rule 16).
     pub announced: Vec<Digest>,
     /// Requests that came while the offer that answers them is written to the database.
@@ -108,7 +108,7 @@ impl Link {
                 device: None,
                 downlink: None,
                 lane: None,
-                window: Window::default(),
+                window: LazyWindow::default(),
                 announced: Vec::new(),
                 pending: Vec::new(),
                 waiting: false,
@@ -128,7 +128,7 @@ impl LinkState {
     pub fn switch(&mut self, lane: Arc<Lane>) {
         let same = self.lane.as_ref().is_some_and(|old| Arc::ptr_eq(&old.transfer, &lane.transfer));
         if !same {
-            self.window = Window::default();
+            self.window = LazyWindow::default();
             self.lane = Some(lane);
         }
     }
@@ -195,6 +195,28 @@ pub struct Window {
     asked: Vec<u64>,
     repeats: HashMap<u32, Repeat>,
     gaps: Gaps,
+}
+
+/// The same, with memory once something was asked for: most devices idle, and most clients never
+/// ask.
+#[derive(Default)]
+pub struct LazyWindow(Option<Box<Window>>);
+
+/// What everybody has asked for who asked for nothing.
+static NOTHING: LazyLock<Window> = LazyLock::new(Window::default);
+
+impl Deref for LazyWindow {
+    type Target = Window;
+
+    fn deref(&self) -> &Window {
+        self.0.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
+impl DerefMut for LazyWindow {
+    fn deref_mut(&mut self) -> &mut Window {
+        self.0.get_or_insert_default()
+    }
 }
 
 struct Repeat {

@@ -42,9 +42,9 @@ pub fn token_id(key: &Key, token: &[u8]) -> Arc<str> {
 
 /// What a client is known as by its client id alone: the client id where it is a name, else a
 /// fingerprint, `c-` and 16 hex digits.
-pub fn client_device_id(key: &Key, client_id: &str) -> Arc<str> {
+pub fn client_device_id(key: &Key, client_id: &Arc<str>) -> Arc<str> {
     if is_name(client_id) && !is_reserved(client_id) {
-        client_id.into()
+        Arc::clone(client_id)
     } else {
         format!("c-{}", key.short("client", client_id.as_bytes())).into()
     }
@@ -68,11 +68,11 @@ mod tests {
     #[test]
     fn rule_4_other_client_ids_are_known_by_a_fingerprint() {
         let key = Key::random().expect("entropy");
-        assert_eq!(&*client_device_id(&key, "sensor-1"), "sensor-1");
-        let odd = client_device_id(&key, "a/b c");
+        assert_eq!(&*client_device_id(&key, &"sensor-1".into()), "sensor-1");
+        let odd = client_device_id(&key, &"a/b c".into());
         assert!(is_reserved(&odd) && odd.starts_with("c-"), "{odd}");
-        assert_eq!(odd, client_device_id(&key, "a/b c"));
-        assert_ne!(odd, client_device_id(&key, "a/b d"));
+        assert_eq!(odd, client_device_id(&key, &"a/b c".into()));
+        assert_ne!(odd, client_device_id(&key, &"a/b d".into()));
     }
 
     #[test]
@@ -87,7 +87,7 @@ mod tests {
         #[test]
         fn every_client_gets_a_name(client_id in "\\PC{0,200}") {
             let key = Key::from_bytes([7; 32]);
-            prop_assert!(is_name(&client_device_id(&key, &client_id)));
+            prop_assert!(is_name(&client_device_id(&key, &client_id.into())));
         }
     }
 }

@@ -72,7 +72,7 @@ async fn got(session: &Session, n: usize) -> Vec<Delivery> {
         ..Done::default()
     };
     session.inbox.take(&mut done, &mut Taken::default()).unwrap();
-    taken.lossy.into()
+    taken.lossy.take().into()
 }
 
 #[tokio::test(flavor = "multi_thread")]
