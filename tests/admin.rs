@@ -286,6 +286,52 @@ fn the_commands_do_what_the_interface_does() {
 }
 
 #[test]
+fn clients_and_retained_messages_by_command() {
+    let site = Site::new();
+    let daemon = site.start();
+    let mut client = Client::connect(daemon.mqtt(), &Connect::id("hall/dashboard").v5());
+    client.subscribe("plant/#", 1);
+    for (topic, payload) in [("plant/a", &b"warm"[..]), ("plant/b", &[0xff, 0xfe]), ("x", b"y")] {
+        client.publish(&Publish::new(topic, payload).qos(1).retained());
+    }
+    let listed = cli_json(&site, &daemon, &["client", "list", "--prefix", "hall/", "--json"]);
+    assert_eq!(listed[0]["id"], "hall/dashboard", "{listed}");
+    assert_eq!(cli_json(&site, &daemon, &["client", "list", "--away", "--json"]), json!([]));
+    let shown = cli_json(&site, &daemon, &["client", "show", "hall/dashboard"]);
+    assert_eq!(shown["subscriptions"], json!([{"filter": "plant/#", "qos": 1}]));
+
+    let table = cli(&site, &daemon, &["retained", "list", "plant/#"]);
+    assert!(table.said(&["plant/a", "4", "warm"]), "{}", table.log.join("\n"));
+    assert!(table.said(&["plant/b", "2", "(binary)"]), "{}", table.log.join("\n"));
+    assert!(!table.said(&["x", "y"]), "{}", table.log.join("\n"));
+    let all = cli_json(&site, &daemon, &["retained", "list", "--json"]);
+    assert_eq!(all.as_array().unwrap().len(), 3, "{all}");
+    let one = cli_json(&site, &daemon, &["retained", "show", "plant/b"]);
+    assert_eq!((&one["encoding"], &one["payload"]), (&json!("base64"), &json!("//4=")));
+    for (arguments, words) in [
+        (&["retained", "show", "plant/c"][..], "nothing is retained"),
+        (&["retained", "show", "plant/+"], "is a filter"),
+        (&["retained", "list", "a#"], "wildcard"),
+        (&["retained", "delete", "plant/#"], "--yes"),
+        (&["retained", "delete", "$SYS/#", "--yes"], "belong to the broker"),
+        (&["client", "disconnect", "nobody"], "nobody"),
+    ] {
+        let ended = cli(&site, &daemon, arguments);
+        assert_eq!(ended.status.code(), Some(1), "{arguments:?}");
+        assert!(ended.said(&[words]), "{arguments:?}: {}", ended.log.join("\n"));
+    }
+    let removed = cli(&site, &daemon, &["retained", "delete", "plant/#", "--yes"]);
+    assert!(removed.said(&["2 removed"]), "{}", removed.log.join("\n"));
+    assert_eq!(daemon.admin().rows("retained").len(), 1);
+    let again = cli_json(&site, &daemon, &["retained", "delete", "plant/#", "--yes", "--json"]);
+    assert_eq!(again, json!({"removed": 0}));
+
+    let gone = cli(&site, &daemon, &["client", "disconnect", "hall/dashboard"]);
+    assert_eq!(gone.status.code(), Some(0), "{}", gone.log.join("\n"));
+    assert_eq!(client.expect_closed(), Some(0x98), "administrative action");
+}
+
+#[test]
 fn commands_that_fail_exit_with_a_line_that_says_why() {
     let site = Site::new();
     let daemon = site.start();

@@ -1,7 +1,7 @@
 //! `/api/v1/clients`: the broker's sessions.
 
 use axum::{Json, extract::State, http::StatusCode};
-use hook::{ClientStatus, Reason, ReasonKind, Role};
+use hook::{ClientQuery, ClientStatus, Reason, ReasonKind, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -19,6 +19,8 @@ pub struct ListQuery {
     after: Option<String>,
     /// Only those that are connected, or only those that are away.
     connected: Option<bool>,
+    /// Only those whose client id begins with this.
+    prefix: Option<String>,
 }
 
 /// One page of sessions.
@@ -75,7 +77,7 @@ impl ClientView {
             queued_messages: status.queued_messages,
             queued_bytes: status.queued_bytes,
             inflight: status.inflight,
-            subscription_count: status.subscriptions.len(),
+            subscription_count: status.subscription_count,
             subscriptions: None,
         }
     }
@@ -106,10 +108,14 @@ pub async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<ListView>, Problem> {
     let limit = page::limit(query.limit)?;
-    let mut sessions = app.broker.clients();
-    sessions
-        .retain(|session| query.connected.is_none_or(|connected| session.connected == connected));
-    let (sessions, next) = page::of(sessions, query.after.as_deref(), limit, |session| &session.id);
+    let sessions = app.broker.clients_page(&ClientQuery {
+        prefix: query.prefix.unwrap_or_default(),
+        after: query.after,
+        connected: query.connected,
+        // One more shows whether there is a next page.
+        limit: limit + 1,
+    });
+    let (sessions, next) = page::cut(sessions, limit, |session| &session.id);
     Ok(Json(ListView { clients: sessions.iter().map(ClientView::short).collect(), next }))
 }
 

@@ -16,6 +16,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fuota::{Actor, Service, ServiceError, UserRole};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -173,7 +174,7 @@ fn basic<'a>(
     let login = given.and_then(|value| {
         let (scheme, login) = value.split_once(' ')?;
         let login = scheme.eq_ignore_ascii_case("basic").then(|| login.trim())?;
-        let login = base64_simd::STANDARD.decode_to_vec(login).ok()?;
+        let login = STANDARD.decode(login).ok()?;
         let (name, password) = std::str::from_utf8(&login).ok()?.split_once(':')?;
         Some((users, name.to_owned(), password.to_owned()))
     });

@@ -13,7 +13,7 @@
 //! | `extract` | bodies, queries and paths, bounded and strict |
 //! | `page` | listings in pages |
 //! | `health` | `/healthz` and `/readyz` |
-//! | `devices`, `users`, `import`, `firmware`, `deployments`, `freeze`, `audit`, `events`, `clients`, `status`, `backup` | one resource each, under `/api/v1` |
+//! | `devices`, `users`, `import`, `firmware`, `deployments`, `freeze`, `audit`, `events`, `clients`, `retained`, `status`, `backup` | one resource each, under `/api/v1` |
 //! | `server`, `stall` | connections, time limits, the orderly stop |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -31,6 +31,7 @@ mod health;
 mod import;
 mod page;
 mod problem;
+mod retained;
 mod routes;
 mod server;
 pub mod settings;

@@ -23,6 +23,7 @@ use crate::{
     health::{self, Readiness},
     import,
     problem::Problem,
+    retained,
     settings::Settings,
     status, users,
 };
@@ -78,6 +79,7 @@ pub fn router(
         .route("/v1/events", get(events::events))
         .route("/v1/clients", get(clients::list))
         .route("/v1/clients/{id}", get(clients::one).delete(clients::disconnect))
+        .route("/v1/retained", get(retained::list).delete(retained::remove))
         .route("/v1/status", get(status::status))
         .route("/v1/backup", post(backup::make))
         .fallback(not_found)

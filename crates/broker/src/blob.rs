@@ -131,6 +131,7 @@ mod tests {
             retain_as_published: true,
             identifiers: Some(Arc::from([3, 4])),
             epoch: 0,
+            share: None,
         }
     }
 

@@ -25,15 +25,15 @@ use tokio::{
 };
 
 use crate::{
+    backlog::{Backlog, Next},
     codec,
     counters::Tally,
-    deliver::{SeenRetained, SentAliases, text_fits},
-    exchange::{Exchange, Route},
+    deliver::{SentAliases, text_fits},
+    exchange::{Exchange, Route, YIELD_AFTER},
     hooks::View,
     inbound::Used,
-    inbox::{Done, Kick, Taken},
+    inbox::{Done, Kick, Pushed, Taken},
     journal::{Record, wall_seconds},
-    message::Delivery,
     packet::{ConnAck, reason},
     registry::Due,
     session::{Session, State, clock_ms},
@@ -143,8 +143,7 @@ pub(crate) struct Connection<S> {
     pub(crate) taken: Taken,
     pub(crate) done: Done,
     /// Retained messages for new subscriptions, beside the bounded queues: they exist anyway.
-    pub(crate) backlog: VecDeque<Delivery>,
-    pub(crate) seen_retained: Option<Box<SeenRetained>>,
+    pub(crate) backlog: Option<Box<Backlog>>,
     /// Topics by alias, as the client set them.
     pub(crate) aliases: Option<Box<Aliases>>,
     pub(crate) sent_aliases: Option<Box<SentAliases>>,
@@ -177,8 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             flushing: false,
             taken: Taken::default(),
             done: Done::default(),
-            backlog: VecDeque::new(),
-            seen_retained: None,
+            backlog: None,
             aliases: None,
             sent_aliases: SentAliases::new(parts.topic_alias_maximum),
             route: None,
@@ -234,14 +232,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if !self.poll_greeting(cx) {
                 return Ok(());
             }
-            if !self.flushing {
-                self.fill();
-            }
+            let more = !self.flushing && self.fill();
             let wrote = self.flush(cx)?;
             self.poll_unsettled(cx)?;
             let read = self.read(cx)?;
             let unwritten = !self.writer.is_empty() && !self.flushing;
-            if !wrote && !read && !unwritten && self.session.inbox.park(cx.waker()) {
+            if !wrote && !read && !unwritten && !more && self.session.inbox.park(cx.waker()) {
                 self.check_keep_alive(cx)?;
                 return self.check_slow(cx);
             }
@@ -384,6 +380,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Err(Ending { end, tell: Some((code, text.into())), will: true })
     }
 
+    /// Retained messages that a session which lasts was promised wait with the others, as far as
+    /// its queue has room.
+    async fn keep_promised(&mut self, backlog: &mut Backlog) {
+        if self.state.expiry == Some(Duration::ZERO) {
+            return;
+        }
+        backlog.keep_promised();
+        for count in 1.. {
+            match backlog.next(&self.exchange.retained, true) {
+                Next::Send(delivery) if delivery.qos == Qos::AtMostOnce => {}
+                Next::Send(delivery) => {
+                    if self.session.inbox.push_assured(delivery, None) != Pushed::Queued {
+                        return;
+                    }
+                }
+                Next::Later => {}
+                Next::Nothing => return,
+            }
+            if count % YIELD_AFTER == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
     /// Says goodbye, tells the hooks, and leaves the session to whoever comes next.
     async fn finish(mut self: Box<Self>, ending: Ending) -> SessionEnd {
         let Ending { end, tell, will } = ending;
@@ -409,12 +429,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 receipt.dropped(tag);
             }
         }
-        // Retained messages that were promised wait with the others.
-        for delivery in self.backlog.drain(..) {
-            let current = || self.exchange.retained.is_current(&delivery.message);
-            if delivery.qos != Qos::AtMostOnce && current() {
-                self.session.inbox.push_assured(delivery, None);
-            }
+        if let Some(mut backlog) = self.backlog.take() {
+            self.keep_promised(&mut backlog).await;
         }
         self.writer.abandon();
         if let Some(unsettled) = self.unsettled.take() {

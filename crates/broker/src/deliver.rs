@@ -4,14 +4,14 @@ use hook::{Class, Outgoing, Qos};
 use std::{
     collections::HashMap,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
+    backlog::Next,
     codec::{self, AckKind, PublishHead},
     connection::Connection,
-    message::{Delivery, Message},
+    message::Delivery,
     outbound::{Content, Resend},
     packet::reason,
     writer::Writer,
@@ -21,43 +21,10 @@ use crate::{
 const WRITE_BYTES: usize = 64 * 1024;
 /// Blocks in one write: nothing else waits behind more.
 const WRITE_BLOCKS: usize = 16;
-/// How long a copy of a retained message may be under way.
-const SEEN_FOR: Duration = Duration::from_secs(5);
 /// Topic aliases that the broker sets for one client, even where that would take more.
 const SENT_ALIASES: u16 = 32;
 /// What a packet with a reason string has beside it, at most, in bytes.
 const REASON_OVERHEAD: usize = 16;
-
-/// The retained messages that a new subscription was just sent, by topic: copies that were under
-/// way at that moment arrive within [`SEEN_FOR`] and are dropped.
-pub(crate) struct SeenRetained {
-    at: Instant,
-    sequences: HashMap<Arc<str>, u64>,
-}
-
-impl Default for SeenRetained {
-    fn default() -> Self {
-        SeenRetained { at: Instant::now(), sequences: HashMap::new() }
-    }
-}
-
-impl SeenRetained {
-    /// A retained message is sent.
-    pub fn note(&mut self, message: &Message) {
-        self.at = Instant::now();
-        self.sequences.insert(message.topic.clone(), message.sequence);
-    }
-
-    /// The same publish, or at QoS 0 an older one. An older one that was promised may have
-    /// waited for an overlapping subscription, and is still to be sent.
-    fn covers(&self, Delivery { message, qos, .. }: &Delivery) -> bool {
-        let Some(&sent) = self.sequences.get(&message.topic) else { return false };
-        match qos {
-            Qos::AtMostOnce => message.sequence != 0 && message.sequence <= sent,
-            _ => message.sequence == sent,
-        }
-    }
-}
 
 /// The topic aliases that the broker has set on a connection, first come, first served.
 #[derive(Debug)]
@@ -97,8 +64,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Moves what waits into the writer, in the order of its importance: what the session's last
     /// connection left unacknowledged [MQTT-4.4.0-1], control, ordinary publishes, retained ones,
-    /// and blocks only where nothing else waits.
-    pub(crate) fn fill(&mut self) {
+    /// and blocks only where nothing else waits. `true` where there is more to look for at once,
+    /// after others had their turn.
+    pub(crate) fn fill(&mut self) -> bool {
         let start = self.writer.len();
         while let Some(&id) = self.resend.front()
             && (self.has_room() || self.state.window.is_released(id))
@@ -121,24 +89,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         {
             self.send_delivery(delivery, true);
         }
-        while !full(&self.writer) {
-            let room = self.has_room();
-            let Some(delivery) = self.backlog.pop_front_if(|d| d.qos == Qos::AtMostOnce || room)
-            else {
-                break;
-            };
-            // A newer one came meanwhile and went ahead with the live messages.
-            if self.exchange.retained.is_current(&delivery.message) {
-                self.send_delivery(delivery, false);
+        let mut more = false;
+        if let Some(mut backlog) = self.backlog.take() {
+            while !full(&self.writer) {
+                match backlog.next(&self.exchange.retained, self.has_room()) {
+                    Next::Send(delivery) => self.send_delivery(delivery, false),
+                    Next::Later => {
+                        more = true;
+                        break;
+                    }
+                    Next::Nothing => break,
+                }
             }
+            self.backlog = Some(backlog).filter(|backlog| !backlog.is_over());
         }
         if full(&self.writer) {
-            return;
+            return more;
         }
         for _ in 0..WRITE_BLOCKS {
             let Some(block) = self.pop_outgoing(Class::Block) else { break };
             self.send_outgoing(block);
         }
+        more
     }
 
     /// The next message of a plugin that may go now.
@@ -197,14 +169,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// A live copy of a publish that was already sent as the retained message.
+    /// A live copy of a publish that is, or will be, sent as the retained message.
     fn is_covered_by_retained(&mut self, delivery: &Delivery) -> bool {
-        let Some(seen) = &self.seen_retained else { return false };
-        if seen.at.elapsed() > SEEN_FOR {
-            self.seen_retained = None;
-            return false;
-        }
-        seen.covers(delivery)
+        let Some(backlog) = &mut self.backlog else { return false };
+        !backlog.lets_pass(delivery, &self.exchange.retained)
     }
 
     fn head<'a>(delivery: &'a Delivery, packet_id: u16, dup: bool) -> PublishHead<'a> {

@@ -11,7 +11,7 @@ use crate::{
     journal::{Journal, Published, Record, wall_seconds},
     lanes::Lanes,
     limits::LiveLimits,
-    message::Message,
+    message::{Delivery, Message},
     pace::Pace,
     pending::{Log, Pending},
     registry::Registry,
@@ -193,10 +193,86 @@ impl Exchange {
 
     /// Forgets a session that the caller holds.
     pub fn end_session(&self, session: &Arc<Session>, state: &mut State) {
+        let shared = shared(session, state);
         if let Some(journal) = self.journal.as_ref().filter(|_| session.is_durable()) {
             journal.append(Record::End { session: session.key });
         }
         self.registry.remove(session, state, &self.index);
+        self.hand_on(shared);
+    }
+
+    /// Drops what has expired while a session is away [MQTT-3.3.2-5].
+    pub fn forget_expired(&self, session: &Session) {
+        for delivery in session.inbox.take_expired() {
+            Totals::count(&self.totals.dropped);
+            if let (Some(journal), true) = (&self.journal, delivery.id != 0) {
+                let (session, delivery) = (session.key, delivery.id);
+                journal.append(Record::Done { session, delivery });
+            }
+        }
+    }
+
+    /// What a member of shared subscriptions leaves behind goes to other members (MQTT 5.0, 4.8.2).
+    /// Where there are none, or the log cannot be written, it ends with its session.
+    pub fn hand_on(&self, shared: Vec<Delivery>) {
+        for Delivery { message, share, .. } in shared {
+            let Some(share) = share.filter(|_| !message.expired()) else { continue };
+            let (receivers, _) = self.index.receivers(&message.topic, 0);
+            let mut groups = receivers.groups.iter();
+            let group = groups.find(|group| group.share.0 == share.0);
+            let Some(receiver) = group.and_then(|group| group.pick()) else { continue };
+            let receivers = Receivers { sessions: vec![receiver], groups: Vec::new() };
+            let how = How { ingress: 0, retained: false, received: None, follows: false };
+            let mut tally = Tally::default();
+            if let Routed::Pending(pending) = self.distribute(message, &receivers, how, &mut tally)
+            {
+                pending.go_on(self.totals.clone());
+            }
+            tally.flush(&self.totals);
+        }
+    }
+}
+
+/// What a session would leave to other members of its shared subscriptions, in the order in which
+/// it would have got it.
+pub(crate) fn shared(session: &Session, state: &State) -> Vec<Delivery> {
+    let sent = state.window.shared().cloned();
+    sent.chain(session.inbox.shared()).collect()
+}
+
+impl Exchange {
+    /// Forgets the retained messages that a filter matches, and says how many; see
+    /// [`hook::Broker::remove_retained`]. This is the one way besides a publish in which a
+    /// retained message ends before its time.
+    pub fn forget_retained(&self, filter: &str) -> usize {
+        let (mut forgotten, mut after) = (0, None::<Box<str>>);
+        loop {
+            let page = self.retained.page(filter, after.as_deref(), YIELD_AFTER);
+            for message in &page.messages {
+                let empty = |sequence| {
+                    Arc::new(Message {
+                        topic: message.topic.clone(),
+                        payload: Bytes::new(),
+                        qos: Qos::AtMostOnce,
+                        retain: true,
+                        properties: None,
+                        publisher: 0,
+                        sequence,
+                        expires: None,
+                    })
+                };
+                if let Some(empty) = self.retained.forget(message, empty) {
+                    forgotten += 1;
+                    if let Some(journal) = &self.journal {
+                        journal.append(retained_record(&empty));
+                    }
+                }
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return forgotten,
+            }
+        }
     }
 }
 

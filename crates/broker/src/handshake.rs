@@ -16,7 +16,7 @@ use crate::{
     connection::{Connection, Parts, Promised},
     counters::Totals,
     deliver::{outgoing_head, text_fits},
-    exchange::Exchange,
+    exchange::{Exchange, shared},
     hooks::View,
     inbound::reason_code,
     journal::{Owner, Record, Ticket},
@@ -375,9 +375,11 @@ fn prepare(
         exchange.publish_will(session, will);
     }
     if !present {
+        let shared = shared(session, state);
         drop_subscriptions(session, &exchange.index);
         session.inbox.clear();
         *state = State::default();
+        exchange.hand_on(shared);
     }
     state.present = true;
     state.expiry = match connect.session_expiry {

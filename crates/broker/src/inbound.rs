@@ -8,13 +8,13 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
+    backlog::Wanted,
     codec::{self, AckKind, CodecError, Frame},
     connection::{Connection, Ending},
     exchange::Routed,
     hooks::View,
     journal::{Record, Ticket},
-    message::Delivery,
-    outbound::Confirmation,
+    outbound::{Confirmation, Ended},
     packet::{
         Ack, Disconnect, Packet, Publish, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe,
         reason,
@@ -86,8 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Packet::Publish(publish) => self.on_publish(publish),
             Packet::PubAck(ack) => {
                 let ended = self.state.window.puback(ack.packet_id);
-                self.ended(ended);
-                self.acknowledged(ack.packet_id);
+                self.exchange_ended(ack.packet_id, ended);
                 Ok(())
             }
             Packet::PubRec(ack) => {
@@ -100,8 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Packet::PubComp(ack) => {
                 let ended = self.state.window.pubcomp(ack.packet_id);
-                self.ended(ended);
-                self.acknowledged(ack.packet_id);
+                self.exchange_ended(ack.packet_id, ended);
                 Ok(())
             }
             Packet::Subscribe(subscribe) => self.on_subscribe(*subscribe),
@@ -118,6 +116,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// An acknowledgement has come, and perhaps one that something waited for.
+    fn exchange_ended(&mut self, packet_id: u16, ended: Option<Ended>) {
+        if ended.is_some() {
+            self.ended(ended);
+            self.acknowledged(packet_id);
+        }
+    }
+
     /// An exchange has gone on, and the packet id is not sent again.
     fn acknowledged(&mut self, packet_id: u16) {
         self.resend.retain(|id| *id != packet_id);
@@ -127,12 +133,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn on_pubrec(&mut self, ack: Ack) {
         if ack.reason >= 0x80 {
             let ended = self.state.window.pubrec_refused(ack.packet_id);
-            self.ended(ended);
-            self.acknowledged(ack.packet_id);
-            return;
+            return self.exchange_ended(ack.packet_id, ended);
         }
         let confirmation = self.state.window.pubrec(ack.packet_id);
-        self.acknowledged(ack.packet_id);
+        if confirmation != Confirmation::Unknown {
+            self.acknowledged(ack.packet_id);
+        }
         match confirmation {
             Confirmation::Release => self.answer(None, Answer::PubRel(ack.packet_id)),
             Confirmation::Log(delivery) => {
@@ -301,10 +307,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn on_subscribe(&mut self, subscribe: Subscribe) -> Result<(), Ending> {
         let Subscribe { packet_id, identifier, filters } = subscribe;
         self.check_answer(filters.len())?;
-        let mut retained = Vec::new();
         let codes: Vec<u8> = filters
             .into_iter()
-            .map(|options| match self.subscribe(options, identifier, &mut retained) {
+            .map(|options| match self.subscribe(packet_id, options, identifier) {
                 Ok(qos) => qos as u8,
                 Err(code) => {
                     self.tally.refused += 1;
@@ -314,7 +319,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .collect();
         let granted = codes.iter().any(|code| *code < 0x80);
         let ticket = self.logged_before(granted);
-        self.answer(ticket, Answer::SubAck { packet_id, codes, retained });
+        self.answer(ticket, Answer::SubAck { packet_id, codes });
         Ok(())
     }
 
@@ -326,9 +331,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn subscribe(
         &mut self,
+        packet_id: u16,
         mut options: SubscribeFilter,
         identifier: Option<u32>,
-        retained: &mut Vec<Delivery>,
     ) -> Result<Qos, u8> {
         let text = std::mem::take(&mut options.filter);
         let filter = check_filter(&text).map_err(|_| reason::TOPIC_FILTER_INVALID)?;
@@ -369,18 +374,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         // Shared subscriptions get no retained messages (4.8.2).
         if wanted && !consumed && filter.share.is_none() {
-            let messages = self.exchange.retained.matching(filter.levels);
-            if known.is_none() {
-                let seen = self.seen_retained.get_or_insert_default();
-                messages.iter().for_each(|message| seen.note(message));
-            }
-            retained.extend(messages.into_iter().map(|message| Delivery {
-                id: 0,
-                qos: message.qos.min(qos),
-                message,
-                retain: true,
-                subscriptions: identifier.map(|id| Arc::from([id])),
-            }));
+            let wanted = Wanted {
+                filter: filter.levels.into(),
+                qos,
+                identifiers: identifier.map(|id| Arc::from([id])),
+                packet_id,
+                new: known.is_none(),
+            };
+            // Behind the index: what is published from now on comes as a live message.
+            self.backlog.get_or_insert_default().subscribe(wanted, &self.exchange.retained);
         }
         Ok(qos)
     }
@@ -402,6 +404,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         if !held.consumed {
             self.exchange.index.remove(filter, self.session.key);
+        }
+        if let Some(backlog) = &mut self.backlog {
+            backlog.unsubscribe(text);
         }
         self.log(|session| Record::Unsubscribe { session, filter: text.into() });
         let (exchange, mut view) = self.view();

@@ -156,6 +156,32 @@ impl Inbox {
         inner.epoch = inner.epoch.wrapping_add(1);
     }
 
+    /// Takes out what has expired while no connection is there to do it.
+    pub fn take_expired(&self) -> Vec<Delivery> {
+        let mut inner = self.inner.lock();
+        if inner.connection != 0 || inner.queues.assured.is_empty() {
+            return Vec::new();
+        }
+        let mut expired = Vec::new();
+        inner.queues.assured.retain(|delivery| {
+            let late = delivery.message.expired();
+            if late {
+                expired.push(delivery.clone());
+            }
+            !late
+        });
+        let bytes = expired.iter().map(|delivery| delivery.message.cost()).sum();
+        inner.settle(&Done { messages: expired.len(), bytes, ..Done::default() });
+        expired
+    }
+
+    /// Messages of shared subscriptions that wait: where the session ends, they are for another
+    /// member.
+    pub fn shared(&self) -> Vec<Delivery> {
+        let inner = self.inner.lock();
+        inner.queues.assured.iter().filter(|delivery| delivery.share.is_some()).cloned().collect()
+    }
+
     /// Changes when the session starts clean: what was under way for it is no longer for it.
     pub fn epoch(&self) -> u32 {
         self.inner.lock().epoch

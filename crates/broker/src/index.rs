@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-use crate::{session::Session, topic::Filter};
+use crate::{message::Share, session::Session, topic::Filter};
 
 /// One subscription in the tree.
 #[derive(Clone)]
@@ -46,6 +46,8 @@ pub(crate) struct Receiver {
     pub identifiers: Option<Arc<[u32]>>,
     /// See [`Entry::epoch`].
     pub epoch: u32,
+    /// The shared subscription whose member it is.
+    pub share: Option<Arc<Share>>,
 }
 
 impl Receiver {
@@ -56,6 +58,7 @@ impl Receiver {
             retain_as_published: entry.retain_as_published,
             identifiers: entry.identifier.map(|id| Arc::from([id])),
             epoch: entry.epoch,
+            share: None,
         }
     }
 
@@ -72,20 +75,31 @@ impl Receiver {
 /// A shared subscription: each message goes to one member.
 pub(crate) struct Group {
     name: Box<str>,
+    /// The whole filter.
+    pub share: Arc<Share>,
     members: Vec<Entry>,
     next: AtomicUsize,
 }
 
 impl Group {
+    /// The same with other members.
+    fn with(&self, members: Vec<Entry>) -> Arc<Self> {
+        let (name, share) = (self.name.clone(), self.share.clone());
+        Arc::new(Group { name, share, members, next: AtomicUsize::new(0) })
+    }
+
     /// The member whose turn it is: connected ones first, in turn.
     pub fn pick(&self) -> Option<Receiver> {
+        self.turn().map(|entry| Receiver { share: Some(self.share.clone()), ..Receiver::of(entry) })
+    }
+
+    fn turn(&self) -> Option<&Entry> {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let turn = |i: usize| &self.members[(start.wrapping_add(i)) % self.members.len()];
         (0..self.members.len())
             .map(turn)
             .find(|entry| entry.session.inbox.is_connected())
             .or_else(|| (!self.members.is_empty()).then(|| turn(0)))
-            .map(Receiver::of)
     }
 }
 
@@ -116,22 +130,20 @@ impl Subscribers {
         found.groups.extend(self.groups.iter().cloned());
     }
 
-    fn insert(&mut self, share: Option<&str>, entry: Entry) -> bool {
-        match share {
-            None => upsert(&mut self.entries, entry),
-            Some(name) => {
-                let (mut members, at) = match self.groups.iter().position(|g| &*g.name == name) {
-                    Some(at) => (self.groups[at].members.clone(), Some(at)),
-                    None => (Vec::new(), None),
-                };
+    fn insert(&mut self, filter: Filter<'_>, entry: Entry) -> bool {
+        let Some(name) = filter.share else { return upsert(&mut self.entries, entry) };
+        match self.groups.iter_mut().find(|group| &*group.name == name) {
+            Some(group) => {
+                let mut members = group.members.clone();
                 let new = upsert(&mut members, entry);
-                let group =
-                    Arc::new(Group { name: name.into(), members, next: AtomicUsize::new(0) });
-                match at {
-                    Some(at) => self.groups[at] = group,
-                    None => self.groups.push(group),
-                }
+                *group = group.with(members);
                 new
+            }
+            None => {
+                let share = Arc::new(Share(format!("$share/{name}/{}", filter.levels).into()));
+                let (members, next) = (vec![entry], AtomicUsize::new(0));
+                self.groups.push(Arc::new(Group { name: name.into(), share, members, next }));
+                true
             }
         }
     }
@@ -150,8 +162,7 @@ impl Subscribers {
                 if members.is_empty() {
                     self.groups.swap_remove(at);
                 } else {
-                    let name = name.into();
-                    self.groups[at] = Arc::new(Group { name, members, next: AtomicUsize::new(0) });
+                    self.groups[at] = self.groups[at].with(members);
                 }
             }
         }
@@ -262,7 +273,7 @@ impl Index {
     /// Adds a subscription or replaces the session's own on the same filter.
     pub fn insert(&self, filter: Filter<'_>, entry: Entry) {
         let mut root = self.root.write();
-        if root.at(filter.levels).insert(filter.share, entry) {
+        if root.at(filter.levels).insert(filter, entry) {
             self.len.fetch_add(1, Ordering::Relaxed);
         }
         // Under the lock: whoever reads the new version finds the new tree.

@@ -32,6 +32,7 @@
 //! | `inbound` | what each packet of a client does |
 //! | `submit` | one publish past the hooks and the rules of topics |
 //! | `deliver` | what goes to the client, in which order and form |
+//! | `backlog` | retained messages for new subscriptions, page by page |
 //! | `outbound` | packet ids and the in-flight window of what is sent |
 //! | `writer` | bytes waiting for the socket, with receipts |
 //! | `exchange` | one publish to all its receivers |
@@ -49,6 +50,7 @@
 compile_error!("the feature `faults` lets a test kill the router: it has no place in a release");
 
 mod admission;
+mod backlog;
 mod blob;
 pub mod codec;
 mod connection;

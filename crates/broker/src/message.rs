@@ -78,4 +78,10 @@ pub(crate) struct Delivery {
     pub retain: bool,
     /// Subscription identifiers of the filters that matched, MQTT 5 only.
     pub subscriptions: Option<Arc<[u32]>>,
+    /// The shared subscription that it comes by. `None` also where the log brought it back.
+    pub share: Option<Arc<Share>>,
 }
+
+/// A shared subscription, by its whole filter.
+#[derive(Debug)]
+pub(crate) struct Share(pub Box<str>);

@@ -187,6 +187,17 @@ impl Window {
         }
     }
 
+    /// Messages of shared subscriptions that are not acknowledged, at QoS 1: where the session ends,
+    /// they are for another member. At QoS 2 they are for nobody else [MQTT-4.8.2-5].
+    pub fn shared(&self) -> impl Iterator<Item = &Delivery> {
+        self.slots.iter().filter_map(|(_, stage)| match stage {
+            Stage::Published(Content::Delivery(delivery), Qos::AtLeastOnce) => {
+                delivery.share.as_ref().map(|_| delivery)
+            }
+            _ => None,
+        })
+    }
+
     /// Gives a packet id up that cannot be sent again.
     pub fn forget(&mut self, id: u16) -> Option<Ended> {
         self.remove(id, |_| true)

@@ -71,6 +71,7 @@ fn copy(message: &Arc<Message>, receiver: &Receiver) -> Delivery {
         qos: message.qos.min(receiver.qos),
         retain: message.retain && receiver.retain_as_published,
         subscriptions: receiver.identifiers.clone(),
+        share: receiver.share.clone(),
     }
 }
 

@@ -147,6 +147,25 @@ impl Registry {
         self.by_client_id.iter().map(|s| s.clone()).collect()
     }
 
+    /// The first of those that fit, by client id: at most `limit`.
+    pub fn first(&self, limit: usize, fits: impl Fn(&Session) -> bool) -> Vec<Arc<Session>> {
+        let mut found: Vec<Arc<Session>> = Vec::new();
+        for session in self.by_client_id.iter() {
+            if !fits(&session) {
+                continue;
+            }
+            // Sorted only now and then, and never more than twice the page is held.
+            if found.len() >= 2 * limit.max(64) {
+                found.sort_unstable_by(|a, b| a.client_id.cmp(&b.client_id));
+                found.truncate(limit);
+            }
+            found.push(session.clone());
+        }
+        found.sort_unstable_by(|a, b| a.client_id.cmp(&b.client_id));
+        found.truncate(limit);
+        found
+    }
+
     /// How many sessions there are.
     pub fn len(&self) -> usize {
         self.by_key.len()

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use hook::{
-    Broker, ClientStatus, Counters, Hook, Identity, Properties, Protocol, Qos, Reason, SessionEnd,
+    Broker, ClientQuery, ClientStatus, Counters, Hook, Identity, Properties, Protocol, Qos, Reason,
+    ReasonKind, RetainedMessage, RetainedPage, SessionEnd,
 };
 use std::{
     future::Future,
@@ -32,20 +33,18 @@ use crate::{
     lanes::Lanes,
     limits::LiveLimits,
     listener::{Door, Listeners},
+    message::Message,
     pace::Pace,
     packet::reason,
     registry::{Due, Registry},
-    retained::Retained,
+    retained::{Page, Retained},
     router::RouterError,
     session::{Session, clock_ms},
     settings::{Limits, Settings},
-    topic::check_name,
+    topic::{Filter, check_filter, check_name},
     unsettled::UNWRITABLE,
     websocket,
 };
-
-/// How often expired retained messages are looked for. They are never sent, but count.
-const FORGET_EVERY: Duration = Duration::from_secs(60);
 
 /// Why the broker could not start.
 #[derive(Debug, thiserror::Error)]
@@ -330,17 +329,22 @@ async fn run_due(exchange: Arc<Exchange>, cancel: CancellationToken) {
     }
 }
 
-/// Gives the room of expired retained messages back, now and then.
+/// Gives the room of expired messages back, now and then.
 async fn forget_expired(exchange: Arc<Exchange>, cancel: CancellationToken) {
     loop {
         tokio::select! {
-            () = tokio::time::sleep(FORGET_EVERY) => exchange.retained.forget_expired(),
+            () = tokio::time::sleep(exchange.settings.forget_every) => {}
             () = cancel.cancelled() => return,
+        }
+        exchange.retained.forget_expired();
+        for session in exchange.registry.all() {
+            exchange.forget_expired(&session);
         }
     }
 }
 
 impl Handle {
+    /// Without the subscriptions: of all sessions they would be more than anybody reads.
     fn status(&self, session: &Session) -> ClientStatus {
         let view = session.view.lock();
         let connected = session.inbox.is_connected();
@@ -360,8 +364,19 @@ impl Handle {
             queued_messages,
             queued_bytes,
             inflight: session.inflight.load(Ordering::Relaxed),
-            subscriptions: session.subscriptions(),
+            subscription_count: session.subscriptions.lock().len(),
+            subscriptions: Vec::new(),
         }
+    }
+}
+
+/// A filter that stands for topics.
+fn check_plain_filter(filter: &str) -> Result<(), Reason> {
+    let refused = |text: String| Err(Reason::new(ReasonKind::TopicNameInvalid, text));
+    match check_filter(filter) {
+        Ok(Filter { share: None, .. }) => Ok(()),
+        Ok(_) => refused("a shared subscription has no retained messages".into()),
+        Err(error) => refused(error.to_string()),
     }
 }
 
@@ -416,7 +431,49 @@ impl Broker for Handle {
     }
 
     fn client(&self, client_id: &str) -> Option<ClientStatus> {
-        self.exchange.registry.find(client_id).map(|session| self.status(&session))
+        self.exchange.registry.find(client_id).map(|session| {
+            let subscriptions = session.subscriptions();
+            ClientStatus { subscriptions, ..self.status(&session) }
+        })
+    }
+
+    fn clients_page(&self, query: &ClientQuery) -> Vec<ClientStatus> {
+        let fits = |session: &Session| {
+            session.client_id.starts_with(&query.prefix)
+                && query.after.as_deref().is_none_or(|after| *session.client_id > *after)
+                && query.connected.is_none_or(|connected| session.inbox.is_connected() == connected)
+        };
+        let page = self.exchange.registry.first(query.limit, fits);
+        page.iter().map(|session| self.status(session)).collect()
+    }
+
+    fn retained(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<RetainedPage, Reason> {
+        check_plain_filter(filter)?;
+        let Page { messages, next } = self.exchange.retained.page(filter, after, limit);
+        let one = |message: Arc<Message>| RetainedMessage {
+            topic: message.topic.clone(),
+            payload: message.payload.clone(),
+            qos: message.qos,
+            expires_in: message.seconds_left(),
+        };
+        Ok(RetainedPage { messages: messages.into_iter().map(one).collect(), next })
+    }
+
+    fn remove_retained(&self, filter: &str) -> Result<usize, Reason> {
+        check_plain_filter(filter)?;
+        if filter.starts_with('$') {
+            let text = "topics that begin with $ belong to the broker";
+            return Err(Reason::new(ReasonKind::NotAuthorized, text));
+        }
+        if self.exchange.log_is_failing() {
+            return Err(Reason::new(ReasonKind::ServerBusy, UNWRITABLE));
+        }
+        Ok(self.exchange.forget_retained(filter))
     }
 
     fn counters(&self) -> Counters {

@@ -16,6 +16,9 @@ pub struct Settings {
     /// How long a client may read nothing of what it is sent, or leave a packet unfinished; the
     /// longer of this and 1.5 times its keep alive counts.
     pub stall: Duration,
+    /// How often expired messages are looked for, retained ones and those that wait for sessions
+    /// that are away. They are never sent, but take room.
+    pub forget_every: Duration,
     /// Lanes through the router, one per worker thread by default.
     pub lanes: usize,
     /// How long an orderly stop waits for connections to say goodbye.
@@ -31,6 +34,7 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(10),
             connect_patience: Duration::from_secs(5),
             stall: Duration::from_secs(60),
+            forget_every: Duration::from_secs(60),
             lanes: std::thread::available_parallelism().map_or(2, usize::from),
             drain: Duration::from_secs(5),
             persistence: None,

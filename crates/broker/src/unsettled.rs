@@ -45,7 +45,7 @@ pub(crate) enum Answer {
     /// PUBCOMP: the client's PUBREL is.
     PubComp(u16),
     /// SUBACK: the subscriptions are. Then their retained messages follow.
-    SubAck { packet_id: u16, codes: Vec<u8>, retained: Vec<Delivery> },
+    SubAck { packet_id: u16, codes: Vec<u8> },
     /// UNSUBACK.
     UnsubAck { packet_id: u16, codes: Vec<u8> },
 }
@@ -122,9 +122,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.state.received.remove(&id);
                 self.encode_ack(AckKind::PubComp, id, reason::SUCCESS, None);
             }
-            Answer::SubAck { packet_id, codes, retained } => {
+            Answer::SubAck { packet_id, codes } => {
                 self.writer.encode(|out| codec::suback(out, protocol, packet_id, &codes));
-                self.backlog.extend(retained);
+                if let Some(backlog) = &mut self.backlog {
+                    backlog.acknowledged(packet_id);
+                }
             }
             Answer::UnsubAck { packet_id, codes } => {
                 self.writer.encode(|out| codec::unsuback(out, protocol, packet_id, &codes));

@@ -13,26 +13,15 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
 };
 use support::*;
 
-const PATIENCE: Duration = Duration::from_secs(30);
 /// So many that no lane serves all of its own directly.
 const AT_QOS_0: u64 = 60;
 const AT_QOS_1: u64 = 20;
 
 /// Threads and memory are the process's, so that one test runs at a time.
 static ALONE: Mutex<()> = Mutex::new(());
-
-/// Waits for what sends no event.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < PATIENCE, "waited in vain: {what}");
-        thread::park_timeout(Duration::from_millis(5));
-    }
-}
 
 /// Names of the threads of this process.
 fn threads() -> Vec<String> {

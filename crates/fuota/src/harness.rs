@@ -12,9 +12,10 @@ use std::{
 
 use bytes::Bytes;
 use hook::{
-    Access, Broker, Client, ClientStatus, ConnectRequest, ConnectVerdict, Context, Counters, Hook,
-    Identity, Origin, Outbox, Outgoing, Properties, Protocol, Publish, PublishVerdict, Qos, Reason,
-    Refused, SessionEnd, Sink, Slot, SubscribeVerdict, Subscription,
+    Access, Broker, Client, ClientQuery, ClientStatus, ConnectRequest, ConnectVerdict, Context,
+    Counters, Hook, Identity, Origin, Outbox, Outgoing, Properties, Protocol, Publish,
+    PublishVerdict, Qos, Reason, Refused, RetainedPage, SessionEnd, Sink, Slot, SubscribeVerdict,
+    Subscription,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -75,8 +76,18 @@ impl Broker for FakeBroker {
             queued_messages: 0,
             queued_bytes: 0,
             inflight: 0,
+            subscription_count: 0,
             subscriptions: Vec::new(),
         })
+    }
+    fn clients_page(&self, _: &ClientQuery) -> Vec<ClientStatus> {
+        self.clients()
+    }
+    fn retained(&self, _: &str, _: Option<&str>, _: usize) -> Result<RetainedPage, Reason> {
+        Ok(RetainedPage::default())
+    }
+    fn remove_retained(&self, _: &str) -> Result<usize, Reason> {
+        Ok(0)
     }
     fn counters(&self) -> Counters {
         Counters::default()

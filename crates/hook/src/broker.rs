@@ -25,14 +25,74 @@ pub trait Broker: Send + Sync {
     /// if it is persistent. `false` where no such client is connected.
     fn disconnect(&self, client_id: &str, reason: &Reason) -> bool;
 
-    /// Every session: the connected ones and the persistent ones that are away.
+    /// Every session: the connected ones and the persistent ones that are away. Without their
+    /// subscriptions.
     fn clients(&self) -> Vec<ClientStatus>;
 
-    /// One session.
+    /// Some of them, in the order of their client ids. Without their subscriptions.
+    fn clients_page(&self, query: &ClientQuery) -> Vec<ClientStatus>;
+
+    /// One session, with its subscriptions.
     fn client(&self, client_id: &str) -> Option<ClientStatus>;
+
+    /// At most `limit` retained messages that a filter matches, from the beginning or behind the
+    /// `next` of an earlier page.
+    ///
+    /// # Errors
+    /// It is no topic filter, or one of a shared subscription.
+    fn retained(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<RetainedPage, Reason>;
+
+    /// Forgets the retained messages that a filter matches, and says how many there were. Who
+    /// subscribes to their topics hears nothing of it; a message that is published meanwhile
+    /// stays.
+    ///
+    /// # Errors
+    /// As [`Broker::retained`]; a filter of topics below `$`, which are the broker's own; or the
+    /// broker's log cannot be written, so that they would be back after a restart.
+    fn remove_retained(&self, filter: &str) -> Result<usize, Reason>;
 
     /// The counters since the broker's start.
     fn counters(&self) -> Counters;
+}
+
+/// Which sessions, and how many.
+#[derive(Clone, Debug, Default)]
+pub struct ClientQuery {
+    /// What their client ids begin with.
+    pub prefix: String,
+    /// Only those behind this client id.
+    pub after: Option<String>,
+    /// Only those that are connected, or only those that are away.
+    pub connected: Option<bool>,
+    /// How many at most.
+    pub limit: usize,
+}
+
+/// The retained message of one topic.
+#[derive(Clone, Debug)]
+pub struct RetainedMessage {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The payload, never empty.
+    pub payload: Bytes,
+    /// The publisher's quality of service.
+    pub qos: Qos,
+    /// Seconds until it expires; `None` where it does not.
+    pub expires_in: Option<u32>,
+}
+
+/// Some retained messages, in the order of their topics' levels.
+#[derive(Clone, Debug, Default)]
+pub struct RetainedPage {
+    /// The messages: perhaps fewer than were asked for, or none, although there are more.
+    pub messages: Vec<RetainedMessage>,
+    /// Behind which topic the next page begins; `None` where there is nothing more.
+    pub next: Option<Box<str>>,
 }
 
 /// One session, at the moment of asking.
@@ -58,7 +118,9 @@ pub struct ClientStatus {
     pub queued_bytes: usize,
     /// Publishes sent to it and not yet acknowledged.
     pub inflight: usize,
-    /// Its subscriptions.
+    /// How many subscriptions it has.
+    pub subscription_count: usize,
+    /// Its subscriptions, where one session was asked for; else empty.
     pub subscriptions: Vec<Subscription>,
 }
 

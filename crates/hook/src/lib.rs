@@ -28,7 +28,7 @@ pub mod slot;
 pub mod verdict;
 
 pub use address::network;
-pub use broker::{Broker, ClientStatus, Counters};
+pub use broker::{Broker, ClientQuery, ClientStatus, Counters, RetainedMessage, RetainedPage};
 pub use client::{Client, ConnectRequest, Identity, Protocol, Role};
 pub use message::{Origin, Properties, Publish, Qos, Subscription};
 pub use outbox::{Class, Encode, Outbox, Outgoing, Payload, Receipt, Refused, Sink};

@@ -112,6 +112,7 @@ fn restore_delivery(session: &Arc<Session>, state: &mut State, number: u64, prom
                 qos: target.qos,
                 retain: target.retain,
                 subscriptions: target.subscriptions,
+                share: None,
             };
             match packet_id {
                 Some(packet_id) => state.window.restore(packet_id, Some(delivery), number),

@@ -224,6 +224,7 @@ impl Lanes {
                     qos: Qos::AtMostOnce,
                     retain,
                     subscriptions,
+                    share: None,
                 };
                 count_pushed(session.inbox.push_lossy(delivery), &mut tally);
             }
@@ -273,6 +274,7 @@ fn deliver(message: &Arc<Message>, receiver: &Receiver) -> Delivery {
         qos: Qos::AtMostOnce,
         retain: message.retain && receiver.retain_as_published,
         subscriptions: receiver.identifiers.clone(),
+        share: None,
     }
 }
 

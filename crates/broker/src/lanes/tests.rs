@@ -31,6 +31,7 @@ fn receiver(session: &Arc<Session>) -> Receiver {
         retain_as_published: true,
         identifiers: Some(Arc::from([3, 4])),
         epoch: 0,
+        share: None,
     }
 }
 

@@ -34,6 +34,40 @@ fn the_interval_counts_down() {
     old.expect_publish(Publish::new("t", "x").retained());
 }
 
+/// [MQTT-3.3.2-5]: nor does it take the room of others meanwhile, in memory or in the log.
+#[test]
+fn what_is_late_gives_its_room_back() {
+    let mut settings = broker::Settings::default();
+    settings.limits.queue_messages = 2;
+    settings.forget_every = std::time::Duration::from_millis(5);
+    let disk = disk::Disk::default();
+    let site = site_on(settings, &disk);
+    let lasting = Connect::lasting(V4, "away");
+    let mut wire = site.enter(&lasting, false);
+    wire.subscribe("t", 1);
+    wire.vanish();
+    let late = Publish::new("t", "late").qos(1, 1).with(&seconds(0x02, 0));
+    for n in 0..10 {
+        site.publish(late.clone());
+        // Both places are taken, or would be.
+        site.publish(late.clone());
+        eventually("both are dropped", || {
+            let queued = site.broker.client("away").unwrap().queued_messages;
+            queued == 0 && site.broker.counters().dropped == 2 * (n + 1)
+        });
+    }
+    for text in ["1", "2"] {
+        site.publish(Publish::new("t", text).qos(1, 1));
+    }
+    for site in [&site, &site_on(broker::Settings::default(), &disk.after_kill())] {
+        let mut wire = site.enter(&lasting, true);
+        for text in ["1", "2"] {
+            assert_eq!(wire.received().text(), text);
+        }
+        wire.silent();
+    }
+}
+
 /// [MQTT-3.3.2-5]: neither from a queue nor as the retained message.
 #[test]
 fn what_is_late_is_not_sent() {

@@ -1,7 +1,7 @@
 //! The broker on the wire: bytes in, bytes out, and silence where silence is due.
 //!
-//! Each test speaks over a real socket to a broker, without plugins but for `plugins`, and names the clause of
-//! MQTT 5.0 that it holds the broker to; 3.1.1 says the same under other numbers where a test
+//! Each test speaks over a real socket to a broker, without plugins but for `plugins`, and names
+//! the clause of MQTT 5.0 that it holds the broker to; 3.1.1 says the same under other numbers where a test
 //! runs for both. That nothing was sent is proven by a PINGREQ, whose answer is the next packet.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -18,7 +18,9 @@ mod fan_out;
 mod flow_control;
 mod keep_alive;
 mod malformed;
+mod model;
 mod mutations;
+mod operator;
 mod plugins;
 mod publish;
 mod qos;

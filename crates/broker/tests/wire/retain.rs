@@ -191,3 +191,56 @@ fn a_new_subscription_drops_no_promised_message() {
     }
     assert_eq!(seen, ["2", "3"]);
 }
+
+/// One SUBSCRIBE that asks for everything ten thousand times over does not get everything ten
+/// thousand times; the filters of one that asks for much are served one after the other.
+#[test]
+fn asking_for_everything_again_and_again_does_not_add_up() {
+    const TOPICS: usize = 300;
+    let site = site();
+    let mut publisher = site.client(V5, "p");
+    for n in 0..TOPICS {
+        publisher.publish(Publish::new(&format!("r/{n}"), "x").retained());
+    }
+    publisher.silent();
+    let mut wire = site.client(V4, "s");
+    let filters = vec![("#", 0); 10_000];
+    wire.send(&subscribe(V4, 1, &[], &filters));
+    wire.expect(&suback(V4, 1, &vec![0; filters.len()]));
+    for _ in 0..64 * TOPICS {
+        assert_eq!(wire.received().first, 0x31);
+    }
+    wire.silent();
+    // Different filters are different subscriptions, and each gets what it matches.
+    let filters = [("+/#", 0), ("r/+", 0), ("+/+", 0)];
+    wire.send(&subscribe(V4, 2, &[], &filters));
+    wire.expect(&suback(V4, 2, &[0; 3]));
+    for _ in 0..3 * TOPICS {
+        assert_eq!(wire.received().first, 0x31);
+    }
+    wire.silent();
+}
+
+/// Who unsubscribes again gets no more of what it asked for.
+#[test]
+fn an_ended_subscription_is_served_no_further() {
+    let site = site();
+    for n in 0..3 {
+        site.publish(Publish::new(&format!("r/{n}"), "x").qos(1, 1).retained());
+    }
+    for version in BOTH {
+        let receive_maximum = if version == V5 { &[0x21, 0, 1][..] } else { &[] };
+        let mut wire = site.enter(&Connect::new(version, "s").with(receive_maximum), false);
+        wire.subscribe("r/#", 1);
+        let sent = if version == V5 { 1 } else { 3 };
+        for _ in 0..sent {
+            wire.received();
+        }
+        wire.send(&unsubscribe(version, 2, &["r/#"]));
+        assert_eq!(wire.packet()[0], 0xb0);
+        for id in 1..=sent {
+            wire.send(&puback(id));
+        }
+        wire.silent();
+    }
+}

@@ -138,6 +138,35 @@ fn acknowledgements_may_come_before_redelivery() {
     wire.silent();
 }
 
+/// An acknowledgement that does not fit the message ends nothing, also of what is still to be sent
+/// again.
+#[test]
+fn acknowledgements_that_do_not_fit_end_nothing() {
+    let site = site();
+    for version in BOTH {
+        let lasting = Connect::lasting(version, &format!("c{version}"));
+        let mut wire = site.enter(&lasting, false);
+        wire.subscribe("t", 2);
+        for (id, qos) in [(1, 1), (2, 1), (3, 2)] {
+            site.publish(Publish::new("t", "x").qos(qos, 1));
+            assert_eq!(wire.received().id, id);
+        }
+        wire.vanish();
+        let one_at_a_time = if version == V5 { &[0x21, 0, 1][..] } else { &[] };
+        let mut wire = site.enter(&lasting.with(one_at_a_time), true);
+        let wrong = [pubcomp(2), puback(3), pubcomp(3), puback(9), pubcomp(9)];
+        wire.send(&wrong.concat());
+        for (id, qos) in [(1, 1), (2, 1), (3, 2)] {
+            wire.expect_publish(Publish::new("t", "x").qos(qos, id).dup());
+            wire.send(&if qos == 1 { puback(id) } else { pubrec(id) });
+        }
+        wire.expect(&pubrel(3));
+        wire.send(&pubcomp(3));
+        wire.silent();
+        wire.leave();
+    }
+}
+
 /// [MQTT-3.1.2-24]: and smaller packets.
 #[test]
 fn redelivery_keeps_to_the_new_maximum_packet_size() {

@@ -120,6 +120,87 @@ fn what_was_sent_to_a_member_stays_with_it() {
     }
 }
 
+/// MQTT 5.0, 4.8.2: what a member did not acknowledge at QoS 1 when its session ends, however that
+/// ends, and what it was never sent, goes to another member. [MQTT-4.8.2-5]: not what it was sent
+/// at QoS 2.
+#[test]
+fn what_a_member_leaves_behind_goes_to_another() {
+    let site = site();
+    type End = fn(&Site, Wire);
+    let ends: [(&str, Connect, End); 4] = [
+        ("a clean session ends with its connection", Connect::new(V4, "m"), |_, wire| {
+            wire.vanish()
+        }),
+        ("a session expires", Connect::new(V5, "m").with(&seconds(0x11, 1)), |_, wire| {
+            wire.vanish()
+        }),
+        ("a session starts again", Connect::lasting(V5, "m"), |site, wire| {
+            wire.vanish();
+            site.client(V5, "m").leave();
+        }),
+        ("a client gives its session up", Connect::lasting(V5, "m"), |_, mut wire| {
+            wire.send(&frame(0xe0, &[&[0, 5][..], &seconds(0x11, 0)].concat()));
+            wire.closed();
+        }),
+    ];
+    for (why, connect, end) in ends {
+        let window = if connect.version == V5 { &[0x21, 0, 3][..] } else { &[] };
+        let mut member = site.enter(&connect.with(window), false);
+        member.subscribe("$share/g/t", 2);
+        let last = if member.version == V5 { 6 } else { 70 };
+        let publish = |n: u16| {
+            let qos = if n == 2 || n == last { 2 } else { 1 };
+            Publish::new("t", n.to_string()).qos(qos, n)
+        };
+        for n in 1..=last {
+            site.publish(publish(n));
+        }
+        let sent = if member.version == V5 { 3 } else { 64 };
+        for n in 1..=sent {
+            member.expect_publish(publish(n));
+        }
+        member.send(&puback(1));
+        member.expect_publish(publish(sent + 1));
+        let mut other = site.subscriber(V5, "other", "$share/g/t", 2);
+        other.silent();
+        end(&site, member);
+        for (id, n) in (1..).zip((3..=last).filter(|n| *n != 2)) {
+            let received = other.received();
+            assert_eq!(received.text(), n.to_string(), "{why}");
+            assert_eq!((received.first, received.id), (0x30 | publish(n).qos << 1, id), "{why}");
+            other.send(&if n == last { pubrec(id) } else { puback(id) });
+        }
+        assert_eq!(other.packet()[0], 0x62);
+        other.silent();
+        other.leave();
+    }
+}
+
+/// Where nobody else is there it is kept for a member whose session lasts, and where there is none
+/// it is gone.
+#[test]
+fn what_is_left_behind_may_wait_or_end() {
+    let site = site();
+    let lasting = Connect::lasting(V4, "away");
+    let mut away = site.enter(&lasting, false);
+    away.subscribe("$share/g/t", 1);
+    away.vanish();
+    let mut member = site.subscriber(V4, "member", "$share/g/t", 1);
+    // Of another group by its name, and another by its filter.
+    let mut others =
+        [site.subscriber(V4, "h", "$share/h/t", 1), site.subscriber(V4, "g", "$share/g/+", 1)];
+    site.publish(Publish::new("t", "x").qos(1, 1));
+    for wire in others.iter_mut().chain([&mut member]) {
+        wire.expect_publish(Publish::new("t", "x").qos(1, 1));
+    }
+    member.vanish();
+    let mut away = site.enter(&lasting, true);
+    away.expect_publish(Publish::new("t", "x").qos(1, 1));
+    away.vanish();
+    site.client(V4, "away").leave();
+    others.iter_mut().for_each(Wire::silent);
+}
+
 /// [MQTT-4.8.2-6]: what a member refuses is offered to nobody else.
 #[test]
 fn what_a_member_refuses_is_gone() {

@@ -16,6 +16,15 @@ use super::{
 pub enum Command {
     /// List sessions, the persistent ones that are away included
     List {
+        /// Only those whose client id begins with this
+        #[arg(long, value_name = "TEXT")]
+        prefix: Option<String>,
+        /// Only those that are connected
+        #[arg(long, conflicts_with = "away")]
+        connected: bool,
+        /// Only those that are away
+        #[arg(long)]
+        away: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -41,8 +50,13 @@ pub enum Command {
 /// Does it.
 pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> {
     match command {
-        Command::List { json, remote } => {
-            let clients = Api::new(&remote, config)?.list(&["clients"], &[]).await?;
+        Command::List { prefix, connected, away, json, remote } => {
+            let mut query: Vec<(&str, String)> = Vec::new();
+            query.extend(prefix.map(|prefix| ("prefix", prefix)));
+            if connected || away {
+                query.push(("connected", connected.to_string()));
+            }
+            let clients = Api::new(&remote, config)?.list(&["clients"], &query).await?;
             if json {
                 return output::json(&clients);
             }

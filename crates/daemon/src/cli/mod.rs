@@ -13,6 +13,7 @@ mod freeze;
 mod import;
 mod mosquitto;
 mod output;
+mod retained;
 mod simulate;
 mod status;
 mod table;
@@ -88,6 +89,9 @@ enum Command {
     /// Sessions of the broker
     #[command(subcommand)]
     Client(client::Command),
+    /// Retained messages of the broker
+    #[command(subcommand)]
+    Retained(retained::Command),
     /// The daemon at a glance
     Status(status::Args),
     /// Copy database, sessions, retained messages and images at one moment, while the daemon runs
@@ -142,6 +146,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Some(Command::Client(command)) => {
             client_runtime()?.block_on(client::run(command, config))?
+        }
+        Some(Command::Retained(command)) => {
+            client_runtime()?.block_on(retained::run(command, config))?
         }
         Some(Command::Status(args)) => client_runtime()?.block_on(status::run(&args, config))?,
         Some(Command::Backup(args)) => client_runtime()?.block_on(backup::run(&args, config))?,

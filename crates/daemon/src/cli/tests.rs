@@ -42,7 +42,12 @@ fn commands_as_people_type_them() {
         "fuotad freeze",
         "fuotad unfreeze --json",
         "fuotad client list",
+        "fuotad client list --prefix pump- --away --json",
         "fuotad client disconnect pump-1",
+        "fuotad retained list --json",
+        "fuotad retained list plant/#",
+        "fuotad retained show plant/x",
+        "fuotad retained delete plant/# --yes --json",
         "fuotad status --json --config x.toml",
     ] {
         Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -58,6 +63,8 @@ fn commands_as_people_type_them() {
         "fuotad deployment create pump-1.4.2.bin",
         "fuotad deployment create pump-1.4.2.bin --all --group g",
         "fuotad deployment create pump-1.4.2.bin --all --rollout some",
+        "fuotad client list --connected --away",
+        "fuotad retained delete",
         "fuotad fly",
     ] {
         assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

@@ -10,8 +10,8 @@ use std::{
 use admin::Check;
 use bytes::Bytes;
 use hook::{
-    Broker, ClientStatus, Counters, Identity, Properties, Protocol, Qos, Reason, ReasonKind, Role,
-    Subscription,
+    Broker, ClientQuery, ClientStatus, Counters, Identity, Properties, Protocol, Qos, Reason,
+    ReasonKind, RetainedMessage, RetainedPage, Role, Subscription,
 };
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
@@ -24,6 +24,7 @@ const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 struct FakeBroker {
     sessions: BTreeMap<String, ClientStatus>,
     disconnected: Mutex<Vec<(String, ReasonKind)>>,
+    retained: Mutex<Vec<RetainedMessage>>,
 }
 
 impl FakeBroker {
@@ -39,6 +40,7 @@ impl FakeBroker {
             queued_messages: 4,
             queued_bytes: 500,
             inflight: 2,
+            subscription_count: 1,
             subscriptions: vec![Subscription { filter: "plant/#".into(), qos: Qos::AtLeastOnce }],
         };
         let sessions = ids.iter().map(|id| ((*id).to_owned(), status(id))).collect();
@@ -62,8 +64,45 @@ impl Broker for FakeBroker {
         self.sessions.values().rev().cloned().collect()
     }
 
+    fn clients_page(&self, query: &ClientQuery) -> Vec<ClientStatus> {
+        let fits = |session: &&ClientStatus| {
+            session.id.starts_with(&query.prefix)
+                && query.after.as_deref().is_none_or(|after| *session.id > *after)
+                && query.connected.is_none_or(|connected| session.connected == connected)
+        };
+        self.sessions.values().filter(fits).take(query.limit).cloned().collect()
+    }
+
     fn client(&self, client_id: &str) -> Option<ClientStatus> {
         self.sessions.get(client_id).cloned()
+    }
+
+    /// Two at a time at most, and every other page is empty: so may the real one do it.
+    fn retained(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<RetainedPage, Reason> {
+        if filter == "a#" {
+            return Err(Reason::new(ReasonKind::TopicNameInvalid, "a wildcard stands alone"));
+        }
+        let behind = |message: &&RetainedMessage| after.is_none_or(|after| *message.topic > *after);
+        let retained = self.retained.lock().unwrap();
+        let mut rest = retained.iter().filter(behind);
+        if after.is_none() {
+            return Ok(RetainedPage { messages: Vec::new(), next: Some("".into()) });
+        }
+        let messages: Vec<_> = rest.by_ref().take(limit.min(2)).cloned().collect();
+        let next = rest.next().and(messages.last()).map(|last| last.topic.as_ref().into());
+        Ok(RetainedPage { messages, next })
+    }
+
+    fn remove_retained(&self, filter: &str) -> Result<usize, Reason> {
+        match filter {
+            "#" => Ok(self.retained.lock().unwrap().drain(..).count()),
+            _ => Err(Reason::new(ReasonKind::ServerBusy, "the log cannot be written")),
+        }
     }
 
     fn counters(&self) -> Counters {
@@ -306,6 +345,10 @@ async fn clients_are_listed_shown_and_disconnected() {
     );
     let away = interface.get("/api/v1/clients?connected=false").await;
     assert_eq!(away["clients"].as_array().unwrap().len(), 1);
+    let some = interface.get("/api/v1/clients?prefix=a&limit=1").await;
+    assert_eq!((&some["clients"][0]["id"], &some["next"]), (&json!("a/b c"), &json!("a/b c")));
+    let rest = interface.get("/api/v1/clients?prefix=a&limit=1&after=a%2Fb%20c").await;
+    assert_eq!((&rest["clients"][0]["id"], &rest["next"]), (&json!("away"), &Value::Null));
 
     let gone = interface.ask(Method::DELETE, "/api/v1/clients/a%2Fb%20c", None).await;
     assert_eq!(gone.status, StatusCode::NO_CONTENT);
@@ -315,6 +358,60 @@ async fn clients_are_listed_shown_and_disconnected() {
         let answer = interface.problem(Method::DELETE, path, None).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND);
     }
+}
+
+#[tokio::test]
+async fn retained_messages_are_listed_in_pages_and_removed_by_filter() {
+    let interface = Interface::start().await;
+    let message = |topic: &str, payload: &[u8]| RetainedMessage {
+        topic: topic.into(),
+        payload: Bytes::copy_from_slice(payload),
+        qos: Qos::AtLeastOnce,
+        expires_in: (topic == "c").then_some(60),
+    };
+    let large = vec![b'x'; 3 << 20];
+    *interface.broker.retained.lock().unwrap() = vec![
+        message("a", "größe".as_bytes()),
+        message("b", &[0xff, 0]),
+        message("c", b"1"),
+        message("d", &large),
+        message("e", &large),
+        message("f", b"2"),
+    ];
+    let all = interface.get("/api/v1/retained").await;
+    assert_eq!(
+        all["retained"].as_array().unwrap()[..3],
+        [
+            json!({"topic": "a", "qos": 1, "size": 7, "expires_in_seconds": null,
+                   "encoding": "utf-8", "payload": "größe"}),
+            json!({"topic": "b", "qos": 1, "size": 2, "expires_in_seconds": null,
+                   "encoding": "base64", "payload": "/wA="}),
+            json!({"topic": "c", "qos": 1, "size": 1, "expires_in_seconds": 60,
+                   "encoding": "utf-8", "payload": "1"}),
+        ]
+    );
+    let topics = |page: &Value| -> Vec<String> {
+        let rows = page["retained"].as_array().unwrap();
+        rows.iter().map(|row| row["topic"].as_str().unwrap().to_owned()).collect()
+    };
+    // A page ends where it would grow too large, and goes on with the next one.
+    assert_eq!((topics(&all).join(""), &all["next"]), ("abcd".into(), &json!("d")));
+    let rest = interface.get("/api/v1/retained?after=d").await;
+    assert_eq!((topics(&rest).join(""), &rest["next"]), ("ef".into(), &Value::Null));
+    let one = interface.get("/api/v1/retained?limit=3").await;
+    assert_eq!((topics(&one).join(""), &one["next"]), ("abc".into(), &json!("c")));
+
+    let wrong = interface.problem(Method::GET, "/api/v1/retained?filter=a%23", None).await;
+    assert_eq!(
+        (wrong.status, &wrong.body["field"]),
+        (StatusCode::UNPROCESSABLE_ENTITY, &json!("filter"))
+    );
+    let missing = interface.problem(Method::DELETE, "/api/v1/retained", None).await;
+    assert_eq!(missing.status, StatusCode::BAD_REQUEST, "{}", missing.body);
+    let busy = interface.problem(Method::DELETE, "/api/v1/retained?filter=x", None).await;
+    assert_eq!(busy.status, StatusCode::SERVICE_UNAVAILABLE);
+    let removed = interface.ask(Method::DELETE, "/api/v1/retained?filter=%23", None).await;
+    assert_eq!((removed.status, removed.body), (StatusCode::OK, json!({"removed": 6})));
 }
 
 #[tokio::test]

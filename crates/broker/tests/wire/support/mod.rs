@@ -10,7 +10,7 @@ use std::{
     io::{BufReader, ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +41,11 @@ pub fn site_with_hooks(settings: Settings, hooks: Vec<Arc<dyn Hook>>) -> Site {
     start(settings, hooks, &Disk::default())
 }
 
+/// Nothing is promised beyond the process.
+pub fn site_without_log(settings: Settings) -> Site {
+    start_on(settings, Vec::new(), None)
+}
+
 /// A broker that syncs before it acknowledges.
 pub fn careful(settings: Settings) -> Settings {
     let persistence = Persistence { sync: journal::Sync::Always, ..Persistence::default() };
@@ -54,6 +59,10 @@ pub fn site_on(settings: Settings, disk: &Disk) -> Site {
 
 /// A broker with plugins that goes on with what is on this disk.
 pub fn start(settings: Settings, hooks: Vec<Arc<dyn Hook>>, disk: &Disk) -> Site {
+    start_on(settings, hooks, Some(disk))
+}
+
+fn start_on(settings: Settings, hooks: Vec<Arc<dyn Hook>>, disk: Option<&Disk>) -> Site {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let cancel = CancellationToken::new();
@@ -61,13 +70,25 @@ pub fn start(settings: Settings, hooks: Vec<Arc<dyn Hook>>, disk: &Disk) -> Site
         let _inside = runtime.enter();
         let listeners = broker::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
         let port = listeners.local_addrs()[0].port();
-        let storage = Arc::new(disk.clone());
-        let server = Arc::new(Server::start_on(settings, hooks, storage).unwrap());
+        let server = match disk {
+            Some(disk) => Server::start_on(settings, hooks, Arc::new(disk.clone())),
+            None => Server::start(settings, hooks),
+        };
+        let server = Arc::new(server.unwrap());
         let (serving, stop) = (server.clone(), cancel.clone());
         runtime.spawn(async move { serving.serve(listeners, stop).await });
         (port, server)
     };
     Site { port, broker: server.handle(), server, cancel, _runtime: runtime }
+}
+
+/// Waits for what sends no event.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < PATIENCE, "waited in vain: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
 }
 
 impl Site {
@@ -242,9 +263,19 @@ impl Wire {
         self.closed();
     }
 
+    /// How long anything may take from now on.
+    pub fn patience(&mut self, patience: Duration) {
+        self.stream.set_read_timeout(Some(patience)).unwrap();
+    }
+
+    /// Says nothing more; what the broker sends can still be read.
+    pub fn cut(&mut self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
     /// Cuts the connection, as a power cut does; returns when the broker knows.
     pub fn vanish(mut self) {
-        self.stream.shutdown(Shutdown::Write).unwrap();
+        self.cut();
         while self.next().is_some() {}
     }
 }

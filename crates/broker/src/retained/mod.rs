@@ -1,109 +1,17 @@
 //! The retained message of each topic.
 
+mod tree;
+
 use parking_lot::RwLock;
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use crate::{limits::LiveLimits, message::Message};
+use tree::Tree;
 
-#[derive(Default)]
-struct Node {
-    children: HashMap<Box<str>, Node>,
-    message: Option<Arc<Message>>,
-}
-
-impl Node {
-    fn take(&mut self, levels: Option<&str>) -> Option<Arc<Message>> {
-        let Some(levels) = levels else { return self.message.take() };
-        let (level, rest) = split(levels);
-        let child = self.children.get_mut(level)?;
-        let old = child.take(rest);
-        if child.message.is_none() && child.children.is_empty() {
-            self.children.remove(level);
-        }
-        old
-    }
-
-    fn find(&self, topic: &str) -> Option<&Arc<Message>> {
-        let mut levels = topic.split('/');
-        let node = levels.try_fold(self, |node, level| node.children.get(level))?;
-        node.message.as_ref()
-    }
-
-    /// Takes the expired messages out and calls `gone` with each.
-    fn prune(&mut self, gone: &mut impl FnMut(&Message)) {
-        if let Some(expired) = self.message.take_if(|message| message.expired()) {
-            gone(&expired);
-        }
-        self.children.retain(|_, child| {
-            child.prune(gone);
-            child.message.is_some() || !child.children.is_empty()
-        });
-    }
-
-    fn all(&self, found: &mut Vec<Arc<Message>>) {
-        found.extend(self.message.clone());
-        for child in self.children.values() {
-            child.all(found);
-        }
-    }
-
-    fn collect(&self, filter: Option<&str>, first: bool, found: &mut Vec<Arc<Message>>) {
-        let Some(filter) = filter else { return found.extend(self.message.clone()) };
-        let (level, rest) = split(filter);
-        // Wildcards at the first level do not match `$` topics [MQTT-4.7.2-1].
-        let below = || self.children.iter().filter(|(name, _)| !first || !name.starts_with('$'));
-        match level {
-            "#" => {
-                if !first {
-                    found.extend(self.message.clone());
-                }
-                below().for_each(|(_, child)| child.all(found));
-            }
-            "+" => below().for_each(|(_, child)| child.collect(rest, false, found)),
-            name => {
-                if let Some(child) = self.children.get(name) {
-                    child.collect(rest, false, found);
-                }
-            }
-        }
-    }
-}
-
-fn split(levels: &str) -> (&str, Option<&str>) {
-    match levels.split_once('/') {
-        Some((level, rest)) => (level, Some(rest)),
-        None => (levels, None),
-    }
-}
-
-#[derive(Default)]
-struct Tree {
-    root: Node,
-    messages: usize,
-    bytes: usize,
-}
-
-impl Tree {
-    /// Puts a message in the place of its topic's.
-    fn put(&mut self, message: Arc<Message>) {
-        let mut node = &mut self.root;
-        for level in message.topic.split('/') {
-            node = node.children.entry(level.into()).or_default();
-        }
-        let (own, cost) = (message.topic.starts_with('$'), message.cost());
-        let old = node.message.replace(message);
-        if !own {
-            self.messages += usize::from(old.is_none());
-            self.bytes = self.bytes + cost - old.map_or(0, |old| old.cost());
-        }
-    }
-}
+pub(crate) use tree::Page;
 
 /// All retained messages, in a tree by topic level.
 pub(crate) struct Retained {
@@ -145,15 +53,10 @@ impl Retained {
     fn keep(&self, tree: &mut Tree, message: &Arc<Message>) -> bool {
         let own = message.topic.starts_with('$');
         if message.payload.is_empty() {
-            if let Some(old) = tree.root.take(Some(&message.topic))
-                && !own
-            {
-                tree.messages -= 1;
-                tree.bytes -= old.cost();
-            }
+            tree.take(&message.topic);
             return true;
         }
-        let old = tree.root.find(&message.topic).map(|old| old.cost());
+        let old = tree.find(&message.topic).map(|old| old.cost());
         if !own {
             let old_cost = old.unwrap_or(0);
             let messages = tree.messages + usize::from(old.is_none());
@@ -169,31 +72,41 @@ impl Retained {
         true
     }
 
-    /// All retained messages that a filter (without share prefix) matches; expired ones are
-    /// left out.
-    pub fn matching(&self, filter: &str) -> Vec<Arc<Message>> {
-        let mut found = Vec::new();
-        self.tree.read().root.collect(Some(filter), true, &mut found);
-        found.retain(|message| !message.expired());
-        found
+    /// At most `room` messages that a filter (without share prefix) matches, from the beginning
+    /// or behind the `next` of an earlier page. It may have fewer, or none, and yet a next page.
+    pub fn page(&self, filter: &str, after: Option<&str>, room: usize) -> Page {
+        self.tree.read().page(filter, after, room)
+    }
+
+    /// The place of the newest retained publish; 0 before the first.
+    pub fn newest(&self) -> u64 {
+        // Under the lock, so that whatever has a lower place is in the tree.
+        let _tree = self.tree.read();
+        self.sequence.load(Ordering::Relaxed)
+    }
+
+    /// Forgets this message, if it still is its topic's. `make` makes the empty message that
+    /// says so to the log, with its place in the order.
+    pub fn forget(
+        &self,
+        message: &Message,
+        make: impl FnOnce(u64) -> Arc<Message>,
+    ) -> Option<Arc<Message>> {
+        let mut tree = self.tree.write();
+        tree.find(&message.topic).filter(|found| found.sequence == message.sequence)?;
+        tree.take(&message.topic);
+        Some(make(self.sequence.fetch_add(1, Ordering::Relaxed) + 1))
     }
 
     /// Whether a message is still the retained one of its topic.
     pub fn is_current(&self, message: &Message) -> bool {
         let tree = self.tree.read();
-        tree.root.find(&message.topic).is_some_and(|found| found.sequence == message.sequence)
+        tree.find(&message.topic).is_some_and(|found| found.sequence == message.sequence)
     }
 
     /// Gives the room of expired messages back.
     pub fn forget_expired(&self) {
-        let mut tree = self.tree.write();
-        let Tree { root, messages, bytes } = &mut *tree;
-        root.prune(&mut |expired| {
-            if !expired.topic.starts_with('$') {
-                *messages -= 1;
-                *bytes -= expired.cost();
-            }
-        });
+        self.tree.write().forget_expired();
     }
 
     /// How many topics have one.
@@ -208,6 +121,7 @@ mod tests {
     use crate::settings::Limits;
     use bytes::Bytes;
     use hook::Qos;
+    use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 
     fn message(topic: &str, payload: &'static str, sequence: u64) -> Message {
         Message {
@@ -226,9 +140,27 @@ mod tests {
         retained.store(|sequence| Arc::new(message(topic, payload, sequence))).1
     }
 
+    /// All pages, each with room for so many.
+    fn pages(retained: &Retained, filter: &str, room: usize) -> Vec<Arc<Message>> {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = retained.page(filter, after.as_deref(), room);
+            assert!(page.messages.len() <= room);
+            found.extend(page.messages);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return found,
+            }
+        }
+    }
+
+    fn matching(retained: &Retained, filter: &str) -> Vec<Arc<Message>> {
+        pages(retained, filter, usize::MAX)
+    }
+
     fn topics(retained: &Retained, filter: &str) -> Vec<String> {
         let mut found: Vec<String> =
-            retained.matching(filter).iter().map(|m| m.topic.to_string()).collect();
+            matching(retained, filter).iter().map(|m| m.topic.to_string()).collect();
         found.sort();
         found
     }
@@ -258,7 +190,7 @@ mod tests {
         store(&retained, "a/b", "1");
         store(&retained, "a/b", "");
         assert_eq!(retained.len(), 0);
-        assert!(retained.tree.read().root.children.is_empty());
+        assert!(retained.tree.read().is_empty());
         assert_eq!(retained.tree.read().bytes, 0);
     }
 
@@ -270,7 +202,7 @@ mod tests {
         assert!(store(&retained, "a", "2"), "the same topic again");
         assert!(!store(&retained, "b", "1"), "one message is the bound");
         assert!(!store(&retained, "a", "123456"), "70 bytes are the bound");
-        assert_eq!(retained.matching("a")[0].payload, "2");
+        assert_eq!(matching(&retained, "a")[0].payload, "2");
     }
 
     #[test]
@@ -280,7 +212,7 @@ mod tests {
         assert!(store(&retained, "a", "12"));
         live.set(&Limits { retained_messages: 0, retained_bytes: 10, ..Limits::default() });
         assert!(store(&retained, "a", "3"));
-        assert_eq!(retained.matching("a")[0].payload, "3");
+        assert_eq!(matching(&retained, "a")[0].payload, "3");
         assert!(!store(&retained, "a", "45"), "but it may not grow");
     }
 
@@ -291,7 +223,7 @@ mod tests {
         for payload in ["1", "2", "", "3", "4"] {
             assert!(store(&retained, "$SYS/x", payload));
         }
-        assert_eq!(retained.matching("$SYS/#")[0].payload, "4");
+        assert_eq!(matching(&retained, "$SYS/#")[0].payload, "4");
         assert_eq!((retained.len(), retained.tree.read().bytes), (0, 0));
     }
 
@@ -305,8 +237,73 @@ mod tests {
         retained.forget_expired();
         assert_eq!(retained.len(), 1);
         let tree = retained.tree.read();
-        assert_eq!(tree.bytes, tree.root.find("a").unwrap().cost());
-        assert!(tree.root.children["a"].children.is_empty());
+        assert_eq!(tree.bytes, tree.find("a").unwrap().cost());
+    }
+
+    /// In pages of any size, with any filter, from a tree of few names: the plain statement of
+    /// what matches, in order and each once.
+    #[test]
+    fn pages_join_to_what_matches() {
+        let retained = Retained::new(Arc::default());
+        let mut runner = TestRunner::deterministic();
+        let levels = prop::collection::vec("[ab$]?", 1..4).prop_map(|levels| levels.join("/"));
+        let mut all = Vec::new();
+        for _ in 0..60 {
+            let topic = levels.new_tree(&mut runner).unwrap().current();
+            if !topic.is_empty() && store(&retained, &topic, "1") {
+                all.push(topic);
+            }
+        }
+        all.sort_by(|a, b| a.split('/').cmp(b.split('/')));
+        all.dedup();
+        let filters =
+            ["#", "+", "+/+", "a/#", "+/b", "+/b/#", "a/+/b", "$/#", "$/+", "a", "/#", "x/#"];
+        for filter in filters {
+            let expected: Vec<&String> =
+                all.iter().filter(|topic| crate::topic::matches(filter, topic)).collect();
+            for room in [1, 2, 7, 1000] {
+                let found = pages(&retained, filter, room);
+                let found: Vec<String> = found.iter().map(|m| m.topic.to_string()).collect();
+                assert_eq!(
+                    found.iter().collect::<Vec<_>>(),
+                    expected,
+                    "{filter}, {room} at a time"
+                );
+            }
+        }
+    }
+
+    /// One look stays short where a filter matches few of many, and goes on where it ended.
+    #[test]
+    fn a_page_may_be_empty_and_not_the_last() {
+        let retained = Retained::new(Arc::default());
+        for n in 0..10_000 {
+            assert!(store(&retained, &format!("d/{n:05}/x"), "1"));
+        }
+        assert!(store(&retained, "d/09999/y", "1"));
+        let page = retained.page("+/+/y", None, 10);
+        assert!(page.messages.is_empty() && page.next.is_some());
+        assert_eq!(topics(&retained, "+/+/y"), ["d/09999/y"]);
+        // What changes between two pages is met once, or not at all.
+        let page = retained.page("d/#", None, 2);
+        store(&retained, "d/00000/x", "");
+        store(&retained, "d/00001/a", "2");
+        let next = retained.page("d/#", page.next.as_deref(), 1);
+        assert_eq!(&*next.messages[0].topic, "d/00002/x");
+    }
+
+    #[test]
+    fn only_what_was_seen_is_forgotten() {
+        let retained = Retained::new(Arc::default());
+        let put = |payload| retained.store(|n| Arc::new(message("a", payload, n))).0;
+        let old = put("old");
+        let new = put("new");
+        let empty = |sequence| Arc::new(message("a", "", sequence));
+        assert!(retained.forget(&old, empty).is_none(), "somebody published meanwhile");
+        let forgotten = retained.forget(&new, empty).unwrap();
+        assert!(forgotten.sequence > new.sequence && forgotten.payload.is_empty());
+        assert_eq!((retained.len(), retained.newest()), (0, forgotten.sequence));
+        assert!(retained.forget(&new, empty).is_none());
     }
 
     #[test]
