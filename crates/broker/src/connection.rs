@@ -5,7 +5,7 @@
 //! done in one place, [`Connection::poll`]. What a client's packets do stands in
 //! [`crate::inbound`]; here is what moves bytes.
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use hook::{Client, Outbox, Protocol, Qos, SessionEnd, Slot};
 use std::{
     borrow::Cow,
@@ -28,6 +28,7 @@ use crate::{
     backlog::{Backlog, Next},
     codec,
     counters::Tally,
+    crowd::Wait,
     deliver::{SentAliases, text_fits},
     exchange::{Exchange, Route, YIELD_AFTER},
     hooks::View,
@@ -134,7 +135,7 @@ pub(crate) struct Connection<S> {
     pub(crate) resend: VecDeque<u16>,
     pub(crate) problem_information: bool,
     /// A packet that has not arrived whole, or may not be handled yet.
-    partial: Vec<u8>,
+    partial: BytesMut,
     /// `partial` holds whole packets that had to wait.
     waiting: bool,
     pub(crate) writer: Writer,
@@ -150,6 +151,8 @@ pub(crate) struct Connection<S> {
     pub(crate) route: Option<Box<Route>>,
     /// What waits for the log, or for room in other sessions' queues.
     pub(crate) unsettled: Option<Box<Unsettled>>,
+    /// Somebody who is to catch up before the next publish.
+    pub(crate) crowd: Option<Box<Wait>>,
     keep_alive: Option<(Duration, Pin<Box<Sleep>>)>,
     slow: Slow,
     pub(crate) tally: Tally,
@@ -171,7 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             window: parts.window.into(),
             promised: parts.promised,
             problem_information: parts.problem_information,
-            partial: parts.rest,
+            partial: BytesMut::from(&parts.rest[..]),
             writer: Writer::default(),
             flushing: false,
             taken: Taken::default(),
@@ -181,6 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             sent_aliases: SentAliases::new(parts.topic_alias_maximum),
             route: None,
             unsettled: None,
+            crowd: None,
             // One and a half times the keep alive [MQTT-3.1.2-22].
             keep_alive: parts.keep_alive.map(|seconds| {
                 let patience = seconds.mul_f32(1.5);
@@ -235,6 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let more = !self.flushing && self.fill();
             let wrote = self.flush(cx)?;
             self.poll_unsettled(cx)?;
+            self.poll_crowd(cx);
             let read = self.read(cx)?;
             let unwritten = !self.writer.is_empty() && !self.flushing;
             if !wrote && !read && !unwritten && !more && self.session.inbox.park(cx.waker()) {
@@ -267,6 +272,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    fn poll_crowd(&mut self, cx: &mut Context<'_>) {
+        if let Some(wait) = &mut self.crowd
+            && wait.poll(cx, &self.exchange.lanes).is_ready()
+        {
+            self.crowd = None;
+            self.look_at_what_waited();
+        }
+    }
+
     /// What had to wait behind a publish is looked at again.
     pub(crate) fn look_at_what_waited(&mut self) {
         self.waiting = !self.partial.is_empty();
@@ -274,7 +288,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Whether publishes have to wait: for the log, for room elsewhere, or for the client to read.
     pub(crate) fn blocked(&self) -> bool {
-        self.unsettled.as_ref().is_some_and(|unsettled| unsettled.blocks_publishes())
+        self.crowd.is_some()
+            || self.unsettled.as_ref().is_some_and(|unsettled| unsettled.blocks_publishes())
             || self.session.inbox.outbox_is_high()
     }
 
@@ -287,6 +302,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let bytes = std::mem::take(&mut self.partial);
             self.handle_joined(bytes)?;
             return Ok(true);
+        }
+        if self.waiting && self.crowd.is_some() {
+            // It is over soon, and what was not read slows the publisher down.
+            return Ok(false);
         }
         if self.waiting && self.partial.len() >= READ_BYTES + self.promised.packet_bytes {
             return Ok(false);
@@ -315,19 +334,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Handles whole packets and keeps the rest.
     fn handle(&mut self, bytes: &[u8]) -> Result<(), Ending> {
         let used = self.packets(bytes)?;
-        self.partial = bytes[used.consumed..].to_vec();
+        self.partial = BytesMut::from(&bytes[used.consumed..]);
         self.note_partial(&used);
         Ok(())
     }
 
     /// The same for bytes that came in pieces. Where they make no packet yet they are kept as
     /// they are: copied at each piece, a large packet in small ones would cost its square.
-    fn handle_joined(&mut self, mut bytes: Vec<u8>) -> Result<(), Ending> {
+    fn handle_joined(&mut self, mut bytes: BytesMut) -> Result<(), Ending> {
         let used = self.packets(&bytes)?;
-        if used.consumed > 0 {
-            bytes = bytes[used.consumed..].to_vec();
+        if used.consumed < bytes.len() {
+            bytes.advance(used.consumed);
+            self.partial = bytes;
         }
-        self.partial = bytes;
         self.note_partial(&used);
         Ok(())
     }

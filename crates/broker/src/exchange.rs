@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::{
     counters::{Tally, Totals},
+    crowd::Crowded,
     hooks::Hooks,
     index::{Index, Receiver, Receivers},
     journal::{Journal, Published, Record, wall_seconds},
@@ -66,6 +67,8 @@ pub(crate) struct Draft {
 pub(crate) enum Routed {
     /// It is with its receivers.
     Done,
+    /// The same, and its publisher should wait for one of them.
+    Crowded(Crowded),
     /// It is still to be waited for, before it is acknowledged.
     Pending(Box<Pending>),
     /// It needs the log, which cannot be written; nobody got it.
@@ -171,8 +174,8 @@ impl Exchange {
             if let (true, Some(journal)) = (retained, &self.journal) {
                 journal.append(retained_record(&message));
             }
-            self.lanes.send(ingress, &message, sessions, tally);
-            return Routed::Done;
+            let crowded = self.lanes.send(ingress, &message, sessions, tally);
+            return if crowded.is_empty() { Routed::Done } else { Routed::Crowded(crowded) };
         }
         let patience = self.limits.publish_hold();
         let lasts = |r: &Receiver| r.qos != Qos::AtMostOnce && r.session.is_durable();

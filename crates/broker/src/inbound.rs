@@ -11,6 +11,7 @@ use crate::{
     backlog::Wanted,
     codec::{self, AckKind, CodecError, Frame},
     connection::{Connection, Ending},
+    crowd::Wait,
     exchange::Routed,
     hooks::View,
     journal::{Record, Ticket},
@@ -19,8 +20,8 @@ use crate::{
         Ack, Disconnect, Packet, Publish, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe,
         reason,
     },
-    session::Held,
     submit::{Submission, Submitted},
+    subscriptions::Held,
     topic::{check_filter, check_name},
     unsettled::Answer,
 };
@@ -70,7 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             };
             // Acknowledgements and PINGREQ never wait: others may wait for them.
             let may_wait = !matches!(rest[0] >> 4, 4..=7 | 12);
-            let look = self.unsettled.is_some() || count % LOOK_EVERY == 0;
+            let look = self.crowd.is_some() || self.unsettled.is_some() || count % LOOK_EVERY == 0;
             if may_wait && look && self.blocked() {
                 return Ok(Used { consumed, waiting: true });
             }
@@ -244,7 +245,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             &mut self.route,
             &mut self.tally,
         );
-        let Some(kind) = ack else { return Ok(()) };
+        let Some(kind) = ack else {
+            if let Submitted::Routed(Routed::Crowded(whom)) = submitted {
+                let patience = self.exchange.limits.publish_hold();
+                self.crowd = Some(Wait::new(whom, patience));
+            }
+            return Ok(());
+        };
         match submitted {
             Submitted::Routed(Routed::Pending(pending)) => {
                 self.remember_received(publish.qos, publish.packet_id);
@@ -253,7 +260,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Submitted::Routed(Routed::Unwritable) => {
                 self.refuse_unwritable(kind, publish.packet_id)?;
             }
-            Submitted::Routed(Routed::Done) | Submitted::Consumed => {
+            // Only QoS 0 is ever told of a crowd.
+            Submitted::Routed(Routed::Done | Routed::Crowded(_)) | Submitted::Consumed => {
                 self.remember_received(publish.qos, publish.packet_id);
                 self.encode_ack(kind, publish.packet_id, reason::SUCCESS, None);
             }
@@ -332,21 +340,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn subscribe(
         &mut self,
         packet_id: u16,
-        mut options: SubscribeFilter,
+        options: SubscribeFilter,
         identifier: Option<u32>,
     ) -> Result<Qos, u8> {
-        let text = std::mem::take(&mut options.filter);
+        let text: Arc<str> = options.filter.as_str().into();
         let filter = check_filter(&text).map_err(|_| reason::TOPIC_FILTER_INVALID)?;
         let refused = |why: Reason| reason_code(why.kind);
         self.exchange.hooks.authorize_subscribe(&self.client, &text).map_err(refused)?;
-        let known = self.session.subscriptions.lock().get(text.as_str()).map(|held| held.consumed);
+        let known = self.session.subscriptions.lock().get(&text).map(|held| held.consumed);
         if known.is_none()
             && self.session.subscriptions.lock().len() >= self.exchange.limits.subscriptions()
         {
             return Err(reason::QUOTA_EXCEEDED);
         }
         let qos = options.qos;
-        let asked = Subscription { filter: text.clone(), qos };
+        let asked = Subscription { filter: options.filter.clone(), qos };
         let (exchange, mut view) = self.view();
         let consumed = match exchange.hooks.subscribe(&mut view, &asked) {
             SubscribeVerdict::Continue => false,
@@ -357,16 +365,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.exchange.index.remove(filter, self.session.key);
         }
         let handling = options.retain_handling;
-        let held = Held { options, identifier, consumed };
+        let held = Held::new(&options, identifier, consumed);
         self.log(|session| Record::Subscribe {
             session,
-            filter: text.as_str().into(),
+            filter: (*text).into(),
             held: held.clone(),
         });
         if !consumed {
-            self.exchange.index.insert(filter, held.entry(&self.session));
+            self.exchange.index.insert(filter, &text, held.entry(&self.session));
         }
-        self.session.subscriptions.lock().insert(text.as_str().into(), held);
+        self.session.subscriptions.lock().insert(text.clone(), held);
         let wanted = match handling {
             RetainHandling::Send => true,
             RetainHandling::SendIfNew => known.is_none(),

@@ -5,9 +5,22 @@
 
 use hook::{Class, Outgoing, Refused, SessionEnd};
 use parking_lot::Mutex;
-use std::{borrow::Cow, collections::VecDeque, sync::Arc, task::Waker};
+use std::{
+    borrow::Cow,
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
 
-use crate::{limits::LiveLimits, message::Delivery};
+use crate::{
+    crowd::{DISTRUST, TURNS, Turns},
+    limits::LiveLimits,
+    message::Delivery,
+    session::clock_ms,
+};
 
 /// While more than this waits in an outbox, no further PUBLISH of that client is read.
 const OUTBOX_HIGH_BYTES: usize = 8 * 1024 * 1024;
@@ -88,17 +101,25 @@ struct Inner {
     pending_blocks: usize,
     /// Publishers that wait for room.
     waiting: Vec<Waker>,
+    /// Publishers that let the queue drain.
+    turns: Turns,
+    /// Nobody waits for this session before this time, in [`clock_ms`]; 0 is for somebody who
+    /// let nobody wait in vain.
+    distrusted: u64,
 }
 
 /// The queues of one session. See the module.
 pub(crate) struct Inbox {
     inner: Mutex<Inner>,
+    /// Odd while publishers of QoS 0 are to let it drain; each change adds one. Changed under
+    /// the lock.
+    crowd: AtomicU32,
     limits: Arc<LiveLimits>,
 }
 
 impl Inbox {
     pub fn new(limits: Arc<LiveLimits>) -> Self {
-        Inbox { inner: Mutex::default(), limits }
+        Inbox { inner: Mutex::default(), crowd: AtomicU32::new(0), limits }
     }
 
     /// A connection begins to drain. `current` is asked under the lock: `false` means that a
@@ -141,8 +162,9 @@ impl Inbox {
         let mut outbox: Vec<Outgoing> = std::mem::take(&mut inner.queues.control).into();
         outbox.extend(std::mem::take(&mut inner.queues.blocks));
         let waiting = std::mem::take(&mut inner.waiting);
+        let turns = self.go_on(&mut inner);
         drop(inner);
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_iter().chain(turns).for_each(Waker::wake);
         outbox
     }
 
@@ -216,8 +238,70 @@ impl Inbox {
         inner.messages += 1;
         inner.bytes += delivery.message.cost();
         inner.queues.lossy.push_back(delivery);
+        if inner.distrusted == 0 && self.crowd().is_none() && !self.is_within(&inner, 2) {
+            self.crowd.fetch_add(1, Ordering::Relaxed);
+        }
         wake(inner);
         Pushed::Queued
+    }
+
+    /// A number for this crowd, where publishers of QoS 0 are to let the queue drain.
+    pub fn crowd(&self) -> Option<u32> {
+        Some(self.crowd.load(Ordering::Relaxed)).filter(|crowd| crowd % 2 == 1)
+    }
+
+    /// Waits for a turn while this crowd lasts.
+    pub fn poll_turn(&self, crowd: u32, cx: &Context<'_>) -> Poll<()> {
+        let mut inner = self.inner.lock();
+        if self.crowd() != Some(crowd) {
+            return Poll::Ready(());
+        }
+        inner.turns.wait(cx.waker());
+        Poll::Pending
+    }
+
+    /// Somebody waited as long as one waits. Where this crowd still lasts, nobody waits for the
+    /// session for some time.
+    pub fn waited_in_vain(&self, crowd: u32) {
+        let mut inner = self.inner.lock();
+        if self.crowd() != Some(crowd) {
+            return;
+        }
+        inner.distrusted = clock_ms() + DISTRUST.as_millis() as u64;
+        let turns = self.go_on(&mut inner);
+        drop(inner);
+        turns.into_iter().for_each(Waker::wake);
+    }
+
+    /// Nobody is to wait any more.
+    fn go_on(&self, inner: &mut Inner) -> Vec<Waker> {
+        self.crowd_is_over();
+        inner.turns.next(usize::MAX)
+    }
+
+    fn crowd_is_over(&self) {
+        if self.crowd().is_some() {
+            self.crowd.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the queue holds at most its bound divided by `share`.
+    fn is_within(&self, inner: &Inner, share: usize) -> bool {
+        inner.messages <= self.limits.queue_messages() / share
+            && inner.bytes <= self.limits.queue_bytes() / share
+    }
+
+    /// Some who wait go on where the queue has drained, all of them where it is empty.
+    fn turns(&self, inner: &mut Inner) -> Vec<Waker> {
+        let untouched = self.crowd().is_none() && inner.turns.is_empty() && inner.distrusted == 0;
+        if untouched || !self.is_within(inner, 4) {
+            return Vec::new();
+        }
+        self.crowd_is_over();
+        if inner.distrusted <= clock_ms() {
+            inner.distrusted = 0;
+        }
+        inner.turns.next(if inner.messages == 0 { usize::MAX } else { TURNS })
     }
 
     /// QoS 1 and 2. On [`Pushed::Full`] the waker is kept and called when there is room.
@@ -372,8 +456,9 @@ impl Inbox {
         } else {
             std::mem::take(&mut inner.waiting)
         };
+        let turns = self.turns(&mut inner);
         drop(inner);
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_iter().chain(turns).for_each(Waker::wake);
         Ok(())
     }
 
@@ -385,6 +470,12 @@ impl Inbox {
             return false;
         }
         inner.waker = Some(waker.clone());
+        // What is left waits for the client, and nobody else for that.
+        if !inner.turns.is_empty() && self.crowd().is_none() {
+            let turns = inner.turns.next(usize::MAX);
+            drop(inner);
+            turns.into_iter().for_each(Waker::wake);
+        }
         true
     }
 }

@@ -60,9 +60,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// messages were routed to it before.
     fn route_again(&mut self, filter: &str, consumed: bool) -> bool {
         let mut subscriptions = self.session.subscriptions.lock();
-        let (Some(held), Ok(parsed)) = (subscriptions.get_mut(filter), check_filter(filter)) else {
-            return false;
-        };
+        let found = subscriptions.get_mut(filter);
+        let (Some((text, held)), Ok(parsed)) = (found, check_filter(filter)) else { return false };
         if held.consumed == consumed {
             return false;
         }
@@ -70,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if consumed {
             self.exchange.index.remove(parsed, self.session.key);
         } else {
-            self.exchange.index.insert(parsed, held.entry(&self.session));
+            self.exchange.index.insert(parsed, text, held.entry(&self.session));
         }
         let held = held.clone();
         self.log(|session| Record::Subscribe { session, filter: filter.into(), held });

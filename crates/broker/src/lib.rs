@@ -23,7 +23,7 @@
 //! | `index` | the one truth about filters: which sessions want a topic |
 //! | `retained` | the retained message of each topic |
 //! | `message` | a message on its way, shared by all who get it |
-//! | `session`, `inbox` | what outlives a connection, and its bounded queues |
+//! | `session`, `subscriptions`, `inbox` | what outlives a connection, and its bounded queues |
 //! | `judge` | the subscriptions of a resumed session, asked about again |
 //! | `registry` | all sessions; takeover, expiry, delayed wills |
 //! | `handshake` | from an accepted socket to a session that is ours |
@@ -38,6 +38,7 @@
 //! | `exchange` | one publish to all its receivers |
 //! | `pending`, `unsettled` | a publish that waits for room or for the log, and all that one connection has begun and not finished |
 //! | [`journal`] | the durable log: what was promised survives the process |
+//! | `crowd` | a publisher of QoS 0 lets a crowded queue drain |
 //! | `lanes`, `blob` | QoS 0 in bulk: credit per lane, supervision of the router, and what a parcel says of itself |
 //! | `router` | the one file that knows rumqttd |
 //! | `seldom` | lines of the log that clients can cause as often as they like |
@@ -55,6 +56,7 @@ mod blob;
 pub mod codec;
 mod connection;
 mod counters;
+mod crowd;
 mod deliver;
 mod exchange;
 mod handshake;
@@ -81,6 +83,7 @@ mod session;
 pub mod settings;
 mod slow;
 mod submit;
+mod subscriptions;
 mod sys;
 mod tls;
 pub mod topic;

@@ -406,7 +406,7 @@ impl Broker for Handle {
         };
         let mut tally = Tally::default();
         match self.exchange.publish(topic, draft, &mut None, &mut tally) {
-            Routed::Done => {}
+            Routed::Done | Routed::Crowded(_) => {}
             Routed::Pending(pending) => pending.go_on(self.exchange.totals.clone()),
             Routed::Unwritable => {
                 tally.dropped += 1;

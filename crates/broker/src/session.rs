@@ -3,7 +3,7 @@
 use hook::{Client, Subscription};
 use parking_lot::Mutex;
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     sync::{
         Arc, LazyLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -12,8 +12,8 @@ use std::{
 };
 
 use crate::{
-    inbox::Inbox, index::Entry, limits::LiveLimits, message::Message, outbound::Window,
-    packet::SubscribeFilter,
+    inbox::Inbox, limits::LiveLimits, message::Message, outbound::Window,
+    subscriptions::Subscriptions,
 };
 
 /// One session: found by its client id, held by at most one connection at a time.
@@ -32,7 +32,7 @@ pub(crate) struct Session {
     /// Counts claims. A connection whose claim is not the last one gives way.
     pub claims: AtomicU64,
     /// Its subscriptions by filter. Only its connection changes them.
-    pub subscriptions: Mutex<BTreeMap<Box<str>, Held>>,
+    pub subscriptions: Mutex<Subscriptions>,
     /// What the operator sees.
     pub view: Mutex<View>,
     /// Publishes sent and not yet acknowledged, for the operator.
@@ -47,31 +47,6 @@ pub(crate) struct Session {
 pub(crate) fn clock_ms() -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// One subscription, as the session holds it.
-#[derive(Clone, Debug)]
-pub(crate) struct Held {
-    /// Its options, QoS as granted.
-    pub options: SubscribeFilter,
-    /// Its identifier.
-    pub identifier: Option<u32>,
-    /// A hook consumed it: it does not stand in the index.
-    pub consumed: bool,
-}
-
-impl Held {
-    /// The entry of the index that this subscription makes.
-    pub fn entry(&self, session: &Arc<Session>) -> Entry {
-        Entry {
-            session: session.clone(),
-            qos: self.options.qos,
-            no_local: self.options.no_local,
-            retain_as_published: self.options.retain_as_published,
-            identifier: self.identifier,
-            epoch: session.inbox.epoch(),
-        }
-    }
 }
 
 /// The last connection, for `clients` and for hooks that run without one (a delayed will).
@@ -156,10 +131,7 @@ impl Session {
     pub fn subscriptions(&self) -> Vec<Subscription> {
         let held = self.subscriptions.lock();
         held.iter()
-            .map(|(filter, held)| Subscription {
-                filter: filter.to_string(),
-                qos: held.options.qos,
-            })
+            .map(|(filter, held)| Subscription { filter: filter.to_string(), qos: held.qos })
             .collect()
     }
 

@@ -58,6 +58,13 @@ pub struct Filter<'a> {
     pub levels: &'a str,
 }
 
+impl Filter<'_> {
+    /// Whether it may match more than one topic.
+    pub fn has_wildcards(&self) -> bool {
+        self.levels.contains(['+', '#'])
+    }
+}
+
 /// Checks a topic filter, as a SUBSCRIBE or UNSUBSCRIBE carries it.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::record::{Next, Owner, Published, Record, Target};
-use crate::{message::Message, session::Held};
+use crate::{message::Message, subscriptions::Held};
 
 /// All that survives.
 #[derive(Clone, Debug, Default)]

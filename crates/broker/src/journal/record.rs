@@ -11,8 +11,8 @@ use std::sync::Arc;
 use crate::{
     codec::{self, Frame, PublishHead},
     message::Message,
-    packet::{Packet, RetainHandling, SubscribeFilter},
-    session::Held,
+    packet::Packet,
+    subscriptions::Held,
 };
 
 /// One change of the durable state. Sessions are named by their key, deliveries by a number that
@@ -361,17 +361,17 @@ impl Owner {
 }
 
 fn encode_held(out: &mut BytesMut, held: &Held) {
-    let Held { options, identifier, consumed } = held;
+    let Held { qos, no_local, retain_as_published, identifier, consumed } = held;
     out.put_u8(
-        options.qos as u8
-            | u8::from(options.no_local) << 2
-            | u8::from(options.retain_as_published) << 3
+        *qos as u8
+            | u8::from(*no_local) << 2
+            | u8::from(*retain_as_published) << 3
             | u8::from(*consumed) << 4,
     );
     out.put_u32(identifier.unwrap_or(0));
 }
 
-/// The filter stands beside it, and when retained messages are sent is of the past.
+/// The filter stands beside it.
 fn decode_held(input: &mut &[u8]) -> Result<Held, Unknown> {
     let flags = u8(input)?;
     let identifier = match u32(input)? {
@@ -379,13 +379,9 @@ fn decode_held(input: &mut &[u8]) -> Result<Held, Unknown> {
         identifier => Some(identifier),
     };
     Ok(Held {
-        options: SubscribeFilter {
-            filter: String::new(),
-            qos: Qos::from_bits(flags & 3).ok_or(Unknown)?,
-            no_local: flags & 4 != 0,
-            retain_as_published: flags & 8 != 0,
-            retain_handling: RetainHandling::DoNotSend,
-        },
+        qos: Qos::from_bits(flags & 3).ok_or(Unknown)?,
+        no_local: flags & 4 != 0,
+        retain_as_published: flags & 8 != 0,
         identifier,
         consumed: flags & 16 != 0,
     })

@@ -77,10 +77,11 @@ fn restore_session(
         user_properties: Box::default(),
     });
     for (filter, held) in subscriptions {
+        let filter: Arc<str> = filter.into();
         if !held.consumed
             && let Ok(parsed) = check_filter(&filter)
         {
-            index.insert(parsed, held.entry(&session));
+            index.insert(parsed, &filter, held.entry(&session));
         }
         session.subscriptions.lock().insert(filter, held);
     }

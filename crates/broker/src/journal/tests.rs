@@ -10,11 +10,7 @@ use super::{
     image::Image,
     record::{Next, Owner, Published, Record, Target},
 };
-use crate::{
-    message::Message,
-    packet::{RetainHandling, SubscribeFilter},
-    session::Held,
-};
+use crate::{message::Message, subscriptions::Held};
 
 fn qos() -> impl Strategy<Value = Qos> {
     prop_oneof![Just(Qos::AtLeastOnce), Just(Qos::ExactlyOnce)]
@@ -47,13 +43,9 @@ fn owner() -> impl Strategy<Value = Owner> {
 fn held() -> impl Strategy<Value = Held> {
     (qos(), any::<[bool; 3]>(), prop::option::of(1u32..1000)).prop_map(
         |(qos, [no_local, retain_as_published, consumed], identifier)| Held {
-            options: SubscribeFilter {
-                filter: String::new(),
-                qos,
-                no_local,
-                retain_as_published,
-                retain_handling: RetainHandling::DoNotSend,
-            },
+            qos,
+            no_local,
+            retain_as_published,
             identifier,
             consumed,
         },

@@ -12,9 +12,12 @@ mod tests;
 
 use hook::Qos;
 use parking_lot::Mutex;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll, Waker},
 };
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     blob::{self, Named, Receivers},
     counters::{Tally, Totals},
+    crowd::{Crowded, CrowdedSession, TURNS, Turns},
     inbox::Pushed,
     index::Receiver,
     message::{Delivery, Message},
@@ -30,9 +34,11 @@ use crate::{
 };
 
 /// Up to so many receivers in a lane with nothing in transit are served directly.
-const DIRECT_RECEIVERS: usize = 16;
+const DIRECT_RECEIVERS: usize = 64;
 /// What a parcel costs beside its topic, payload and blob: the router's own structures.
 const PARCEL_OVERHEAD: usize = 512;
+/// While more than this is in transit, publishers let it drain.
+const CROWDED_PARCELS: usize = 64;
 /// After so many hand-overs a reader lets others run.
 const YIELD_AFTER: usize = 256;
 
@@ -45,6 +51,25 @@ struct Transit {
     bytes: usize,
     /// Parcels that found no router, charged like the others; the next router gets them first.
     parked: Vec<Parked>,
+    /// Publishers that let it drain.
+    turns: Turns,
+}
+
+impl Transit {
+    /// Publishers are to let it drain: sessions whose queues are half full take what is on its
+    /// way then, and no parcel is ever without credit.
+    fn is_crowded(&self) -> bool {
+        self.parcels > CROWDED_PARCELS || self.bytes > LANE_CREDIT / 2
+    }
+
+    /// Those that may go on.
+    fn turns(&mut self) -> Vec<Waker> {
+        match self.parcels {
+            0 => self.turns.next(usize::MAX),
+            _ if self.parcels > CROWDED_PARCELS / 2 || self.bytes > LANE_CREDIT / 4 => Vec::new(),
+            _ => self.turns.next(TURNS),
+        }
+    }
 }
 
 /// A parcel with its charge.
@@ -107,20 +132,34 @@ impl Lanes {
     }
 
     /// One QoS 0 copy for each receiver. `ingress` is that of the publisher: its messages on
-    /// one topic arrive in order.
+    /// one topic arrive in order. What is returned should drain before the next one.
     pub fn send(
         &self,
         ingress: usize,
         message: &Arc<Message>,
         receivers: &[Receiver],
         tally: &mut Tally,
-    ) {
-        match receivers {
-            [] => {}
-            [one] => self.send_lane(one.session.lane, ingress, message, receivers, tally),
-            _ => (0..self.lanes.len())
-                .for_each(|lane| self.send_lane(lane, ingress, message, receivers, tally)),
+    ) -> Crowded {
+        let mut crowded = Crowded::default();
+        let lanes = match receivers {
+            [] => 0..0,
+            [one] => one.session.lane..one.session.lane + 1,
+            _ => 0..self.lanes.len(),
+        };
+        for lane in lanes {
+            self.send_lane(lane, ingress, message, receivers, tally, &mut crowded);
         }
+        crowded
+    }
+
+    /// Waits for a turn where the lane is crowded.
+    pub fn poll_turn(&self, lane: usize, cx: &Context<'_>) -> Poll<()> {
+        let mut transit = self.lanes[lane].transit.lock();
+        if !transit.is_crowded() {
+            return Poll::Ready(());
+        }
+        transit.turns.wait(cx.waker());
+        Poll::Pending
     }
 
     fn send_lane(
@@ -130,6 +169,7 @@ impl Lanes {
         message: &Arc<Message>,
         receivers: &[Receiver],
         tally: &mut Tally,
+        crowded: &mut Crowded,
     ) {
         let mine = || receivers.iter().filter(move |r| r.session.lane == lane);
         let count = mine().count();
@@ -143,6 +183,7 @@ impl Lanes {
             for receiver in mine() {
                 let delivery = deliver(message, receiver);
                 count_pushed(receiver.session.inbox.push_lossy(delivery), tally);
+                crowded.sessions.extend(CrowdedSession::find(&receiver.session));
             }
             tally.direct += count as u32;
             return;
@@ -151,12 +192,17 @@ impl Lanes {
         let cost = PARCEL_OVERHEAD + message.cost() + blob.len();
         if transit.bytes + cost > LANE_CREDIT {
             tally.dropped += count as u32;
+            crowded.lanes.push(lane);
             return;
         }
         transit.parcels += 1;
         transit.copies += count;
         transit.bytes += cost;
         tally.routed += count as u32;
+        if transit.is_crowded() {
+            crowded.lanes.push(lane);
+        }
+        crowded.sessions.extend(mine().filter_map(|r| CrowdedSession::find(&r.session)));
         let parcel = Parcel { payload: message.payload.clone(), blob };
         let running = self.running.load();
         // The lock is held over the hand-over to the router, so that parcels of one lane enter
@@ -208,6 +254,9 @@ impl Lanes {
             transit.parcels = transit.parcels.saturating_sub(1);
             transit.copies = transit.copies.saturating_sub(copies);
             transit.bytes = transit.bytes.saturating_sub(cost);
+            let turns = transit.turns();
+            drop(transit);
+            turns.into_iter().for_each(Waker::wake);
         }
     }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use std::{
     sync::{Arc, atomic::Ordering},
+    task::Waker,
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
@@ -100,8 +101,10 @@ impl Lanes {
         // the other.
         let mut transits: Vec<_> = self.lanes.iter().map(|lane| lane.transit.lock()).collect();
         let mut lost = 0;
+        let mut turns = Vec::new();
         for (lane, transit) in transits.iter_mut().enumerate() {
-            let old = std::mem::take(&mut **transit);
+            let mut old = std::mem::take(&mut **transit);
+            turns.append(&mut old.turns.next(usize::MAX));
             lost += old.copies;
             for parked in old.parked {
                 let copies = parked.copies;
@@ -115,6 +118,8 @@ impl Lanes {
             self.lanes[lane].unanswered.store(0, Ordering::Relaxed);
         }
         self.running.store(Arc::new(Running::new(router)));
+        drop(transits);
+        turns.into_iter().for_each(Waker::wake);
         lost
     }
 

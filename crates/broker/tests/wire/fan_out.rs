@@ -3,12 +3,12 @@
 use crate::support::*;
 
 /// So many that no lane serves all of its own directly.
-const SUBSCRIBERS: usize = 100;
+const SUBSCRIBERS: usize = 200;
 
 /// Topics, flags, properties and identifiers are those of the direct way, and so is the order.
 #[test]
 fn many_receivers_get_what_few_would_get() {
-    let site = site();
+    let site = site_with(broker::Settings { lanes: 2, ..broker::Settings::default() });
     let mut wires: Vec<Wire> = (0..SUBSCRIBERS)
         .map(|n| {
             let version = BOTH[n % 2];

@@ -11,6 +11,7 @@ mod admission;
 mod aliases;
 mod clauses;
 mod connect;
+mod crowd;
 mod disconnect;
 mod durability;
 mod expiry;

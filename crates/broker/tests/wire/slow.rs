@@ -12,12 +12,13 @@ fn is_connected(site: &Site, id: &str) -> bool {
     site.broker.client(id).is_some_and(|client| client.connected)
 }
 
-/// At QoS 0 nothing is owed, so nobody waits for it: what it has no room for is dropped, and it
-/// is disconnected, even if it goes on sending. What waits for it stays below its bounds.
+/// At QoS 0 nothing is owed, so it is waited for once and no more: what it has no room for is
+/// dropped, and it is disconnected, even if it goes on sending. What waits for it stays below its bounds.
 #[test]
 fn who_reads_nothing_at_qos_0_is_bounded_and_then_disconnected() {
     let mut settings = stall(500);
     settings.limits.queue_bytes = 100_000;
+    settings.limits.publish_hold = Duration::from_millis(50);
     let site = site_with(settings);
     for (version, keep_alive, pings) in [(V5, 0, false), (V4, 0, true), (V5, 1, true)] {
         let connect = Connect { keep_alive, ..Connect::new(version, "slow") };
@@ -31,7 +32,7 @@ fn who_reads_nothing_at_qos_0_is_bounded_and_then_disconnected() {
             for _ in 0..10 {
                 publisher.publish(Publish::new("t", vec![b'x'; 10_000]));
             }
-            // Nobody else is slower for it.
+            // Nobody else waits for it again and again.
             publisher.silent();
             if pings {
                 slow.throw(&PINGREQ);

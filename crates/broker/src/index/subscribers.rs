@@ -1,0 +1,230 @@
+//! Who has subscribed to one filter.
+
+use hook::Qos;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use super::Receivers;
+use crate::{message::Share, session::Session, topic::Filter};
+
+/// One subscription in the index.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    /// Whose it is.
+    pub session: Arc<Session>,
+    /// The granted quality of service.
+    pub qos: Qos,
+    /// No Local.
+    pub no_local: bool,
+    /// Retain As Published.
+    pub retain_as_published: bool,
+    /// Subscription Identifier.
+    pub identifier: Option<u32>,
+    /// The [epoch](crate::inbox::Inbox::epoch) of the session's queues when it was made.
+    pub epoch: u32,
+}
+
+/// A session that gets a message, with its overlapping subscriptions merged.
+#[derive(Clone)]
+pub(crate) struct Receiver {
+    /// Who.
+    pub session: Arc<Session>,
+    /// The highest granted quality of service [MQTT-3.3.4-2].
+    pub qos: Qos,
+    /// At least one matching subscription says Retain As Published.
+    pub retain_as_published: bool,
+    /// The identifiers of all that matched [MQTT-3.3.4-3].
+    pub identifiers: Option<Arc<[u32]>>,
+    /// See [`Entry::epoch`].
+    pub epoch: u32,
+    /// The shared subscription whose member it is.
+    pub share: Option<Arc<Share>>,
+}
+
+impl Receiver {
+    fn of(entry: &Entry) -> Self {
+        Receiver {
+            session: entry.session.clone(),
+            qos: entry.qos,
+            retain_as_published: entry.retain_as_published,
+            identifiers: entry.identifier.map(|id| Arc::from([id])),
+            epoch: entry.epoch,
+            share: None,
+        }
+    }
+
+    pub fn merge(&mut self, other: Receiver) {
+        self.qos = self.qos.max(other.qos);
+        self.retain_as_published |= other.retain_as_published;
+        self.identifiers = match (self.identifiers.take(), other.identifiers) {
+            (Some(a), Some(b)) => Some(a.iter().chain(b.iter()).copied().collect()),
+            (a, b) => a.or(b),
+        };
+    }
+}
+
+/// A shared subscription: each message goes to one member.
+pub(crate) struct Group {
+    name: Box<str>,
+    /// The whole filter.
+    pub share: Arc<Share>,
+    members: Vec<Entry>,
+    next: AtomicUsize,
+}
+
+impl Group {
+    /// The same with other members.
+    fn with(&self, members: Vec<Entry>) -> Arc<Self> {
+        let (name, share) = (self.name.clone(), self.share.clone());
+        Arc::new(Group { name, share, members, next: AtomicUsize::new(0) })
+    }
+
+    /// The member whose turn it is: connected ones first, in turn.
+    pub fn pick(&self) -> Option<Receiver> {
+        self.turn().map(|entry| Receiver { share: Some(self.share.clone()), ..Receiver::of(entry) })
+    }
+
+    fn turn(&self) -> Option<&Entry> {
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        let turn = |i: usize| &self.members[(start.wrapping_add(i)) % self.members.len()];
+        (0..self.members.len())
+            .map(turn)
+            .find(|entry| entry.session.inbox.is_connected())
+            .or_else(|| (!self.members.is_empty()).then(|| turn(0)))
+    }
+}
+
+/// The subscribers of one filter. Nearly every filter has one, and there are many filters.
+#[derive(Default)]
+pub(super) enum Subscribers {
+    #[default]
+    None,
+    One(Entry),
+    Some(Box<Several>),
+}
+
+#[derive(Default)]
+pub(super) struct Several {
+    entries: Vec<Entry>,
+    groups: Vec<Arc<Group>>,
+}
+
+impl Subscribers {
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Subscribers::None)
+    }
+
+    pub fn collect(&self, publisher: u64, found: &mut Receivers) {
+        // [MQTT-3.8.3-3]
+        let wants = |entry: &&Entry| !(entry.no_local && entry.session.key == publisher);
+        match self {
+            Subscribers::None => {}
+            Subscribers::One(entry) => {
+                found.sessions.extend(Some(entry).filter(wants).map(Receiver::of));
+            }
+            Subscribers::Some(several) => {
+                found.sessions.extend(several.entries.iter().filter(wants).map(Receiver::of));
+                found.groups.extend(several.groups.iter().cloned());
+            }
+        }
+    }
+
+    /// `true` where the subscription is new, and replaces none of the same session.
+    pub fn insert(&mut self, filter: Filter<'_>, entry: Entry) -> bool {
+        match self {
+            Subscribers::None if filter.share.is_none() => {
+                *self = Subscribers::One(entry);
+                true
+            }
+            Subscribers::One(old)
+                if filter.share.is_none() && old.session.key == entry.session.key =>
+            {
+                *old = entry;
+                false
+            }
+            Subscribers::Some(several) => several.insert(filter, entry),
+            Subscribers::None | Subscribers::One(_) => {
+                let mut several = Box::<Several>::default();
+                if let Subscribers::One(old) = std::mem::take(self) {
+                    several.entries.push(old);
+                }
+                let new = several.insert(filter, entry);
+                *self = Subscribers::Some(several);
+                new
+            }
+        }
+    }
+
+    pub fn remove(&mut self, share: Option<&str>, key: u64) {
+        match self {
+            Subscribers::None => {}
+            Subscribers::One(entry) => {
+                if share.is_none() && entry.session.key == key {
+                    *self = Subscribers::None;
+                }
+            }
+            Subscribers::Some(several) => {
+                several.remove(share, key);
+                if several.groups.is_empty() && several.entries.len() <= 1 {
+                    *self = several.entries.pop().map_or(Subscribers::None, Subscribers::One);
+                }
+            }
+        }
+    }
+}
+
+impl Several {
+    fn insert(&mut self, filter: Filter<'_>, entry: Entry) -> bool {
+        let Some(name) = filter.share else { return upsert(&mut self.entries, entry) };
+        match self.groups.iter_mut().find(|group| &*group.name == name) {
+            Some(group) => {
+                let mut members = group.members.clone();
+                let new = upsert(&mut members, entry);
+                *group = group.with(members);
+                new
+            }
+            None => {
+                let share = Arc::new(Share(format!("$share/{name}/{}", filter.levels).into()));
+                let (members, next) = (vec![entry], AtomicUsize::new(0));
+                self.groups.push(Arc::new(Group { name: name.into(), share, members, next }));
+                true
+            }
+        }
+    }
+
+    fn remove(&mut self, share: Option<&str>, key: u64) {
+        match share {
+            None => self.entries.retain(|e| e.session.key != key),
+            Some(name) => {
+                let Some(at) = self.groups.iter().position(|g| &*g.name == name) else { return };
+                let members: Vec<Entry> = self.groups[at]
+                    .members
+                    .iter()
+                    .filter(|e| e.session.key != key)
+                    .cloned()
+                    .collect();
+                if members.is_empty() {
+                    self.groups.swap_remove(at);
+                } else {
+                    self.groups[at] = self.groups[at].with(members);
+                }
+            }
+        }
+    }
+}
+
+/// Replaces the session's entry or adds it; `true` where it is new.
+fn upsert(entries: &mut Vec<Entry>, entry: Entry) -> bool {
+    match entries.iter_mut().find(|e| e.session.key == entry.session.key) {
+        Some(old) => {
+            *old = entry;
+            false
+        }
+        None => {
+            entries.push(entry);
+            true
+        }
+    }
+}
