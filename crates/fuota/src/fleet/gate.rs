@@ -1,5 +1,7 @@
 //! What the policy asks the fleet about one device.
 
+use std::sync::Arc;
+
 use parking_lot::MutexGuard;
 
 use super::Fleet;
@@ -7,7 +9,9 @@ use crate::{
     catalog::{Catalog, Release},
     device::{Device, DeviceState},
     engine::Engine,
-    policy::{Decision, Gate, History, decide},
+    policy::{Decision, Gate, History, decide, describe},
+    state::UpdateState,
+    transfer::Transfer,
 };
 
 /// The fleet as one device sees it.
@@ -99,5 +103,46 @@ impl Engine {
             let reason = deployment.reason.as_deref().unwrap_or("an operator stopped it");
             format!("deployment {} is {}: {reason}", deployment.id, deployment.state.name())
         })
+    }
+
+    /// One sentence about a device: what it should run, and why it is or is not offered it.
+    pub fn why(&self, device: &Arc<Device>) -> (String, Option<i64>, Option<UpdateState>) {
+        let state = device.state.lock();
+        let transfer = state.transfer.clone();
+        let update = transfer.as_ref().map(|transfer| transfer.state());
+        let running = |transfer: &&Arc<Transfer>| transfer.state().is_running();
+        let id = &device.id;
+        if let Some(transfer) = transfer.as_ref().filter(running) {
+            let pin = &transfer.pin;
+            let (what, sent) = (format!("{} ({})", pin.version, pin.path), transfer.sent());
+            let held = self.holds_back(pin.deployment).filter(|_| sent == 0);
+            let sentence = match (held, state.links.is_empty()) {
+                (Some(reason), _) => format!("{id} was offered {what} and has not begun: {reason}"),
+                (None, true) => {
+                    format!(
+                        "{id} is being given {what}, {sent} of {} blocks, and is away",
+                        pin.total
+                    )
+                }
+                (None, false) => {
+                    format!("{id} is being given {what}, {sent} of {} blocks", pin.total)
+                }
+            };
+            return (sentence, pin.deployment, update);
+        }
+        match self.decide(device, &state) {
+            Decision::Run(release) => {
+                let what = describe(&release);
+                let waits = if state.newest_downlink().is_some() {
+                    state.why.clone().unwrap_or_else(|| "it is offered it in a moment".into())
+                } else if state.links.is_empty() {
+                    "it is away, and is offered it when it comes back".into()
+                } else {
+                    "it has not subscribed to its downlink".into()
+                };
+                (format!("{id} should run {what}: {waits}"), Some(release.deployment), update)
+            }
+            Decision::Nothing(why) => (format!("{id} is offered nothing: {why}"), None, update),
+        }
     }
 }

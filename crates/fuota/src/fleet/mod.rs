@@ -9,12 +9,13 @@
 //! | `target`, `labels` | whom a deployment is for |
 //! | `rollout` | waves and when they pause: pure functions |
 //! | `deployment` | one deployment and its devices |
-//! | `gate` | what the policy asks the fleet about one device |
+//! | `gate` | what the policy asks the fleet about one device, and its answer in a sentence |
 //! | `drive` | what follows from outcomes: next waves, pauses |
-//! | `operate` | what operators do: create, approve, pause, cancel, retry, roll back, freeze |
+//! | `operate`, `again` | what operators do: create, approve, pause, cancel, withdraw, freeze; retry, roll back |
 //! | `events` | changes, told as they happen |
 //! | `service`, `views` | the same for the admin interface |
 
+mod again;
 pub mod deployment;
 mod drive;
 pub mod events;

@@ -1,6 +1,9 @@
 //! Waves, and bad images that stop in them (rules 5, 20 and 21).
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use crate::{
     Act, DevicePatch, NewDevice,
@@ -69,6 +72,12 @@ impl Field {
     }
 }
 
+/// Lets others run; only a failing test waits for the end.
+async fn breath(began: Instant) {
+    assert!(began.elapsed() < Duration::from_secs(60), "the rollout never comes to its end");
+    tokio::time::sleep(Duration::from_millis(2)).await;
+}
+
 fn name(index: usize) -> String {
     format!("dev-{index:03}")
 }
@@ -105,13 +114,12 @@ async fn rule_21_an_image_that_silences_a_tenth_stops_in_the_wave_after_the_cana
     // The canary is the first by name and survives; every tenth from the fifth on does not.
     let mut field = Field::new(&site, 100, |index| index % 10 == 5).await;
     site.drop_file("pump-2.0.0.bin", &[7; 150]).await;
-    let mut lost = 0;
-    let mut reached = 0;
+    let (mut lost, mut reached, began) = (0, 0, Instant::now());
     while site.service.deployment(1).unwrap().state == "running" {
         let number = field.react(&site, "2.0.0").await;
         reached += number;
         if number == 0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            breath(began).await;
         }
         lost = field.devices.iter().filter(|device| device.is_none()).count();
     }
@@ -126,7 +134,7 @@ async fn rule_21_an_image_that_silences_a_tenth_stops_in_the_wave_after_the_cana
     site.until("the last wave", |site| site.service.deployment(1).unwrap().wave == 3).await;
     while site.service.deployment(1).unwrap().state == "running" {
         if field.react(&site, "2.0.0").await == 0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            breath(began).await;
         }
     }
     let view = site.service.deployment(1).unwrap();
@@ -149,9 +157,10 @@ async fn rule_21_a_good_image_goes_through_all_waves_and_a_restart() {
     assert_eq!(site.count(1, "offered"), 2);
     assert_eq!(site.count(1, "updated"), 1);
     let mut field = Field::new(&site, 30, |_| false).await;
+    let began = Instant::now();
     while site.count(1, "updated") < 30 {
         if field.react(&site, "2.0.0").await == 0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            breath(began).await;
         }
     }
     assert_eq!(site.service.deployment(1).unwrap().complete, Some(true));

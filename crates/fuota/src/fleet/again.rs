@@ -1,0 +1,151 @@
+//! Once more, and back: retries and rollbacks (rules 13 and 22).
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    deployment::{Deployment, DeploymentState, Member},
+    operate::{Outcome, by, unknown},
+    rollout::Plan,
+    target::Target,
+    views::Excluded,
+};
+use crate::{
+    db::{FileRow, Op},
+    engine::Engine,
+    policy::History,
+    state::UpdateState,
+    transfer::unix_now,
+    views::{Actor, ServiceError},
+};
+
+impl Engine {
+    /// Devices that it failed for, or one of them, may be offered it again.
+    pub fn retry(&self, id: i64, only: Option<&str>) -> Result<(usize, Vec<Op>), ServiceError> {
+        let members: Vec<Arc<str>> = {
+            let fleet = self.fleet.lock();
+            let deployment = fleet.deployments.get(&id).ok_or_else(|| unknown(id))?;
+            if deployment.state.is_over() {
+                return Err(ServiceError::Conflict(format!("deployment {id}: it is over")));
+            }
+            let failed = deployment.members.iter().filter(|(device, member)| {
+                only.is_none_or(|only| only == &***device) && may_retry(member)
+            });
+            failed.map(|(device, _)| Arc::clone(device)).collect()
+        };
+        if let Some(only) = only.filter(|_| members.is_empty()) {
+            return Err(ServiceError::Conflict(format!(
+                "deployment {id}: nothing failed for {only}"
+            )));
+        }
+        let mut ops = Vec::new();
+        for name in &members {
+            let Some(device) = self.registry.get(name) else { continue };
+            let mut state = device.state.lock();
+            let Some(transfer) =
+                state.transfer.clone().filter(|transfer| transfer.pin.deployment == Some(id))
+            else {
+                continue; // it is being given something else by now
+            };
+            let digest = transfer.pin.digest;
+            let fresh = History::default();
+            state.history.insert(digest, fresh);
+            ops.push(Op::Device(device.row(&state)));
+            ops.push(Op::History(device.history_row(digest, fresh)));
+            for link in &state.links {
+                link.state.lock().announced.retain(|announced| *announced != digest);
+            }
+            let mut fleet = self.fleet.lock();
+            ops.extend(fleet.change(id, name, |member| {
+                *member = Member {
+                    state: None,
+                    failed: false,
+                    history: fresh,
+                    at: unix_now(),
+                    ..member.clone()
+                };
+            }));
+            ops.push(Engine::happening(name, "retry", None, Some(id)));
+        }
+        Ok((members.len(), ops))
+    }
+
+    /// Rule 22. Returns the deployments that it makes and the devices that it leaves.
+    pub fn roll_back(
+        self: &Arc<Self>,
+        id: i64,
+        actor: &Actor,
+    ) -> Result<(Outcome, Vec<Op>), ServiceError> {
+        let over = {
+            let fleet = self.fleet.lock();
+            let deployment = fleet.deployments.get(&id).ok_or_else(|| unknown(id))?;
+            if matches!(deployment.target, Target::Rollback(_)) {
+                return Err(ServiceError::Conflict(format!(
+                    "deployment {id} is a rollback itself; deploy what devices should run"
+                )));
+            }
+            if fleet.deployments.values().any(|one| one.target == Target::Rollback(id)) {
+                return Err(ServiceError::Conflict(format!(
+                    "deployment {id} was rolled back already"
+                )));
+            }
+            deployment.state == DeploymentState::Cancelled
+        };
+        let mut ops = Vec::new();
+        if !over {
+            ops.extend(self.cancel(&[id], &by("rolled back", actor))?);
+        }
+        let catalog = self.catalog.load();
+        let mut files = self.files.lock();
+        let mut fleet = self.fleet.lock();
+        let Some(bad) = fleet.deployments.get(&id) else { return Err(unknown(id)) };
+        let (tier, mut left) = (bad.tier, Vec::new());
+        let mut back: BTreeMap<i64, Vec<Arc<str>>> = BTreeMap::new();
+        for (device, member) in bad.members.iter().filter(|(_, member)| member.reached) {
+            match member.before.ok_or("what it ran before is not known") {
+                Ok(file) if catalog.file(file).is_none() => {
+                    left.push(excluded(device, "what it ran before is forgotten"));
+                }
+                Ok(file) if is_withdrawn(&files.rows, file) => {
+                    left.push(excluded(device, "what it ran before was withdrawn"));
+                }
+                Ok(file) => back.entry(file).or_default().push(Arc::clone(device)),
+                Err(reason) => left.push(excluded(device, reason)),
+            }
+        }
+        left.sort_by(|a, b| a.device.cmp(&b.device));
+        let mut made = Vec::new();
+        for (file, devices) in back {
+            let number = fleet.next_id();
+            let mut deployment = Deployment {
+                tier,
+                plan: Plan::canary(),
+                downgrade: true,
+                created_by: actor.shown().into(),
+                ..Deployment::new(number, file, Target::Rollback(id), files.take_seq())
+            };
+            ops.push(Op::Deployment(deployment.row()));
+            for device in devices {
+                let member = Member { counts: true, at: unix_now(), ..Member::default() };
+                ops.push(Op::Member(member.row(number, &device)));
+                deployment.put(&device, member);
+            }
+            fleet.deployments.insert(number, deployment);
+            fleet.due.insert(number);
+            made.push(number);
+        }
+        Ok((Outcome { rollbacks: Some(made), left: Some(left), ..Outcome::default() }, ops))
+    }
+}
+
+fn is_withdrawn(rows: &[FileRow], file: i64) -> bool {
+    let digest = rows.iter().find(|row| row.id == file).map(|row| row.digest);
+    rows.iter().any(|row| Some(row.digest) == digest && row.withdrawn.is_some())
+}
+
+fn may_retry(member: &Member) -> bool {
+    matches!(member.state, Some(UpdateState::Failed(_) | UpdateState::Silent))
+}
+
+fn excluded(device: &str, reason: &str) -> Excluded {
+    Excluded { device: device.into(), reason: reason.into() }
+}
