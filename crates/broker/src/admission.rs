@@ -4,6 +4,7 @@
 //! closed at once and without a word: an answer would have to wait for the CONNECT, and a place
 //! to wait in is what there is no more of.
 
+use hook::Seldom;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
@@ -14,7 +15,7 @@ use std::{
     },
 };
 
-use crate::{limits::LiveLimits, seldom::Seldom};
+use crate::limits::LiveLimits;
 
 /// Counts connections while they live. The table of addresses has an entry for each address that
 /// has a connection, so it is bounded by them.

@@ -1,7 +1,7 @@
 //! One publish to all its receivers.
 
 use bytes::Bytes;
-use hook::{Properties, Qos};
+use hook::{Properties, Qos, Seldom};
 use std::sync::Arc;
 
 use crate::{
@@ -39,6 +39,8 @@ pub(crate) struct Exchange {
     pub journal: Option<Arc<Journal>>,
     pub lanes: Arc<Lanes>,
     pub totals: Arc<Totals>,
+    /// The log's line on messages that were not retained.
+    pub not_retained: Seldom,
 }
 
 /// Who gets a topic, kept by a publisher from one message to the next: it holds until the index
@@ -141,10 +143,13 @@ impl Exchange {
         // meanwhile finds it in one of the two.
         let (message, kept) = if retain { self.retained.store(make) } else { (make(0), true) };
         if !kept {
-            tracing::warn!(
-                topic = &*message.topic,
-                "not retained: limits.retained_messages or limits.retained_bytes is reached"
-            );
+            if let Some(times) = self.not_retained.note() {
+                tracing::warn!(
+                    topic = &*message.topic,
+                    times,
+                    "not retained: limits.retained_messages or limits.retained_bytes is reached"
+                );
+            }
         }
         let receivers = self.receivers(&message.topic, publisher, cached);
         let how = How { ingress, retained: lasts && kept, received, follows };

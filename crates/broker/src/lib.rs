@@ -43,7 +43,6 @@
 //! | `crowd` | a publisher of QoS 0 lets a crowded queue drain |
 //! | `lanes`, `blob` | QoS 0 in bulk: credit per lane, supervision of the router, and what a parcel says of itself |
 //! | `router` | the one file that knows rumqttd |
-//! | `seldom` | lines of the log that clients can cause as often as they like |
 //! | `hooks` | the plugins of one broker, asked in order |
 //! | `sys` | statistics below `$SYS` |
 //! | `server` | all of it together, and the way back for plugins |
@@ -81,7 +80,6 @@ mod queue;
 mod registry;
 mod retained;
 mod router;
-mod seldom;
 mod server;
 mod session;
 pub mod settings;

@@ -1,11 +1,12 @@
 //! Bound sockets, what is spoken below MQTT on each, and the accept loop; knows nothing of MQTT.
 
+use hook::Seldom;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::{seldom::Seldom, tls::Tls};
+use crate::tls::Tls;
 
 /// Connections that may wait to be accepted: a site's devices all come back at once after a
 /// power cut.

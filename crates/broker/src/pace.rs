@@ -6,6 +6,7 @@
 //! has waited in vain for [`crate::Settings::connect_patience`] hears that (0x9F, in MQTT 3.1.1
 //! code 3), while most clients still listen; who leaves gives its turn to the next.
 
+use hook::Seldom;
 use std::{
     future::Future,
     sync::atomic::{AtomicU64, Ordering},
@@ -13,7 +14,7 @@ use std::{
 };
 use tokio::{sync::Mutex, time::Instant};
 
-use crate::{limits::LiveLimits, seldom::Seldom};
+use crate::limits::LiveLimits;
 
 /// What came of waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hook::{
     Broker, ClientQuery, ClientStatus, Counters, Hook, Identity, Properties, Protocol, Qos, Reason,
-    ReasonKind, RetainedMessage, RetainedPage, SessionEnd,
+    ReasonKind, RetainedMessage, RetainedPage, Seldom, SessionEnd,
 };
 use std::{
     future::Future,
@@ -154,6 +154,7 @@ impl Server {
             settings,
             limits,
             pace: Pace::default(),
+            not_retained: Seldom::default(),
         });
         let background = CancellationToken::new();
         tokio::spawn(lanes.supervise(background.clone()));

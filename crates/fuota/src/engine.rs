@@ -9,7 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use hook::Broker;
+use hook::{Broker, Seldom};
 use parking_lot::Mutex;
 use store::FirmwareStore;
 use tokio::{runtime::Handle, sync::Notify};
@@ -80,6 +80,8 @@ pub struct Counters {
     pub refused: AtomicU64,
     pub batches: AtomicU64,
     pub failed_logins: AtomicU64,
+    /// The log's line on publishes that were refused.
+    pub refused_line: Seldom,
 }
 
 impl Counters {

@@ -239,7 +239,9 @@ impl Engine {
     }
 
     fn refuse(&self, client: &Client, text: String) -> PublishVerdict {
-        tracing::warn!(client = %client.id, reason = text, "refused a publish");
+        if let Some(times) = self.counters.refused_line.note() {
+            tracing::warn!(client = %client.id, reason = text, times, "refused a publish");
+        }
         Counters::add(&self.counters.refused, 1);
         PublishVerdict::Reject(Reason::new(ReasonKind::NotAuthorized, text))
     }

@@ -13,6 +13,7 @@
 //! | [`message`] | what is published: [`Publish`], [`Qos`], [`Properties`] |
 //! | [`verdict`] | what a hook decides: one enum per phase, and the [`Reason`] of a refusal |
 //! | [`phase`] | the trait [`Hook`], phase by phase, and the [`Context`] that it is called with |
+//! | [`seldom`] | lines of the log that clients can cause as often as they like: [`Seldom`] |
 //! | [`slot`] | a hook's private state on one connection: [`Slot`] |
 //! | [`outbox`] | a session's bounded queue past the router: [`Outbox`], [`Outgoing`] |
 //! | [`broker`] | the way back: trait [`Broker`], [`ClientStatus`], [`Counters`] |
@@ -26,6 +27,7 @@ pub mod clock;
 pub mod message;
 pub mod outbox;
 pub mod phase;
+pub mod seldom;
 pub mod slot;
 pub mod verdict;
 
@@ -35,6 +37,7 @@ pub use client::{Client, ConnectRequest, Identity, Protocol, Role};
 pub use message::{Origin, Properties, Publish, Qos, Subscription};
 pub use outbox::{Class, Encode, Outbox, Outgoing, Payload, Receipt, Refused, Sink};
 pub use phase::{BoxFuture, Context, Hook, SessionEnd};
+pub use seldom::Seldom;
 pub use slot::Slot;
 pub use verdict::{
     Access, ConnectVerdict, PublishVerdict, Reason, ReasonKind, Replacement, SubscribeVerdict,

@@ -58,6 +58,27 @@ fn dollar_topics_are_the_brokers() {
     }
 }
 
+/// Ours: deeper ones are no topics.
+#[test]
+fn a_topic_has_128_levels_at_most() {
+    let site = site();
+    let topic = |levels: usize| vec!["a"; levels].join("/");
+    for version in BOTH {
+        let mut wire = site.client(version, "a");
+        wire.subscribe(&topic(128), 0);
+        wire.publish(Publish::new(&topic(128), "deep"));
+        wire.expect_publish(Publish::new(&topic(128), "deep"));
+        let too_deep = topic(129);
+        let refusal = if version == V5 { 0x8f } else { 0x80 };
+        for filter in [too_deep.clone(), format!("$share/g/{too_deep}")] {
+            wire.send(&subscribe(version, 1, &[], &[(&filter, 0)]));
+            wire.expect(&suback(version, 1, &[refusal]));
+        }
+        wire.publish(Publish::new(&too_deep, "too deep"));
+        wire.ended(0x90);
+    }
+}
+
 /// [MQTT-3.3.2-2], [MQTT-4.7.0-1], [MQTT-4.7.3-1], [MQTT-4.7.3-2]
 #[test]
 fn invalid_topics_end_the_connection() {

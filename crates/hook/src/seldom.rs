@@ -1,8 +1,12 @@
 //! Lines of the log that clients can cause as often as they like.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-use crate::session::clock_ms;
+use std::{
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
 
 /// The least time between two such lines, in milliseconds.
 const EVERY_MS: u64 = 10_000;
@@ -10,8 +14,8 @@ const EVERY_MS: u64 = 10_000;
 /// One kind of line: the first at once, then at most one every ten seconds, each with how often
 /// it happened since the one before.
 #[derive(Debug, Default)]
-pub(crate) struct Seldom {
-    /// When the next may be written, in [`clock_ms`].
+pub struct Seldom {
+    /// When the next may be written, in milliseconds since the first was asked for.
     next: AtomicU64,
     times: AtomicU64,
 }
@@ -19,7 +23,8 @@ pub(crate) struct Seldom {
 impl Seldom {
     /// It happened once more. `Some` where a line is due: how often since the last one.
     pub fn note(&self) -> Option<u64> {
-        self.note_at(clock_ms())
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        self.note_at(u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
     fn note_at(&self, now: u64) -> Option<u64> {
