@@ -142,14 +142,12 @@ impl Exchange {
         // [MQTT-3.3.1-5]: retained before the index is read, so that a subscriber that comes
         // meanwhile finds it in one of the two.
         let (message, kept) = if retain { self.retained.store(make) } else { (make(0), true) };
-        if !kept {
-            if let Some(times) = self.not_retained.note() {
-                tracing::warn!(
-                    topic = &*message.topic,
-                    times,
-                    "not retained: limits.retained_messages or limits.retained_bytes is reached"
-                );
-            }
+        if !kept && let Some(times) = self.not_retained.note() {
+            tracing::warn!(
+                topic = &*message.topic,
+                times,
+                "not retained: limits.retained_messages or limits.retained_bytes is reached"
+            );
         }
         let receivers = self.receivers(&message.topic, publisher, cached);
         let how = How { ingress, retained: lasts && kept, received, follows };
