@@ -16,7 +16,7 @@ use std::{
 
 use crate::{message::Share, session::Session, topic::Filter};
 
-/// One subscription in the tree.
+/// One subscription in the tree. Filters and topics are compared byte by byte [MQTT-4.7.3-4].
 #[derive(Clone)]
 pub(crate) struct Entry {
     /// Whose it is.
@@ -270,7 +270,7 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Adds a subscription or replaces the session's own on the same filter.
+    /// Adds a subscription or replaces the session's own on the same filter [MQTT-3.8.4-3].
     pub fn insert(&self, filter: Filter<'_>, entry: Entry) {
         let mut root = self.root.write();
         if root.at(filter.levels).insert(filter, entry) {
@@ -280,7 +280,7 @@ impl Index {
         self.version.fetch_add(1, Ordering::Release);
     }
 
-    /// Takes a session's subscription out; it must be there.
+    /// Takes a session's subscription out [MQTT-3.10.4-2]; it must be there.
     pub fn remove(&self, filter: Filter<'_>, key: u64) {
         let mut root = self.root.write();
         root.remove(Some(filter.levels), filter.share, key);
@@ -298,7 +298,7 @@ impl Index {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Everybody who wants this topic from the session `publisher`, each session once, and the
+    /// Everybody who wants this topic [MQTT-3.3.2-3] from the session `publisher`, each session once, and the
     /// version that this is true of.
     pub fn receivers(&self, topic: &str, publisher: u64) -> (Receivers, u64) {
         let mut found = Receivers::default();

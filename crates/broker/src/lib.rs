@@ -55,6 +55,8 @@ mod connection;
 mod counters;
 mod deliver;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handshake;
 mod hooks;
 mod inbound;

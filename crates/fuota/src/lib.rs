@@ -33,6 +33,8 @@ mod db;
 mod device;
 mod dialect;
 mod engine;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod identity;
 mod import;
 mod ingest;

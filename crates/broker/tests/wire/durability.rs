@@ -424,6 +424,7 @@ fn damage_that_no_power_cut_makes_is_not_passed_over() {
 }
 
 /// Publishes that need the log are refused; everything else goes on, and is written later.
+/// [MQTT311-4.8.0-2]: 3.1.1 is disconnected where it has no other answer.
 #[test]
 fn a_full_disk_stops_only_what_needs_it() {
     for settings in [Settings::default(), careful(Settings::default())] {

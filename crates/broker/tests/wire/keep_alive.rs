@@ -22,7 +22,7 @@ fn every_ping_is_answered() {
     }
 }
 
-/// [MQTT-3.1.2-22]: after one and a half times the keep alive, and with the will.
+/// [MQTT-3.1.2-22], [MQTT-3.2.2-22]: after one and a half times the keep alive, and with the will.
 #[test]
 fn who_says_nothing_is_disconnected() {
     let site = site();
