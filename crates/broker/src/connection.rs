@@ -145,7 +145,7 @@ pub(crate) struct Connection<S> {
     pub(crate) done: Done,
     /// Retained messages for new subscriptions, beside the bounded queues: they exist anyway.
     pub(crate) backlog: Option<Box<Backlog>>,
-    /// Topics by alias, as the client set them.
+    /// Topics by alias, as the client set them on this connection [MQTT-3.3.2-7].
     pub(crate) aliases: Option<Box<Aliases>>,
     pub(crate) sent_aliases: Option<Box<SentAliases>>,
     pub(crate) route: Option<Box<Route>>,
@@ -398,7 +398,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Says goodbye, tells the hooks, and leaves the session to whoever comes next.
+    /// Says goodbye, tells the hooks, and leaves the session to whoever comes next. Whatever the
+    /// reason, the connection is closed [MQTT-4.13.1-1], [MQTT-4.13.2-1], [MQTT-3.14.4-2].
     async fn finish(mut self: Box<Self>, ending: Ending) -> SessionEnd {
         let Ending { end, tell, will } = ending;
         if end == SessionEnd::ProtocolError {
@@ -438,6 +439,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let (Some((code, text)), Protocol::V5) = (tell, client.protocol) {
             let mut out = BytesMut::new();
             let text = text_fits(&text, client.maximum_packet_size).then_some(&*text);
+            // The last word [MQTT-3.14.4-1], and never one before the CONNACK [MQTT-3.14.0-1].
             codec::disconnect(&mut out, code, text);
             writer.encode(|tail| tail.extend_from_slice(&out));
         }
@@ -469,6 +471,7 @@ fn leave(
     session.view.lock().since = Instant::now();
     let expiry = state.expiry;
     let over = expiry == Some(Duration::ZERO);
+    // [MQTT-3.1.2-8], [MQTT-3.1.2-10]
     let will = if will {
         state.will.take()
     } else {
@@ -489,6 +492,8 @@ fn leave(
         journal.append(Record::Leave { session: session.key, at: wall_seconds(), expiry });
     }
     match expiry {
+        // [MQTT-4.1.0-2]; what outlives the connection is kept [MQTT-3.1.2-23], and it was there as
+        // long as that [MQTT-4.1.0-1].
         _ if over => exchange.end_session(session, &mut state),
         Some(expiry) => exchange.registry.schedule(session, claim, Due::Expire, expiry),
         None => {}

@@ -34,7 +34,7 @@ pub(crate) struct SentAliases {
 }
 
 impl SentAliases {
-    /// `None` where the client takes none; `maximum` is its Topic Alias Maximum.
+    /// `None` where the client takes none [MQTT-3.1.2-27]; `maximum` is its Topic Alias Maximum.
     pub fn new(maximum: u16) -> Option<Box<Self>> {
         let most = maximum.min(SENT_ALIASES);
         (most > 0).then(|| Box::new(SentAliases { most, by_topic: HashMap::new() }))
@@ -48,7 +48,7 @@ impl SentAliases {
         true
     }
 
-    /// The next alias, where there is one left.
+    /// The next alias, where there is one left [MQTT-3.1.2-26], [MQTT-3.3.2-11].
     fn next(&self) -> Option<u16> {
         let used = self.by_topic.len() as u16;
         (used < self.most).then_some(used + 1)
@@ -56,7 +56,7 @@ impl SentAliases {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Whether one more publish may be in flight [MQTT-3.3.4-9]. Nothing but a PUBLISH waits for
+    /// Whether one more publish may be in flight [MQTT-3.3.4-9], [MQTT-4.9.0-2]. Nothing but a PUBLISH waits for
     /// that [MQTT-3.3.4-10].
     fn has_room(&self) -> bool {
         self.state.window.len().saturating_sub(self.resend.len()) < self.window
@@ -123,6 +123,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         queue.pop_front_if(|message| message.qos == Qos::AtMostOnce || room)
     }
 
+    /// With DUP [MQTT-3.3.1-1], also where it has expired [MQTT-4.3.3-7]. What is sent for the first
+    /// time has none, whatever its publisher sent [MQTT-3.3.1-3], [MQTT-4.3.1-1], [MQTT-4.3.2-2],
+    /// [MQTT-4.3.3-2].
     fn send_again(&mut self, id: u16) {
         match self.state.window.resend(id) {
             Some(Resend::Publish(delivery)) if self.fits(&delivery) => {
@@ -185,6 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             alias: None,
             properties: delivery.message.properties.as_deref(),
             expiry_left: delivery.message.seconds_left(),
+            // [MQTT-3.3.4-4], [MQTT-3.3.4-5]
             subscriptions: delivery.subscriptions.as_deref().unwrap_or_default(),
             payload_len: delivery.message.payload.len(),
         }
@@ -282,7 +286,8 @@ pub(crate) fn outgoing_head(message: &Outgoing, packet_id: u16) -> PublishHead<'
 }
 
 /// Whether a reason string leaves its packet below the client's Maximum Packet Size
-/// [MQTT-3.2.2-19], [MQTT-3.4.2-2], [MQTT-3.14.2-3].
+/// [MQTT-3.2.2-19], [MQTT-3.4.2-2], [MQTT-3.5.2-2], [MQTT-3.14.2-3]. PUBREL and PUBCOMP have none
+/// [MQTT-3.6.2-2], [MQTT-3.7.2-2].
 pub(crate) fn text_fits(text: &str, maximum_packet_size: u32) -> bool {
     text.len().saturating_add(REASON_OVERHEAD) <= maximum_packet_size as usize
 }

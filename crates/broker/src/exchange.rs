@@ -141,6 +141,7 @@ impl Exchange {
         };
         // [MQTT-3.3.1-5]: retained before the index is read, so that a subscriber that comes
         // meanwhile finds it in one of the two.
+        // [MQTT-3.3.1-8]
         let (message, kept) = if retain { self.retained.store(make) } else { (make(0), true) };
         if !kept && let Some(times) = self.not_retained.note() {
             tracing::warn!(
@@ -159,6 +160,8 @@ impl Exchange {
         self.journal.as_ref().is_some_and(|journal| journal.is_failing())
     }
 
+    /// To the queues of all receivers [MQTT-4.5.0-1], in the order in which publishers sent
+    /// [MQTT-4.6.0-5], [MQTT-4.6.0-6].
     fn distribute(
         &self,
         message: Arc<Message>,

@@ -146,7 +146,8 @@ async fn until_gone<S: AsyncRead + Unpin>(io: &mut S, rest: &mut Vec<u8>) {
     std::future::pending().await
 }
 
-/// The CONNACK of a refusal, as far as it fits the client's Maximum Packet Size.
+/// The CONNACK of a refusal, as far as it fits the client's Maximum Packet Size. Then the connection
+/// is closed [MQTT-3.2.2-7], and nothing behind the CONNECT is looked at [MQTT-3.1.4-6].
 async fn tell<S: AsyncWrite + Unpin>(io: &mut S, failed: &Failed, max: u32) {
     let Failed::Refused { protocol, code, text } = failed else { return };
     if max < SMALLEST_CONNACK {
@@ -180,12 +181,13 @@ async fn admit(
 ) -> Result<Admitted, Failed> {
     let protocol = connect.protocol;
     let refused = |code, text: &str| Err(Failed::refused(protocol, code, text));
+    // [MQTT-4.12.0-1], [MQTT-4.12.0-4]
     if connect.enhanced_authentication {
         return refused(reason::BAD_AUTHENTICATION_METHOD, "no enhanced authentication is offered");
     }
     let assigned_id = connect.client_id.is_empty();
     if assigned_id && protocol == Protocol::V311 && !connect.clean_start {
-        // [MQTT-3.1.3-8]
+        // [MQTT-3.1.3-8], [MQTT311-3.1.3-8]
         return refused(
             reason::CLIENT_IDENTIFIER_NOT_VALID,
             "an empty client id needs a clean session",
@@ -196,6 +198,7 @@ async fn admit(
     {
         return refused(reason::TOPIC_NAME_INVALID, &format!("will topic: {error}"));
     }
+    // Any other id is taken [MQTT-3.1.3-5], and an empty one replaced [MQTT-3.1.3-6], [MQTT-3.1.3-7].
     let client_id: Arc<str> =
         if assigned_id { assign_id().into() } else { connect.client_id.as_str().into() };
     let request = ConnectRequest {
@@ -208,6 +211,7 @@ async fn admit(
         address,
         user_properties: std::mem::take(&mut connect.user_properties),
     };
+    // [MQTT-3.1.4-2]
     let identity = exchange
         .hooks
         .connect(&request)
@@ -251,7 +255,7 @@ fn overtaken(protocol: Protocol) -> Failed {
     Failed::refused(protocol, reason::SERVER_BUSY, "a newer connection has this client id")
 }
 
-/// The keep alive that a client must use instead of its own, 0 being none [MQTT-3.2.2-21].
+/// The keep alive that a client must use instead of its own, 0 being none.
 /// 3.1.1 has no word for it, so those clients keep their own.
 fn shorter_keep_alive(own: u16, longest: Option<u16>) -> Option<u16> {
     longest.filter(|longest| own == 0 || own > *longest)
@@ -272,7 +276,7 @@ fn offer(client: &Client, promised: Promised, keep_alive: Option<u16>) -> ConnAc
     }
 }
 
-/// A client id that nobody else has: 96 random bits.
+/// A client id that nobody else has [MQTT-3.2.2-16]: 96 random bits.
 fn assign_id() -> String {
     let mut random = [0u8; 12];
     // Without randomness the process cannot have started TLS or tokens either; ids then still
@@ -349,6 +353,7 @@ impl Admitted {
         let mut connection = Box::new(Connection::new(Parts {
             io,
             slots: exchange.hooks.slots(),
+            // [MQTT-4.9.0-1]
             window: client.receive_maximum.min(promised.inflight),
             promised,
             exchange,
@@ -362,6 +367,7 @@ impl Admitted {
             problem_information: connect.problem_information,
             rest,
         }));
+        // [MQTT-3.1.4-5], [MQTT-3.2.0-1], [MQTT-3.2.0-2]
         connection.greet(ticket, ack);
         connection.start_hooks();
         Ok(connection)
@@ -379,6 +385,7 @@ fn prepare(
 ) -> (bool, Option<Ticket>) {
     // The old connection's delayed will is due now, or void: a connection that goes on with
     // the session makes it void [MQTT-3.1.3-9].
+    // [MQTT-3.1.2-4], [MQTT-3.1.2-5], [MQTT-3.1.2-6], [MQTT-3.1.4-4], [MQTT-3.2.2-2], [MQTT-3.2.2-3]
     let present = state.present && !connect.clean_start;
     if let Some(will) = state.will.take()
         && !present
@@ -397,6 +404,7 @@ fn prepare(
         u32::MAX => None,
         seconds => Some(Duration::from_secs(seconds.into())),
     };
+    // [MQTT-3.1.2-7]; for 3.1.1 none in the place of an old one [MQTT311-3.1.2-12].
     state.will = connect.will.as_ref().map(|will| Will {
         delay: Duration::from_secs(will.delay_seconds.into()),
         message: Arc::new(Message {

@@ -62,6 +62,7 @@ pub(crate) fn reason_code(kind: ReasonKind) -> u8 {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Handles all whole packets at the front of `bytes` that need not wait.
     pub(crate) fn packets(&mut self, bytes: &[u8]) -> Result<Used, Ending> {
+        // [MQTT-3.2.2-15]
         let max = self.promised.packet_bytes;
         let mut consumed = 0;
         for count in 0.. {
@@ -69,7 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let Frame::Complete { len } = codec::frame(rest, max)? else {
                 return Ok(Used { consumed, waiting: false });
             };
-            // Acknowledgements and PINGREQ never wait: others may wait for them.
+            // Acknowledgements and PINGREQ never wait: others may wait for them [MQTT-4.9.0-3].
             let may_wait = !matches!(rest[0] >> 4, 4..=7 | 12);
             let look = self.crowd.is_some() || self.unsettled.is_some() || count % LOOK_EVERY == 0;
             if may_wait && look && self.blocked() {
@@ -106,13 +107,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Packet::Subscribe(subscribe) => self.on_subscribe(*subscribe),
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(*unsubscribe),
             Packet::PingReq => {
+                // [MQTT-3.12.4-1]
                 self.writer.encode(codec::pingresp);
                 Ok(())
             }
             Packet::Disconnect(disconnect) => Err(self.on_disconnect(disconnect)),
             // [MQTT-3.1.0-2]
             Packet::Connect(_) => Err(Ending::protocol(reason::PROTOCOL_ERROR, "a second CONNECT")),
-            // [MQTT-4.12.0-6]: no authentication method was agreed on.
+            // No authentication method was agreed on [MQTT-4.12.0-6], [MQTT-4.12.1-2].
             Packet::Auth => Err(Ending::protocol(reason::PROTOCOL_ERROR, "AUTH without a method")),
         }
     }
@@ -161,6 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let code = reason::PACKET_IDENTIFIER_NOT_FOUND;
             return self.encode_ack(AckKind::PubComp, packet_id, code, None);
         }
+        // [MQTT-4.3.3-11], [MQTT-4.3.3-12]
         // Were the log not to know, a new publish under this id would be taken for the old one.
         let ticket =
             self.exchange.journal.as_ref().filter(|_| self.session.is_durable()).map(|journal| {
@@ -201,6 +204,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Err(error) = check_name(topic) {
             return Err(Ending::protocol(reason::TOPIC_NAME_INVALID, error.to_string()));
         }
+        // [MQTT-3.3.4-1], [MQTT-4.3.2-4], [MQTT-4.3.3-8]
         let ack = match publish.qos {
             Qos::AtMostOnce => None,
             Qos::AtLeastOnce => Some(AckKind::PubAck),
@@ -217,6 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(());
             }
             let limit = usize::from(self.promised.inflight);
+            // [MQTT-3.3.4-7]
             if self.client.protocol == Protocol::V5 && self.state.received.len() >= limit {
                 return Err(Ending::protocol(
                     reason::RECEIVE_MAXIMUM_EXCEEDED,
@@ -269,7 +274,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 // A PUBREC with an error ends the exchange [MQTT-4.3.3-9].
                 self.encode_ack(kind, publish.packet_id, reason_code(why.kind), Some(&why.text));
             }
-            // 3.1.1 has no way to refuse but to disconnect: it is acknowledged and dropped.
+            // 3.1.1 has no way to refuse but to disconnect: it is acknowledged and dropped
+            // [MQTT311-3.3.5-2].
             Submitted::Refused(_) => {
                 self.remember_received(publish.qos, publish.packet_id);
                 self.encode_ack(kind, publish.packet_id, reason::SUCCESS, None);
@@ -278,6 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
+    /// At QoS 1 nothing is remembered: the next publish under the id is a new one [MQTT-4.3.2-5].
     fn remember_received(&mut self, qos: Qos, packet_id: u16) {
         if qos == Qos::ExactlyOnce {
             self.state.received.insert(packet_id);
@@ -286,12 +293,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn resolve_alias(&mut self, alias: u16, topic: &str) -> Result<Arc<str>, Ending> {
         if alias == 0 || alias > TOPIC_ALIAS_MAXIMUM {
-            // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
+            // [MQTT-3.3.2-8], [MQTT-3.3.2-9], [MQTT-3.2.2-17]
             return Err(Ending::protocol(
                 reason::TOPIC_ALIAS_INVALID,
                 "a topic alias is 1 to the Topic Alias Maximum",
             ));
         }
+        // [MQTT-3.3.2-12]
         let aliases = &mut self.aliases.get_or_insert_default().0;
         if topic.is_empty() {
             return aliases.get(&alias).cloned().ok_or_else(|| {
@@ -315,9 +323,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn on_subscribe(&mut self, subscribe: Subscribe) -> Result<(), Ending> {
         let Subscribe { packet_id, identifier, filters } = subscribe;
         self.check_answer(filters.len())?;
+        // One after the other, and one answer [MQTT-3.8.4-1], [MQTT-3.8.4-5], [MQTT-3.9.3-1].
         let codes: Vec<u8> = filters
             .into_iter()
             .map(|options| match self.subscribe(packet_id, options, identifier) {
+                // [MQTT-3.8.4-7]
                 Ok(qos) => qos as u8,
                 Err(code) => {
                     self.tally.refused += 1;
@@ -376,8 +386,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.session.subscriptions.lock().insert(text.clone(), held);
         let wanted = match handling {
+            // [MQTT-3.3.1-9], [MQTT-3.8.4-4]
             RetainHandling::Send => true,
+            // [MQTT-3.3.1-10]
             RetainHandling::SendIfNew => known.is_none(),
+            // [MQTT-3.3.1-11]
             RetainHandling::DoNotSend => false,
         };
         // Shared subscriptions get no retained messages (4.8.2).
@@ -389,7 +402,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 packet_id,
                 new: known.is_none(),
             };
-            // Behind the index: what is published from now on comes as a live message.
+            // Behind the index: what is published from now on comes as a live message. They are
+            // sent with RETAIN set [MQTT311-3.3.1-8].
             self.backlog.get_or_insert_default().subscribe(wanted, &self.exchange.retained);
         }
         Ok(qos)
@@ -397,6 +411,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), Ending> {
         self.check_answer(unsubscribe.filters.len())?;
+        // [MQTT-3.10.4-4], [MQTT-3.10.4-6], [MQTT-3.11.3-1]
         let codes: Vec<u8> =
             unsubscribe.filters.iter().map(|filter| self.unsubscribe(filter)).collect();
         let ticket = self.logged_before(codes.contains(&reason::SUCCESS));
@@ -405,6 +420,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
+    /// By its text [MQTT-3.10.4-1]; what is in the queue already is still delivered [MQTT-3.10.4-3].
     fn unsubscribe(&mut self, text: &str) -> u8 {
         let Ok(filter) = check_filter(text) else { return reason::TOPIC_FILTER_INVALID };
         let Some(held) = self.session.subscriptions.lock().remove(text) else {

@@ -60,6 +60,8 @@ mod counters;
 mod crowd;
 mod deliver;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handshake;
 mod hooks;
 mod inbound;

@@ -14,7 +14,7 @@ const BACKLOG: i32 = 4096;
 /// A pause after the process ran out of file descriptors, so that the loop does not spin.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
-/// What is spoken between TCP and MQTT.
+/// What is spoken between TCP and MQTT: all of it gives an ordered, lossless stream [MQTT-4.2-1].
 #[derive(Clone, Debug)]
 pub enum Door {
     /// Nothing.

@@ -17,9 +17,9 @@ pub(crate) enum Content {
 /// How far a publish has come.
 #[derive(Debug)]
 enum Stage {
-    /// PUBLISH sent; QoS 1 waits for PUBACK, QoS 2 for PUBREC.
+    /// PUBLISH sent; QoS 1 waits for PUBACK [MQTT-4.3.2-3], QoS 2 for PUBREC [MQTT-4.3.3-3].
     Published(Content, Qos),
-    /// PUBREL sent; waits for PUBCOMP [MQTT-4.3.3-8]. The number of the delivery stays.
+    /// PUBREL sent, and never the PUBLISH again [MQTT-4.3.3-6]; waits for PUBCOMP [MQTT-4.3.3-5]. The number of the delivery stays.
     Released(u64),
 }
 
@@ -71,7 +71,8 @@ impl Window {
         self.slots.len()
     }
 
-    /// Takes the next free packet id for a publish. The caller has seen that fewer than 65,535
+    /// Takes the next free packet id for a publish [MQTT-2.2.1-4], [MQTT-4.3.2-1], [MQTT-4.3.3-1]. The
+    /// caller has seen that fewer than 65,535
     /// are in flight (`limits.inflight` is a u16), so one is free.
     pub fn send(&mut self, content: Content, qos: Qos) -> u16 {
         loop {
@@ -85,7 +86,8 @@ impl Window {
         self.last_id
     }
 
-    /// PUBACK: ends a QoS 1 publish, whose delivery this is. `None` where that id waits for none.
+    /// PUBACK, with whichever reason: ends a QoS 1 publish, which is for nobody else then
+    /// [MQTT-4.8.2-6]. Its delivery is returned. `None` where that id waits for none.
     pub fn puback(&mut self, id: u16) -> Option<Ended> {
         self.remove(id, |stage| matches!(stage, Stage::Published(_, Qos::AtLeastOnce)))
     }
@@ -158,7 +160,8 @@ impl Window {
         self.slots.retain(|(_, stage)| !matches!(stage, Stage::Published(Content::Plugin, _)));
     }
 
-    /// The packet ids in flight, oldest first: what to send again when the session is resumed.
+    /// The packet ids in flight, oldest first: what to send again when the session is resumed, also
+    /// what came by a shared subscription [MQTT-4.8.2-4].
     /// PUBRELs come before PUBLISHes, since they wait for no room.
     pub fn ids(&self) -> VecDeque<u16> {
         let of = |released| {

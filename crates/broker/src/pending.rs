@@ -63,7 +63,8 @@ pub(crate) struct Log {
     pub received: Option<(u64, u16)>,
 }
 
-/// One copy for one session, at the lower of both qualities of service.
+/// One copy for one session, at the lower of both qualities of service [MQTT-3.8.4-8],
+/// [MQTT-4.8.2-3]; RETAIN is as published, or 0 [MQTT-3.3.1-12], [MQTT-3.3.1-13].
 fn copy(message: &Arc<Message>, receiver: &Receiver) -> Delivery {
     Delivery {
         id: 0,

@@ -41,6 +41,7 @@ struct Job {
 
 /// The registry. See the module.
 pub(crate) struct Registry {
+    /// [MQTT-3.1.3-2]
     by_client_id: DashMap<Arc<str>, Arc<Session>>,
     by_key: DashMap<u64, Arc<Session>>,
     keys: AtomicU64,
@@ -88,8 +89,8 @@ impl Registry {
     }
 
     /// The session of a client id, once nobody else holds it: whoever did is told that it was
-    /// taken over and has ended when this returns. `None` where a still newer connection
-    /// claimed it meanwhile.
+    /// taken over and has ended when this returns [MQTT-3.1.4-3]. `None` where a still newer
+    /// connection claimed it meanwhile.
     pub async fn claim(&self, client_id: &Arc<str>) -> Option<Claimed> {
         loop {
             let session = self

@@ -138,7 +138,7 @@ impl Session {
             .collect()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn for_test(key: u64) -> Arc<Self> {
         Arc::new(Session::new(key, format!("s{key}").into(), 0, Arc::default()))
     }

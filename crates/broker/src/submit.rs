@@ -113,6 +113,7 @@ impl Exchange {
             shared: Some(&message.payload),
             qos: message.qos,
             retain: message.retain,
+            // [MQTT-3.1.2-14], [MQTT-3.1.2-15]: retained as it asks.
             origin: Origin::Will,
             properties: message.properties.clone(),
             received: None,

@@ -15,7 +15,7 @@ pub enum TopicError {
     /// [MQTT-4.7.3-2]
     #[error("a topic has no null character")]
     Null,
-    /// [MQTT-3.3.2-2]
+    /// [MQTT-3.3.2-2], [MQTT-4.7.0-1]
     #[error("a topic name has no wildcards")]
     Wildcard,
     /// [MQTT-4.7.1-1], [MQTT-4.7.1-2]

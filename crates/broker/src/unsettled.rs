@@ -42,7 +42,7 @@ pub(crate) struct Unsettled {
 pub(crate) enum Answer {
     /// PUBREL: the client's PUBREC is.
     PubRel(u16),
-    /// PUBCOMP: the client's PUBREL is.
+    /// PUBCOMP: the client's PUBREL is. Also for a message that had expired [MQTT-4.3.3-13].
     PubComp(u16),
     /// SUBACK: the subscriptions are. Then their retained messages follow.
     SubAck { packet_id: u16, codes: Vec<u8> },
@@ -114,6 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn give(&mut self, answer: Answer) {
         let protocol = self.client.protocol;
         match answer {
+            // [MQTT-4.3.3-4]
             Answer::PubRel(id) => {
                 self.state.window.confirmed(id);
                 self.encode_ack(AckKind::PubRel, id, reason::SUCCESS, None);
@@ -226,7 +227,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// A publish that the log should have, and has not. 3.1.1 has no way to say so but to leave
-    /// it unacknowledged: the client sends it again when it is back [MQTT-4.4.0-1].
+    /// it unacknowledged and to disconnect [MQTT311-4.8.0-2]: the client sends it again when it is
+    /// back [MQTT-4.4.0-1].
     pub(crate) fn refuse_unwritable(&mut self, kind: AckKind, id: u16) -> Result<(), Ending> {
         self.state.received.remove(&id);
         self.tally.refused += 1;

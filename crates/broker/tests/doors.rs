@@ -220,6 +220,7 @@ fn publish(topic: &str, payload: &[u8]) -> Vec<u8> {
 
 const SUBACK: [u8; 5] = [0x90, 3, 0, 7, 0];
 
+/// [MQTT-4.2-1]
 #[tokio::test(flavor = "multi_thread")]
 async fn one_publish_reaches_every_door() {
     let site = Site::open(false, Settings::default());

@@ -35,6 +35,8 @@ mod device;
 mod dialect;
 mod engine;
 mod fleet;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod identity;
 mod import;
 mod ingest;

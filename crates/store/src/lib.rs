@@ -33,6 +33,8 @@
 mod cache;
 mod digest;
 mod event;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod image;
 mod ingest;
 mod inventory;

@@ -102,7 +102,9 @@ pub fn decode_connect(frame: &[u8]) -> Result<Connect> {
         (b"MQTT", _) if level & 0x7f > 4 => {
             return Err(CodecError { protocol: Some(Protocol::V5), ..unsupported });
         }
+        // [MQTT-3.1.2-2]
         (b"MQTT" | b"MQIsdp", _) => return Err(unsupported),
+        // [MQTT-3.1.2-1]
         _ => return Err(CodecError::protocol("the protocol name is not MQTT")),
     };
     connect(protocol, rest).map_err(|error| CodecError { protocol: Some(protocol), ..error })
@@ -123,7 +125,7 @@ fn connect(protocol: Protocol, mut rest: &[u8]) -> Result<Connect> {
         return Err(CodecError::malformed("will QoS or retain without a will"));
     }
     if password && !username && !v5 {
-        // [MQTT-3.1.2-22] of 3.1.1
+        // [MQTT311-3.1.2-22]
         return Err(CodecError::malformed("a password without a user name"));
     }
     // [MQTT-3.1.2-12]
@@ -134,6 +136,9 @@ fn connect(protocol: Protocol, mut rest: &[u8]) -> Result<Connect> {
     if block.authentication_data && !block.authentication_method {
         return Err(CodecError::protocol("authentication data without a method"));
     }
+    // [MQTT-3.1.3-1], [MQTT-3.1.3-3], [MQTT-3.1.3-4], [MQTT-3.1.3-12]: the flags say which fields
+    // there are [MQTT-3.1.2-9], [MQTT-3.1.2-16], [MQTT-3.1.2-17], [MQTT-3.1.2-18],
+    // [MQTT-3.1.2-19], and with the last one the packet ends.
     let client_id = read::text(rest)?.to_owned();
     let will = if has_will { Some(will(rest, v5, will_qos, flag(5))?) } else { None };
     let username = if username { Some(read::text(rest)?.to_owned()) } else { None };
@@ -163,6 +168,7 @@ fn connect(protocol: Protocol, mut rest: &[u8]) -> Result<Connect> {
 
 fn will(rest: &mut &[u8], v5: bool, qos: Qos, retain: bool) -> Result<Will> {
     let block = if v5 { properties::read(rest, WILL)? } else { properties::Block::default() };
+    // [MQTT-3.1.3-11]
     let topic = read::text(rest)?.to_owned();
     let payload = read::binary(rest)?.to_vec();
     let delay_seconds = block.will_delay.unwrap_or(0);
@@ -208,6 +214,7 @@ pub fn decode(frame: &[u8], protocol: Protocol) -> Result<Packet<'_>> {
 
 fn publish<'a>(first: u8, rest: &mut &'a [u8], v5: bool) -> Result<Publish<'a>> {
     let qos = Qos::from_bits(first >> 1 & 3).ok_or(CodecError::malformed("QoS 3"))?;
+    // [MQTT-3.3.2-1]
     let topic = read::text(rest)?;
     let packet_id = if qos == Qos::AtMostOnce { 0 } else { read::packet_id(rest)? };
     let (mut alias, mut message) = (None, None);
@@ -280,6 +287,7 @@ fn subscribe(rest: &mut &[u8], v5: bool) -> Result<Subscribe> {
 /// A topic filter. Where its wildcards stand is not the codec's: the session answers each filter
 /// of a packet with a code of its own. But no answer fits a filter that is not there.
 fn filter<'a>(rest: &mut &'a [u8]) -> Result<&'a str> {
+    // [MQTT-3.8.3-1], [MQTT-3.10.3-1]
     match read::text(rest)? {
         // [MQTT-4.7.3-1]
         "" => Err(CodecError::protocol("an empty topic filter")),
@@ -348,6 +356,7 @@ fn disconnect(rest: &mut &[u8], v5: bool) -> Result<Disconnect> {
 fn auth(rest: &mut &[u8]) -> Result<()> {
     // 3.15.2.1: nothing at all stands for success.
     let reason = if rest.is_empty() { 0x00 } else { read::byte(rest)? };
+    // [MQTT-3.15.2-1]
     if !reasons::is_auth(reason) {
         return Err(UNKNOWN_REASON);
     }

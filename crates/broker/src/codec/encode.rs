@@ -82,6 +82,7 @@ fn publish_block(protocol: Protocol, head: &PublishHead<'_>) -> Option<usize> {
 /// What stands between the fixed header and the properties, their length included.
 fn publish_fields(sink: &mut impl Sink, head: &PublishHead<'_>, block: Option<usize>) {
     sink.text(head.topic);
+    // [MQTT-2.2.1-2]
     if head.qos != Qos::AtMostOnce {
         sink.u16(head.packet_id);
     }
@@ -110,7 +111,9 @@ fn publish_properties(sink: &mut impl Sink, head: &PublishHead<'_>) {
     }
 }
 
-/// The properties that travel with a message, but for its expiry.
+/// The properties that travel with a message, but for its expiry: unaltered and in order
+/// [MQTT-3.3.2-4], [MQTT-3.3.2-15], [MQTT-3.3.2-16], [MQTT-3.3.2-17], [MQTT-3.3.2-18],
+/// [MQTT-3.3.2-20], [MQTT-3.1.3-10].
 fn message_properties(sink: &mut impl Sink, properties: &Properties) {
     if let Some(utf8) = properties.payload_is_utf8 {
         sink.byte(id::PAYLOAD_FORMAT);
@@ -137,7 +140,7 @@ fn message_properties(sink: &mut impl Sink, properties: &Properties) {
 
 /// CONNACK.
 pub fn connack(out: &mut BytesMut, protocol: Protocol, ack: &ConnAck) {
-    // [MQTT-3.2.2-6]: no session where the connection is refused.
+    // [MQTT-3.2.2-1], [MQTT-3.2.2-6]: one bit, and no session where the connection is refused.
     let present = u8::from(ack.session_present && ack.reason == reason::SUCCESS);
     if protocol == Protocol::V311 {
         out.push(&[0x20, 2, present, return_code(ack.reason)]);
@@ -145,11 +148,14 @@ pub fn connack(out: &mut BytesMut, protocol: Protocol, ack: &ConnAck) {
     }
     packet(out, 0x20, |body| {
         body.byte(present);
+        // [MQTT-3.2.2-8]
         body.byte(fitting(ack.reason, reasons::is_connack));
         block(body, |properties| connack_properties(properties, ack));
     });
 }
 
+/// No response information is there to be returned [MQTT-3.1.2-28], no user property to be too
+/// large [MQTT-3.2.2-20], no authentication to be named.
 fn connack_properties(sink: &mut dyn Sink, ack: &ConnAck) {
     reason_string(sink, ack.reason_string.as_deref());
     if ack.reason != reason::SUCCESS {
@@ -194,7 +200,9 @@ fn return_code(code: u8) -> u8 {
     }
 }
 
-/// PUBACK, PUBREC, PUBREL or PUBCOMP. 3.1.1 has neither reason nor text.
+/// PUBACK, PUBREC, PUBREL or PUBCOMP, with the packet id that they answer [MQTT-2.2.1-5]. 3.1.1 has
+/// neither reason nor text, and user properties are never sent [MQTT-3.4.2-3], [MQTT-3.5.2-3],
+/// [MQTT-3.6.2-3], [MQTT-3.7.2-3].
 pub fn ack(
     out: &mut BytesMut,
     protocol: Protocol,
@@ -210,7 +218,9 @@ pub fn ack(
         AckKind::PubComp => 0x70,
     };
     let reason = match kind {
+        // [MQTT-3.4.2-1], [MQTT-3.5.2-1]
         AckKind::PubAck | AckKind::PubRec => fitting(reason, reasons::is_receipt),
+        // Success, or a packet id that is not known [MQTT-3.6.2-1], [MQTT-3.7.2-1].
         AckKind::PubRel | AckKind::PubComp => reason,
     };
     packet(out, first, |body| {
@@ -226,13 +236,16 @@ pub fn ack(
     });
 }
 
-/// SUBACK with one code per filter. A failure of MQTT 5 is 0x80 in 3.1.1.
+/// SUBACK with one code per filter [MQTT-3.8.4-6], under the packet id of the SUBSCRIBE
+/// [MQTT-3.8.4-2], [MQTT-2.2.1-6]. A failure of MQTT 5 is 0x80 in 3.1.1. It has no properties that
+/// could be too large [MQTT-3.9.2-1], [MQTT-3.9.2-2].
 pub fn suback(out: &mut BytesMut, protocol: Protocol, packet_id: u16, codes: &[u8]) {
     packet(out, 0x90, |body| {
         body.u16(packet_id);
         match protocol {
             Protocol::V5 => {
                 block(body, |_| {});
+                // [MQTT-3.9.3-2]
                 codes.iter().for_each(|code| body.byte(fitting(*code, reasons::is_suback)));
             }
             Protocol::V311 => codes.iter().for_each(|code| body.byte((*code).min(0x80))),
@@ -247,12 +260,14 @@ pub fn answer_len(codes: usize) -> usize {
     1 + length(|sink| sink.variable(remaining)) + remaining
 }
 
-/// UNSUBACK with one code per filter; 3.1.1 has no codes in it.
+/// UNSUBACK with one code per filter; 3.1.1 has no codes in it. The rest is as in a SUBACK
+/// [MQTT-3.10.4-5], [MQTT-3.11.2-1], [MQTT-3.11.2-2].
 pub fn unsuback(out: &mut BytesMut, protocol: Protocol, packet_id: u16, codes: &[u8]) {
     packet(out, 0xb0, |body| {
         body.u16(packet_id);
         if protocol == Protocol::V5 {
             block(body, |_| {});
+            // [MQTT-3.11.3-2]
             codes.iter().for_each(|code| body.byte(fitting(*code, reasons::is_unsuback)));
         }
     });
@@ -263,9 +278,11 @@ pub fn pingresp(out: &mut BytesMut) {
     out.push(&[0xd0, 0]);
 }
 
-/// DISCONNECT, which only MQTT 5 servers send.
+/// DISCONNECT, which only MQTT 5 servers send, without Session Expiry Interval [MQTT-3.14.2-2] and
+/// user properties [MQTT-3.14.2-4].
 pub fn disconnect(out: &mut BytesMut, reason: u8, text: Option<&str>) {
     packet(out, 0xe0, |body| {
+        // [MQTT-3.14.2-1]
         body.byte(fitting(reason, reasons::is_goodbye));
         // Its length stands there even where it is 0: some clients trip over a reason alone.
         block(body, |properties| reason_string(properties, text));

@@ -109,7 +109,9 @@ fn check_first(first: u8) -> Result<(), CodecError> {
         2 | 9 | 11 | 13 => return Err(SERVER_PACKET),
         // DUP, QoS and RETAIN: QoS 3 is never right [MQTT-3.3.1-4], DUP needs a QoS [MQTT-3.3.1-2].
         3 => flags & 0b0110 != 0b0110 && (flags & 0b1000 == 0 || flags & 0b0110 != 0),
+        // [MQTT-3.6.1-1], [MQTT-3.8.1-1], [MQTT-3.10.1-1]
         6 | 8 | 10 => flags == 0b0010,
+        // [MQTT-3.14.1-1], [MQTT-3.15.1-1] and others
         _ => flags == 0,
     };
     if good { Ok(()) } else { Err(CodecError::malformed("reserved flags in the fixed header")) }

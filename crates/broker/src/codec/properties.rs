@@ -93,8 +93,10 @@ fn one(id: u8, rest: &mut &[u8], block: &mut Block) -> Result<()> {
     match id {
         id::PAYLOAD_FORMAT => travelling(block).payload_is_utf8 = Some(flag(rest)?),
         id::MESSAGE_EXPIRY => travelling(block).expiry_seconds = Some(read::u32(rest)?),
+        // [MQTT-3.3.2-19]
         id::CONTENT_TYPE => travelling(block).content_type = Some(read::text(rest)?.into()),
         id::RESPONSE_TOPIC => {
+            // [MQTT-3.3.2-13]
             let topic = read::text(rest)?;
             // [MQTT-3.3.2-14]
             if check_name(topic).is_err() {
@@ -106,6 +108,7 @@ fn one(id: u8, rest: &mut &[u8], block: &mut Block) -> Result<()> {
             travelling(block).correlation_data = Some(Bytes::copy_from_slice(read::binary(rest)?));
         }
         id::USER_PROPERTY => {
+            // [MQTT-1.5.7-1]
             block.user.push((read::text(rest)?.into(), read::text(rest)?.into()));
         }
         id::TOPIC_ALIAS => match read::u16(rest)? {

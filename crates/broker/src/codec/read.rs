@@ -33,7 +33,7 @@ pub(super) fn u32(input: &mut &[u8]) -> Result<u32> {
     Ok(u32::from_be_bytes(*head))
 }
 
-/// 1.5.4: UTF-8 without the null character.
+/// 1.5.4: UTF-8 without the null character. A byte order mark stays what it is [MQTT-1.5.4-3].
 pub(super) fn text<'a>(input: &mut &'a [u8]) -> Result<&'a str> {
     let bytes = binary(input)?;
     // [MQTT-1.5.4-2]
@@ -62,7 +62,7 @@ pub(super) fn variable(input: &mut &[u8]) -> Result<u32> {
     Err(CodecError::malformed("a variable byte integer has more than four bytes"))
 }
 
-/// 1.5.6
+/// 1.5.6; two bytes of length allow 65,535 [MQTT-4.7.3-3].
 pub(super) fn binary<'a>(input: &mut &'a [u8]) -> Result<&'a [u8]> {
     let len = u16(input)?;
     take(input, len.into())

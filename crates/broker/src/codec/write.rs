@@ -80,7 +80,8 @@ pub(super) fn packet(out: &mut BytesMut, first: u8, fill: impl Fn(&mut dyn Sink)
     fill(out);
 }
 
-/// A property block: its length, then what `fill` writes, always the same.
+/// A property block: its length, also where that is 0 [MQTT-2.2.2-1], then what `fill` writes,
+/// always the same.
 pub(super) fn block(sink: &mut dyn Sink, fill: impl Fn(&mut dyn Sink)) {
     sink.variable(length(|sink| fill(sink)));
     fill(sink);

@@ -74,7 +74,7 @@ impl Filters {
 }
 
 impl Index {
-    /// Adds a subscription or replaces the session's own on the same filter. `text` is the
+    /// Adds a subscription or replaces the session's own on the same filter [MQTT-3.8.4-3]. `text` is the
     /// filter as it was sent; it is kept where that saves a copy.
     pub fn insert(&self, filter: Filter<'_>, text: &Arc<str>, entry: Entry) {
         let mut filters = self.filters.write();
@@ -92,7 +92,7 @@ impl Index {
         self.version.fetch_add(1, Ordering::Release);
     }
 
-    /// Takes a session's subscription out; it must be there.
+    /// Takes a session's subscription out [MQTT-3.10.4-2]; it must be there.
     pub fn remove(&self, filter: Filter<'_>, key: u64) {
         let mut filters = self.filters.write();
         filters.remove(filter, key);
@@ -110,8 +110,8 @@ impl Index {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Everybody who wants this topic from the session `publisher`, each session once, and the
-    /// version that this is true of.
+    /// Everybody who wants this topic [MQTT-3.3.2-3] from the session `publisher`, each session
+    /// once, and the version that this is true of.
     pub fn receivers(&self, topic: &str, publisher: u64) -> (Receivers, u64) {
         let mut found = Receivers::default();
         let filters = self.filters.read();

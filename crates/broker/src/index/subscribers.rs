@@ -9,7 +9,7 @@ use std::sync::{
 use super::Receivers;
 use crate::{message::Share, session::Session, topic::Filter};
 
-/// One subscription in the index.
+/// One subscription in the index. Filters and topics are compared byte by byte [MQTT-4.7.3-4].
 #[derive(Clone)]
 pub(crate) struct Entry {
     /// Whose it is.

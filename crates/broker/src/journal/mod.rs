@@ -21,6 +21,8 @@
 //! only a QoS 2 exchange of a lasting session waits, since going on could deliver twice.
 
 mod file;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod image;
 mod record;
 mod recover;

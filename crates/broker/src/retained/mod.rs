@@ -13,7 +13,8 @@ use tree::Tree;
 
 pub(crate) use tree::Page;
 
-/// All retained messages, in a tree by topic level.
+/// All retained messages, in a tree by topic level. They are no part of any session
+/// [MQTT311-3.1.2-7].
 pub(crate) struct Retained {
     tree: RwLock<Tree>,
     sequence: AtomicU64,
@@ -39,7 +40,8 @@ impl Retained {
     }
 
     /// Keeps the message that `make` makes with its place in the broker-wide order of retained
-    /// publishes (never 0), or forgets the topic's where the payload is empty [MQTT-3.3.1-6].
+    /// publishes (never 0), or forgets the topic's where the payload is empty [MQTT-3.3.1-6],
+    /// [MQTT-3.3.1-7].
     /// Both under one lock, so that the newest by that order is the one that is kept. `false`
     /// where a bound is reached: the message is delivered but not retained. Topics below `$` are
     /// the broker's own: a handful, which neither counts nor is bounded.

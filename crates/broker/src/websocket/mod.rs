@@ -12,6 +12,8 @@
 //! | [`upgrade`] | the HTTP request that every connection begins with |
 
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;
 mod upgrade;

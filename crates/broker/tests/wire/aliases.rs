@@ -27,7 +27,7 @@ fn a_client_may_set_them() {
     }
 }
 
-/// [MQTT-3.3.2-8], [MQTT-3.3.2-9]
+/// [MQTT-3.3.2-8], [MQTT-3.3.2-9], [MQTT-3.2.2-17]
 #[test]
 fn impossible_ones_end_the_connection() {
     let site = site();

@@ -6,7 +6,7 @@ use crate::support::*;
 /// Packet Size 1 MiB, Topic Alias Maximum 32.
 const OFFER: [u8; 11] = [0x21, 0, 64, 0x27, 0, 0x10, 0, 0, 0x22, 0, 32];
 
-/// [MQTT-3.1.4-5], [MQTT-3.2.0-1], [MQTT-3.2.0-2], [MQTT-3.2.2-1]
+/// [MQTT-3.1.4-5], [MQTT-3.2.0-1], [MQTT-3.2.0-2], [MQTT-3.2.2-1], [MQTT-3.2.2-20]
 #[test]
 fn is_accepted_byte_by_byte() {
     let site = site();
@@ -67,9 +67,10 @@ fn other_protocols_are_refused() {
     for name in ["MQTT ", "mqtt", "AMQP", ""] {
         refused(name, 4).closed();
     }
+    BOTH.iter().for_each(|version| site.client(*version, "a").leave());
 }
 
-/// [MQTT-3.1.2-3], [MQTT-3.1.2-11], [MQTT-3.1.2-12], [MQTT-3.1.2-13]
+/// [MQTT-3.1.4-1], [MQTT-3.1.2-3], [MQTT-3.1.2-11], [MQTT-3.1.2-12], [MQTT-3.1.2-13]
 #[test]
 fn forbidden_flags_are_malformed() {
     let site = site();
@@ -128,7 +129,7 @@ fn the_payload_has_what_the_flags_say() {
     }
 }
 
-/// MQTT 3.1.1, [MQTT-3.1.2-22] there: no password without a user name. MQTT 5 takes it.
+/// [MQTT311-3.1.2-22]: no password without a user name. MQTT 5 takes it.
 #[test]
 fn a_password_alone_is_for_mqtt_5() {
     let site = site();
@@ -229,7 +230,7 @@ fn an_empty_client_id_is_replaced() {
     assert!(ids[0].len() > 8 && ids[0] != ids[1], "{ids:?}");
 }
 
-/// [MQTT-3.1.3-8]: for 3.1.1 an empty client id needs a clean session.
+/// [MQTT-3.1.3-8], [MQTT-3.2.2-6], [MQTT311-3.1.3-8]: for 3.1.1 an empty client id needs a clean session.
 #[test]
 fn an_empty_client_id_without_clean_session_is_refused() {
     let site = site();
@@ -286,7 +287,8 @@ fn enhanced_authentication_is_refused() {
     let mut wire = site.client(V5, "a");
     wire.send(&[0xf0, 0]);
     wire.ended(0x82);
-    // Not with a method either, nor a broken one [MQTT-3.15.1-1], [MQTT-3.15.2-1].
+    // Not with a method either [MQTT-4.12.1-2], nor a broken one [MQTT-3.15.1-1],
+    // [MQTT-3.15.2-1].
     let again = [&[0x19][..], &variable(method.len()), &method].concat();
     for (packet, code) in
         [(frame(0xf0, &again), 0x82), (frame(0xf1, &again), 0x81), (frame(0xf0, &[0x17, 0]), 0x81)]

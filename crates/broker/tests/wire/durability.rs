@@ -57,7 +57,7 @@ fn retained_messages_survive() {
     wire.silent();
 }
 
-/// [MQTT-4.1.0-1], [MQTT-3.1.2-5], [MQTT-4.4.0-1]
+/// [MQTT-4.1.0-1], [MQTT-3.1.2-5], [MQTT-3.1.2-23], [MQTT-4.4.0-1]
 #[test]
 fn a_session_survives_with_all_that_waits_for_it() {
     let (site, disk) = first();
@@ -178,7 +178,7 @@ fn a_qos_2_delivery_goes_on_under_its_packet_id() {
     }
 }
 
-/// [MQTT-3.1.2-4], [MQTT-4.2.0-1]: a session that ended does not come back.
+/// [MQTT-3.1.2-4]: a session that ended does not come back.
 #[test]
 fn what_a_client_gave_up_stays_gone() {
     let (site, disk) = first();
@@ -424,6 +424,7 @@ fn damage_that_no_power_cut_makes_is_not_passed_over() {
 }
 
 /// Publishes that need the log are refused; everything else goes on, and is written later.
+/// [MQTT311-4.8.0-2]: 3.1.1 is disconnected where it has no other answer.
 #[test]
 fn a_full_disk_stops_only_what_needs_it() {
     for settings in [Settings::default(), careful(Settings::default())] {

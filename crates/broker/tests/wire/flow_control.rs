@@ -36,7 +36,7 @@ fn no_more_is_in_flight_than_the_client_takes() {
     }
 }
 
-/// MQTT 5.0, 3.2.2.3.3: more than the broker's own Receive Maximum of unreleased publishes.
+/// [MQTT-3.3.4-7]: more than the broker's own Receive Maximum of unreleased publishes.
 #[test]
 fn too_many_unreleased_publishes_end_the_connection() {
     let site = site();
@@ -125,7 +125,7 @@ fn a_suback_and_an_unsuback_fit_the_clients_maximum() {
     }
 }
 
-/// MQTT 5.0, 3.2.2.3.6: larger ones than the broker takes; seen before they have arrived.
+/// [MQTT-3.2.2-15]: larger ones than the broker takes; seen before they have arrived.
 #[test]
 fn larger_packets_than_the_broker_takes_end_the_connection() {
     let mut settings = broker::Settings::default();

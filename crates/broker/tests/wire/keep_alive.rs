@@ -23,7 +23,7 @@ fn every_ping_is_answered() {
     }
 }
 
-/// [MQTT-3.1.2-22]: after one and a half times the keep alive, and with the will.
+/// [MQTT-3.1.2-22], [MQTT-3.2.2-22]: after one and a half times the keep alive, and with the will.
 #[test]
 fn who_says_nothing_is_disconnected() {
     let site = site();
@@ -42,7 +42,7 @@ fn who_says_nothing_is_disconnected() {
     }
 }
 
-/// [MQTT-3.2.2-21], [MQTT-3.2.2-22]: who asks for more than the broker waits, or for none, is told
+/// [MQTT-3.2.2-22]: who asks for more than the broker waits, or for none, is told
 /// what to use, and the broker uses it too.
 #[test]
 fn a_longer_keep_alive_is_cut() {

@@ -27,6 +27,7 @@ mod publish;
 mod qos;
 mod resumed;
 mod retain;
+mod rows;
 mod session;
 mod shared;
 mod slow;

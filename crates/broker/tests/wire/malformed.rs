@@ -2,7 +2,7 @@
 
 use crate::support::*;
 
-/// [MQTT-2.1.3-1], [MQTT-4.13.1-1]: reserved types and flags.
+/// [MQTT-2.1.3-1], [MQTT-3.6.1-1], [MQTT-4.13.1-1]: reserved types and flags.
 #[test]
 fn reserved_bits_end_the_connection() {
     let site = site();

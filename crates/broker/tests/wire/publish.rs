@@ -41,7 +41,8 @@ fn a_retained_topic_of_another_script_reaches_later_subscribers() {
     }
 }
 
-/// [MQTT-4.7.2-1]: and clients cannot publish below `$`.
+/// [MQTT-4.7.2-1]: and clients cannot publish below `$`. [MQTT311-3.3.5-2]: 3.1.1 acknowledges what
+/// it refuses.
 #[test]
 fn dollar_topics_are_the_brokers() {
     let site = site();

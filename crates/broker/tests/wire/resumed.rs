@@ -88,6 +88,8 @@ fn what_is_refused_now_is_gone_with_what_waits_for_it() {
         wire.vanish();
         // As if unsubscribed, also in the log: an open gate does not bring it back.
         gate.set(false);
+        // Nobody waits for those records; this one is behind them.
+        site.publish(Publish::new("state", "x").qos(1, 1).retained());
         let killed = start(Settings::default(), vec![gate.clone()], &disk.after_kill());
         for site in [site, killed] {
             let mut wire = site.enter(&lasting, true);

@@ -3,7 +3,7 @@
 use crate::support::*;
 use std::collections::BTreeSet;
 
-/// [MQTT-3.3.1-5], [MQTT-3.3.1-9]
+/// [MQTT-3.3.1-5], [MQTT-3.3.1-9], [MQTT311-3.3.1-8]
 #[test]
 fn the_last_one_meets_each_new_subscription() {
     let site = site();
@@ -17,6 +17,23 @@ fn the_last_one_meets_each_new_subscription() {
         wire.subscribe("t", 0);
         wire.expect_publish(Publish::new("t", "new").retained());
         wire.silent();
+    }
+}
+
+/// [MQTT311-3.1.2-7]: they are no part of the session that they came from.
+#[test]
+fn they_outlive_their_publisher() {
+    let site = site();
+    for version in BOTH {
+        let topic = format!("t{version}");
+        let lasting = Connect::lasting(version, "p");
+        let mut wire = site.enter(&lasting, false);
+        wire.publish(Publish::new(&topic, "x").retained().qos(1, 1));
+        wire.expect(&puback(1));
+        wire.vanish();
+        site.client(version, "p").leave();
+        site.subscriber(version, "s", &topic, 0)
+            .expect_publish(Publish::new(&topic, "x").retained());
     }
 }
 

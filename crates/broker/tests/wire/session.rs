@@ -3,6 +3,7 @@
 use crate::support::*;
 
 /// [MQTT-3.1.3-2], [MQTT-3.1.2-4], [MQTT-3.1.2-5], [MQTT-3.1.2-6], [MQTT-3.2.2-2], [MQTT-3.2.2-3]
+/// [MQTT-3.1.4-4]
 #[test]
 fn session_present_says_what_is_there() {
     let site = site();
@@ -19,7 +20,7 @@ fn session_present_says_what_is_there() {
     }
 }
 
-/// [MQTT-4.4.0-1], [MQTT-4.1.0-1], [MQTT-3.3.1-1], [MQTT-4.3.3-6]: subscriptions stay, messages wait, and what was not
+/// [MQTT-4.4.0-1], [MQTT-4.1.0-1], [MQTT-3.3.1-1], [MQTT-4.3.3-3], [MQTT-4.3.3-6]: subscriptions stay, messages wait, and what was not
 /// acknowledged is sent again, under its id and in its order.
 #[test]
 fn a_session_goes_on_where_it_was() {
@@ -184,7 +185,8 @@ fn redelivery_keeps_to_the_new_maximum_packet_size() {
     wire.silent();
 }
 
-/// [MQTT-3.1.4-3]: for any mix of versions. [MQTT-3.14.2-2]: with a reason, and nothing else.
+/// [MQTT-3.1.4-3]: for any mix of versions. [MQTT-3.14.2-2], [MQTT-3.14.2-4]: with a reason, and
+/// nothing else.
 #[test]
 fn the_newer_connection_takes_over() {
     let site = site();

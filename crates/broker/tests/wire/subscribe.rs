@@ -3,7 +3,7 @@
 use crate::support::*;
 
 /// [MQTT-3.8.4-1], [MQTT-3.8.4-2], [MQTT-3.8.4-6], [MQTT-3.8.4-7], [MQTT-3.9.3-1], [MQTT-2.2.1-6],
-/// [MQTT-3.9.2-1], [MQTT-3.9.2-2]
+/// [MQTT-3.9.2-1], [MQTT-3.9.2-2], [MQTT-2.2.2-1]
 #[test]
 fn every_filter_gets_a_code_in_order() {
     let site = site();
@@ -134,7 +134,7 @@ fn subscribing_again_replaces_the_options() {
     }
 }
 
-/// [MQTT-3.8.4-8]: the lower of both qualities of service, in all nine combinations.
+/// [MQTT-3.8.4-8], [MQTT-2.2.1-2]: the lower of both qualities of service, in all nine combinations.
 #[test]
 fn delivery_has_the_lower_qos() {
     let site = site();
@@ -213,7 +213,7 @@ fn no_local_on_a_shared_subscription_is_an_error() {
     wire.ended(0x82);
 }
 
-/// [MQTT-4.7.1-1], [MQTT-4.7.1-2], [MQTT-4.7.2-1]: which filters see `a/b`, and which do not.
+/// [MQTT-4.7.1-1], [MQTT-4.7.1-2], [MQTT-4.7.2-1], [MQTT-3.3.2-3]: which filters see `a/b`, and which do not.
 #[test]
 fn wildcards_match_as_the_standard_says() {
     let site = site();

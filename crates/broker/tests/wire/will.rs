@@ -62,7 +62,7 @@ fn it_is_published_at_its_qos() {
     }
 }
 
-/// [MQTT-3.1.2-10]: once, and not again at the next end of the session's connection.
+/// [MQTT-3.1.2-10], [MQTT311-3.1.2-12]: once, and not again at the next end of the session's connection.
 #[test]
 fn it_is_gone_once_published() {
     let site = site();

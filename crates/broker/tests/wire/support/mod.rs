@@ -1,6 +1,7 @@
 //! A broker to talk to, sockets to talk over, and packets to say.
 
 pub mod disk;
+pub mod nonsense;
 pub mod packets;
 
 use broker::{Persistence, Server, Settings, journal};
@@ -14,6 +15,7 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use nonsense::*;
 pub use packets::*;
 
 /// Longer than anything here takes: a test that waits this long has failed.
