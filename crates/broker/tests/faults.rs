@@ -17,7 +17,7 @@ use std::{
 use support::*;
 
 /// So many that no lane serves all of its own directly.
-const AT_QOS_0: u64 = 60;
+const AT_QOS_0: u64 = 200;
 const AT_QOS_1: u64 = 20;
 
 /// Threads and memory are the process's, so that one test runs at a time.
