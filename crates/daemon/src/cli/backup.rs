@@ -34,7 +34,7 @@ pub async fn run(args: &Args, config: Option<&Path>) -> anyhow::Result<()> {
         return output::json(&made);
     }
     output::text(&format!(
-        "{}: database, sessions, retained messages and {} images of {} bytes",
+        "{}: database, sessions, retained messages and {} images of {} bytes\n",
         field(&made, "path"),
         field(&made, "images"),
         field(&made, "image_bytes"),
