@@ -102,7 +102,6 @@ pub(crate) struct Parts<S> {
     pub exchange: Arc<Exchange>,
     pub client: Arc<Client>,
     pub session: Arc<Session>,
-    pub claim: u64,
     pub state: OwnedMutexGuard<State>,
     pub slots: Box<[Slot]>,
     pub outbox: Outbox,
@@ -125,7 +124,6 @@ pub(crate) struct Connection<S> {
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) client: Arc<Client>,
     pub(crate) session: Arc<Session>,
-    claim: u64,
     pub(crate) state: OwnedMutexGuard<State>,
     pub(crate) slots: Box<[Slot]>,
     pub(crate) outbox: Outbox,
@@ -167,7 +165,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             exchange: parts.exchange,
             client: parts.client,
             session: parts.session,
-            claim: parts.claim,
             resend: parts.state.window.ids().into(),
             state: parts.state,
             slots: parts.slots,
@@ -432,8 +429,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Some(unsettled) = self.unsettled.take() {
             unsettled.finish(&mut self.state, &self.exchange.totals).await;
         }
-        let Connection { mut io, mut writer, exchange, client, session, claim, state, .. } = *self;
-        leave(&exchange, &session, state, claim, will);
+        let Connection { mut io, mut writer, exchange, client, session, state, .. } = *self;
+        leave(&exchange, &session, state, will);
 
         let told = tell.is_some();
         if let (Some((code, text)), Protocol::V5) = (tell, client.protocol) {
@@ -463,7 +460,6 @@ fn leave(
     exchange: &Arc<Exchange>,
     session: &Arc<Session>,
     mut state: OwnedMutexGuard<State>,
-    claim: u64,
     will: bool,
 ) {
     state.window.connection_ended();
@@ -481,7 +477,7 @@ fn leave(
     let now = match will {
         // The end of the session publishes it, if that comes first (3.1.3.2.2).
         Some(will) if !will.delay.is_zero() && !over => {
-            exchange.registry.schedule(session, claim, Due::Will, will.delay);
+            exchange.registry.schedule(session, Due::Will, will.delay);
             state.will = Some(will);
             None
         }
@@ -495,7 +491,7 @@ fn leave(
         // [MQTT-4.1.0-2]; what outlives the connection is kept [MQTT-3.1.2-23], and it was there as
         // long as that [MQTT-4.1.0-1].
         _ if over => exchange.end_session(session, &mut state),
-        Some(expiry) => exchange.registry.schedule(session, claim, Due::Expire, expiry),
+        Some(expiry) => exchange.registry.schedule(session, Due::Expire, expiry),
         None => {}
     }
     drop(state);

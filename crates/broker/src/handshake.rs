@@ -332,6 +332,7 @@ impl Admitted {
             tell(&mut io, &failed, client.maximum_packet_size).await;
             return Err(failed);
         }
+        exchange.registry.serve(&session);
         let (present, ticket) = prepare(&session, &mut state, &connect, &client, &exchange);
         ack.session_present = present;
         *session.view.lock() =
@@ -359,7 +360,6 @@ impl Admitted {
             exchange,
             client,
             session,
-            claim,
             state,
             outbox,
             patience,

@@ -35,8 +35,8 @@ pub(crate) enum Due {
 struct Job {
     due: Due,
     session: Arc<Session>,
-    /// The claim that was the last one when the job was made: a newer one makes it void.
-    claim: u64,
+    /// The connections that had served it when the job was made.
+    connections: u64,
 }
 
 /// The registry. See the module.
@@ -175,21 +175,40 @@ impl Registry {
     /// Forgets a session that the caller holds: its subscriptions, its queues, its name.
     pub fn remove(&self, session: &Arc<Session>, state: &mut State, index: &Index) {
         state.ended = true;
+        self.unschedule(session);
         drop_subscriptions(session, index);
         session.inbox.close();
         self.by_key.remove(&session.key);
         self.by_client_id.remove_if(&session.client_id, |_, s| s.key == session.key);
     }
 
-    /// Something is to happen to a session unless a newer connection claims it before.
-    pub fn schedule(&self, session: &Arc<Session>, claim: u64, due: Due, after: Duration) {
+    /// Something is to happen to a session that the caller holds, unless another connection serves
+    /// it before.
+    pub fn schedule(&self, session: &Arc<Session>, due: Due, after: Duration) {
         let Some(at) = Instant::now().checked_add(after) else { return };
-        let id = self.job_ids.fetch_add(1, Ordering::Relaxed);
-        self.jobs.lock().insert((at, id), Job { due, session: session.clone(), claim });
+        let key = (at, self.job_ids.fetch_add(1, Ordering::Relaxed));
+        let connections = session.connections.load(Ordering::Acquire);
+        session.jobs.lock().push(key);
+        self.jobs.lock().insert(key, Job { due, session: session.clone(), connections });
         self.jobs_changed.notify_one();
     }
 
-    /// Waits for the next job whose session nobody has claimed since, and returns it with the
+    /// A connection serves a session that it holds: what was to happen meanwhile is void, and
+    /// takes no room until its time would have come.
+    pub fn serve(&self, session: &Session) {
+        session.connections.fetch_add(1, Ordering::AcqRel);
+        self.unschedule(session);
+    }
+
+    fn unschedule(&self, session: &Session) {
+        let keys = std::mem::take(&mut *session.jobs.lock());
+        if !keys.is_empty() {
+            let mut jobs = self.jobs.lock();
+            keys.iter().for_each(|key| drop(jobs.remove(key)));
+        }
+    }
+
+    /// Waits for the next job whose session nobody has served since, and returns it with the
     /// session's state.
     pub async fn next_due(&self) -> (Due, Arc<Session>, OwnedMutexGuard<State>) {
         loop {
@@ -203,13 +222,11 @@ impl Registry {
                     }
                 }
                 Some(_) => {
-                    let Some((_, job)) = self.jobs.lock().pop_first() else { continue };
-                    if !job.session.is_last_claim(job.claim) {
-                        continue;
-                    }
-                    // Held only where a claim came in this instant; then the job is void.
+                    let Some((key, job)) = self.jobs.lock().pop_first() else { continue };
+                    job.session.jobs.lock().retain(|other| *other != key);
+                    // Held only where a connection comes in this instant; then the job is void.
                     if let Ok(state) = job.session.state.clone().try_lock_owned()
-                        && job.session.is_last_claim(job.claim)
+                        && job.session.connections.load(Ordering::Acquire) == job.connections
                         && !state.ended
                     {
                         return (job.due, job.session, state);
@@ -228,5 +245,49 @@ pub(crate) fn drop_subscriptions(session: &Session, index: &Index) {
         {
             index.remove(parsed, session.key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn registry() -> Registry {
+        Registry::new(1, Arc::default())
+    }
+
+    #[tokio::test]
+    async fn what_is_void_takes_no_room() {
+        let registry = registry();
+        let Claimed { session, mut state, .. } = registry.claim(&"c".into()).await.unwrap();
+        for _ in 0..100 {
+            registry.schedule(&session, Due::Will, LONG);
+            registry.schedule(&session, Due::Expire, 2 * LONG);
+            registry.serve(&session);
+            assert!(registry.jobs.lock().is_empty(), "its client is back");
+        }
+        registry.schedule(&session, Due::Will, LONG);
+        registry.remove(&session, &mut state, &Index::default());
+        assert!(registry.jobs.lock().is_empty(), "it is forgotten");
+        assert_eq!(Arc::strong_count(&session), 1, "by everybody");
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_is_given_up_voids_nothing() {
+        let registry = registry();
+        let id = "c".into();
+        let Claimed { session, state, .. } = registry.claim(&id).await.unwrap();
+        registry.schedule(&session, Due::Expire, Duration::ZERO);
+        {
+            // A CONNECT that waits for the session, and breaks off.
+            let mut claim = std::pin::pin!(registry.claim(&id));
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(claim.as_mut().poll(&mut cx).is_pending());
+        }
+        drop(state);
+        let due = tokio::time::timeout(LONG, registry.next_due()).await.unwrap();
+        assert_eq!((due.0, due.1.key), (Due::Expire, session.key));
     }
 }

@@ -31,6 +31,11 @@ pub(crate) struct Session {
     pub state: Arc<tokio::sync::Mutex<State>>,
     /// Counts claims. A connection whose claim is not the last one gives way.
     pub claims: AtomicU64,
+    /// Counts the connections that served it: what was to happen after one of them is void when
+    /// there is another.
+    pub connections: AtomicU64,
+    /// What is to happen while it is away, by its key in the registry.
+    pub jobs: Mutex<Vec<(Instant, u64)>>,
     /// Its subscriptions by filter. Only its connection changes them.
     pub subscriptions: Mutex<Subscriptions>,
     /// What the operator sees.
@@ -101,6 +106,8 @@ impl Session {
             inbox: Inbox::new(limits),
             state: Arc::default(),
             claims: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            jobs: Mutex::default(),
             subscriptions: Mutex::default(),
             view: Mutex::new(View { client: None, since: Instant::now() }),
             inflight: AtomicUsize::new(0),

@@ -98,8 +98,7 @@ fn restore_session(
         session.inflight.store(state.window.len(), Ordering::Relaxed);
     }
     if let Some(remaining) = remaining {
-        // Claim 0: the first connection makes it void.
-        registry.schedule(&session, 0, Due::Expire, remaining);
+        registry.schedule(&session, Due::Expire, remaining);
     }
 }
 
