@@ -5,24 +5,28 @@
 //! chose ever enters the router as a topic, filter or id: a parcel's address travels in its
 //! blob, which the router does not read. `docs/decisions/0002-rumqttd-seam.md` says why.
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use rumqttd::{
     Router as Rumqttd, RouterConfig,
     local::{LinkBuilder, LinkRx, LinkTx},
     protocol::{
-        Disconnect, DisconnectReasonCode, Filter, Packet, Publish, PublishProperties, QoS,
-        RetainForwardRule, Subscribe,
+        Disconnect, DisconnectReasonCode, Filter, Packet, Publish, QoS, RetainForwardRule,
+        Subscribe,
     },
 };
 use std::{sync::Arc, time::Duration};
 
-/// The router's log of one lane, in bytes of payload: what is charged to a lane stays below it,
-/// so that the log never overruns what is in transit.
+/// The router's log of one lane, in bytes of topic and payload, which is all that the router
+/// counts: what is charged to a lane stays below it, so that the log never overruns what is in
+/// transit.
 const SEGMENT_BYTES: usize = 256 * 1024;
 const SEGMENTS: usize = 10;
 /// What one lane may have in transit; two segments less than the log keeps.
 pub(crate) const LANE_CREDIT: usize = SEGMENT_BYTES * (SEGMENTS - 2);
+/// Length of a lane's topic. It stands for the router's own structures, which it does not count: it
+/// keeps what it has delivered until the log is full, and so many small parcels fill it.
+const TOPIC_BYTES: usize = 256;
 /// How long the router may take to register a link. It takes 0.1 ms; one that died never does.
 const LINK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -31,6 +35,24 @@ const LINK_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Parcel {
     pub payload: Bytes,
     pub blob: Bytes,
+}
+
+impl Parcel {
+    /// In one piece, since the router counts nothing but payloads against the size of its log.
+    fn join(self) -> Bytes {
+        let Parcel { payload, blob } = self;
+        let mut joined = BytesMut::with_capacity(4 + blob.len() + payload.len());
+        joined.put_u32(blob.len() as u32);
+        joined.put_slice(&blob);
+        joined.put_slice(&payload);
+        joined.freeze()
+    }
+
+    /// As it was; `None` would be an error of our own.
+    fn split(mut joined: Bytes) -> Option<Self> {
+        let len = joined.try_get_u32().ok()? as usize;
+        (joined.len() >= len).then(|| Parcel { blob: joined.split_to(len), payload: joined })
+    }
 }
 
 /// The router is dead, or does not answer.
@@ -85,7 +107,7 @@ impl Router {
                 .clean_session(true)
                 .build()
                 .map_err(|e| RouterError(e.to_string()))?;
-            let topic = format!("lane/{lane}");
+            let topic = format!("{:x<TOPIC_BYTES$}", format!("lane/{lane}/"));
             let filter = Filter {
                 path: topic.clone(),
                 qos: QoS::AtMostOnce,
@@ -139,13 +161,9 @@ impl Router {
 
     /// Appends a parcel to a lane, through one ingress. Order is kept per ingress and lane.
     pub fn send(&self, ingress: usize, lane: usize, parcel: Parcel) -> Result<(), RouterError> {
-        let properties = PublishProperties {
-            correlation_data: Some(parcel.blob),
-            ..PublishProperties::default()
-        };
         // `Publish::new` makes QoS 0, which is all that a lane carries.
-        let publish = Publish::new(self.topics[lane].clone(), parcel.payload, false);
-        let packet = Packet::Publish(publish, Some(properties));
+        let publish = Publish::new(self.topics[lane].clone(), parcel.join(), false);
+        let packet = Packet::Publish(publish, None);
         let mut tx = self.ingresses[ingress % self.ingresses.len()].lock();
         {
             // While the buffer is not empty an event is outstanding, and the router will take
@@ -198,9 +216,10 @@ impl LaneReader {
             let notification = self.0.next().await.map_err(|e| RouterError(e.to_string()))?;
             let Some(notification) = notification else { continue };
             match Option::<Packet>::from(notification) {
-                Some(Packet::Publish(publish, properties)) => {
-                    let blob = properties.and_then(|p| p.correlation_data).unwrap_or_default();
-                    return Ok(Parcel { payload: publish.payload, blob });
+                Some(Packet::Publish(publish, _)) => {
+                    if let Some(parcel) = Parcel::split(publish.payload) {
+                        return Ok(parcel);
+                    }
                 }
                 // The acknowledgement of our subscription.
                 Some(_) => {}
@@ -214,5 +233,39 @@ impl LaneReader {
     /// end by itself; a wake for an id that it has freed panics it, which is the only way.
     pub async fn last_word(self) {
         let _ = tokio::time::timeout(LINK_TIMEOUT, self.0.wake()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Resident memory of the process in bytes.
+    fn resident() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        1024 * line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
+    }
+
+    /// The router keeps what it has delivered until its log is full. That log is bounded whatever a
+    /// parcel consists of: here of a small message for very many.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_the_router_keeps_is_bounded() {
+        const PARCELS: usize = 60_000;
+        let (router, mut readers) = Router::start(1).unwrap();
+        let before = resident();
+        for n in 0..PARCELS {
+            let payload = Bytes::from(n.to_be_bytes().to_vec());
+            router.send(0, 0, Parcel { payload, blob: Bytes::from(vec![1; 1000]) }).unwrap();
+            let parcel = readers[0].next().await.unwrap();
+            assert_eq!((&*parcel.payload, parcel.blob.len()), (&n.to_be_bytes()[..], 1000));
+        }
+        // Kept for ever, they would be 100 MB; other tests run beside this one.
+        let grown = resident().saturating_sub(before) >> 20;
+        assert!(grown < 40, "{grown} MB more");
+        router.leave();
+        for reader in readers {
+            reader.last_word().await;
+        }
     }
 }
