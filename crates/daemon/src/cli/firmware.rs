@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{
     api::{Api, Remote},
     output,
+    repeat::Repeat,
     table::{Table, field},
 };
 
@@ -24,6 +25,13 @@ pub enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show one file, as JSON
+    Show {
+        /// Its id or its path
+        firmware: String,
         #[command(flatten)]
         remote: Remote,
     },
@@ -43,6 +51,8 @@ pub enum Command {
         /// Notes for people
         #[arg(long, value_name = "TEXT")]
         notes: Option<String>,
+        #[command(flatten)]
+        repeat: Repeat,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -69,7 +79,12 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
             files.sort_by_key(|file| field(file, "path"));
             output::text(&table(&files))
         }
-        Command::Upload { file, title, version, model, notes, json, remote } => {
+        Command::Show { firmware, remote } => {
+            let api = Api::new(&remote, config)?;
+            let id = find(&api, &firmware).await?;
+            output::json(&api.get(&["firmware", &id]).await?)
+        }
+        Command::Upload { file, title, version, model, notes, repeat, json, remote } => {
             let api = Api::new(&remote, config)?.patient();
             let image = Part::file(&file)
                 .await
@@ -82,7 +97,8 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
                     form = form.text(name, value);
                 }
             }
-            let uploaded = api.upload(&["firmware"], form.part("file", image)).await?;
+            let form = form.part("file", image);
+            let uploaded = api.upload(&["firmware"], &repeat.headers(), form).await?;
             if json {
                 return output::json(&uploaded);
             }

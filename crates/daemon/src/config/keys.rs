@@ -87,6 +87,7 @@ pub const KEYS: &[Key] = &[
     key("fuota.on_existing", ""),
     live("fuota.retention", "365d"),
     later("fuota.fetch_allow", ""),
+    key("events.webhooks", ""),
     live("limits.connections", "100000"),
     live("limits.connections_per_ip", ""),
     live("limits.connects_per_second", ""),

@@ -6,6 +6,7 @@
 //! | [`tree`] | file and environment merged; unknown keys are found here |
 //! | [`read`](mod@read) | typed reading, with an error that names the key |
 //! | [`check`] | what the keys must not say together |
+//! | [`webhooks`] | one key that is a list of tables |
 //! | [`values`](Values) | what changed between two readings |
 //! | [`secret`] | values that no output shows |
 
@@ -19,6 +20,7 @@ pub mod secret;
 mod tests;
 mod tree;
 mod values;
+pub mod webhooks;
 
 use std::{
     collections::HashMap,
@@ -31,6 +33,7 @@ pub use error::ConfigError;
 pub use overview::Setting;
 pub use secret::Secret;
 pub use values::Values;
+pub use webhooks::Webhook;
 
 use broker::journal::Sync;
 use fuota::{AuthMode, DropRollout, OnExisting, Rule};
@@ -54,6 +57,8 @@ pub struct Config {
     pub store: Store,
     /// `fuota.*`.
     pub fuota: Fuota,
+    /// `events.webhooks`.
+    pub webhooks: Vec<Webhook>,
     /// `limits.*`.
     pub limits: Limits,
     /// `persistence.sync`.
@@ -330,6 +335,8 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let on_existing = reader.word("fuota.on_existing", &existing);
     let retention = reader.duration("fuota.retention", Duration::from_secs(3600));
 
+    let webhooks = webhooks::read(reader);
+
     let connections = reader.number("limits.connections", 1..=10_000_000);
     let connections_per_ip = reader.number_or_off("limits.connections_per_ip", 1..=10_000_000);
     let connects_per_second = reader.number_or_off("limits.connects_per_second", 1..=1_000_000);
@@ -408,6 +415,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
             on_existing,
             retention: retention?,
         },
+        webhooks,
         limits: Limits {
             connections: connections?,
             connections_per_ip,
