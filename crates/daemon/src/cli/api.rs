@@ -260,10 +260,9 @@ impl Api {
                 match line.trim_end().split_once(':') {
                     Some(("id", value)) => id = value.trim().to_owned(),
                     Some(("data", value)) => data = value.trim().to_owned(),
-                    None if !data.is_empty() => {
-                        if !heard(&id, &std::mem::take(&mut data))? {
-                            return Ok(());
-                        }
+                    // The empty line behind an event.
+                    None if !data.is_empty() && !heard(&id, &std::mem::take(&mut data))? => {
+                        return Ok(());
                     }
                     _ => {}
                 }
