@@ -443,7 +443,7 @@ impl Broker for Handle {
         };
         let mut tally = Tally::default();
         match self.exchange.publish(topic, draft, &mut None, &mut tally) {
-            Routed::Done | Routed::Crowded(_) => {}
+            Routed::Done | Routed::Woke(_) | Routed::Crowded(_) => {}
             Routed::Pending(pending) => pending.go_on(self.exchange.totals.clone()),
             Routed::Unwritable => {
                 tally.dropped += 1;
