@@ -1,7 +1,7 @@
 //! One publish to all its receivers.
 
 use bytes::Bytes;
-use hook::{Properties, Qos, Seldom};
+use hook::{Identity, Properties, Qos, Seldom};
 use std::sync::Arc;
 
 use crate::{
@@ -154,6 +154,40 @@ impl Exchange {
         }
         let receivers = self.receivers(&message.topic, publisher, cached);
         let how = How { ingress, retained: lasts && kept, received, follows };
+        self.distribute(message, &receivers, how, tally)
+    }
+
+    /// Distributes a message of the broker's own to those receivers whose client `may` have it.
+    pub fn publish_to(
+        &self,
+        topic: &str,
+        payload: Bytes,
+        qos: Qos,
+        may: &dyn Fn(&Identity) -> bool,
+        tally: &mut Tally,
+    ) -> Routed {
+        let (mut receivers, _) = self.index.receivers(topic, 0);
+        let allowed = |receiver: &Receiver| {
+            let client = receiver.session.view.lock().client.clone();
+            client.is_some_and(|client| may(&client.identity))
+        };
+        receivers.sessions.retain(allowed);
+        for group in std::mem::take(&mut receivers.groups) {
+            // Of a group those come into question who may, in turn.
+            let mut turns = (0..group.size()).filter_map(|_| group.pick());
+            receivers.sessions.extend(turns.find(allowed));
+        }
+        let message = Arc::new(Message {
+            topic: topic.into(),
+            payload,
+            qos,
+            retain: false,
+            properties: None,
+            publisher: 0,
+            sequence: 0,
+            expires: None,
+        });
+        let how = How { ingress: 0, retained: false, received: None, follows: false };
         self.distribute(message, &receivers, how, tally)
     }
 

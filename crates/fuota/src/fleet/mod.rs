@@ -12,16 +12,19 @@
 //! | `gate` | what the policy asks the fleet about one device, and its answer in a sentence |
 //! | `drive` | what follows from outcomes: next waves, pauses |
 //! | `operate`, `again` | what operators do: create, approve, pause, cancel, withdraw, freeze; retry, roll back |
-//! | `events` | changes, told as they happen |
+//! | `events`, `ring` | changes, told as they happen |
+//! | `alerts` | what follows from them for operators |
 //! | `service`, `views` | the same for the admin interface |
 
 mod again;
+pub mod alerts;
 pub mod deployment;
 mod drive;
 pub mod events;
 pub mod gate;
 pub mod labels;
 mod operate;
+mod ring;
 pub mod rollout;
 mod service;
 pub mod target;
