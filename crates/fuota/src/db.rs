@@ -39,6 +39,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("db/users.sql"),
     include_str!("db/schemes.sql"),
     include_str!("db/fleet.sql"),
+    include_str!("db/conditions.sql"),
 ];
 /// Jobs that may wait.
 const QUEUE: usize = 16_384;

@@ -64,6 +64,8 @@ pub struct DeviceState {
     pub confirmed: Option<i64>,
     /// Why nothing is offered to it.
     pub why: Option<String>,
+    /// Since jitter was drawn for this deployment: when it may begin.
+    pub turn: Option<(i64, Instant)>,
     /// When the timer is due that tells confirmed from silent.
     pub outcome_at: Option<Instant>,
     /// Since when it has no connection.

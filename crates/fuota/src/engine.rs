@@ -26,8 +26,10 @@ use crate::{
     fleet::{
         Fleet,
         events::{Change, Events},
+        waiting::{Open, Wall},
     },
     ingest::Files,
+    pace::Buckets,
     policy::History,
     registry::Registry,
     secret::Key,
@@ -55,6 +57,11 @@ pub struct Engine {
     /// The last in the order of locks.
     pub fleet: Mutex<Fleet>,
     pub events: Events,
+    /// The wall clock of maintenance windows, and which of those it found open.
+    pub wall: Wall,
+    pub windows: Mutex<Open>,
+    /// The caps on bytes a second; none where nothing is capped.
+    pub buckets: Mutex<Buckets>,
     /// Rung when a rollout is to be looked at.
     pub rollouts: Notify,
     pub timers: Timers,
@@ -147,6 +154,9 @@ impl Engine {
             catalog: ArcSwap::default(),
             fleet: Mutex::new(fleet),
             events: Events::default(),
+            wall: Wall::default(),
+            windows: Mutex::default(),
+            buckets: Mutex::default(),
             rollouts: Notify::new(),
             timers: Timers::default(),
             counters: Counters::default(),
@@ -183,6 +193,7 @@ impl Engine {
         let settings = settings.below(&self.settings());
         self.accounts.set_rules(&settings.rules, settings.strict);
         self.settings.store(Arc::new(settings));
+        self.set_caps();
         // Times may be due earlier, and offers may be possible that were not.
         for device in self.registry.all() {
             self.watch_outcome(&device);
@@ -213,8 +224,16 @@ impl Engine {
                         self.due(event);
                     }
                 }
-                _ = flush.tick() => self.flush(),
-                () = self.rollouts.notified() => self.drive().await,
+                _ = flush.tick() => {
+                    self.flush();
+                    if self.window_opened() && self.is_ready() {
+                        self.reconsider_all().await;
+                    }
+                }
+                () = self.rollouts.notified() => {
+                    self.drive().await;
+                    self.start_waiting();
+                }
                 _ = prune.tick() => self.prune(),
             }
         }
@@ -245,6 +264,12 @@ impl Engine {
             Event::Consider(device) => {
                 if let Some(device) = device.upgrade() {
                     self.consider(&device);
+                }
+            }
+            Event::Starts => self.starts_due(),
+            Event::Paced(link) => {
+                if let Some(link) = link.upgrade() {
+                    self.turn_come(&link);
                 }
             }
             Event::Confirm(device) => {

@@ -17,6 +17,7 @@
 //! | `policy` | which image a device should run, and why not: pure functions |
 //! | `offers` | when a manifest goes out; `transfer`: one device, one image, the pin |
 //! | `serve`, `link` | the way of a block, and one connection's limits |
+//! | `window`, `limits`, `pace` | when manifests go out, and how much at once |
 //! | `outcome`, `state` | what became of an update, and the one function that moves its state |
 //! | `import` | many devices and users at once, all or none |
 //! | `device`, `registry` | what is known of devices, in memory; `registration`: who is registered |
@@ -40,10 +41,12 @@ pub mod fuzzing;
 mod identity;
 mod import;
 mod ingest;
+mod limits;
 mod link;
 mod names;
 mod offers;
 mod outcome;
+mod pace;
 mod plugin;
 mod policy;
 mod registration;
@@ -56,6 +59,7 @@ mod state;
 mod timers;
 mod transfer;
 pub mod views;
+mod window;
 
 #[cfg(test)]
 mod harness;
@@ -78,6 +82,7 @@ pub use fleet::{
         HappeningView, MemberView, NewDeployment, PlanReport, WhyView,
     },
 };
+pub use limits::Limits;
 pub use service::Service;
 pub use settings::{AuthMode, DropRollout, OnExisting, Settings};
 pub use views::{
@@ -86,6 +91,7 @@ pub use views::{
     ImportedDevice, ImportedUser, NewDevice, NewUser, OfferedFirmware, Password, Progress,
     RowProblem, ServiceError, SiteStatus, UserPatch, UserRole, UserView,
 };
+pub use window::{Window, WindowError, Windows};
 
 /// Why the plugin cannot start. Each text is one line that says what to change.
 #[derive(Debug, thiserror::Error)]

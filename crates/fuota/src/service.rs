@@ -180,6 +180,8 @@ impl Service {
             ready: engine.is_ready(),
             store_problem: engine.store_problem.lock().clone(),
             database_problem: engine.db.problem(),
+            window_closed: engine.settings().windows.closed(engine.wall.now()),
+            clock_problem: engine.clock_problem(),
             devices,
             states,
             firmware,

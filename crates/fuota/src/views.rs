@@ -385,6 +385,10 @@ pub struct SiteStatus {
     pub store_problem: Option<String>,
     /// Why the database cannot be written now.
     pub database_problem: Option<String>,
+    /// Why the site's maintenance window is closed now: nothing new is offered.
+    pub window_closed: Option<String>,
+    /// Why the wall clock cannot be right; maintenance windows are closed then.
+    pub clock_problem: Option<String>,
     /// Devices by registration and presence.
     pub devices: DeviceCounts,
     /// Devices per state of their newest offer.

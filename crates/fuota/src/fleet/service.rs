@@ -167,15 +167,22 @@ impl Service {
         for state in one.members.values().filter_map(|member| member.state.as_ref()) {
             *counts.entry(state.name()).or_default() += 1;
         }
-        let blocked = catalog.blocked(one.id).filter(|_| !one.state.is_over());
+        let blocked = catalog.blocked(one.id).filter(|_| !one.state.is_over()).map(str::to_owned);
+        let running = one.state == DeploymentState::Running;
+        let closed = || {
+            let settings = self.0.settings();
+            one.conditions.windows(&settings).closed(self.0.wall.now()).filter(|_| running)
+        };
         DeploymentView {
             id: one.id.to_string(),
             state: one.state.name(),
-            reason: one.reason.clone().or_else(|| blocked.map(str::to_owned)),
+            reason: one.reason.clone().or(blocked).or_else(closed),
             firmware: catalog.file(one.file).map(deployed).unwrap_or_default(),
             target: one.target.view(),
             downgrade: one.downgrade,
             rollout: one.plan.clone(),
+            windows: one.conditions.windows.clone(),
+            limits: one.conditions.limits.clone(),
             wave: one.wave + 1,
             wave_size: one.size,
             created: one.created_at,

@@ -2,6 +2,7 @@
 
 mod access;
 mod accounts;
+mod caps;
 mod configure;
 mod deployments;
 mod identity;
@@ -9,6 +10,8 @@ mod import;
 mod model;
 mod outcome;
 mod rollouts;
+mod stalled;
 mod storm;
 mod topics;
 mod transfer;
+mod windows;
