@@ -12,7 +12,10 @@ use arc_swap::ArcSwap;
 use hook::{Broker, Seldom};
 use parking_lot::Mutex;
 use store::FirmwareStore;
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, Semaphore},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -69,6 +72,9 @@ pub struct Engine {
     /// Firmware bytes a second of a transfer, as the last ones had it.
     pub pace: Mutex<Option<f64>>,
     pub broker: OnceLock<Arc<dyn Broker>>,
+    /// Orders that may be carried out at once, and what ends them.
+    pub orders: Arc<Semaphore>,
+    pub stopping: CancellationToken,
     /// The first full scan was taken in: offers may go out (rule 6).
     pub ready: AtomicBool,
     /// Whether that ever happened, in this run or before.
@@ -162,6 +168,8 @@ impl Engine {
             counters: Counters::default(),
             pace: Mutex::new(None),
             broker: OnceLock::new(),
+            orders: Arc::new(Semaphore::new(crate::order::AT_ONCE)),
+            stopping: CancellationToken::new(),
             ready: AtomicBool::new(false),
             scanned: AtomicBool::new(loaded.scanned),
             store_problem: Mutex::new(None),
@@ -237,6 +245,7 @@ impl Engine {
                 _ = prune.tick() => self.prune(),
             }
         }
+        self.stopping.cancel();
         self.flush();
         self.events.close();
         let engine = Arc::clone(self);

@@ -19,6 +19,7 @@
 //! | `serve`, `link` | the way of a block, and one connection's limits |
 //! | `window`, `limits`, `pace` | when manifests go out, and how much at once |
 //! | `outcome`, `state` | what became of an update, and the one function that moves its state |
+//! | `order`, `fetch` | updates that an operator starts with a message, from an address |
 //! | `import` | many devices and users at once, all or none |
 //! | `device`, `registry` | what is known of devices, in memory; `registration`: who is registered |
 //! | `db` | the one place that knows the database |
@@ -35,6 +36,7 @@ mod db;
 mod device;
 mod dialect;
 mod engine;
+mod fetch;
 mod fleet;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -45,6 +47,7 @@ mod limits;
 mod link;
 mod names;
 mod offers;
+mod order;
 mod outcome;
 mod pace;
 mod plugin;
@@ -72,6 +75,7 @@ use store::FirmwareStore;
 use tokio_util::sync::CancellationToken;
 
 pub use accounts::{Rule, RuleError};
+pub use fetch::{Allow, AllowError};
 pub use fleet::{
     Upload, UploadedBytes,
     events::{Change, Listener},
@@ -88,8 +92,8 @@ pub use settings::{AuthMode, DropRollout, OnExisting, Settings};
 pub use views::{
     Actor, AddedDevice, AddedUser, ChangedDevice, ChangedUser, Decided, DeviceCounts, DevicePatch,
     DeviceQuery, DeviceView, FirmwareState, FirmwareView, Import, ImportError, Imported,
-    ImportedDevice, ImportedUser, NewDevice, NewUser, OfferedFirmware, Password, Progress,
-    RowProblem, ServiceError, SiteStatus, UserPatch, UserRole, UserView,
+    ImportedDevice, ImportedUser, NewDevice, NewUser, OfferedFirmware, Parameters, Password,
+    Progress, RowProblem, ServiceError, SiteStatus, UserPatch, UserRole, UserView,
 };
 pub use window::{Window, WindowError, Windows};
 

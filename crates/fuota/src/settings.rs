@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use crate::{Limits, OpenError, Rule, Windows, fleet::rollout::Plan};
+use crate::{Allow, Limits, OpenError, Rule, Windows, fleet::rollout::Plan};
 
 /// The largest chunk that may be configured, in bytes before encoding. Base64 makes a third
 /// more of it, and a whole block is one allocation.
@@ -88,6 +88,8 @@ pub struct Settings {
     pub device_bytes_per_second: Option<u64>,
     /// A manifest that could go out to many devices at once waits for a random time up to this.
     pub jitter: Duration,
+    /// Where operators' messages may have images fetched from; empty: nowhere.
+    pub fetch_allow: Vec<Allow>,
     /// How long lines of the audit and of timelines are kept.
     pub retention: Duration,
     /// How often progress is written to the database, and so what a crash may forget.
@@ -120,6 +122,7 @@ impl Default for Settings {
             group_limits: BTreeMap::new(),
             device_bytes_per_second: None,
             jitter: Duration::ZERO,
+            fetch_allow: Vec::new(),
             retention: Duration::from_secs(365 * 24 * 3600),
             flush_interval: Duration::from_secs(1),
         }

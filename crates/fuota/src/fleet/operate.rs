@@ -43,7 +43,19 @@ impl Engine {
         key: Option<String>,
         actor: &Actor,
     ) -> Result<(i64, bool), ServiceError> {
-        let (file, deployment) = self.draft(new)?;
+        self.create_deployment_from(new, key, actor, None).await
+    }
+
+    /// The same, of an image from the address `url`, which is shown.
+    pub async fn create_deployment_from(
+        self: &Arc<Self>,
+        new: &NewDeployment,
+        key: Option<String>,
+        actor: &Actor,
+        url: Option<&str>,
+    ) -> Result<(i64, bool), ServiceError> {
+        let (file, mut deployment) = self.draft(new)?;
+        deployment.conditions.url = url.map(str::to_owned);
         let (id, ops) = {
             let mut files = self.files.lock();
             let mut fleet = self.fleet.lock();
