@@ -42,6 +42,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("db/schemes.sql"),
     include_str!("db/fleet.sql"),
     include_str!("db/requests.sql"),
+    include_str!("db/conditions.sql"),
 ];
 /// Jobs that may wait.
 const QUEUE: usize = 16_384;

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     db::Op,
-    device::OldToken,
+    device::{Device, OldToken},
     engine::{DATABASE, Engine},
     registration::{check_groups, check_labels, check_name, sorted},
     secret::{TokenHash, new_token},
@@ -32,13 +32,17 @@ impl Service {
         devices.retain(|device| query.after.as_deref().is_none_or(|after| *device.id > *after));
         devices.sort_by(|a, b| a.id.cmp(&b.id));
         let limit = if query.limit == 0 { DEFAULT_LIMIT } else { query.limit };
-        let views = devices.iter().map(|device| device.view());
+        let views = devices.iter().map(|device| self.view(device));
         views.filter(|view| matches(query, view)).take(limit).collect()
+    }
+
+    fn view(&self, device: &Device) -> DeviceView {
+        device.view(|id| self.0.fleet.lock().deployments.get(&id)?.conditions.url.clone())
     }
 
     /// One device.
     pub fn device(&self, id: &str) -> Option<DeviceView> {
-        self.0.registry.get(id).map(|device| device.view())
+        self.0.registry.get(id).map(|device| self.view(&device))
     }
 
     /// Changes a device.
@@ -116,7 +120,7 @@ impl Service {
         } else {
             engine.consider(&device);
         }
-        Ok(ChangedDevice { device: device.view(), token })
+        Ok(ChangedDevice { device: self.view(&device), token })
     }
 
     /// Forgets a device: its token, its connections, and what it experienced. One without
@@ -185,6 +189,8 @@ impl Service {
             ready: engine.is_ready(),
             store_problem: engine.store_problem.lock().clone(),
             database_problem: engine.db.problem(),
+            window_closed: engine.settings().windows.closed(engine.wall.now()),
+            clock_problem: engine.clock_problem(),
             devices,
             states,
             firmware,

@@ -48,9 +48,30 @@ pub struct Upload {
     pub notes: Option<String>,
 }
 
+/// A device that is meant by a deployment and was not offered it.
+struct Rest {
+    device: String,
+    /// Why not; `None` where nothing but its absence is the reason.
+    reason: Option<String>,
+    /// Whether it will be: only its absence, a wave, a window or a cap is in the way.
+    waits: bool,
+}
+
 /// Bytes of an upload that were copied.
 #[derive(Debug)]
 pub struct UploadedBytes(store::Ingested);
+
+impl UploadedBytes {
+    /// Their digest.
+    pub(crate) fn digest(&self) -> store::Digest {
+        self.0.digest
+    }
+
+    /// The same bytes, which lie where they were copied to.
+    pub(crate) fn again(&self) -> UploadedBytes {
+        UploadedBytes(self.0)
+    }
+}
 
 impl Service {
     /// Deployments by number, the newest first: those with a lower number than `before`, in
@@ -76,7 +97,7 @@ impl Service {
         let running = view.state == DeploymentState::Running.name();
         let rest = self.rest(id);
         let open: usize = UpdateState::NAMES[..5].iter().map(|name| view.counts[name]).sum();
-        let waiting = rest.iter().any(|(_, reason)| reason.is_none());
+        let waiting = rest.iter().any(|one| one.waits);
         view.not_offered = Some(rest.len());
         view.complete = Some(!running || (open == 0 && !waiting));
         Some(view)
@@ -105,7 +126,7 @@ impl Service {
                 all.insert(view.device.clone(), view);
             }
         }
-        for (device, reason) in self.rest(id) {
+        for Rest { device, reason, .. } in self.rest(id) {
             let reason = reason.unwrap_or_else(|| "it is offered it when it connects".into());
             let view = MemberView {
                 device: device.clone(),
@@ -121,9 +142,8 @@ impl Service {
         Some(later.take(limit).collect())
     }
 
-    /// Known devices that are meant and were not offered it, with the reason; `None` where
-    /// nothing but their absence is one.
-    fn rest(&self, id: i64) -> Vec<(String, Option<String>)> {
+    /// Known devices that are meant and were not offered it.
+    fn rest(&self, id: i64) -> Vec<Rest> {
         let engine = &self.0;
         let Some(target) = engine.fleet.lock().deployments.get(&id).map(|one| one.target.clone())
         else {
@@ -142,20 +162,27 @@ impl Service {
                 }
             };
             if listed || target.means(&device.id, &state) {
-                rest.push((device.id.to_string(), self.reason(id, &device, &state)));
+                let (reason, waits) = self.reason(id, &device, &state);
+                rest.push(Rest { device: device.id.to_string(), reason, waits });
             }
         }
         rest
     }
 
-    /// Why a device is not offered this deployment; `None` where it is as soon as it can be.
-    fn reason(&self, id: i64, device: &Device, state: &DeviceState) -> Option<String> {
-        match self.0.decide(device, state) {
+    /// Why a device is not offered this deployment, `None` where it is as soon as it can be; and
+    /// whether it will be.
+    fn reason(&self, id: i64, device: &Device, state: &DeviceState) -> (Option<String>, bool) {
+        let reason = |decision| match decision {
             Decision::Run(release) if release.deployment == id => None,
             Decision::Run(release) => {
                 Some(format!("{} goes first", crate::policy::describe(&release)))
             }
             Decision::Nothing(why) => Some(why),
+        };
+        // First whether anything but waves, pauses, windows and caps keeps it away.
+        match reason(self.0.decide_in(&self.0.catalog.load(), device, state, id)) {
+            None => (reason(self.0.decide(device, state)), true),
+            why => (why, false),
         }
     }
 
@@ -166,15 +193,22 @@ impl Service {
         for state in one.members.values().filter_map(|member| member.state.as_ref()) {
             *counts.entry(state.name()).or_default() += 1;
         }
-        let blocked = catalog.blocked(one.id).filter(|_| !one.state.is_over());
+        let blocked = catalog.blocked(one.id).filter(|_| !one.state.is_over()).map(str::to_owned);
+        let running = one.state == DeploymentState::Running;
+        let closed = || {
+            let settings = self.0.settings();
+            one.conditions.windows(&settings).closed(self.0.wall.now()).filter(|_| running)
+        };
         DeploymentView {
             id: one.id.to_string(),
             state: one.state.name(),
-            reason: one.reason.clone().or_else(|| blocked.map(str::to_owned)),
+            reason: one.reason.clone().or(blocked).or_else(closed),
             firmware: catalog.file(one.file).map(deployed).unwrap_or_default(),
             target: one.target.view(),
             downgrade: one.downgrade,
             rollout: one.plan.clone(),
+            windows: one.conditions.windows.clone(),
+            limits: one.conditions.limits.clone(),
             wave: one.wave + 1,
             wave_size: one.size,
             created: one.created_at,
