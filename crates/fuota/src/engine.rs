@@ -9,7 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use hook::{Broker, Seldom};
+use hook::{Broker, Identity, Qos, Seldom};
 use parking_lot::Mutex;
 use store::FirmwareStore;
 use tokio::{
@@ -19,8 +19,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    OpenError, Settings,
-    accounts::Accounts,
+    OpenError, Service, Settings,
+    accounts::{Accounts, EVENTS, Tokens},
     catalog::Catalog,
     db::{AuditRow, TimelineRow},
     db::{Db, Op},
@@ -28,6 +28,7 @@ use crate::{
     dialect::{Dialect, reference::Reference},
     fleet::{
         Fleet,
+        alerts::Alert,
         events::{Change, Events},
         waiting::{Open, Wall},
     },
@@ -35,6 +36,7 @@ use crate::{
     pace::Buckets,
     policy::History,
     registry::Registry,
+    requests::Requests,
     secret::Key,
     timers::{Event, Timers},
     transfer::{Transfer, unix_now},
@@ -55,6 +57,8 @@ pub struct Engine {
     pub dialects: Vec<Arc<dyn Dialect>>,
     pub registry: Registry,
     pub accounts: Accounts,
+    pub tokens: Tokens,
+    pub requests: Requests,
     pub files: Mutex<Files>,
     pub catalog: ArcSwap<Catalog>,
     /// The last in the order of locks.
@@ -109,7 +113,9 @@ impl Engine {
         let unusable = |source| OpenError::DataDir { path: settings.data_dir.clone(), source };
         std::fs::create_dir_all(&settings.data_dir).map_err(unusable)?;
         let (db, loaded) = Db::open(&settings.data_dir.join(DATABASE))?;
-        let tokens_exist = loaded.devices.iter().any(|device| device.token.is_some());
+        let tokens_exist = loaded.devices.iter().any(|device| device.token.is_some())
+            || !loaded.user_tokens.is_empty()
+            || !loaded.requests.is_empty();
         let key = Key::open(&settings.data_dir, !tokens_exist).map_err(unusable)?;
 
         let registry = Registry::default();
@@ -156,6 +162,8 @@ impl Engine {
             dialects: vec![Arc::new(Reference::default())],
             registry,
             accounts,
+            tokens: Tokens::load(loaded.user_tokens),
+            requests: Requests::load(loaded.requests),
             files: Mutex::new(files),
             catalog: ArcSwap::default(),
             fleet: Mutex::new(fleet),
@@ -219,6 +227,7 @@ impl Engine {
         let mut flush = tokio::time::interval(self.settings().flush_interval);
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut prune = tokio::time::interval(PRUNE_INTERVAL);
+        let mut alerts = Service(Arc::clone(self)).alerts();
         let mut watching = true;
         loop {
             tokio::select! {
@@ -242,6 +251,7 @@ impl Engine {
                     self.drive().await;
                     self.start_waiting();
                 }
+                Some(alert) = alerts.next() => self.publish(&alert),
                 _ = prune.tick() => self.prune(),
             }
         }
@@ -292,6 +302,16 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Tells operators over MQTT what happened.
+    fn publish(&self, alert: &Alert) {
+        let Some(broker) = self.broker.get() else { return };
+        let topic = format!("{EVENTS}/{}", alert.event.name());
+        // Texts and numbers always serialize.
+        let payload = serde_json::to_vec(alert).unwrap_or_default();
+        let may = |identity: &Identity| self.may_hear_events(identity.role);
+        broker.publish_to(&topic, payload.into(), Qos::AtLeastOnce, &may);
     }
 
     /// Deletes old lines of the audit and of timelines.

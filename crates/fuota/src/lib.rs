@@ -54,6 +54,7 @@ mod plugin;
 mod policy;
 mod registration;
 mod registry;
+mod requests;
 mod secret;
 mod serve;
 pub mod service;
@@ -62,6 +63,7 @@ mod state;
 mod timers;
 mod transfer;
 pub mod views;
+mod whole;
 mod window;
 
 #[cfg(test)]
@@ -78,7 +80,8 @@ pub use accounts::{Rule, RuleError};
 pub use fetch::{Allow, AllowError};
 pub use fleet::{
     Upload, UploadedBytes,
-    events::{Change, Listener},
+    alerts::{Alert, AlertKind},
+    events::{Alerts, Change, From as ListenFrom, Listener},
     rollout::{Plan, PlanName, PlanView, Wave},
     target::TargetView,
     views::{
@@ -87,15 +90,22 @@ pub use fleet::{
     },
 };
 pub use limits::Limits;
+pub use requests::check_key;
 pub use service::Service;
 pub use settings::{AuthMode, DropRollout, OnExisting, Settings};
 pub use views::{
-    Actor, AddedDevice, AddedUser, ChangedDevice, ChangedUser, Decided, DeviceCounts, DevicePatch,
-    DeviceQuery, DeviceView, FirmwareState, FirmwareView, Import, ImportError, Imported,
-    ImportedDevice, ImportedUser, NewDevice, NewUser, OfferedFirmware, Parameters, Password,
-    Progress, RowProblem, ServiceError, SiteStatus, UserPatch, UserRole, UserView,
+    Actor, AddedDevice, AddedToken, AddedUser, ChangedDevice, ChangedUser, Decided, DeviceCounts,
+    DevicePatch, DeviceQuery, DeviceView, FirmwareState, FirmwareView, Import, ImportError,
+    Imported, ImportedDevice, ImportedUser, NewDevice, NewToken, NewUser, OfferedFirmware,
+    Parameters, Password, Progress, RowProblem, ServiceError, SiteStatus, TokenView, UserPatch,
+    UserRole, UserView,
 };
 pub use window::{Window, WindowError, Windows};
+
+/// The names of the states that an offer to a device may be in.
+pub const UPDATE_STATES: [&str; 10] = state::UpdateState::NAMES;
+/// The names of the states that a deployment may be in.
+pub const DEPLOYMENT_STATES: [&str; 5] = fleet::deployment::DeploymentState::NAME_LIST;
 
 /// Why the plugin cannot start. Each text is one line that says what to change.
 #[derive(Debug, thiserror::Error)]

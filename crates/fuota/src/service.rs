@@ -13,7 +13,7 @@ use crate::{
     registration::{check_groups, check_labels, check_name, sorted},
     secret::{TokenHash, new_token},
     views::{
-        ChangedDevice, DeviceCounts, DevicePatch, DeviceQuery, DeviceView, FirmwareState,
+        Actor, ChangedDevice, DeviceCounts, DevicePatch, DeviceQuery, DeviceView, FirmwareState,
         FirmwareView, ServiceError, SiteStatus, UserRole,
     },
 };
@@ -55,6 +55,7 @@ impl Service {
         &self,
         id: &str,
         patch: DevicePatch,
+        actor: &Actor,
     ) -> Result<ChangedDevice, ServiceError> {
         let engine = &self.0;
         let device = engine
@@ -71,6 +72,7 @@ impl Service {
             check_name("model", "model", model)?;
         }
         let remodelled = patch.model.is_some();
+        let changes = changes(&patch);
         let token = match patch.rotate_token {
             true => {
                 Some(new_token().map_err(|error| ServiceError::Unavailable(error.to_string()))?)
@@ -103,7 +105,8 @@ impl Service {
                 state.model = Some(model).filter(|model| !model.is_empty());
             }
             let action = if token.is_some() { "token rotated" } else { "changed" };
-            engine.db.queue(vec![Op::Device(device.row(&state)), Engine::audit(id, action, None)])
+            let line = Engine::audit_by(actor, id, action, changes);
+            engine.db.queue(vec![Op::Device(device.row(&state)), line])
         };
         if let Err(error) = committed.await {
             device.dirty.store(true, Ordering::Relaxed);
@@ -112,6 +115,7 @@ impl Service {
         if patch.now && token.is_some() {
             engine.end_account(id, "log in with the device's token");
         }
+        engine.tell_known(id, "changed");
         if remodelled {
             self.names_changed().await;
         } else {
@@ -127,7 +131,7 @@ impl Service {
     /// [`ServiceError::NotFound`]; [`ServiceError::Conflict`] where it is a user;
     /// [`ServiceError::Unavailable`] where an offer is just being written for it, or the database
     /// does not answer: then nothing has changed.
-    pub async fn remove_device(&self, id: &str) -> Result<(), ServiceError> {
+    pub async fn remove_device(&self, id: &str, actor: &Actor) -> Result<(), ServiceError> {
         let engine = &self.0;
         let _changing = engine.accounts.change().await;
         if engine.accounts.get(id).is_some_and(|user| user.role == UserRole::Device) {
@@ -137,8 +141,9 @@ impl Service {
             .registry
             .get(id)
             .ok_or_else(|| ServiceError::NotFound(format!("there is no device {id}")))?;
-        let ops = vec![Engine::audit(id, "removed", None)];
+        let ops = vec![Engine::audit_by(actor, id, "removed", None)];
         engine.forget(&device, ops, "the device was removed").await?;
+        engine.tell_known(id, "removed");
         self.names_changed().await;
         Ok(())
     }
@@ -235,6 +240,22 @@ impl Service {
         self.0.rebuild_catalog();
         self.0.reconsider_all().await;
     }
+}
+
+/// What a patch names, for the audit.
+fn changes(patch: &DevicePatch) -> Option<String> {
+    let mut named = Vec::new();
+    if let Some(groups) = &patch.groups {
+        named.push(format!("groups {}", groups.join(" ")));
+    }
+    if let Some(labels) = &patch.labels {
+        let labels: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        named.push(format!("labels {}", labels.join(" ")));
+    }
+    if let Some(model) = &patch.model {
+        named.push(format!("model {model}"));
+    }
+    (!named.is_empty()).then(|| named.join(", ").trim_end().to_owned())
 }
 
 fn rotate(

@@ -120,12 +120,12 @@ pub struct OfferedFirmware {
 }
 
 /// A device to register.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewDevice {
     /// Its id.
     pub id: String,
-    /// Its token, at least 16 bytes; made up where none is given.
+    /// Its token, at least 16 characters; made up where none is given.
     #[serde(default)]
     pub token: Option<String>,
     /// Its groups.
@@ -225,14 +225,14 @@ pub struct UserView {
 }
 
 /// A user to add.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
     /// Its name, in the form of a device id.
     pub name: String,
     /// What it may do.
     pub role: UserRole,
-    /// Its password, at least 8 bytes; made up where none is given.
+    /// Its password, at least 8 characters; made up where none is given.
     #[serde(default)]
     pub password: Option<Password>,
 }
@@ -263,8 +263,44 @@ pub struct UserPatch {
 /// What became of a change; as [`AddedUser`].
 pub type ChangedUser = AddedUser;
 
+/// A token to make for a user.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NewToken {
+    /// What it is for, in the words of whoever makes it.
+    pub label: String,
+    /// After how many days it ends; `None`: it does not.
+    #[serde(deserialize_with = "crate::whole::maybe")]
+    pub expires_in_days: Option<u32>,
+}
+
+/// A user's token for the admin interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TokenView {
+    /// Names it; 8 hex digits.
+    pub id: String,
+    /// What it is for.
+    pub label: String,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+    /// When it ends; `None`: never.
+    pub expires: Option<u64>,
+    /// When it was last used, to the hour; `None`: not yet.
+    pub last_used: Option<u64>,
+}
+
+/// A made token, which is shown only here. No log shows it.
+#[derive(Clone, Serialize)]
+pub struct AddedToken {
+    /// What is known of it.
+    #[serde(flatten)]
+    pub view: TokenView,
+    /// The token.
+    pub token: String,
+}
+
 /// Devices and users to add, all or none.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Import {
     /// Devices with tokens.
@@ -274,7 +310,7 @@ pub struct Import {
 }
 
 /// A user of another broker.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImportedUser {
     /// Its name, in the form of a device id.

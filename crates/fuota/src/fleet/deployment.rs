@@ -39,6 +39,17 @@ impl DeploymentState {
         (DeploymentState::Ended, "ended"),
     ];
 
+    /// The names alone.
+    pub const NAME_LIST: [&'static str; 5] = {
+        let mut names = [""; 5];
+        let mut at = 0;
+        while at < names.len() {
+            names[at] = Self::NAMES[at].1;
+            at += 1;
+        }
+        names
+    };
+
     pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(state, _)| *state == self).map_or("", |(_, name)| name)
     }

@@ -13,10 +13,12 @@
 //! | `drive` | what follows from outcomes: next waves, pauses |
 //! | `operate`, `again` | what operators do: create, approve, pause, cancel, withdraw, freeze; retry, roll back |
 //! | `conditions`, `starts`, `waiting` | windows and caps; who waits for them |
-//! | `events` | changes, told as they happen |
+//! | `events`, `ring` | changes, told as they happen |
+//! | `alerts` | what follows from them for operators |
 //! | `service`, `views` | the same for the admin interface |
 
 mod again;
+pub mod alerts;
 pub mod conditions;
 pub mod deployment;
 mod drive;
@@ -24,6 +26,7 @@ pub mod events;
 pub mod gate;
 pub mod labels;
 mod operate;
+mod ring;
 pub mod rollout;
 mod service;
 pub mod starts;

@@ -7,7 +7,7 @@ use futures_util::Stream;
 
 use super::{
     deployment::{Deployment, DeploymentState},
-    events::Listener,
+    events::{Alerts, From, Listener},
     views::{
         Act, Acted, AuditView, DeployedFirmware, DeploymentView, Excluded, FreezeView,
         HappeningView, MemberView, NewDeployment, PlanReport, WhyView,
@@ -22,6 +22,7 @@ use crate::{
     ingest::Applied,
     policy::Decision,
     registration::invalid,
+    requests,
     state::UpdateState,
     transfer::unix_now,
     views::{Actor, FirmwareView, ServiceError},
@@ -31,8 +32,6 @@ use crate::{
 const UPLOADS: &str = "uploads/";
 /// The longest title, version, model or file name of an upload, in bytes.
 const LONGEST_NAME: usize = 128;
-/// The longest Idempotency-Key, in bytes.
-const LONGEST_KEY: usize = 255;
 
 /// What an upload says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -231,16 +230,7 @@ impl Service {
         key: Option<String>,
         actor: &Actor,
     ) -> Result<(DeploymentView, bool), ServiceError> {
-        let printable = |key: &String| key.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-        if key
-            .as_ref()
-            .is_some_and(|key| key.is_empty() || key.len() > LONGEST_KEY || !printable(key))
-        {
-            return Err(invalid(
-                "Idempotency-Key",
-                format!("use 1 to {LONGEST_KEY} printable ASCII characters"),
-            ));
-        }
+        key.as_deref().map_or(Ok(()), requests::check_key)?;
         let (id, is_new) = self.0.create_deployment(&new, key, actor).await?;
         Ok((self.one_deployment(id)?, is_new))
     }
@@ -339,15 +329,17 @@ impl Service {
     }
 
     /// Catalogues uploaded bytes (rule 11). The second value says whether that is new: the same
-    /// bytes under the same name are not.
+    /// bytes under the same name are not, nor is an earlier request with this key.
     ///
     /// # Errors
     /// [`ServiceError::Invalid`]; [`ServiceError::Conflict`] where an earlier file has this
-    /// title and version and other bytes; [`ServiceError::Unavailable`].
+    /// title and version and other bytes, or the key was used otherwise;
+    /// [`ServiceError::Unavailable`].
     pub async fn add_firmware(
         &self,
         upload: Upload,
         UploadedBytes(ingested): UploadedBytes,
+        key: Option<&str>,
         actor: &Actor,
     ) -> Result<(FirmwareView, bool), ServiceError> {
         let engine = &self.0;
@@ -370,8 +362,15 @@ impl Service {
             uploaded: true,
             withdrawn: None,
         };
-        let (row, ops) = {
+        let (row, ops, request) = {
             let mut files = engine.files.lock();
+            let wanted = (&row.path, &row.sidecar, row.digest.to_string());
+            let request = engine.requests.open(&engine.key, "firmware", key, &wanted)?;
+            if request.is_done {
+                drop(files);
+                let view = self.firmware_one(&firmware_id(&row));
+                return view.map(|view| (view, false)).ok_or_else(|| requests::gone("firmware"));
+            }
             let present = files.rows.iter().find(|other| {
                 other.removed_seq.is_none() && other.uploaded && other.path == row.path
             });
@@ -401,12 +400,14 @@ impl Service {
                 Some(row.digest.to_string()),
             ));
             let how = Dropping { deploy: false, hold: false, plan: Plan::all() };
-            (row, engine.take_in(&mut files, applied, &how))
+            applied.ops.extend(request.op());
+            (row, engine.take_in(&mut files, applied, &how), request)
         };
         if let Err(error) = engine.db.commit(ops).await {
             engine.files.lock().rows.retain(|other| other.id != row.id);
             return Err(ServiceError::Unavailable(error.to_string()));
         }
+        engine.requests.done(request);
         engine.rebuild_catalog();
         engine.reconsider_all().await;
         Ok((self.listed(&firmware_id(&row))?, true))
@@ -443,9 +444,23 @@ impl Service {
         })
     }
 
-    /// Every change from now on.
-    pub fn listen(&self) -> Listener {
-        self.0.events.listen()
+    /// Every change from there on.
+    pub fn listen(&self, from: From<'_>) -> Listener {
+        Listener::new(Arc::clone(&self.0), from)
+    }
+
+    /// What operators are to hear, from now on.
+    pub fn alerts(&self) -> Alerts {
+        Alerts::new(Arc::clone(&self.0))
+    }
+
+    /// Writes into the audit what somebody did beside the updates: to a session, to retained
+    /// messages. Where that cannot be written, the log has it.
+    pub fn note(&self, actor: &Actor, subject: &str, action: &'static str, detail: Option<String>) {
+        let line = crate::engine::Engine::audit_by(actor, subject, action, detail.clone());
+        if let Err(error) = self.0.db.submit(vec![line], None) {
+            tracing::error!(by = actor.shown(), subject, action, detail, %error, "not in the audit");
+        }
     }
 
     /// Whether offers of the site are stopped.
