@@ -71,6 +71,8 @@ pub(crate) struct Draft {
 pub(crate) enum Routed {
     /// It is with its receivers.
     Done,
+    /// The same; it is the first thing that its one receiver has to do.
+    Woke(Arc<Session>),
     /// The same, and its publisher should wait for one of them.
     Crowded(Crowded),
     /// It is still to be waited for, before it is acknowledged.
@@ -228,10 +230,7 @@ impl Exchange {
             .map(|journal| Log { journal: journal.clone(), retained, received });
         match log {
             Some(log) if log.journal.is_failing() => Routed::Unwritable,
-            None if !follows => match Pending::push(message, sessions, patience, tally) {
-                None => Routed::Done,
-                Some(pending) => Routed::Pending(pending),
-            },
+            None if !follows => Pending::push(message, sessions, patience, tally),
             log => Routed::Pending(Pending::reserve(message, sessions, log, patience, tally)),
         }
     }

@@ -421,7 +421,7 @@ impl Handle {
     /// What follows from a message of a plugin.
     fn published(&self, topic: &str, routed: Routed, mut tally: Tally) {
         match routed {
-            Routed::Done | Routed::Crowded(_) => {}
+            Routed::Done | Routed::Woke(_) | Routed::Crowded(_) => {}
             Routed::Pending(pending) => pending.go_on(self.exchange.totals.clone()),
             Routed::Unwritable => {
                 tally.dropped += 1;

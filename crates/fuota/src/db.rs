@@ -42,6 +42,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("db/schemes.sql"),
     include_str!("db/fleet.sql"),
     include_str!("db/requests.sql"),
+    include_str!("db/conditions.sql"),
 ];
 /// Jobs that may wait.
 const QUEUE: usize = 16_384;
@@ -238,6 +239,9 @@ pub struct Db {
     jobs: Mutex<Option<SyncSender<Job>>>,
     writer: Mutex<Option<thread::JoinHandle<()>>>,
     problem: Arc<Mutex<Option<String>>>,
+    /// Jobs that were queued, for tests.
+    #[cfg(test)]
+    jobs_queued: std::sync::atomic::AtomicU64,
     /// For looking things up that are not kept in memory.
     reader: Arc<Mutex<Connection>>,
 }
@@ -262,6 +266,8 @@ impl Db {
             jobs: Mutex::new(Some(sender)),
             writer: Mutex::new(Some(writer)),
             problem,
+            #[cfg(test)]
+            jobs_queued: std::sync::atomic::AtomicU64::new(0),
             reader: Arc::new(Mutex::new(reader)),
         };
         Ok((db, loaded))
@@ -272,6 +278,8 @@ impl Db {
     /// # Errors
     /// [`DbError::Busy`] or [`DbError::Closed`]: `done` is dropped uncalled.
     pub fn submit(&self, ops: Vec<Op>, done: Option<Done>) -> Result<(), DbError> {
+        #[cfg(test)]
+        self.jobs_queued.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         match self.jobs.lock().as_ref() {
             None => Err(DbError::Closed),
             Some(jobs) => send(jobs, Job { ops, copy: None, done }),
@@ -329,6 +337,12 @@ impl Db {
         let reader = Arc::clone(&self.reader);
         let reading = tokio::task::spawn_blocking(move || read(&reader.lock()));
         Ok(reading.await.map_err(|_| DbError::Closed)??)
+    }
+
+    /// How many jobs were queued.
+    #[cfg(test)]
+    pub fn jobs(&self) -> u64 {
+        self.jobs_queued.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Why the last job could not be written, if it could not.

@@ -12,7 +12,10 @@ use arc_swap::ArcSwap;
 use hook::{Broker, Identity, Qos, Seldom};
 use parking_lot::Mutex;
 use store::FirmwareStore;
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, Semaphore},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -27,8 +30,10 @@ use crate::{
         Fleet,
         alerts::Alert,
         events::{Change, Events},
+        waiting::{Open, Wall},
     },
     ingest::Files,
+    pace::Buckets,
     policy::History,
     registry::Registry,
     requests::Requests,
@@ -59,6 +64,11 @@ pub struct Engine {
     /// The last in the order of locks.
     pub fleet: Mutex<Fleet>,
     pub events: Events,
+    /// The wall clock of maintenance windows, and which of those it found open.
+    pub wall: Wall,
+    pub windows: Mutex<Open>,
+    /// The caps on bytes a second; none where nothing is capped.
+    pub buckets: Mutex<Buckets>,
     /// Rung when a rollout is to be looked at.
     pub rollouts: Notify,
     pub timers: Timers,
@@ -66,6 +76,9 @@ pub struct Engine {
     /// Firmware bytes a second of a transfer, as the last ones had it.
     pub pace: Mutex<Option<f64>>,
     pub broker: OnceLock<Arc<dyn Broker>>,
+    /// Orders that may be carried out at once, and what ends them.
+    pub orders: Arc<Semaphore>,
+    pub stopping: CancellationToken,
     /// The first full scan was taken in: offers may go out (rule 6).
     pub ready: AtomicBool,
     /// Whether that ever happened, in this run or before.
@@ -155,11 +168,16 @@ impl Engine {
             catalog: ArcSwap::default(),
             fleet: Mutex::new(fleet),
             events: Events::default(),
+            wall: Wall::default(),
+            windows: Mutex::default(),
+            buckets: Mutex::default(),
             rollouts: Notify::new(),
             timers: Timers::default(),
             counters: Counters::default(),
             pace: Mutex::new(None),
             broker: OnceLock::new(),
+            orders: Arc::new(Semaphore::new(crate::order::AT_ONCE)),
+            stopping: CancellationToken::new(),
             ready: AtomicBool::new(false),
             scanned: AtomicBool::new(loaded.scanned),
             store_problem: Mutex::new(None),
@@ -191,6 +209,7 @@ impl Engine {
         let settings = settings.below(&self.settings());
         self.accounts.set_rules(&settings.rules, settings.strict);
         self.settings.store(Arc::new(settings));
+        self.set_caps();
         // Times may be due earlier, and offers may be possible that were not.
         for device in self.registry.all() {
             self.watch_outcome(&device);
@@ -222,12 +241,21 @@ impl Engine {
                         self.due(event);
                     }
                 }
-                _ = flush.tick() => self.flush(),
-                () = self.rollouts.notified() => self.drive().await,
+                _ = flush.tick() => {
+                    self.flush();
+                    if self.window_opened() && self.is_ready() {
+                        self.reconsider_all().await;
+                    }
+                }
+                () = self.rollouts.notified() => {
+                    self.drive().await;
+                    self.start_waiting();
+                }
                 Some(alert) = alerts.next() => self.publish(&alert),
                 _ = prune.tick() => self.prune(),
             }
         }
+        self.stopping.cancel();
         self.flush();
         self.events.close();
         let engine = Arc::clone(self);
@@ -255,6 +283,12 @@ impl Engine {
             Event::Consider(device) => {
                 if let Some(device) = device.upgrade() {
                     self.consider(&device);
+                }
+            }
+            Event::Starts => self.starts_due(),
+            Event::Paced(link) => {
+                if let Some(link) = link.upgrade() {
+                    self.turn_come(&link);
                 }
             }
             Event::Confirm(device) => {

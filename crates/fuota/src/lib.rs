@@ -17,7 +17,9 @@
 //! | `policy` | which image a device should run, and why not: pure functions |
 //! | `offers` | when a manifest goes out; `transfer`: one device, one image, the pin |
 //! | `serve`, `link` | the way of a block, and one connection's limits |
+//! | `window`, `limits`, `pace` | when manifests go out, and how much at once |
 //! | `outcome`, `state` | what became of an update, and the one function that moves its state |
+//! | `order`, `fetch` | updates that an operator starts with a message, from an address |
 //! | `import` | many devices and users at once, all or none |
 //! | `device`, `registry` | what is known of devices, in memory; `registration`: who is registered |
 //! | `db` | the one place that knows the database |
@@ -34,16 +36,20 @@ mod db;
 mod device;
 mod dialect;
 mod engine;
+mod fetch;
 mod fleet;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod identity;
 mod import;
 mod ingest;
+mod limits;
 mod link;
 mod names;
 mod offers;
+mod order;
 mod outcome;
+mod pace;
 mod plugin;
 mod policy;
 mod registration;
@@ -58,6 +64,7 @@ mod timers;
 mod transfer;
 pub mod views;
 mod whole;
+mod window;
 
 #[cfg(test)]
 mod harness;
@@ -70,6 +77,7 @@ use store::FirmwareStore;
 use tokio_util::sync::CancellationToken;
 
 pub use accounts::{Rule, RuleError};
+pub use fetch::{Allow, AllowError};
 pub use fleet::{
     Upload, UploadedBytes,
     alerts::{Alert, AlertKind},
@@ -81,6 +89,7 @@ pub use fleet::{
         HappeningView, MemberView, NewDeployment, PlanReport, WhyView,
     },
 };
+pub use limits::Limits;
 pub use requests::check_key;
 pub use service::Service;
 pub use settings::{AuthMode, DropRollout, OnExisting, Settings};
@@ -88,9 +97,10 @@ pub use views::{
     Actor, AddedDevice, AddedToken, AddedUser, ChangedDevice, ChangedUser, Decided, DeviceCounts,
     DevicePatch, DeviceQuery, DeviceView, FirmwareState, FirmwareView, Import, ImportError,
     Imported, ImportedDevice, ImportedUser, NewDevice, NewToken, NewUser, OfferedFirmware,
-    Password, Progress, RowProblem, ServiceError, SiteStatus, TokenView, UserPatch, UserRole,
-    UserView,
+    Parameters, Password, Progress, RowProblem, ServiceError, SiteStatus, TokenView, UserPatch,
+    UserRole, UserView,
 };
+pub use window::{Window, WindowError, Windows};
 
 /// The names of the states that an offer to a device may be in.
 pub const UPDATE_STATES: [&str; 10] = state::UpdateState::NAMES;

@@ -87,12 +87,22 @@ impl Hook for Plugin {
                 let text = "the account was removed or changed since the will was given";
                 return engine.refuse(context.client, text.into());
             }
+            if let Some(dialect) = engine.dialects.first()
+                && let Some(verdict) = engine.order(&context, dialect, publish, Some(id))
+            {
+                return verdict;
+            }
             return engine.downlink(context.client, id, publish);
         }
         let Some(dialect) = engine.dialects.iter().find(|dialect| dialect.claims(publish.topic))
         else {
             return PublishVerdict::Continue;
         };
+        if is_staff(context.client.identity.role)
+            && let Some(verdict) = engine.order(&context, dialect, publish, None)
+        {
+            return verdict;
+        }
         let link = context.slot.get_mut::<Arc<Link>>();
         if publish.origin == Origin::Live
             && let Some(link) = &link

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     db::Op,
-    device::OldToken,
+    device::{Device, OldToken},
     engine::{DATABASE, Engine},
     registration::{check_groups, check_labels, check_name, sorted},
     secret::{TokenHash, new_token},
@@ -30,15 +30,20 @@ impl Service {
     pub fn devices(&self, query: &DeviceQuery) -> Vec<DeviceView> {
         let mut devices = self.0.registry.all();
         devices.retain(|device| query.after.as_deref().is_none_or(|after| *device.id > *after));
-        devices.sort_by(|a, b| a.id.cmp(&b.id));
+        devices.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         let limit = if query.limit == 0 { DEFAULT_LIMIT } else { query.limit };
-        let views = devices.iter().map(|device| device.view());
-        views.filter(|view| matches(query, view)).take(limit).collect()
+        // Only what is shown is put together.
+        let found = devices.iter().filter(|device| matches(query, device)).take(limit);
+        found.map(|device| self.view(device)).collect()
+    }
+
+    fn view(&self, device: &Device) -> DeviceView {
+        device.view(|id| self.0.fleet.lock().deployments.get(&id)?.conditions.url.clone())
     }
 
     /// One device.
     pub fn device(&self, id: &str) -> Option<DeviceView> {
-        self.0.registry.get(id).map(|device| device.view())
+        self.0.registry.get(id).map(|device| self.view(&device))
     }
 
     /// Changes a device.
@@ -116,7 +121,7 @@ impl Service {
         } else {
             engine.consider(&device);
         }
-        Ok(ChangedDevice { device: device.view(), token })
+        Ok(ChangedDevice { device: self.view(&device), token })
     }
 
     /// Forgets a device: its token, its connections, and what it experienced. One without
@@ -185,6 +190,8 @@ impl Service {
             ready: engine.is_ready(),
             store_problem: engine.store_problem.lock().clone(),
             database_problem: engine.db.problem(),
+            window_closed: engine.settings().windows.closed(engine.wall.now()),
+            clock_problem: engine.clock_problem(),
             devices,
             states,
             firmware,
@@ -271,14 +278,18 @@ fn rotate(
     engine.registry.add_token(hash, Arc::clone(id));
 }
 
-fn matches(query: &DeviceQuery, view: &DeviceView) -> bool {
-    let same = |wanted: &Option<String>, is: &Option<String>| wanted.is_none() || wanted == is;
-    query.online.is_none_or(|online| online == view.online)
-        && query.registered.is_none_or(|registered| registered == view.registered)
-        && query.group.as_ref().is_none_or(|group| view.groups.contains(group))
-        && same(&query.model, &view.model)
-        && same(&query.state, &view.state)
+fn matches(query: &DeviceQuery, device: &Device) -> bool {
+    let state = device.state.lock();
+    let newest = state.links.last().map(|link| &*link.client.id);
+    let client_id = newest.or(state.client_id.as_deref());
+    query.online.is_none_or(|online| online == newest.is_some())
+        && query.registered.is_none_or(|registered| registered == state.registered)
+        && query.group.as_ref().is_none_or(|group| state.groups.contains(group))
+        && (query.model.is_none() || query.model == state.model)
         && query.search.as_deref().is_none_or(|text| {
-            view.id.contains(text) || view.client_id.as_deref().is_some_and(|id| id.contains(text))
+            device.id.contains(text) || client_id.is_some_and(|id| id.contains(text))
+        })
+        && query.state.as_deref().is_none_or(|name| {
+            state.transfer.as_ref().is_some_and(|transfer| transfer.state().name() == name)
         })
 }

@@ -59,6 +59,8 @@ pub struct DeviceView {
     pub progress: Progress,
     /// What its newest offer is.
     pub firmware: Option<OfferedFirmware>,
+    /// The parameters of the reference for its newest offer; `None` where it was offered nothing.
+    pub parameters: Option<Parameters>,
     /// Whether it is registered.
     pub registered: bool,
     /// Its groups.
@@ -89,6 +91,17 @@ pub struct Progress {
     pub chunks_sent: u32,
     /// Blocks of the image.
     pub chunks_total: u32,
+}
+
+/// What the reference keeps for a device, replaced at each new update.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Parameters {
+    /// The address that an operator named, or else the image's path.
+    pub ota_url: String,
+    /// Bytes of the image.
+    pub ota_size: u64,
+    /// Blocks of the image.
+    pub ota_chunks: u32,
 }
 
 /// The image of an offer.
@@ -421,6 +434,10 @@ pub struct SiteStatus {
     pub store_problem: Option<String>,
     /// Why the database cannot be written now.
     pub database_problem: Option<String>,
+    /// Why the site's maintenance window is closed now: nothing new is offered.
+    pub window_closed: Option<String>,
+    /// Why the wall clock cannot be right; maintenance windows are closed then.
+    pub clock_problem: Option<String>,
     /// Devices by registration and presence.
     pub devices: DeviceCounts,
     /// Devices per state of their newest offer.
