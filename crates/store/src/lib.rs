@@ -33,6 +33,7 @@
 mod cache;
 mod digest;
 mod event;
+mod format;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod image;
