@@ -69,6 +69,7 @@ pub fn router(
             // An image is larger than any other body; how large is the store's to say.
             get(firmware::list).post(firmware::upload).layer(DefaultBodyLimit::disable()),
         )
+        .route("/v1/firmware/rescan", post(firmware::rescan))
         .route("/v1/firmware/{id}", get(firmware::one).delete(firmware::withdraw))
         .route("/v1/deployments", get(deployments::list).post(deployments::create))
         .route("/v1/deployments/{id}", get(deployments::one))

@@ -22,6 +22,8 @@ pub(crate) fn row(path: &str, target: &str, bytes: &str, seq: i64, sidecar: &str
         removed_seq: None,
         uploaded: false,
         withdrawn: None,
+        facts: None,
+        signature: None,
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::signature::Trust;
 
 /// Where firmware comes from, where copies go, and the limits between.
 #[derive(Debug, Clone)]
@@ -24,6 +27,13 @@ pub struct Settings {
     /// The most bytes of images kept in memory between reads. At least one segment of 1 MiB
     /// is always kept.
     pub cache_bytes: usize,
+    /// The most bytes that copies may have together in `data_dir`; `None`: as many as the disk
+    /// holds. What no device needs goes first.
+    pub quota: Option<u64>,
+    /// How long a copy that nothing needs is kept.
+    pub keep_unused: Duration,
+    /// Which signatures are believed, and whether there must be one.
+    pub trust: Arc<Trust>,
 }
 
 impl Default for Settings {
@@ -37,6 +47,9 @@ impl Default for Settings {
             poll_interval: Duration::from_secs(30),
             max_size: 512 << 20,
             cache_bytes: 64 << 20,
+            quota: None,
+            keep_unused: Duration::from_secs(24 * 3600),
+            trust: Arc::default(),
         }
     }
 }

@@ -110,6 +110,25 @@ async fn an_outage_or_an_emptied_bucket_is_no_deletion() {
 }
 
 #[tokio::test]
+async fn a_look_that_was_asked_for_has_seen_what_was_there() {
+    let server = s3::S3Server::start().await;
+    let seldom = |settings: &mut Settings| {
+        bucket(&server, "site")(settings);
+        settings.poll_interval = Duration::from_secs(3600);
+    };
+    let mut site = Site::prepare(seldom, |_| {}, vec![]);
+    // The first look waits for what is still coming.
+    site.store.rescan();
+    drop(site.event().await);
+    for number in 1..=3 {
+        server.put(&format!("site/{number}.bin"), &[number as u8]);
+        site.store.rescanned().await;
+        assert_eq!(site.store.status().files, number);
+        site.present().await;
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_secret_is_turned_away() {
     let server = s3::S3Server::start().await;
     server.put("a.bin", b"a");

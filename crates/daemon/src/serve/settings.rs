@@ -50,6 +50,9 @@ pub fn store(config: &Config) -> store::Settings {
         poll_interval: store.poll_interval,
         max_size: store.max_size,
         cache_bytes: store.cache_bytes,
+        quota: store.quota,
+        keep_unused: store.keep_unused,
+        trust: store.trust.clone(),
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Service,
-    catalog::{Release, firmware_id, upload_text},
+    catalog::{Release, facts_text, firmware_id, signature_text, upload_text},
     db::FileRow,
     device::{Device, DeviceState},
     fleet::{Dropping, rollout::Plan},
@@ -47,6 +47,8 @@ pub struct Upload {
     pub model: Option<String>,
     /// Notes for people.
     pub notes: Option<String>,
+    /// Its detached signature, as `FILE.minisig` holds it.
+    pub signature: Option<String>,
 }
 
 /// Bytes of an upload that were copied.
@@ -321,7 +323,10 @@ impl Service {
         let engine = &self.0;
         check_upload(&upload)?;
         let parts = store::NameParts::parse(&upload.file_name);
-        let Upload { file_name, name, version, model, notes } = upload;
+        let signature = upload.signature.as_deref().map(str::as_bytes);
+        let verdict = engine.store.judge_upload(&ingested, signature);
+        let verdict = verdict.map_err(|why| invalid("signature", why))?;
+        let Upload { file_name, name, version, model, notes, .. } = upload;
         let row = FileRow {
             id: 0,
             path: format!("{UPLOADS}{file_name}"),
@@ -337,6 +342,8 @@ impl Service {
             removed_seq: None,
             uploaded: true,
             withdrawn: None,
+            facts: Some(facts_text(&ingested.facts)),
+            signature: Some(signature_text(&verdict)),
         };
         let (row, ops) = {
             let mut files = engine.files.lock();
@@ -344,7 +351,10 @@ impl Service {
                 other.removed_seq.is_none() && other.uploaded && other.path == row.path
             });
             match present {
-                Some(same) if same.digest == row.digest && same.sidecar == row.sidecar => {
+                Some(same)
+                    if (same.digest, &same.sidecar, &same.signature)
+                        == (row.digest, &row.sidecar, &row.signature) =>
+                {
                     let id = firmware_id(same);
                     drop(files);
                     return Ok((self.listed(&id)?, false));
@@ -376,6 +386,7 @@ impl Service {
             return Err(ServiceError::Unavailable(error.to_string()));
         }
         engine.rebuild_catalog();
+        engine.store.need(engine.needed_images());
         engine.reconsider_all().await;
         Ok((self.listed(&firmware_id(&row))?, true))
     }
