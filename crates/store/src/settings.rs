@@ -56,7 +56,7 @@ impl Default for Settings {
 
 /// How a bucket is reached. What is absent comes from the usual `AWS_*` variables, and then
 /// from the environment's own credentials (web identity, container, instance).
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct S3Settings {
     /// Base address of the server, such as `https://garage.example:3900`; buckets are
     /// addressed by path below it. Absent: Amazon's, in `region`.
@@ -69,6 +69,22 @@ pub struct S3Settings {
     pub secret_access_key: Option<String>,
     /// Permits an endpoint without TLS.
     pub allow_http: bool,
+    /// How long a request is tried again before it counts as failed. The next listing is due soon
+    /// anyway, and until then nothing is known to have changed.
+    pub retry_for: Duration,
+}
+
+impl Default for S3Settings {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            region: None,
+            access_key_id: None,
+            secret_access_key: None,
+            allow_http: false,
+            retry_for: Duration::from_secs(15),
+        }
+    }
 }
 
 impl fmt::Debug for S3Settings {

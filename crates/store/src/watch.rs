@@ -4,7 +4,7 @@
 //! every `poll_interval`, and when asked. Every look is a whole listing, so that nothing depends
 //! on a notification having come. One task owns all the state here.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::digest::Digest;
 use crate::event::{Change, Event, Known};
 use crate::ingest::{self, Ingested, Outcome};
-use crate::inventory::{Inventory, Item};
+use crate::inventory::{Inventory, Item, State};
 use crate::listen::{Hints, Listener};
 use crate::origin::Listing;
 use crate::record::{Record, Task};
@@ -30,6 +30,10 @@ const COPIES: usize = 2;
 
 /// How long notifications of deletions may lag behind the deletions.
 const LAG: Duration = Duration::from_millis(200);
+
+/// After so many readings that were not what was listed a file is refused: somebody writes to it
+/// all the time, or the server says one thing and gives another.
+const UNSTEADY: u32 = 4;
 
 /// From a copy that was found damaged to the look that makes it anew.
 const DAMAGE_PAUSE: Duration = Duration::from_millis(300);
@@ -60,6 +64,8 @@ pub(crate) struct Watcher {
     unavailable: bool,
     /// Since when something complete waits for what settles soon after it.
     due_since: Option<Instant>,
+    /// Files that were not what was listed when they were read, and how often in that state.
+    unsteady: HashMap<String, (State, u32)>,
 }
 
 /// A file that may be read.
@@ -94,6 +100,7 @@ impl Watcher {
             began: None,
             unavailable: false,
             due_since: None,
+            unsteady: HashMap::new(),
         }
     }
 
@@ -347,6 +354,7 @@ impl Watcher {
         let mut again = Vec::new();
         for (due, outcome) in outcomes {
             let state = due.item.state();
+            let outcome = self.count_unsteady(&due.path, &state, outcome);
             match outcome {
                 Outcome::Stored { ingested, sidecar, verdict } => {
                     self.ledger.used(&due.path);
@@ -380,6 +388,27 @@ impl Watcher {
             }
         }
         (changes, again)
+    }
+
+    /// What is never what was listed gets a status in the end.
+    fn count_unsteady(&mut self, path: &str, state: &State, outcome: Outcome) -> Outcome {
+        if !matches!(outcome, Outcome::Changed) {
+            self.unsteady.remove(path);
+            return outcome;
+        }
+        let (known, times) =
+            self.unsteady.entry(path.to_owned()).or_insert_with(|| (state.clone(), 0));
+        if known != state {
+            (*known, *times) = (state.clone(), 0);
+        }
+        *times += 1;
+        if *times < UNSTEADY {
+            return Outcome::Changed;
+        }
+        self.unsteady.remove(path);
+        let reason = "what is read of it is not what was listed, again and again: the listing and \
+                      the file differ in size or ETag; copy it there again, or look at the server";
+        Outcome::Refused { reason: reason.into(), retry: true }
     }
 
     async fn tell_unavailable(&mut self, reason: String) -> Result<(), Closed> {
