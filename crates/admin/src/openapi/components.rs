@@ -199,6 +199,7 @@ fn firmware() -> Value {
                 "path": text(),
                 "state": one_of(&FIRMWARE_STATES),
                 "reason": maybe(text()),
+                "warnings": about("What is worth a look before it is offered.", list(text())),
                 "title": maybe(component("Decided")),
                 "version": maybe(component("Decided")),
                 "model": maybe(component("Decided")),
@@ -206,13 +207,35 @@ fn firmware() -> Value {
                 "notes": maybe(text()),
                 "target": about("`all`, `group:NAME`, `model:NAME` or `device:ID`; null for an upload.", maybe(text())),
                 "deployments": list(number()),
-                "digest": maybe(digest()),
+                "format": about("Such as `ESP-IDF` or `binary`.", maybe(text())),
+                "chip": about("That the image names.", maybe(text())),
+                "hardware": about("Devices that a container names, in its own words.", list(text())),
+                "security_counter": maybe(count()),
+                "signature": maybe(component("Signature")),
+                "digest": about("Of what devices get.", maybe(digest())),
+                "dropped_digest": about("Where what devices get was unpacked from it.", maybe(digest())),
                 "size": maybe(count()),
                 "created": maybe(time()),
             }),
             none(),
         ),
         "Decided": decided,
+        "Signature": object(
+            json!({
+                "state": one_of(&["trusted", "unknown", "unsigned"]),
+                "key": about("As minisign names it.", maybe(text())),
+                "embedded": about("Whether the image carries one for the device to check.", boolean()),
+            }),
+            none(),
+        ),
+        "Store": object(
+            json!({
+                "url": text(), "problem": maybe(text()), "files": count(), "bytes": count(),
+                "refused": count(), "scanned": maybe(time()), "copies": count(),
+                "copied_bytes": count(), "cached_bytes": count(),
+            }),
+            none(),
+        ),
     })
 }
 

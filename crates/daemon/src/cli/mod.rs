@@ -14,6 +14,7 @@ mod import;
 mod mosquitto;
 mod output;
 mod retained;
+mod signing;
 mod simulate;
 mod status;
 mod table;
