@@ -276,14 +276,14 @@ impl Engine {
             notes: None,
         };
         let again = taken.again();
-        match service.add_firmware(upload(name.clone(), None), taken, actor).await {
+        match service.add_firmware(upload(name.clone(), None), taken, None, actor).await {
             Ok((view, _)) => Ok(view.id),
             // The same name with other bytes, as a form sends it again and again; that title and
             // version are not the same is seen to all the same (rule 10).
             Err(ServiceError::Conflict(_)) => {
                 let title = store::NameParts::parse(&name).title;
                 let other = upload(format!("{}-{name}", digest.short()), title);
-                let added = service.add_firmware(other, again, actor).await;
+                let added = service.add_firmware(other, again, None, actor).await;
                 added.map(|(view, _)| view.id).map_err(|error| Failure::Other(error.to_string()))
             }
             Err(error) => Err(Failure::Other(error.to_string())),
