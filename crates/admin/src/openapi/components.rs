@@ -57,6 +57,11 @@ fn password() -> Value {
 }
 
 /// Known by its id, and perhaps new: ids of the form that unregistered devices have are not taken.
+/// Maintenance windows such as `mon-fri 22:00-04:00 Europe/Berlin`.
+fn windows() -> Value {
+    json!({"type": "array", "items": {"type": "string", "maxLength": 200}, "maxItems": 32})
+}
+
 fn new_id() -> Value {
     pattern("^(?![tc]-[0-9A-Fa-f]{16}$)[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")
 }
@@ -81,6 +86,10 @@ fn devices() -> Value {
         "reason": maybe(text()),
         "progress": object(json!({"chunks_sent": count(), "chunks_total": count()}), none()),
         "firmware": maybe(offered),
+        "parameters": about(
+            "Those of the reference, for its newest offer.",
+            maybe(object(json!({"ota_url": text(), "ota_size": count(), "ota_chunks": count()}), none())),
+        ),
         "registered": boolean(),
         "groups": list(name()),
         "labels": map(text()),
@@ -265,6 +274,8 @@ fn deployments() -> Value {
         "counts": object(Value::Object(counts), none()),
     });
     let more = json!({
+        "windows": about("Instead of the site's; empty: at any time.", windows()),
+        "limits": component("Limits"),
         "not_offered": about("Devices that are meant and were not offered it. Not in listings.", count()),
         "complete": about("Not in listings.", boolean()),
     });
@@ -299,8 +310,15 @@ fn deployments() -> Value {
             json!({
                 "rollout": maybe(json!({"anyOf": [one_of(&["all", "canary"]), component("Waves")]})),
                 "downgrade": boolean(),
+                "windows": maybe(windows()),
+                "limits": component("Limits"),
             }),
         ),
+        "Limits": object(none(), json!({
+            "transfers": about("Under way at once.", maybe(between(1, u32::MAX.into()))),
+            "starts_per_minute": maybe(between(1, u32::MAX.into())),
+            "bytes_per_second": about("Firmware, before encoding.", maybe(between(1, 1 << 53))),
+        })),
         "Deployment": object(deployment.clone(), more),
         "Acted": object(deployment, acted),
         "Excluded": object(json!({"device": name(), "reason": text()}), none()),
@@ -344,6 +362,8 @@ fn site() -> Value {
         "Site": object(
             json!({
                 "ready": boolean(), "store_problem": maybe(text()), "database_problem": maybe(text()),
+                "window_closed": about("Why nothing new is offered on the site now.", maybe(text())),
+                "clock_problem": maybe(text()),
                 "devices": object(json!({"total": count(), "registered": count(), "online": count()}), none()),
                 "states": states(&fuota::UPDATE_STATES),
                 "firmware": states(&FIRMWARE_STATES),
