@@ -206,7 +206,9 @@ async fn bodies_are_strict_and_bounded() {
     for (body, part) in [
         ("", "EOF"),
         ("{", "EOF"),
-        ("[]", "expected"),
+        ("[]", "expected a JSON object"),
+        ("[5]", "expected a JSON object"),
+        ("5", "expected a JSON object"),
         ("{}", "missing field `size`"),
         ("{\"size\": 5, \"colour\": 1}", "colour"),
         ("{\"size\": 256}", "size"),
@@ -220,7 +222,7 @@ async fn bodies_are_strict_and_bounded() {
     let (status, text) = post_body(json, vec![b' '; MAX_BODY + 1]).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     assert!(text.contains("65536 bytes"), "{text}");
-    let deep = "[".repeat(60_000);
+    let deep = "{\"size\":".to_owned() + &"[".repeat(60_000);
     assert_eq!(
         post_body(json, deep).await.0,
         StatusCode::BAD_REQUEST,
