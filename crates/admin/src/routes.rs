@@ -19,13 +19,13 @@ use crate::{
     doors::{self, Doors},
     events,
     extract::{MAX_BODY, MAX_IMPORT},
-    firmware, freeze,
+    firmware, fleet, freeze,
     health::{self, Readiness},
-    import,
+    import, metrics,
     problem::Problem,
-    retained,
+    retained, session,
     settings::Settings,
-    status, users,
+    status, ui, users,
 };
 
 /// What handlers share; cheap to clone.
@@ -33,6 +33,7 @@ use crate::{
 pub(crate) struct App {
     pub service: Service,
     pub broker: Arc<dyn hook::Broker>,
+    pub doors: Arc<Doors>,
     pub readiness: Readiness,
     pub backup: Backup,
     pub version: Arc<str>,
@@ -51,6 +52,7 @@ pub fn router(
     let app = App {
         service,
         broker,
+        doors: Arc::clone(&doors),
         readiness,
         backup,
         version: settings.version.into(),
@@ -74,6 +76,8 @@ pub fn router(
         .route("/v1/deployments/{id}", get(deployments::one))
         .route("/v1/deployments/{id}/devices", get(deployments::devices))
         .route("/v1/deployments/{id}/{act}", post(deployments::act))
+        .route("/v1/deployments/{id}/history", get(fleet::history))
+        .route("/v1/fleet", get(fleet::fleet))
         .route("/v1/freeze", get(freeze::show).put(freeze::freeze).delete(freeze::unfreeze))
         .route("/v1/audit", get(audit::list))
         .route("/v1/events", get(events::events))
@@ -87,8 +91,18 @@ pub fn router(
         .layer(middleware::from_fn(to_the_end))
         // Around the fallbacks as well: without the token nobody learns which addresses exist.
         .layer(middleware::from_fn_with_state(Arc::clone(&doors), doors::bearer));
+    let measured = Router::new()
+        .route("/metrics", get(metrics::metrics))
+        .layer(middleware::from_fn_with_state(Arc::clone(&doors), doors::bearer));
     Router::new()
         .nest("/api", api)
+        .merge(measured)
+        // Before the bearer token's door, since it is where a login comes from.
+        .route(
+            "/api/v1/session",
+            get(session::show).post(session::open).delete(session::close),
+        )
+        .merge(ui::routes())
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .fallback(not_found)
@@ -99,11 +113,12 @@ pub fn router(
         .with_state(app)
 }
 
-/// Answers may hold a token that is shown once, and are old the next moment.
+/// Answers may hold a token that is shown once, and are old the next moment; but for the page's
+/// files, which say themselves how long they hold.
 async fn never_cached(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

@@ -8,6 +8,7 @@
 //! | [`settings`] | what is configured |
 //! | [`views`] | what the service shows and takes |
 //! | [`service`] | what the admin interface asks and changes |
+//! | [`overview`] | the fleet counted: versions, groups, models; what took how long |
 //! | `plugin` | from the broker's phases to the engine |
 //! | `accounts` | users with passwords, rules of who may publish and subscribe where |
 //! | `identity` | who a client is; `names`, `secret`: ids, keyed hashes of tokens |
@@ -44,6 +45,7 @@ mod link;
 mod names;
 mod offers;
 mod outcome;
+pub mod overview;
 mod plugin;
 mod policy;
 mod registration;
@@ -78,6 +80,7 @@ pub use fleet::{
         HappeningView, MemberView, NewDeployment, PlanReport, WhyView,
     },
 };
+pub use overview::{FleetView, Latencies, Named, VersionCount};
 pub use service::Service;
 pub use settings::{AuthMode, DropRollout, OnExisting, Settings};
 pub use views::{

@@ -257,6 +257,10 @@ fn matches(query: &DeviceQuery, view: &DeviceView) -> bool {
         && query.group.as_ref().is_none_or(|group| view.groups.contains(group))
         && same(&query.model, &view.model)
         && same(&query.state, &view.state)
+        && same(&query.version, &view.version)
+        && query.digest.as_ref().is_none_or(|digest| {
+            view.firmware.as_ref().is_some_and(|offered| offered.digest == *digest)
+        })
         && query.search.as_deref().is_none_or(|text| {
             view.id.contains(text) || view.client_id.as_deref().is_some_and(|id| id.contains(text))
         })

@@ -14,8 +14,10 @@
 //! | `rule` | one line of `auth.rules`; `pattern`: what a filter covers and overlaps |
 //! | `authorize` | rules and defaults together: may this client do this? |
 //! | `service` | what the admin interface asks and changes |
+//! | `credential` | what a session of the admin interface hangs on |
 
 mod authorize;
+mod credential;
 mod hash;
 mod password;
 mod pattern;
