@@ -63,6 +63,11 @@ export interface Firmware {
   [more: string]: unknown;
 }
 
+/** Why a file is not offered, or what to know of it. That nobody deployed an upload yet is none. */
+export function warning(file: Firmware): string | null {
+  return file.state === "catalogued" ? null : file.reason;
+}
+
 export interface Target {
   all?: boolean;
   device?: string;

@@ -228,9 +228,9 @@ export function Secret({ text, what }: { text: string; what: string }) {
   );
 }
 
-export function Facts({ rows }: { rows: [string, ComponentChildren][] }) {
+export function Facts({ rows, wide }: { rows: [string, ComponentChildren][]; wide?: boolean }) {
   return (
-    <dl class="facts">
+    <dl class={wide ? "facts wide" : "facts"}>
       {rows.map(([name, value]) => (
         <div key={name}>
           <dt>{name}</dt>

@@ -36,7 +36,7 @@ export function Table<T>(props: {
             <tr key={props.id(row)}>
               {props.columns.map(({ name, cell, number }) => (
                 <td key={name} data-name={name} class={number ? "number" : ""}>
-                  {cell(row)}
+                  <div>{cell(row)}</div>
                 </td>
               ))}
             </tr>

@@ -105,8 +105,9 @@ export function Broker() {
             })}
           </section>
           <section class="card">
-            <h2>Since the start</h2>
+            <h2>Now, and since the start</h2>
             <Facts
+              wide
               rows={[
                 ["Connections", format.count(broker["connections"] ?? 0)],
                 ["Sessions", format.count(broker["sessions"] ?? 0)],

@@ -10,7 +10,7 @@ import { Icon } from "../parts/icon";
 import { type Column, Listing } from "../parts/table";
 import { route, to } from "../route";
 import { act } from "../toast";
-import type { Decided, Device, Firmware } from "../types";
+import { type Decided, type Device, type Firmware, warning } from "../types";
 
 function decided(one: Decided | null): ComponentChildren {
   return one && (
@@ -126,9 +126,9 @@ export function FirmwarePage({ id }: { id: string }) {
           </div>
         )}
       </header>
-      {file.reason && (
+      {warning(file) && (
         <Callout tone={BAD.includes(file.state) ? "bad" : "warn"} icon="warning">
-          <p>{file.reason}</p>
+          <p>{warning(file)}</p>
         </Callout>
       )}
       <div class="columns">

@@ -7,7 +7,7 @@ import { Icon } from "../parts/icon";
 import { State, Time } from "../parts/basic";
 import { type Column, Listing } from "../parts/table";
 import { filter, route, to } from "../route";
-import type { Firmware } from "../types";
+import { type Firmware, warning } from "../types";
 
 const STATES = ["accepted", "catalogued", "held", "conflict", "refused", "withdrawn", "replaced"];
 /** The listing has no filter of its own; a site has some hundred files at most. */
@@ -19,7 +19,7 @@ const COLUMNS: Column<Firmware>[] = [
     cell: (file) => (
       <>
         <a href={to(["firmware", file.id])}>{file.path}</a>
-        {file.reason && <span class="muted sub">{file.reason}</span>}
+        {warning(file) && <span class="muted sub">{warning(file)}</span>}
       </>
     ),
   },

@@ -10,7 +10,7 @@ import { Table } from "../parts/table";
 import { Choose } from "../parts/target";
 import { go, route, to } from "../route";
 import { toast } from "../toast";
-import type { Deployment, Firmware, Plan, Target } from "../types";
+import { type Deployment, type Firmware, type Plan, type Target, warning } from "../types";
 import { Recognised } from "./firmware-page";
 
 const TEXTS = [
@@ -48,7 +48,8 @@ export function Upload() {
     stop.current = sending.cancel;
     try {
       const found = await sending.done;
-      if (found.reason) toast("warning", found.reason);
+      const reason = warning(found);
+      if (reason) toast("warning", reason);
       else toast("success", `${file.name} is uploaded. Nobody gets it before you say who.`);
       go(to(["deploy", found.id]));
     } catch (error) {
@@ -223,9 +224,9 @@ export function Deploy({ id }: { id: string }) {
       </p>
       <h1>Deploy</h1>
       <Steps now={plan ? 3 : 2} />
-      {file.value.reason && (
+      {warning(file.value) && (
         <Callout tone="warn" icon="warning">
-          <p>{file.value.reason}</p>
+          <p>{warning(file.value)}</p>
         </Callout>
       )}
       <div class="columns">
