@@ -6,10 +6,14 @@ use axum::{Json, extract::State};
 use fuota::{FleetView, MemberView};
 use serde::Serialize;
 
-use crate::{extract::Id, problem::Problem, routes::App};
+use crate::{
+    extract::{Id, Nothing, Query},
+    problem::Problem,
+    routes::App,
+};
 
 /// GET the fleet counted.
-pub async fn fleet(State(app): State<App>) -> Json<FleetView> {
+pub async fn fleet(State(app): State<App>, Query(Nothing {}): Query<Nothing>) -> Json<FleetView> {
     Json(app.service.fleet())
 }
 
@@ -37,6 +41,7 @@ struct Point {
 pub async fn history(
     State(app): State<App>,
     Id(id): Id,
+    Query(Nothing {}): Query<Nothing>,
 ) -> Result<Json<HistoryView>, Problem> {
     let members = id
         .parse()
@@ -85,7 +90,8 @@ mod tests {
     fn each_device_counts_from_when_it_last_moved() {
         let waiting = MemberView { state: None, at: None, ..member(0, "offered") };
         let points = points(&[member(20, "failed"), member(10, "updated"), waiting]);
-        let of = |pairs: &[(&'static str, usize)]| pairs.iter().copied().collect::<BTreeMap<_, _>>();
+        let of =
+            |pairs: &[(&'static str, usize)]| pairs.iter().copied().collect::<BTreeMap<_, _>>();
         assert_eq!(
             points,
             [

@@ -16,6 +16,7 @@
 //! | `session` | logins of the page: cookies, CSRF |
 //! | `ui` | the page's files, embedded |
 //! | `metrics` | `/metrics` for Prometheus |
+//! | `openapi` | what the interface takes and gives, at `/api/v1/openapi.json` |
 //! | `devices`, `users`, `import`, `firmware`, `deployments`, `freeze`, `audit`, `fleet`, `events`, `clients`, `retained`, `status`, `backup` | one resource each, under `/api/v1` |
 //! | `server`, `stall` | connections, time limits, the orderly stop |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -34,6 +35,7 @@ mod freeze;
 mod health;
 mod import;
 mod metrics;
+mod openapi;
 mod page;
 mod problem;
 mod retained;

@@ -88,13 +88,28 @@ impl Snapshot<'_> {
 
     fn process(&self, out: &mut Text) {
         let version = ("version", self.version);
-        out.family("fuotad_build_info", "gauge", "The version that runs; always 1.", [(Some(version), 1)]);
+        out.family(
+            "fuotad_build_info",
+            "gauge",
+            "The version that runs; always 1.",
+            [(Some(version), 1)],
+        );
         out.gauge("fuotad_uptime_seconds", "Since the start.", self.uptime_seconds);
-        let parts = self.checks.iter().map(|check| {
-            (Some(("part", check.name)), u8::from(check.result.is_ok()))
-        });
-        out.family("fuotad_ready", "gauge", "1 where the part is up, 0 where /readyz says why not.", parts);
-        out.gauge("fuotad_frozen", "1 while all offers of the site are stopped.", u8::from(self.frozen));
+        let parts = self
+            .checks
+            .iter()
+            .map(|check| (Some(("part", check.name)), u8::from(check.result.is_ok())));
+        out.family(
+            "fuotad_ready",
+            "gauge",
+            "1 where the part is up, 0 where /readyz says why not.",
+            parts,
+        );
+        out.gauge(
+            "fuotad_frozen",
+            "1 while all offers of the site are stopped.",
+            u8::from(self.frozen),
+        );
     }
 
     fn broker(&self, out: &mut Text) {
@@ -124,12 +139,22 @@ impl Snapshot<'_> {
             slow_clients,
         } = self.broker;
         out.gauge("fuotad_mqtt_connections", "Connections that live now.", connections);
-        out.gauge("fuotad_mqtt_sessions", "Sessions, those of clients that are away included.", sessions);
+        out.gauge(
+            "fuotad_mqtt_sessions",
+            "Sessions, those of clients that are away included.",
+            sessions,
+        );
         out.gauge("fuotad_mqtt_subscriptions", "Subscriptions of all sessions.", subscriptions);
         out.gauge("fuotad_mqtt_retained_messages", "Retained messages.", retained_messages);
         out.counter("fuotad_mqtt_connects_total", "CONNECTs that were accepted.", connects);
-        out.counter("fuotad_mqtt_connects_delayed_total", "CONNECTs that waited under limits.connects_per_second.", connects_delayed);
-        let others = connects_refused.saturating_sub(connections_refused + connections_refused_per_ip + connects_refused_rate);
+        out.counter(
+            "fuotad_mqtt_connects_delayed_total",
+            "CONNECTs that waited under limits.connects_per_second.",
+            connects_delayed,
+        );
+        let others = connects_refused.saturating_sub(
+            connections_refused + connections_refused_per_ip + connects_refused_rate,
+        );
         out.family(
             "fuotad_mqtt_connects_refused_total",
             "counter",
@@ -142,44 +167,119 @@ impl Snapshot<'_> {
             ]
             .map(|(reason, number)| (Some(("reason", reason)), number)),
         );
-        out.counter("fuotad_mqtt_publishes_received_total", "Publishes that arrived.", publishes_received);
-        out.counter("fuotad_mqtt_publishes_consumed_total", "Publishes that were requests of devices and went no further.", publishes_consumed);
-        out.counter("fuotad_mqtt_refused_total", "Publishes and subscriptions that were not allowed.", refused);
-        out.counter("fuotad_mqtt_deliveries_total", "Ordinary messages handed to a connection's writer.", deliveries);
-        out.counter("fuotad_mqtt_outbox_messages_total", "Messages written past the routing: blocks, manifests, errors.", outbox_messages);
-        out.counter("fuotad_mqtt_dropped_total", "Ordinary messages dropped: a queue was full, or they expired.", dropped);
+        out.counter(
+            "fuotad_mqtt_publishes_received_total",
+            "Publishes that arrived.",
+            publishes_received,
+        );
+        out.counter(
+            "fuotad_mqtt_publishes_consumed_total",
+            "Publishes that were requests of devices and went no further.",
+            publishes_consumed,
+        );
+        out.counter(
+            "fuotad_mqtt_refused_total",
+            "Publishes and subscriptions that were not allowed.",
+            refused,
+        );
+        out.counter(
+            "fuotad_mqtt_deliveries_total",
+            "Ordinary messages handed to a connection's writer.",
+            deliveries,
+        );
+        out.counter(
+            "fuotad_mqtt_outbox_messages_total",
+            "Messages written past the routing: blocks, manifests, errors.",
+            outbox_messages,
+        );
+        out.counter(
+            "fuotad_mqtt_dropped_total",
+            "Ordinary messages dropped: a queue was full, or they expired.",
+            dropped,
+        );
         out.family(
             "fuotad_mqtt_copies_total",
             "counter",
             "QoS 0 copies, by the way that they took.",
             [(Some(("way", "direct")), direct), (Some(("way", "routed")), routed)],
         );
-        out.counter("fuotad_mqtt_log_written_bytes_total", "Bytes written to the durable log.", log_bytes);
-        out.counter("fuotad_mqtt_router_renewals_total", "Times that a dead or stuck router was replaced.", router_renewals);
-        out.counter("fuotad_mqtt_protocol_errors_total", "Connections ended because the client broke the protocol.", protocol_errors);
-        out.counter("fuotad_mqtt_slow_clients_total", "Connections ended because the client read or sent too slowly.", slow_clients);
+        out.counter(
+            "fuotad_mqtt_log_written_bytes_total",
+            "Bytes written to the durable log.",
+            log_bytes,
+        );
+        out.counter(
+            "fuotad_mqtt_router_renewals_total",
+            "Times that a dead or stuck router was replaced.",
+            router_renewals,
+        );
+        out.counter(
+            "fuotad_mqtt_protocol_errors_total",
+            "Connections ended because the client broke the protocol.",
+            protocol_errors,
+        );
+        out.counter(
+            "fuotad_mqtt_slow_clients_total",
+            "Connections ended because the client read or sent too slowly.",
+            slow_clients,
+        );
     }
 
     fn fleet(&self, out: &mut Text) {
         let site = &self.site;
         out.gauge("fuotad_devices", "Devices that are known.", site.devices.total);
-        out.gauge("fuotad_devices_registered", "Devices that are registered.", site.devices.registered);
+        out.gauge(
+            "fuotad_devices_registered",
+            "Devices that are registered.",
+            site.devices.registered,
+        );
         out.gauge("fuotad_devices_online", "Devices that are connected.", site.devices.online);
-        let of = |name: &&'static str| (Some(("state", *name)), site.states.get(name).copied().unwrap_or(0));
-        out.family("fuotad_device_updates", "gauge", "Devices by the state of their newest offer.", DEVICE_STATES.iter().map(of));
-        let of = |name: &&'static str| (Some(("state", *name)), site.firmware.get(name).copied().unwrap_or(0));
-        out.family("fuotad_firmware_files", "gauge", "Files by state.", FIRMWARE_STATES.iter().map(of));
+        let of = |name: &&'static str| {
+            (Some(("state", *name)), site.states.get(name).copied().unwrap_or(0))
+        };
+        out.family(
+            "fuotad_device_updates",
+            "gauge",
+            "Devices by the state of their newest offer.",
+            DEVICE_STATES.iter().map(of),
+        );
+        let of = |name: &&'static str| {
+            (Some(("state", *name)), site.firmware.get(name).copied().unwrap_or(0))
+        };
+        out.family(
+            "fuotad_firmware_files",
+            "gauge",
+            "Files by state.",
+            FIRMWARE_STATES.iter().map(of),
+        );
         let of = |name: &&'static str| {
             let count = self.deployments.iter().find(|(state, _)| state == name);
             (Some(("state", *name)), count.map_or(0, |(_, count)| *count))
         };
-        out.family("fuotad_deployments", "gauge", "Deployments by state.", DEPLOYMENT_STATES.iter().map(of));
+        out.family(
+            "fuotad_deployments",
+            "gauge",
+            "Deployments by state.",
+            DEPLOYMENT_STATES.iter().map(of),
+        );
         out.counter("fuotad_blocks_total", "Blocks queued to devices.", site.blocks);
-        out.counter("fuotad_block_bytes_total", "Firmware bytes in those, before encoding.", site.block_bytes);
+        out.counter(
+            "fuotad_block_bytes_total",
+            "Firmware bytes in those, before encoding.",
+            site.block_bytes,
+        );
         out.counter("fuotad_manifests_total", "Manifests queued to devices.", site.manifests);
         out.counter("fuotad_device_errors_total", "Errors sent to devices.", site.errors);
-        out.counter("fuotad_store_batches_total", "Changes of the store that were acted on.", site.batches);
-        out.counter("fuotad_forged_total", "Publishes and subscriptions refused as forged or not allowed.", site.refused);
+        out.counter(
+            "fuotad_store_batches_total",
+            "Changes of the store that were acted on.",
+            site.batches,
+        );
+        out.counter(
+            "fuotad_forged_total",
+            "Publishes and subscriptions refused as forged or not allowed.",
+            site.refused,
+        );
         out.counter("fuotad_failed_logins_total", "Logins that were refused.", site.failed_logins);
     }
 }
@@ -333,7 +433,10 @@ mod tests {
         let mut asked = BTreeSet::new();
         for word in rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
             if word.starts_with("fuotad_") {
-                assert!(known.contains(word), "deploy/alerts.yml asks for {word}, which is not there");
+                assert!(
+                    known.contains(word),
+                    "deploy/alerts.yml asks for {word}, which is not there"
+                );
                 asked.insert(word);
             }
         }

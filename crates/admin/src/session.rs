@@ -193,7 +193,10 @@ fn read(file: &Path) -> HashMap<Digest, Known> {
                 let mut key = [0; 32];
                 hex::decode_to_slice(text, &mut key).ok().map(|()| key)
             };
-            rows.into_iter().take(MOST).filter_map(|(key, one)| Some((digest(&key)?, one))).collect()
+            rows.into_iter()
+                .take(MOST)
+                .filter_map(|(key, one)| Some((digest(&key)?, one)))
+                .collect()
         }
         Err(error) => {
             tracing::warn!(%error, file = %file.display(), "logins cannot be read; log in again");
@@ -343,7 +346,9 @@ fn by_token(
 ) -> Result<(), Problem> {
     // The right one too: else guessing goes on behind the answer.
     if users.is_slowed(peer) {
-        return Err(Problem::unavailable("too many logins failed from this address; wait a minute"));
+        return Err(Problem::unavailable(
+            "too many logins failed from this address; wait a minute",
+        ));
     }
     if doors.is_our_token(token.trim()) {
         return Ok(());
@@ -504,9 +509,6 @@ mod tests {
             assert_eq!(cookie_name(&headers(host)), name, "{host}");
         }
         let cookie = set_cookie(&headers("localhost:1"), "x", 5, true);
-        assert_eq!(
-            cookie,
-            "fuotad-1=x; Path=/; Max-Age=5; HttpOnly; SameSite=Strict; Secure"
-        );
+        assert_eq!(cookie, "fuotad-1=x; Path=/; Max-Age=5; HttpOnly; SameSite=Strict; Secure");
     }
 }

@@ -85,7 +85,8 @@ async fn serve(index: usize, request: Request) -> Response {
         set(header::CONTENT_ENCODING, coding);
     }
     let known = request.headers().get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
-    let known = known.is_some_and(|tags| tags.split(',').any(|one| one.trim() == tag || one.trim() == "*"));
+    let known =
+        known.is_some_and(|tags| tags.split(',').any(|one| one.trim() == tag || one.trim() == "*"));
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         headers.insert(header::ETAG, tag);
     }
@@ -112,9 +113,9 @@ impl Coding {
             values.flat_map(|value| value.split(',')).any(|one| {
                 let mut parts = one.split(';').map(str::trim);
                 let name = parts.next().unwrap_or_default();
-                let refused = parts.filter_map(|part| part.strip_prefix("q=")).any(|weight| {
-                    weight.parse::<f32>().is_ok_and(|weight| weight == 0.0)
-                });
+                let refused = parts
+                    .filter_map(|part| part.strip_prefix("q="))
+                    .any(|weight| weight.parse::<f32>().is_ok_and(|weight| weight == 0.0));
                 name.eq_ignore_ascii_case(coding) && !refused
             })
         };
@@ -154,9 +155,15 @@ mod tests {
             assert!(headers["content-security-policy"].to_str().unwrap().contains("'none'"));
             let all = [("accept-encoding", "gzip, deflate, br, zstd")];
             let (_, packed, body) = ask(file.path, &all).await;
-            assert_eq!((&packed["content-encoding"], body.as_slice()), (&"br".parse().unwrap(), file.brotli));
+            assert_eq!(
+                (&packed["content-encoding"], body.as_slice()),
+                (&"br".parse().unwrap(), file.brotli)
+            );
             let (_, packed, body) = ask(file.path, &[("accept-encoding", "gzip, br;q=0")]).await;
-            assert_eq!((&packed["content-encoding"], body.as_slice()), (&"gzip".parse().unwrap(), file.gzip));
+            assert_eq!(
+                (&packed["content-encoding"], body.as_slice()),
+                (&"gzip".parse().unwrap(), file.gzip)
+            );
             let tag = headers["etag"].to_str().unwrap();
             let (status, _, body) = ask(file.path, &[("if-none-match", tag)]).await;
             assert_eq!((status, body.len()), (StatusCode::NOT_MODIFIED, 0));

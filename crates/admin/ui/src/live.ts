@@ -3,7 +3,7 @@
 import { signal } from "@preact/signals";
 import { listen, type Message } from "./source";
 
-export type Kind = "device" | "deployment" | "firmware" | "site";
+export type Kind = "device" | "known" | "deployment" | "firmware" | "import" | "site";
 
 export interface Change {
   type: Kind;

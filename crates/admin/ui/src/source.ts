@@ -5,7 +5,7 @@ export type Message =
   | { kind: "lost" }
   | { kind: "event"; name: string; data: string };
 
-const EVENTS = ["device", "deployment", "firmware", "site", "missed"];
+const EVENTS = ["device", "known", "deployment", "firmware", "import", "site", "missed"];
 const FIRST_WAIT = 1_000;
 const LONGEST_WAIT = 15_000;
 

@@ -17,10 +17,7 @@ use serde_json::Value;
 
 use super::{exit, output};
 use crate::{
-    certificates::Certificates,
-    config::Config,
-    firmware_dir,
-    lock::DataDir,
+    certificates::Certificates, config::Config, firmware_dir, lock::DataDir,
     serve::open_files::RESERVED,
 };
 
@@ -194,15 +191,21 @@ fn ports(config: &Config) -> Vec<Finding> {
         ("mqtt.wss.listen", &mqtt.wss_listen),
         ("admin.listen", &config.admin.listen),
     ];
-    let mut findings =
-        vec![warning("daemon", "does not run", "start it: systemctl start fuotad, or fuotad serve")];
+    let mut findings = vec![warning(
+        "daemon",
+        "does not run",
+        "start it: systemctl start fuotad, or fuotad serve",
+    )];
     for (key, addresses) in listeners {
         for address in addresses {
             if let Err(error) = TcpListener::bind(address) {
                 findings.push(problem(
                     "ports",
                     format!("{key}: {address} cannot be listened on: {error}"),
-                    format!("end what has it (ss -ltnp 'sport = :{}'), or choose another", address.port()),
+                    format!(
+                        "end what has it (ss -ltnp 'sport = :{}'), or choose another",
+                        address.port()
+                    ),
                 ));
             }
         }
@@ -224,9 +227,8 @@ fn doors(config: &Config) -> Vec<Finding> {
         ));
     }
     if config.auth.mode == AuthMode::Open {
-        let everywhere = plain
-            .or(beyond(&config.mqtt.tls_listen))
-            .or(beyond(&config.mqtt.wss_listen));
+        let everywhere =
+            plain.or(beyond(&config.mqtt.tls_listen)).or(beyond(&config.mqtt.wss_listen));
         findings.push(match everywhere {
             Some(address) => warning(
                 "doors",
@@ -302,7 +304,9 @@ fn open_files(config: &Config) -> Finding {
         false => ok("limits", format!("{files} open files are enough for {wanted} clients")),
         true => warning(
             "limits",
-            format!("{files} open files are enough for {room} clients; limits.connections is {wanted}"),
+            format!(
+                "{files} open files are enough for {room} clients; limits.connections is {wanted}"
+            ),
             "this is the limit of this shell; a service has LimitNOFILE= of its unit. Raise it, or lower limits.connections",
         ),
     }
@@ -347,7 +351,10 @@ fn data_dir(config: &Config, running: bool) -> Vec<Finding> {
             if !can_write(path) {
                 findings.push(problem(
                     "data_dir",
-                    format!("{shown} cannot be written by this user; it belongs to uid {}", about.uid()),
+                    format!(
+                        "{shown} cannot be written by this user; it belongs to uid {}",
+                        about.uid()
+                    ),
                     "run this as the daemon's user, or give the directory to it",
                 ));
             } else if !running && path.join("lock").exists() {
@@ -374,7 +381,8 @@ fn data_dir(config: &Config, running: bool) -> Vec<Finding> {
 
 fn disk(path: &str, room: u64, largest: u64) -> Finding {
     let says = format!("{} MB are free where {path} lies", room / 1_000_000);
-    let advice = "make room: old images go when no deployment needs them, backups are never deleted";
+    let advice =
+        "make room: old images go when no deployment needs them, backups are never deleted";
     if room < LEAST_BYTES {
         problem("disk", says, advice)
     } else if room < LEAST_BYTES * 5 || room < largest {
@@ -414,7 +422,9 @@ fn store(config: &Config, running: bool) -> Finding {
     match fs::read_dir(&path) {
         Ok(_) if can_write(&path) => ok("store", format!("{shown} can be read")),
         Ok(_) => ok("store", format!("{shown} can be read; status files are not written there")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && firmware_dir::is_default(config) => {
+        Err(error)
+            if error.kind() == std::io::ErrorKind::NotFound && firmware_dir::is_default(config) =>
+        {
             ok("store", format!("{shown} is made at the first start"))
         }
         Err(error) => problem(
@@ -442,7 +452,11 @@ mod tests {
     }
 
     fn plain() -> String {
-        format!("mqtt.listen = {:?}\nadmin.listen = {:?}\nlimits.connections = 10\n", free(), free())
+        format!(
+            "mqtt.listen = {:?}\nadmin.listen = {:?}\nlimits.connections = 10\n",
+            free(),
+            free()
+        )
     }
 
     fn find<'a>(findings: &'a [Finding], check: &str) -> &'a Finding {
@@ -466,7 +480,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let findings = of(dir.path(), "mqtt.lisen = 1\nlog.level = \"loud\"\n").await;
         assert_eq!(findings.len(), 2, "{findings:?}");
-        assert!(findings.iter().all(|one| one.verdict == Verdict::Problem && one.check == "configuration"));
+        assert!(
+            findings
+                .iter()
+                .all(|one| one.verdict == Verdict::Problem && one.check == "configuration")
+        );
     }
 
     #[tokio::test]
@@ -493,12 +511,17 @@ mod tests {
         )
         .await;
         let ports = find(&findings, "ports");
-        assert!(ports.verdict == Verdict::Problem && ports.says.contains("mqtt.listen"), "{ports:?}");
+        assert!(
+            ports.verdict == Verdict::Problem && ports.says.contains("mqtt.listen"),
+            "{ports:?}"
+        );
         let certificates = find(&findings, "certificates");
         assert!(certificates.says.contains("has expired"), "{certificates:?}");
         assert!(find(&findings, "store").says.contains("/nowhere/at/all"));
         let data = find(&findings, "data_dir");
-        assert!(data.says.contains("mode 755") && data.advice.as_deref().unwrap().contains("chmod 700"));
+        assert!(
+            data.says.contains("mode 755") && data.advice.as_deref().unwrap().contains("chmod 700")
+        );
         assert!(findings.iter().all(|one| one.verdict == Verdict::Ok || one.advice.is_some()));
     }
 

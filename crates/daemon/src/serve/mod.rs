@@ -264,10 +264,13 @@ async fn announce_ready(readiness: &Readiness) {
         }
     }
     // Also where a part is missing: clients are served, and a restart would not bring it.
-    notify::ready(match missing.is_empty() {
-        true => "ready".to_owned(),
-        false => missing.join("; "),
-    }.as_str());
+    notify::ready(
+        match missing.is_empty() {
+            true => "ready".to_owned(),
+            false => missing.join("; "),
+        }
+        .as_str(),
+    );
     announce(&["ready".to_owned()]);
 }
 

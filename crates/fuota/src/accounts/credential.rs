@@ -17,9 +17,8 @@ impl Service {
 
     /// Whether so many logins failed from this address that it waits.
     pub fn is_slowed(&self, address: Option<SocketAddr>) -> bool {
-        let slowed = |address: SocketAddr| {
-            self.0.accounts.throttle.is_slowed(address.ip(), Instant::now())
-        };
+        let slowed =
+            |address: SocketAddr| self.0.accounts.throttle.is_slowed(address.ip(), Instant::now());
         address.is_some_and(slowed)
     }
 

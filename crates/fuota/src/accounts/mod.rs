@@ -15,6 +15,7 @@
 //! | `authorize` | rules and defaults together: may this client do this? |
 //! | `service` | what the admin interface asks and changes |
 //! | `credential` | what a session of the admin interface hangs on |
+//! | `tokens` | bearer tokens of users for that interface |
 
 mod authorize;
 mod credential;
@@ -25,6 +26,7 @@ mod renew;
 mod rule;
 mod service;
 mod throttle;
+mod tokens;
 mod user;
 
 use std::{io, net::IpAddr, sync::Arc};
@@ -38,10 +40,12 @@ use password::PasswordThread;
 use throttle::Throttle;
 use user::Users;
 
+pub use authorize::EVENTS;
 pub use hash::{PasswordHash, Scheme};
 pub use rule::{Rule, RuleError};
 pub use service::{MAX_USERS, check_name};
 pub use throttle::Failure;
+pub use tokens::Tokens;
 pub use user::User;
 
 /// See [the module](self).

@@ -27,7 +27,7 @@ import type { Device, Happening, Why } from "../types";
 
 export function DevicePage({ id }: { id: string }) {
   const on = (change: { type: string; device?: string }) =>
-    change.type === "device" ? change.device === id : change.type !== "firmware";
+    change.device === undefined ? change.type !== "firmware" : change.device === id;
   const device = useData<Device>(address(["devices", id]), {
     on,
     every: (device) => (device?.state === "downloading" ? 1_000 : 10_000),

@@ -61,7 +61,7 @@ export function Devices() {
   const data = useData<{ devices: Device[]; next: string | null }>(
     address(["devices"], { search, state, online, group, model, version, after, limit: LIMIT }),
     {
-      on: (change) => change.type === "device" || change.type === "deployment",
+      on: (change) => change.type !== "firmware" && change.type !== "site",
       // Progress within a state is no event.
       every: (page) => (page?.devices.some((one) => one.state === "downloading") ? 1_000 : 15_000),
     },
