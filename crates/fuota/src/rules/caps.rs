@@ -77,7 +77,7 @@ async fn rule_20_caps_of_a_group_and_of_a_deployment() {
     let devices = field(&site, 4).await;
     for id in ["dev-0", "dev-1"] {
         let patch = DevicePatch { groups: Some(vec!["hall-2".into()]), ..DevicePatch::default() };
-        site.service.set_device(id, patch).await.unwrap();
+        site.service.set_device(id, patch, &ann()).await.unwrap();
     }
     let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
     let mut new = deployment(&firmware, r#"{"all":true}"#, r#""all""#);
@@ -115,7 +115,7 @@ async fn rule_20_a_group_with_its_places_taken_holds_back_its_members_alone() {
     let mut devices = field(&site, 6).await;
     for index in 0..4 {
         let patch = DevicePatch { groups: Some(vec!["hall-2".into()]), ..DevicePatch::default() };
-        site.service.set_device(&format!("dev-{index}"), patch).await.unwrap();
+        site.service.set_device(&format!("dev-{index}"), patch, &ann()).await.unwrap();
     }
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
     let mut begun = until_offered(&site, &devices, 3).await;
@@ -257,7 +257,7 @@ async fn rule_20_the_cap_on_bytes_a_second_of_a_device_and_of_a_group() {
     let (mut site, devices) = warmed(|_| {}, 5).await;
     for index in 0..5 {
         let patch = DevicePatch { groups: Some(vec!["hall-2".into()]), ..DevicePatch::default() };
-        site.service.set_device(&format!("dev-{index}"), patch).await.unwrap();
+        site.service.set_device(&format!("dev-{index}"), patch, &ann()).await.unwrap();
     }
     site.configure(|settings| {
         settings.group_limits.insert("hall-2".into(), bandwidth(20_000));

@@ -107,7 +107,7 @@ async fn rule_23_a_deployment_has_windows_of_its_own_instead_of_the_sites() {
     let (mut urgent, mut early) =
         (listening(&site, "dev-1").await, listening(&site, "dev-2").await);
     let patch = DevicePatch { groups: Some(vec!["early".into()]), ..DevicePatch::default() };
-    site.service.set_device("dev-2", patch).await.unwrap();
+    site.service.set_device("dev-2", patch, &ann()).await.unwrap();
     // At any time; from 13:00, which it is; and a window that is empty is none.
     urgent.manifest().await;
     early.manifest().await;
