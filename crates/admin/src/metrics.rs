@@ -227,6 +227,16 @@ impl Snapshot<'_> {
 
     fn fleet(&self, out: &mut Text) {
         let site = &self.site;
+        out.gauge(
+            "fuotad_window_closed",
+            "1 while the site's maintenance window is closed: nothing new is offered.",
+            u8::from(site.window_closed.is_some()),
+        );
+        out.gauge(
+            "fuotad_clock_wrong",
+            "1 while the wall clock cannot be right: windows are closed.",
+            u8::from(site.clock_problem.is_some()),
+        );
         out.gauge("fuotad_devices", "Devices that are known.", site.devices.total);
         out.gauge(
             "fuotad_devices_registered",
@@ -356,6 +366,8 @@ mod tests {
                 ready: true,
                 store_problem: None,
                 database_problem: None,
+                clock_problem: None,
+                window_closed: None,
                 devices: fuota::DeviceCounts::default(),
                 states: [("downloading", 3)].into(),
                 firmware: [("held", 1)].into(),

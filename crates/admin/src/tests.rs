@@ -206,9 +206,9 @@ async fn bodies_are_strict_and_bounded() {
     let json = "application/json; charset=utf-8";
     assert_eq!(post_body(json, "{\"size\": 5}").await, (StatusCode::OK, "1 5".into()));
     for (body, part) in [
-        ("", "EOF"),
+        ("", "no JSON object"),
         ("{", "EOF"),
-        ("[]", "expected"),
+        ("[]", "no JSON object"),
         ("{}", "missing field `size`"),
         ("{\"size\": 5, \"colour\": 1}", "colour"),
         ("{\"size\": 256}", "size"),

@@ -140,6 +140,8 @@ export interface Status {
   checks: { name: string; ok: boolean; reason?: string }[];
   broker: Record<string, number>;
   fuota: {
+    window_closed?: string | null;
+    clock_problem?: string | null;
     devices: { total: number; registered: number; online: number };
     states: Record<string, number>;
     firmware: Record<string, number>;

@@ -39,6 +39,16 @@ export function Overview() {
           </p>
         </Callout>
       ))}
+      {fuota.clock_problem && (
+        <Callout tone="warn" icon="warning">
+          <p>{fuota.clock_problem}</p>
+        </Callout>
+      )}
+      {fuota.window_closed && (
+        <Callout tone="info" icon="pause">
+          <p>{fuota.window_closed}</p>
+        </Callout>
+      )}
       <section class="tiles" aria-label="At a glance">
         <Tile
           name="Devices online"
