@@ -45,19 +45,6 @@ struct Snapshot<'a> {
 
 /// States of a deployment, so that each has a line also where there is none in it.
 const DEPLOYMENT_STATES: [&str; 5] = ["held", "running", "paused", "cancelled", "ended"];
-/// States of a device's newest offer.
-const DEVICE_STATES: [&str; 10] = [
-    "offered",
-    "downloading",
-    "downloaded",
-    "verified",
-    "updating",
-    "updated",
-    "updated_unconfirmed",
-    "silent",
-    "failed",
-    "cancelled",
-];
 /// States of a file.
 const FIRMWARE_STATES: [&str; 7] =
     ["accepted", "catalogued", "held", "refused", "conflict", "withdrawn", "replaced"];
@@ -251,7 +238,7 @@ impl Snapshot<'_> {
             "fuotad_device_updates",
             "gauge",
             "Devices by the state of their newest offer.",
-            DEVICE_STATES.iter().map(of),
+            fuota::UPDATE_STATES.iter().map(of),
         );
         let of = |name: &&'static str| {
             (Some(("state", *name)), site.firmware.get(name).copied().unwrap_or(0))

@@ -98,6 +98,8 @@ export interface Deployment {
   wave_size: number;
   created: number;
   created_by: string;
+  windows?: string[];
+  limits?: Record<string, number | string>;
   counts: Record<string, number>;
   not_offered?: number;
   complete?: boolean;

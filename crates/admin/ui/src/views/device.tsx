@@ -165,7 +165,7 @@ function Actions(props: { device: Device; why: Why | undefined; reload: () => vo
   const close = () => setOpen(null);
   const url = address(["devices", device.id]);
   const deployment = useDeployment(device.id, why);
-  const over = ["failed", "silent", "cancelled", "updated_unconfirmed"].includes(device.state ?? "");
+  const over = ["failed", "silent"].includes(device.state ?? "");
   const runs = ["offered", "downloading"].includes(device.state ?? "");
   return (
     <div class="actions">

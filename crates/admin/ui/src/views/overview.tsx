@@ -144,7 +144,7 @@ function Waiting({ status, fleet }: { status: Status; fleet: Fleet }) {
   }
   const devices: [string, "warn" | "bad", string][] = [
     ["failed", "bad", "failed to update"],
-    ["silent", "warn", "did not come back after the update"],
+    ["silent", "warn", "fell silent in an update, or after it"],
   ];
   for (const [state, tone, text] of devices) {
     const number = states[state] ?? 0;

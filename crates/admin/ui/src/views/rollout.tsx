@@ -118,6 +118,13 @@ export function RolloutPage({ id }: { id: string }) {
                   ? "never"
                   : `when ${one.rollout.pause_at_percent} % of a wave have failed or are silent`,
               ],
+              ...(one.windows
+                ? [["Windows", one.windows.length > 0 ? one.windows.join("; ") : "at any time"] as [string, string]]
+                : []),
+              ...Object.entries(one.limits ?? {}).map(([name, value]): [string, string] => [
+                name === "jitter" ? "Spread over" : `At most ${format.words(name)}`,
+                String(value),
+              ]),
               ["Not offered yet", one.not_offered === undefined ? null : format.count(one.not_offered)],
               ["Downgrade", one.downgrade ? "allowed" : "no"],
               ["Made", <><Time at={one.created} /> by {one.created_by}</>],
@@ -183,7 +190,7 @@ function ways(one: Deployment): Way[] {
       tone: "main",
       done: "It goes on. The failures until now are forgiven.",
     },
-    (counts["failed"] ?? 0) + (counts["silent"] ?? 0) > 0 &&
+    ["failed", "silent"].some((state) => (counts[state] ?? 0) > 0) &&
       state !== "cancelled" &&
       state !== "ended" && {
         act: "retry",
