@@ -241,6 +241,9 @@ pub struct Db {
     problem: Arc<Mutex<Option<String>>>,
     /// Of each group of jobs.
     pub commit_time: Arc<hook::Histogram>,
+    /// Jobs that were queued, for tests.
+    #[cfg(test)]
+    jobs_queued: std::sync::atomic::AtomicU64,
     /// For looking things up that are not kept in memory.
     reader: Arc<Mutex<Connection>>,
 }
@@ -268,6 +271,8 @@ impl Db {
             writer: Mutex::new(Some(writer)),
             problem,
             commit_time,
+            #[cfg(test)]
+            jobs_queued: std::sync::atomic::AtomicU64::new(0),
             reader: Arc::new(Mutex::new(reader)),
         };
         Ok((db, loaded))
@@ -278,6 +283,8 @@ impl Db {
     /// # Errors
     /// [`DbError::Busy`] or [`DbError::Closed`]: `done` is dropped uncalled.
     pub fn submit(&self, ops: Vec<Op>, done: Option<Done>) -> Result<(), DbError> {
+        #[cfg(test)]
+        self.jobs_queued.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         match self.jobs.lock().as_ref() {
             None => Err(DbError::Closed),
             Some(jobs) => send(jobs, Job { ops, copy: None, done }),
@@ -335,6 +342,12 @@ impl Db {
         let reader = Arc::clone(&self.reader);
         let reading = tokio::task::spawn_blocking(move || read(&reader.lock()));
         Ok(reading.await.map_err(|_| DbError::Closed)??)
+    }
+
+    /// How many jobs were queued.
+    #[cfg(test)]
+    pub fn jobs(&self) -> u64 {
+        self.jobs_queued.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Why the last job could not be written, if it could not.

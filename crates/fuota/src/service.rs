@@ -30,10 +30,11 @@ impl Service {
     pub fn devices(&self, query: &DeviceQuery) -> Vec<DeviceView> {
         let mut devices = self.0.registry.all();
         devices.retain(|device| query.after.as_deref().is_none_or(|after| *device.id > *after));
-        devices.sort_by(|a, b| a.id.cmp(&b.id));
+        devices.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         let limit = if query.limit == 0 { DEFAULT_LIMIT } else { query.limit };
-        let views = devices.iter().map(|device| self.view(device));
-        views.filter(|view| matches(query, view)).take(limit).collect()
+        // Only what is shown is put together.
+        let found = devices.iter().filter(|device| matches(query, device)).take(limit);
+        found.map(|device| self.view(device)).collect()
     }
 
     fn view(&self, device: &Device) -> DeviceView {
@@ -277,18 +278,22 @@ fn rotate(
     engine.registry.add_token(hash, Arc::clone(id));
 }
 
-fn matches(query: &DeviceQuery, view: &DeviceView) -> bool {
-    let same = |wanted: &Option<String>, is: &Option<String>| wanted.is_none() || wanted == is;
-    query.online.is_none_or(|online| online == view.online)
-        && query.registered.is_none_or(|registered| registered == view.registered)
-        && query.group.as_ref().is_none_or(|group| view.groups.contains(group))
-        && same(&query.model, &view.model)
-        && same(&query.state, &view.state)
-        && same(&query.version, &view.version)
+fn matches(query: &DeviceQuery, device: &Device) -> bool {
+    let state = device.state.lock();
+    let newest = state.links.last().map(|link| &*link.client.id);
+    let client_id = newest.or(state.client_id.as_deref());
+    query.online.is_none_or(|online| online == newest.is_some())
+        && query.registered.is_none_or(|registered| registered == state.registered)
+        && query.group.as_ref().is_none_or(|group| state.groups.contains(group))
+        && (query.model.is_none() || query.model == state.model)
+        && (query.version.is_none() || query.version == state.version)
         && query.digest.as_ref().is_none_or(|digest| {
-            view.firmware.as_ref().is_some_and(|offered| offered.digest == *digest)
+            state.transfer.as_ref().is_some_and(|transfer| transfer.pin.sha256 == *digest)
         })
         && query.search.as_deref().is_none_or(|text| {
-            view.id.contains(text) || view.client_id.as_deref().is_some_and(|id| id.contains(text))
+            device.id.contains(text) || client_id.is_some_and(|id| id.contains(text))
+        })
+        && query.state.as_deref().is_none_or(|name| {
+            state.transfer.as_ref().is_some_and(|transfer| transfer.state().name() == name)
         })
 }

@@ -50,9 +50,7 @@ pub struct Upload {
 
 /// A device that is meant by a deployment and was not offered it.
 struct Rest {
-    device: String,
-    /// Why not; `None` where nothing but its absence is the reason.
-    reason: Option<String>,
+    device: Arc<Device>,
     /// Whether it will be: only its absence, a wave, a window or a cap is in the way.
     waits: bool,
 }
@@ -95,7 +93,7 @@ impl Service {
     pub fn deployment(&self, id: i64) -> Option<DeploymentView> {
         let mut view = self.deployment_view(self.0.fleet.lock().deployments.get(&id)?);
         let running = view.state == DeploymentState::Running.name();
-        let rest = self.rest(id);
+        let rest = self.rest(id, None);
         let open: usize = UpdateState::NAMES[..5].iter().map(|name| view.counts[name]).sum();
         let waiting = rest.iter().any(|one| one.waits);
         view.not_offered = Some(rest.len());
@@ -111,10 +109,13 @@ impl Service {
         after: Option<&str>,
         limit: usize,
     ) -> Option<Vec<MemberView>> {
-        let mut all: BTreeMap<String, MemberView> = BTreeMap::new();
+        let mut all: Vec<(String, Option<MemberView>)> = Vec::new();
         {
             let fleet = self.0.fleet.lock();
-            for (device, member) in &fleet.deployments.get(&id)?.members {
+            let members = &fleet.deployments.get(&id)?.members;
+            let later =
+                members.iter().filter(|(name, _)| after.is_none_or(|after| &***name > after));
+            for (device, member) in later {
                 let Some(state) = &member.state else { continue };
                 let view = MemberView {
                     device: device.to_string(),
@@ -123,27 +124,26 @@ impl Service {
                     wave: member.wave.map(|wave| wave + 1),
                     at: Some(member.at),
                 };
-                all.insert(view.device.clone(), view);
+                all.push((view.device.clone(), Some(view)));
             }
         }
-        for Rest { device, reason, .. } in self.rest(id) {
-            let reason = reason.unwrap_or_else(|| "it is offered it when it connects".into());
-            let view = MemberView {
-                device: device.clone(),
-                state: None,
-                reason: Some(reason),
-                wave: None,
-                at: None,
-            };
-            all.entry(device).or_insert(view);
-        }
-        let later =
-            all.into_values().filter(|view| after.is_none_or(|after| *view.device > *after));
-        Some(later.take(limit).collect())
+        all.extend(self.rest(id, after).into_iter().map(|rest| (rest.device.id.to_string(), None)));
+        all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        all.truncate(limit);
+        // Only for what is shown a reason is looked for.
+        let view = |(device, view): (String, Option<MemberView>)| {
+            view.unwrap_or_else(|| {
+                let known = self.0.registry.get(&device);
+                let reason = known.and_then(|known| self.reason(id, &known, &known.state.lock()));
+                let reason = reason.unwrap_or_else(|| "it is offered it when it connects".into());
+                MemberView { device, state: None, reason: Some(reason), wave: None, at: None }
+            })
+        };
+        Some(all.into_iter().map(view).collect())
     }
 
-    /// Known devices that are meant and were not offered it.
-    fn rest(&self, id: i64) -> Vec<Rest> {
+    /// Known devices after this id that are meant and were not offered it.
+    fn rest(&self, id: i64, after: Option<&str>) -> Vec<Rest> {
         let engine = &self.0;
         let Some(target) = engine.fleet.lock().deployments.get(&id).map(|one| one.target.clone())
         else {
@@ -151,6 +151,9 @@ impl Service {
         };
         let mut rest = Vec::new();
         for device in engine.registry.all() {
+            if after.is_some_and(|after| &*device.id <= after) {
+                continue;
+            }
             let state = device.state.lock();
             let listed = {
                 let fleet = engine.fleet.lock();
@@ -162,27 +165,22 @@ impl Service {
                 }
             };
             if listed || target.means(&device.id, &state) {
-                let (reason, waits) = self.reason(id, &device, &state);
-                rest.push(Rest { device: device.id.to_string(), reason, waits });
+                let waits = engine.would_run(id, &device, &state);
+                drop(state);
+                rest.push(Rest { device, waits });
             }
         }
         rest
     }
 
-    /// Why a device is not offered this deployment, `None` where it is as soon as it can be; and
-    /// whether it will be.
-    fn reason(&self, id: i64, device: &Device, state: &DeviceState) -> (Option<String>, bool) {
-        let reason = |decision| match decision {
+    /// Why a device is not offered this deployment; `None` where it is as soon as it can be.
+    fn reason(&self, id: i64, device: &Device, state: &DeviceState) -> Option<String> {
+        match self.0.decide(device, state) {
             Decision::Run(release) if release.deployment == id => None,
             Decision::Run(release) => {
                 Some(format!("{} goes first", crate::policy::describe(&release)))
             }
             Decision::Nothing(why) => Some(why),
-        };
-        // First whether anything but waves, pauses, windows and caps keeps it away.
-        match reason(self.0.decide_in(&self.0.catalog.load(), device, state, id)) {
-            None => (reason(self.0.decide(device, state)), true),
-            why => (why, false),
         }
     }
 

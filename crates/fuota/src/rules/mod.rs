@@ -8,6 +8,7 @@ mod deployments;
 mod identity;
 mod import;
 mod model;
+mod numbers;
 mod orders;
 mod outcome;
 mod rollouts;
