@@ -11,7 +11,7 @@ use axum::{
 use fuota::Actor;
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::problem::Problem;
+use crate::{doors::PeerAddress, problem::Problem};
 
 /// The largest body that is read, in bytes: a device with all its labels is far smaller.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -148,6 +148,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Who {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         Ok(Who(parts.extensions.get::<Actor>().cloned().unwrap_or_default()))
+    }
+}
+
+/// Where the request comes from.
+pub struct Peer(pub Option<PeerAddress>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Peer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Peer(parts.extensions.get::<PeerAddress>().copied()))
     }
 }
 

@@ -34,6 +34,8 @@ fn settings() -> Settings {
         listen: vec!["192.0.2.7:8080".parse().unwrap(), "0.0.0.0:81".parse().unwrap()],
         allowed_hosts: vec!["Broker.example".into(), "203.0.113.9".into()],
         version: "0".into(),
+        sessions: None,
+        tls: false,
     }
 }
 

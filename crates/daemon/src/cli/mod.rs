@@ -9,6 +9,7 @@ mod client;
 mod csv;
 mod deployment;
 mod device;
+mod doctor;
 mod events;
 mod firmware;
 mod freeze;
@@ -17,6 +18,7 @@ mod mosquitto;
 mod output;
 mod repeat;
 mod retained;
+mod signing;
 mod simulate;
 mod status;
 mod table;
@@ -69,6 +71,9 @@ enum Command {
     Serve,
     /// Check the configuration, and show every setting with its source
     CheckConfig(check_config::Args),
+    /// Look at configuration, certificates, clock, disk, limits and store, and say what to do; fails
+    /// where something is a problem
+    Doctor(doctor::Args),
     /// Run simulated devices against a broker; fails unless all of them got the image
     Simulate(Box<simulate::Args>),
     /// Register, list, change and remove devices
@@ -138,6 +143,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         None | Some(Command::Serve) => serve::run(Config::load(config)?)?,
         Some(Command::CheckConfig(args)) => return check_config::run(&args, config),
+        Some(Command::Doctor(args)) => {
+            return client_runtime()?.block_on(doctor::run(&args, config));
+        }
         Some(Command::Simulate(args)) => {
             return client_runtime()?.block_on(simulate::run(*args, config));
         }

@@ -28,6 +28,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -125,6 +126,12 @@ pub struct Store {
     pub max_size: u64,
     /// Firmware kept in memory, in bytes.
     pub cache_bytes: usize,
+    /// The most bytes of copies in `data_dir`; `None` for no bound.
+    pub quota: Option<u64>,
+    /// How long a copy that no device needs is kept.
+    pub keep_unused: Duration,
+    /// Which signatures are believed, and whether there must be one.
+    pub trust: Arc<store::Trust>,
     /// Access to a bucket.
     pub s3: S3,
 }
@@ -327,6 +334,9 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let poll_interval = reader.duration("store.poll_interval", Duration::from_millis(100));
     let max_size = reader.size("store.max_size", 1..=BYTES);
     let cache_bytes = reader.size("store.cache", 1 << 20..=BYTES);
+    let quota = reader.size("store.quota", 1..=BYTES);
+    let keep_unused = reader.duration("store.keep_unused", Duration::ZERO);
+    let trust = trust(reader, &tree.base_dir);
     let s3 = S3 {
         endpoint: reader.text("store.s3.endpoint"),
         region: reader.text("store.s3.region"),
@@ -428,6 +438,9 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
             poll_interval: poll_interval?,
             max_size: max_size?,
             cache_bytes: cache_bytes?,
+            quota,
+            keep_unused: keep_unused?,
+            trust: trust?,
             s3,
         },
         fuota: Fuota {
@@ -482,6 +495,27 @@ fn fetch_allow(reader: &mut Reader<'_>) -> Vec<fuota::Allow> {
         }
     }
     allowed
+}
+
+/// The keys of `store.trusted_keys`, which must be there and be keys.
+fn trust(reader: &mut Reader<'_>, base_dir: &Path) -> Option<Arc<store::Trust>> {
+    let files = reader.texts("store.trusted_keys");
+    let files: Vec<PathBuf> = files.iter().map(|file| base_dir.join(file)).collect();
+    let require = reader.switch("store.require_signature");
+    match store::Trust::load(&files, require) {
+        Ok(trust) => Some(trust),
+        Err(store::TrustError::NoKeys) => {
+            reader.problem(
+                "store.require_signature",
+                "needs store.trusted_keys, or no firmware could ever be accepted",
+            );
+            None
+        }
+        Err(error) => {
+            reader.problem("store.trusted_keys", &format!("cannot be used: {error}"));
+            None
+        }
+    }
 }
 
 /// Those of `auth.rules` that are rules; each of the others is a problem.

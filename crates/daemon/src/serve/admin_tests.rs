@@ -172,6 +172,8 @@ impl Interface {
             listen: vec![address],
             allowed_hosts: Vec::new(),
             version: "1.2.3".into(),
+            sessions: None,
+            tls: false,
         };
         let as_broker: Arc<dyn Broker> = broker.clone();
         let backup: admin::Backup = Arc::new(|_| Box::pin(async { Err(admin::BackupError::Busy) }));
