@@ -66,8 +66,8 @@ async fn read<S: Send + Sync, T: DeserializeOwned>(
         }
     };
     // A list would be read as the members in their order.
-    if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        return Err(Problem::bad_request("the body cannot be used: it is no JSON object"));
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|first| *first != b'{') {
+        return Err(Problem::bad_request("the body cannot be used: expected a JSON object"));
     }
     axum::Json::from_bytes(&body).map(|axum::Json(value)| value).map_err(|rejection| {
         Problem::bad_request(format!("the body cannot be used: {}", cause(&rejection.body_text())))

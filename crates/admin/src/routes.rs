@@ -122,6 +122,7 @@ pub(crate) fn api() -> Routes {
             // An image is larger than any other body; how large is the store's to say.
             get(firmware::list).post(firmware::upload).layer(DefaultBodyLimit::disable()),
         )
+        .at("/v1/firmware/rescan", post(firmware::rescan))
         .at("/v1/firmware/{id}", get(firmware::one).delete(firmware::withdraw))
         .at("/v1/deployments", get(deployments::list).post(deployments::create))
         .at("/v1/deployments/{id}", get(deployments::one))

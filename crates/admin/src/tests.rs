@@ -206,9 +206,11 @@ async fn bodies_are_strict_and_bounded() {
     let json = "application/json; charset=utf-8";
     assert_eq!(post_body(json, "{\"size\": 5}").await, (StatusCode::OK, "1 5".into()));
     for (body, part) in [
-        ("", "no JSON object"),
+        ("", "EOF"),
         ("{", "EOF"),
-        ("[]", "no JSON object"),
+        ("[]", "expected a JSON object"),
+        ("[5]", "expected a JSON object"),
+        ("5", "expected a JSON object"),
         ("{}", "missing field `size`"),
         ("{\"size\": 5, \"colour\": 1}", "colour"),
         ("{\"size\": 256}", "size"),
@@ -222,7 +224,7 @@ async fn bodies_are_strict_and_bounded() {
     let (status, text) = post_body(json, vec![b' '; MAX_BODY + 1]).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     assert!(text.contains("65536 bytes"), "{text}");
-    let deep = "[".repeat(60_000);
+    let deep = "{\"size\":".to_owned() + &"[".repeat(60_000);
     assert_eq!(
         post_body(json, deep).await.0,
         StatusCode::BAD_REQUEST,

@@ -43,6 +43,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("db/fleet.sql"),
     include_str!("db/requests.sql"),
     include_str!("db/conditions.sql"),
+    include_str!("db/firmware.sql"),
 ];
 /// Jobs that may wait.
 const QUEUE: usize = 16_384;
@@ -138,6 +139,10 @@ pub struct FileRow {
     pub removed_seq: Option<i64>,
     pub uploaded: bool,
     pub withdrawn: Option<String>,
+    /// JSON of [`store::Facts`]; `None` where they were never found out.
+    pub facts: Option<String>,
+    /// JSON of [`store::Verdict`].
+    pub signature: Option<String>,
 }
 
 /// A row of `transfer`.
@@ -502,11 +507,11 @@ fn apply(sql: &Savepoint<'_>, op: &Op) -> rusqlite::Result<()> {
             ])?,
         Op::DeviceGone(id) => sql.prepare_cached("DELETE FROM device WHERE id = ?1")?.execute([id])?,
         Op::File(row) => sql
-            .prepare_cached("INSERT OR REPLACE INTO file VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)")?
+            .prepare_cached("INSERT OR REPLACE INTO file VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16)")?
             .execute(params![
                 row.id, row.path, row.fingerprint, row.digest.as_bytes(), row.size as i64, row.target,
                 row.sidecar, row.name_title, row.name_version, row.created_seq, row.created_at as i64,
-                row.removed_seq, row.uploaded, row.withdrawn,
+                row.removed_seq, row.uploaded, row.withdrawn, row.facts, row.signature,
             ])?,
         Op::FileGone(id) => sql.prepare_cached("DELETE FROM file WHERE id = ?1")?.execute([id])?,
         Op::Transfer(row) => sql
@@ -591,6 +596,8 @@ fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
                 removed_seq: row.get("removed_seq")?,
                 uploaded: row.get("uploaded")?,
                 withdrawn: row.get("withdrawn")?,
+                facts: row.get("facts")?,
+                signature: row.get("signature")?,
             })
         })?,
         transfers: all(connection, "transfer", |row| {

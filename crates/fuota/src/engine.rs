@@ -38,6 +38,7 @@ use crate::{
     registry::Registry,
     requests::Requests,
     secret::Key,
+    status_files::StatusFiles,
     timers::{Event, Timers},
     transfer::{Transfer, unix_now},
     views::{Actor, UserRole},
@@ -84,6 +85,7 @@ pub struct Engine {
     /// Whether that ever happened, in this run or before.
     pub scanned: AtomicBool,
     pub store_problem: Mutex<Option<String>>,
+    pub status_files: Arc<StatusFiles>,
     runtime: OnceLock<Handle>,
 }
 
@@ -158,6 +160,8 @@ impl Engine {
             }
         }
         let files = Files::new(loaded.files, fleet.last_seq());
+        let dropped = files.rows.iter().filter(|row| row.removed_seq.is_none() && !row.uploaded);
+        let status_files = Arc::new(StatusFiles::new(dropped.map(|row| row.path.clone())));
         let engine = Arc::new(Engine {
             settings: ArcSwap::from_pointee(settings),
             store,
@@ -185,6 +189,7 @@ impl Engine {
             ready: AtomicBool::new(false),
             scanned: AtomicBool::new(loaded.scanned),
             store_problem: Mutex::new(None),
+            status_files,
             runtime: OnceLock::new(),
         });
         engine.rebuild_catalog();
@@ -228,6 +233,8 @@ impl Engine {
         self.remember_runtime();
         let known = self.files.lock().known();
         let mut events = self.store.watch(known, cancel.clone());
+        let status_files = Arc::clone(&self.status_files);
+        tokio::spawn(status_files.run(Arc::clone(&self.store), cancel.clone()));
         let mut flush = tokio::time::interval(self.settings().flush_interval);
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut prune = tokio::time::interval(PRUNE_INTERVAL);
@@ -321,6 +328,9 @@ impl Engine {
     /// Deletes old lines of the audit and of timelines.
     fn prune(&self) {
         let before = unix_now().saturating_sub(self.settings().retention.as_secs());
+        if self.is_ready() {
+            self.store.need(self.needed_images());
+        }
         // Where the queue is full, the next hour does it.
         drop(self.db.submit(vec![Op::Prune(before)], None));
     }
@@ -390,6 +400,7 @@ impl Engine {
                 reason: view.reason.clone(),
             });
         }
+        self.tell_status_files();
         self.drive_all();
     }
 

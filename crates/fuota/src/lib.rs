@@ -14,6 +14,7 @@
 //! | `identity` | who a client is; `names`, `secret`: ids, keyed hashes of tokens |
 //! | `engine` | the parts together, their start, the run loop; `timers`: what is due later |
 //! | `ingest`, `catalog` | from what the store saw to what is accepted, held or in conflict |
+//! | `status_files` | what became of a dropped file, beside it |
 //! | `fleet` | deployments, their waves, and what operators do with them |
 //! | `policy` | which image a device should run, and why not: pure functions |
 //! | `offers` | when a manifest goes out; `transfer`: one device, one image, the pin |
@@ -62,6 +63,7 @@ mod serve;
 pub mod service;
 pub mod settings;
 mod state;
+mod status_files;
 mod timers;
 mod transfer;
 pub mod views;
@@ -100,8 +102,8 @@ pub use views::{
     Actor, AddedDevice, AddedToken, AddedUser, ChangedDevice, ChangedUser, Decided, DeviceCounts,
     DevicePatch, DeviceQuery, DeviceView, FirmwareState, FirmwareView, Import, ImportError,
     Imported, ImportedDevice, ImportedUser, NewDevice, NewToken, NewUser, OfferedFirmware,
-    Parameters, Password, Progress, RowProblem, ServiceError, SiteStatus, TokenView, UserPatch,
-    UserRole, UserView,
+    Parameters, Password, Progress, RowProblem, ServiceError, SignatureView, SiteStatus, StoreView,
+    TokenView, UserPatch, UserRole, UserView,
 };
 pub use window::{Window, WindowError, Windows};
 

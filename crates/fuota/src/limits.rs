@@ -17,13 +17,13 @@ const BURST: Duration = Duration::from_millis(50);
 pub struct Limits {
     /// Transfers under way at once, at least 1. One that is under way goes on whatever becomes
     /// of its connection, so after a restart there may be more for a while.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "crate::whole::maybe")]
     pub transfers: Option<u32>,
     /// Firmware bytes a second, before encoding, at least 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "crate::whole::maybe")]
     pub bytes_per_second: Option<u64>,
     /// Transfers that begin in a minute, at least 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "crate::whole::maybe")]
     pub starts_per_minute: Option<u32>,
 }
 

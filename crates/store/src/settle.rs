@@ -30,6 +30,8 @@ pub(crate) enum Activity {
     Silent,
     /// Somebody writes to it.
     Writing,
+    /// Nothing since it was read as it stands.
+    Used,
 }
 
 /// What notifications told since the last look.
@@ -159,7 +161,9 @@ impl Ledger {
             return Verdict::Writing;
         };
         let rest = match (stand.activity, kind) {
-            (Activity::Renamed, _) | (Activity::Closed, Kind::Companion) => Duration::ZERO,
+            (Activity::Renamed | Activity::Used, _) | (Activity::Closed, Kind::Companion) => {
+                Duration::ZERO
+            }
             (Activity::Closed, Kind::Binary) | (Activity::Found, _) => self.settle,
             (Activity::Silent, _) => self.settle.max(self.poll_interval),
             (Activity::Writing, _) => return Verdict::Writing,
@@ -179,7 +183,7 @@ impl Ledger {
         if let Some(stand) = self.stands.get_mut(path)
             && stand.activity != Activity::Writing
         {
-            stand.activity = Activity::Silent;
+            stand.activity = Activity::Used;
         }
     }
 }

@@ -220,11 +220,19 @@ fn firmware() -> Vec<Described> {
                     .repeatable()
                     .takes_form(
                         json!({"file": bytes}),
-                        json!({"name": short(), "version": short(), "model": name(), "notes": {"type": "string", "maxLength": 1024}}),
+                        json!({"name": short(), "version": short(), "model": name(), "notes": {"type": "string", "maxLength": 1024}, "signature": {"type": "string", "maxLength": 8192}}),
                     )
                     .makes(201, "It is catalogued.", "Firmware")
                     .makes(200, "It was there already.", "Firmware")
                     .fails(&[409, 422]),
+            ],
+        ),
+        (
+            "/v1/firmware/rescan",
+            vec![
+                post("Look at the place where firmware is dropped now")
+                    .about("Answers when that look has ended.")
+                    .gives(200, "What is there.", "Store"),
             ],
         ),
         (

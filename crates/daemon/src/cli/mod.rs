@@ -2,6 +2,7 @@
 //! stream, and the exit code says what happened (see [`exit`]).
 
 mod api;
+mod audit;
 mod backup;
 mod check_config;
 mod client;
@@ -9,18 +10,22 @@ mod csv;
 mod deployment;
 mod device;
 mod doctor;
+mod events;
 mod firmware;
 mod freeze;
 mod import;
 mod mosquitto;
 mod output;
+mod repeat;
 mod retained;
+mod signing;
 mod simulate;
 mod status;
 mod table;
 #[cfg(test)]
 mod tests;
 mod user;
+mod watch;
 
 use std::{
     io::Read as _,
@@ -90,6 +95,12 @@ enum Command {
     Freeze(freeze::Args),
     /// Let offers go on
     Unfreeze(freeze::Args),
+    /// Who did what to what, when, from where
+    Audit(audit::Args),
+    /// Every change as it happens
+    Events(events::Args),
+    /// The description of the admin interface: OpenAPI, as JSON
+    Openapi(OpenapiArgs),
     /// Sessions of the broker
     #[command(subcommand)]
     Client(client::Command),
@@ -100,6 +111,12 @@ enum Command {
     Status(status::Args),
     /// Copy database, sessions, retained messages and images at one moment, while the daemon runs
     Backup(backup::Args),
+}
+
+#[derive(clap::Args, Debug)]
+struct OpenapiArgs {
+    #[command(flatten)]
+    remote: api::Remote,
 }
 
 #[derive(Debug, Subcommand)]
@@ -157,6 +174,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Retained(command)) => {
             client_runtime()?.block_on(retained::run(command, config))?
         }
+        Some(Command::Audit(args)) => client_runtime()?.block_on(audit::run(&args, config))?,
+        Some(Command::Events(args)) => client_runtime()?.block_on(events::run(&args, config))?,
+        Some(Command::Openapi(args)) => client_runtime()?.block_on(async {
+            output::json(&api::Api::new(&args.remote, config)?.get(&["openapi.json"]).await?)
+        })?,
         Some(Command::Status(args)) => client_runtime()?.block_on(status::run(&args, config))?,
         Some(Command::Backup(args)) => client_runtime()?.block_on(backup::run(&args, config))?,
     }

@@ -19,6 +19,7 @@ pub mod open_files;
 mod reload;
 mod settings;
 mod signals;
+mod webhooks;
 
 use std::{
     io::Write as _,
@@ -154,6 +155,8 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
     let (close_doors, stop_fuota) = (CancellationToken::new(), CancellationToken::new());
     // The admin interface goes last, so that `/readyz` can say meanwhile that the broker stops.
     let close_admin = CancellationToken::new();
+    // Before the engine runs: nothing that happens is missed.
+    webhooks::start(&config.webhooks, &fuota.service(), &close_doors)?;
     let mut fuota_task = tokio::spawn(Arc::clone(&fuota).run(stop_fuota.clone()));
     let mut admin_thread = AdminThread::start(
         doors,
