@@ -6,6 +6,7 @@ use hook::Counters;
 use serde::Serialize;
 
 use crate::{
+    extract::{Nothing, Query},
     health::{self, ReadyView},
     routes::App,
 };
@@ -20,6 +21,32 @@ pub struct StatusView {
     broker: BrokerView,
     fuota: SiteStatus,
 }
+
+/// The names of the broker's counters.
+pub const COUNTERS: [&str; 22] = [
+    "connections",
+    "sessions",
+    "subscriptions",
+    "retained_messages",
+    "connects",
+    "connects_refused",
+    "connections_refused",
+    "connections_refused_per_ip",
+    "connects_delayed",
+    "connects_refused_rate",
+    "publishes_received",
+    "publishes_consumed",
+    "refused",
+    "deliveries",
+    "outbox_messages",
+    "dropped",
+    "direct",
+    "routed",
+    "log_bytes",
+    "router_renewals",
+    "protocol_errors",
+    "slow_clients",
+];
 
 /// The broker's counters since the start; the first four are of now.
 #[derive(Debug, Serialize)]
@@ -103,7 +130,7 @@ impl From<Counters> for BrokerView {
 }
 
 /// GET.
-pub async fn status(State(app): State<App>) -> Json<StatusView> {
+pub async fn status(State(app): State<App>, Query(Nothing {}): Query<Nothing>) -> Json<StatusView> {
     Json(StatusView {
         version: app.version.to_string(),
         uptime_seconds: app.started.elapsed().as_secs(),

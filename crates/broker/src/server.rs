@@ -180,6 +180,13 @@ impl Server {
         self.exchange.limits.set(limits);
     }
 
+    /// Hooks decide differently from now on: who holds a subscription that they refuse now is
+    /// disconnected. Gives the number of those. Publishes are judged one by one in any case, and
+    /// sessions that are away when they come back.
+    pub fn judge_subscriptions(&self) -> usize {
+        self.exchange.judge_again()
+    }
+
     /// Whether clients are let in and messages exchanged now: not before [`Server::serve`] has
     /// begun, and not any more when the stop has.
     ///
@@ -410,6 +417,21 @@ fn check_plain_filter(filter: &str) -> Result<(), Reason> {
     }
 }
 
+impl Handle {
+    /// What follows from a message of a plugin.
+    fn published(&self, topic: &str, routed: Routed, mut tally: Tally) {
+        match routed {
+            Routed::Done | Routed::Woke(_) | Routed::Crowded(_) => {}
+            Routed::Pending(pending) => pending.go_on(self.exchange.totals.clone()),
+            Routed::Unwritable => {
+                tally.dropped += 1;
+                tracing::warn!(topic, "a plugin's publish was dropped: {UNWRITABLE}");
+            }
+        }
+        tally.flush(&self.exchange.totals);
+    }
+}
+
 impl Broker for Handle {
     fn publish(
         &self,
@@ -435,15 +457,18 @@ impl Broker for Handle {
             follows: false,
         };
         let mut tally = Tally::default();
-        match self.exchange.publish(topic, draft, &mut None, &mut tally) {
-            Routed::Done | Routed::Crowded(_) => {}
-            Routed::Pending(pending) => pending.go_on(self.exchange.totals.clone()),
-            Routed::Unwritable => {
-                tally.dropped += 1;
-                tracing::warn!(topic, "a plugin's publish was dropped: {UNWRITABLE}");
-            }
+        let routed = self.exchange.publish(topic, draft, &mut None, &mut tally);
+        self.published(topic, routed, tally);
+    }
+
+    fn publish_to(&self, topic: &str, payload: Bytes, qos: Qos, may: &dyn Fn(&Identity) -> bool) {
+        if let Err(error) = check_name(topic) {
+            tracing::warn!(topic, %error, "a plugin's publish was dropped");
+            return;
         }
-        tally.flush(&self.exchange.totals);
+        let mut tally = Tally::default();
+        let routed = self.exchange.publish_to(topic, payload, qos, may, &mut tally);
+        self.published(topic, routed, tally);
     }
 
     fn disconnect(&self, client_id: &str, reason: &Reason) -> bool {

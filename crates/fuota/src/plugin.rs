@@ -21,6 +21,8 @@ use crate::{
 /// Where services write to a device: this, its id, [`DOWN_END`].
 const DOWN_START: &str = "fuota/devices/";
 const DOWN_END: &str = "/down";
+/// What a device is called that is known for the time of its connection only.
+const UNKNOWN: &str = "(session)";
 
 /// See [the module](self).
 pub struct Plugin(pub Arc<Engine>);
@@ -85,12 +87,22 @@ impl Hook for Plugin {
                 let text = "the account was removed or changed since the will was given";
                 return engine.refuse(context.client, text.into());
             }
+            if let Some(dialect) = engine.dialects.first()
+                && let Some(verdict) = engine.order(&context, dialect, publish, Some(id))
+            {
+                return verdict;
+            }
             return engine.downlink(context.client, id, publish);
         }
         let Some(dialect) = engine.dialects.iter().find(|dialect| dialect.claims(publish.topic))
         else {
             return PublishVerdict::Continue;
         };
+        if is_staff(context.client.identity.role)
+            && let Some(verdict) = engine.order(&context, dialect, publish, None)
+        {
+            return verdict;
+        }
         let link = context.slot.get_mut::<Arc<Link>>();
         if publish.origin == Origin::Live
             && let Some(link) = &link
@@ -269,10 +281,14 @@ impl Engine {
             if state.gone {
                 continue; // forgotten in between
             }
+            let came = state.links.is_empty();
             state.links.push(Arc::clone(link));
             state.away_since = None;
             state.dialect = Some(link.dialect.name().into());
             state.client_id = Some(link.client.id.chars().take(256).collect());
+            if came {
+                self.tell_presence(&device, "online");
+            }
             drop(state);
             link.state.lock().device = Some(Arc::clone(&device));
             device.touch();
@@ -300,7 +316,7 @@ impl Engine {
                 device
             }
             // Without identity, or one more than may be known: for this connection only.
-            None => Arc::new(Device::new("(session)".into(), false)),
+            None => Arc::new(Device::new(UNKNOWN.into(), false)),
         }
     }
 
@@ -321,12 +337,21 @@ impl Engine {
             if state.links.is_empty() {
                 state.away_since = Some(Instant::now());
                 self.release_places(&device);
+                self.tell_presence(&device, "offline");
             }
         }
         device.touch();
         self.watch_outcome(&device);
         // Another connection of the device may be the newest with a downlink now.
         self.consider(&device);
+    }
+
+    /// Of a device that is known beyond its connection. It is locked by the caller, so that what
+    /// is told stands in the order in which it happened.
+    fn tell_presence(&self, device: &Device, what: &'static str) {
+        if *device.id != *UNKNOWN {
+            self.tell_known(&device.id, what);
+        }
     }
 
     /// Site-wide: refused as forged or not allowed.

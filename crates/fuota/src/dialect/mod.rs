@@ -5,6 +5,7 @@
 //! speaks.
 
 pub mod json;
+pub mod order;
 pub mod reference;
 
 use bytes::Bytes;
@@ -171,6 +172,16 @@ pub trait Dialect: Send + Sync {
 
     /// An error.
     fn error(&self, text: &str, echo: &Echo) -> Bytes;
+
+    /// An operator's order to start an update, where this payload is one (rule 27).
+    fn order(&self, _payload: &[u8]) -> Option<order::Order> {
+        None
+    }
+
+    /// An answer to that.
+    fn validation(&self, _answer: &order::Validation<'_>) -> Option<Bytes> {
+        None
+    }
 
     /// The largest chunk whose block fits the framing, at most `wanted`, for an image of this
     /// size; `None` where not even a small one fits.

@@ -12,6 +12,7 @@ use super::{
     Dialect, Echo, Framing, MAX_REQUESTS, Manifest, Message, Problem, Report, ReportedState,
     Request, Rest, Uplink,
     json::{self, Payload, Variable},
+    order,
 };
 
 /// The topic that devices publish and subscribe on.
@@ -122,6 +123,15 @@ impl Dialect for Reference {
     fn error(&self, text: &str, echo: &Echo) -> Bytes {
         let group = echo.as_ref().map_or(String::new(), |group| format!(",\"group\":{group}"));
         format!("{{\"variable\":\"fuota_error\",\"value\":{}{group}}}", quoted(text)).into()
+    }
+
+    fn order(&self, payload: &[u8]) -> Option<order::Order> {
+        let reserved: Vec<&str> = SERVER_ONLY.into_iter().chain([REQUEST]).collect();
+        order::read(payload, &reserved)
+    }
+
+    fn validation(&self, answer: &order::Validation<'_>) -> Option<Bytes> {
+        Some(order::validation(answer))
     }
 
     fn chunk_size(&self, wanted: u32, image: u64, framing: &Framing) -> Option<u32> {
