@@ -22,7 +22,7 @@ use crate::{
     db::{AuditRow, TimelineRow},
     db::{Db, Op},
     device::Device,
-    dialect::{Dialect, reference::Reference},
+    dialect::{self, Dialect, Quirks},
     fleet::{
         Fleet,
         events::{Change, Events},
@@ -48,6 +48,7 @@ pub struct Engine {
     pub db: Db,
     pub key: Key,
     pub dialects: Vec<Arc<dyn Dialect>>,
+    pub quirks: Quirks,
     pub registry: Registry,
     pub accounts: Accounts,
     pub files: Mutex<Files>,
@@ -135,12 +136,14 @@ impl Engine {
             }
         }
         let files = Files::new(loaded.files, fleet.last_seq());
+        let dialects = dialect::all();
         let engine = Arc::new(Engine {
             settings: ArcSwap::from_pointee(settings),
             store,
             db,
             key,
-            dialects: vec![Arc::new(Reference::default())],
+            quirks: Quirks::new(&dialects),
+            dialects,
             registry,
             accounts,
             files: Mutex::new(files),

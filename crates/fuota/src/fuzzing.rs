@@ -16,7 +16,7 @@ pub fn uplink(data: &[u8]) {
         Uplink::Forged { .. } => return,
         Uplink::Ordinary => data,
         Uplink::Message(Message { requests, rest, .. }) => match rest {
-            Rest::Nothing => return,
+            Rest::Nothing | Rest::Below(_) | Rest::Refused(_) => return,
             Rest::All => {
                 assert!(requests.is_empty());
                 data

@@ -16,6 +16,7 @@
 //! | `fleet` | deployments, their waves, and what operators do with them |
 //! | `policy` | which image a device should run, and why not: pure functions |
 //! | `offers` | when a manifest goes out; `transfer`: one device, one image, the pin |
+//! | `questions` | what a device asks about its update |
 //! | `serve`, `link` | the way of a block, and one connection's limits |
 //! | `outcome`, `state` | what became of an update, and the one function that moves its state |
 //! | `import` | many devices and users at once, all or none |
@@ -46,6 +47,7 @@ mod offers;
 mod outcome;
 mod plugin;
 mod policy;
+mod questions;
 mod registration;
 mod registry;
 mod secret;
