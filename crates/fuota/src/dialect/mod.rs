@@ -16,6 +16,7 @@ pub mod framing;
 pub mod json;
 pub mod quirks;
 pub mod reference;
+pub mod thingsboard;
 
 use bytes::Bytes;
 use hook::{Payload, Properties, Qos};
@@ -27,7 +28,7 @@ pub use quirks::Quirks;
 
 /// Every dialect, in the order in which they are asked.
 pub fn all() -> Vec<Arc<dyn Dialect>> {
-    vec![Arc::new(reference::Reference::default())]
+    vec![Arc::new(reference::Reference::default()), Arc::new(thingsboard::ThingsBoard::default())]
 }
 
 /// What a dialect found wrong with a request: one sentence for the device.
