@@ -73,14 +73,16 @@ def sha256(bytes_):
 def every_chunk_size(site):
     """None, sizes below and above the image, and an image that is a multiple of the chunk."""
     images = {"odd": image(1, 20 * 4096 + 17), "even": image(2, 32 * 4096)}
+    devices = {}
     for kind, expected in images.items():
         for chunk_size in (0, 1024, 4096, 65536, 200_000):
             name = f"{kind}-{chunk_size}"
             site.drop(f"devices/{name}/pump-1.4.2.bin", expected)
-            device = site.device(name, chunk_size, "1.4.2")
-            assert device.wait_for(r"complete pump 1.4.2 (\w+)")[1] == sha256(expected), name
-            about = site.until(name, lambda about: about["state"] == "updated")
-            assert about["dialect"] == "thingsboard" and about["version"] == "1.4.2", about
+            devices[name] = site.device(name, chunk_size, "1.4.2"), expected
+    for name, (device, expected) in devices.items():
+        assert device.wait_for(r"complete pump 1.4.2 (\w+)")[1] == sha256(expected), name
+        about = site.until(name, lambda about: about["state"] == "updated")
+        assert about["dialect"] == "thingsboard" and about["version"] == "1.4.2", about
 
 
 def nothing_assigned_and_then_something(site):
@@ -120,8 +122,9 @@ def what_is_no_firmware_goes_on_to_others(site):
     subscribed = threading.Event()
     onlooker.on_subscribe = lambda *_: subscribed.set()
     onlooker.on_message = lambda _client, _data, message: heard.put((message.topic, message.payload))
-    user = site.add("users", name="dashboard", role="service")
-    onlooker.username_pw_set("dashboard", user["password"])
+    password = "a password of the dashboard"
+    site.add("users", name="dashboard", role="service", password=password)
+    onlooker.username_pw_set("dashboard", password)
     onlooker.connect("127.0.0.1", site.ports["tcp"])
     onlooker.loop_start()
     onlooker.subscribe([("#", 1)])

@@ -154,10 +154,19 @@ impl Link {
 
     /// Whether the client speaks this dialect; the first that is asked about is its own.
     pub fn speaks(&self, dialect: &Arc<dyn Dialect>) -> bool {
+        let mut begins = false;
         let own = self.dialect.get_or_init(|| {
             self.state.lock().talk = Some(dialect.begin(self.name.as_ref()));
+            begins = true;
             Arc::clone(dialect)
         });
+        // Who was known before is a device already; which dialect it speaks shows now.
+        if begins {
+            let device = self.state.lock().device.clone();
+            if let Some(device) = device {
+                device.speaks(own.name());
+            }
+        }
         own.name() == dialect.name()
     }
 }

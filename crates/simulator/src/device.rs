@@ -156,6 +156,14 @@ impl Device {
         }
     }
 
+    /// How requests name the image, while a download runs and they do.
+    pub(crate) fn image(&self) -> Option<[u8; 8]> {
+        match &self.state {
+            State::Downloading { assembly, .. } => assembly.manifest().image,
+            State::Waiting | State::Finished => None,
+        }
+    }
+
     /// When [`Event::Woken`] is due next. Never while disconnected: nothing could be sent.
     pub(crate) fn next_wake(&self) -> Option<Instant> {
         match &self.state {
@@ -203,6 +211,13 @@ impl Device {
 
     fn start(&mut self, now: Instant, manifest: Manifest, actions: &mut Vec<Action>) {
         if matches!(self.state, State::Finished) {
+            return;
+        }
+        // Where an image has a name, the same manifest again is no reason to begin anew.
+        if manifest.image.is_some() && manifest.image == self.image() {
+            if let State::Downloading { pull, .. } = &mut self.state {
+                pull.reconnected(now);
+            }
             return;
         }
         let Behaviour { max_image, keep_image, .. } = self.behaviour;

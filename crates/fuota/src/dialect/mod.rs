@@ -14,6 +14,7 @@
 
 pub mod framing;
 pub mod json;
+pub mod native;
 pub mod quirks;
 pub mod reference;
 pub mod thingsboard;
@@ -29,6 +30,25 @@ pub use quirks::Quirks;
 /// Every dialect, in the order in which they are asked.
 pub fn all() -> Vec<Arc<dyn Dialect>> {
     vec![Arc::new(reference::Reference::default()), Arc::new(thingsboard::ThingsBoard::default())]
+}
+
+/// The runs of ones in a bitmap, of which bit 0 of the first byte is block `base`.
+pub fn runs(base: u32, bitmap: &[u8]) -> Vec<Range<u32>> {
+    let mut runs: Vec<Range<u32>> = Vec::new();
+    for (at, byte) in bitmap.iter().enumerate() {
+        for bit in (0..8).filter(|bit| byte & 1 << bit != 0) {
+            let block = u64::from(base) + at as u64 * 8 + bit;
+            // u32::MAX itself is no index.
+            let Some(block) = u32::try_from(block).ok().filter(|block| *block < u32::MAX) else {
+                return runs;
+            };
+            match runs.last_mut().filter(|run| run.end == block) {
+                Some(run) => run.end += 1,
+                None => runs.push(block..block + 1),
+            }
+        }
+    }
+    runs
 }
 
 /// What a dialect found wrong with a request: one sentence for the device.
