@@ -77,6 +77,32 @@ fn limits_rules_and_times_change_at_once() {
 }
 
 #[test]
+fn who_hears_what_new_rules_refuse_is_disconnected() {
+    let mut site = Site::new();
+    let daemon = site.start();
+    let lasting = Connect { clean: false, ..Connect::id("lasting") };
+    let mut away = Client::connect(daemon.mqtt(), &lasting);
+    assert_eq!(away.subscribe_all(&[("secret/#", 1), ("plant/#", 1)]), [1, 1]);
+    let mut hears = Client::connect(daemon.mqtt(), &Connect::id("hears").v5());
+    assert_eq!(hears.subscribe_all(&[("plant/#", 0), ("secret/#", 0)]), [0, 0]);
+    let mut other = Client::connect(daemon.mqtt(), &Connect::id("other").v5());
+    assert_eq!(other.subscribe("plant/#", 0), 0);
+
+    site.set("auth.rules", "[\"deny any subscribe secret/#\"]");
+    let lines = reload(&site, &daemon);
+    assert!(said(&lines, &["disconnected=2"]), "{lines:?}");
+    assert_eq!(hears.expect_closed(), Some(0x87), "not authorized");
+    away.expect_closed();
+    // The other one was not disturbed, and the session that lasts has lost one filter alone.
+    let mut back = Client::connect(daemon.mqtt(), &lasting);
+    other.publish(&Publish::new("secret/x", "no"));
+    other.publish(&Publish::new("plant/x", "yes"));
+    for client in [&mut other, &mut back] {
+        assert_eq!(client.next_publish().topic, "plant/x");
+    }
+}
+
+#[test]
 fn a_connection_keeps_what_its_connack_said() {
     let mut site = Site::new();
     let daemon = site.start();

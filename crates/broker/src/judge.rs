@@ -3,13 +3,20 @@
 //! Rules may have changed since they were made, and so may the account's role. Each is asked
 //! about again as if the client had just sent it; one that is refused is gone, with what waits
 //! for it alone. The client is not told: no packet says so.
+//!
+//! Where rules change under a connection, it ends, so that its client does hear of it: what it
+//! asks for when it is back is judged by the new ones.
 
-use hook::{Reason, SubscribeVerdict};
+use hook::{Reason, SessionEnd, SubscribeVerdict};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     connection::Connection,
+    exchange::Exchange,
+    inbox::Kick,
+    inbound::reason_code,
     journal::Record,
+    session::Session,
     topic::{check_filter, matches},
 };
 
@@ -90,5 +97,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.tally.dropped += 1;
             self.delivery_over(delivery.id);
         }
+    }
+}
+
+impl Exchange {
+    /// Ends the connections that hold a subscription which hooks would refuse now, and says how
+    /// many there were.
+    pub(crate) fn judge_again(&self) -> usize {
+        let refused = |session: &Session| {
+            let client = session.view.lock().client.clone()?;
+            let held = session.subscriptions();
+            held.iter().find_map(|one| {
+                let why = self.hooks.authorize_subscribe(&client, &one.filter).err()?;
+                tracing::info!(client = &*client.id, filter = ?one.filter, reason = %why.text,
+                    "disconnected: a subscription is refused by the rules now");
+                Some(why)
+            })
+        };
+        let sessions = self.registry.all();
+        let connected = sessions.iter().filter(|session| session.inbox.is_connected());
+        let kicked = connected.filter(|session| {
+            refused(session).is_some_and(|why| {
+                session.inbox.kick(Kick {
+                    end: SessionEnd::Kicked,
+                    reason: reason_code(why.kind),
+                    text: "a subscription is not allowed any more".into(),
+                })
+            })
+        });
+        kicked.count()
     }
 }

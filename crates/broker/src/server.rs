@@ -180,6 +180,13 @@ impl Server {
         self.exchange.limits.set(limits);
     }
 
+    /// Hooks decide differently from now on: who holds a subscription that they refuse now is
+    /// disconnected. Gives the number of those. Publishes are judged one by one in any case, and
+    /// sessions that are away when they come back.
+    pub fn judge_subscriptions(&self) -> usize {
+        self.exchange.judge_again()
+    }
+
     /// Whether clients are let in and messages exchanged now: not before [`Server::serve`] has
     /// begun, and not any more when the stop has.
     ///

@@ -105,6 +105,11 @@ impl Reload {
         files.report(config.limits.connections);
         server.set_limits(&settings::broker(config, connections).limits);
         store.tune(store::Tuning::of(&settings::store(config)));
+        // Last, since it is the new rules that decide.
+        let disconnected = server.judge_subscriptions();
+        if disconnected > 0 {
+            info!(disconnected, "clients held subscriptions that the rules refuse now");
+        }
         Ok(())
     }
 }
