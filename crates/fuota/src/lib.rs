@@ -16,6 +16,7 @@
 //! | `fleet` | deployments, their waves, and what operators do with them |
 //! | `policy` | which image a device should run, and why not: pure functions |
 //! | `offers` | when a manifest goes out; `transfer`: one device, one image, the pin |
+//! | [`download`] | a device that fetches over HTTP |
 //! | `questions` | what a device asks about its update |
 //! | `serve`, `link` | the way of a block, and one connection's limits |
 //! | `outcome`, `state` | what became of an update, and the one function that moves its state |
@@ -34,6 +35,7 @@ mod catalog;
 mod db;
 mod device;
 mod dialect;
+pub mod download;
 mod engine;
 mod fleet;
 #[cfg(any(test, fuzzing))]

@@ -374,7 +374,7 @@ impl Engine {
         }
     }
 
-    fn ended(self: &Arc<Self>, link: &Arc<Link>) {
+    pub fn ended(self: &Arc<Self>, link: &Arc<Link>) {
         self.registry.remove_link(link.client.connection);
         let device = {
             let mut state = link.state.lock();

@@ -67,6 +67,15 @@ impl Pin {
             BlockSize::Pinned => u64::from(self.chunk_size),
             BlockSize::Bytes(bytes) => u64::from(bytes.get()),
             BlockSize::Whole => self.size,
+            BlockSize::Run { bytes, .. } => u64::from(bytes.get()),
+        }
+    }
+
+    /// The offsets between which blocks of this size lie.
+    fn bounds(&self, size: BlockSize) -> (u64, u64) {
+        match size {
+            BlockSize::Run { from, to, .. } => (from, to.min(self.size)),
+            _ => (0, self.size),
         }
     }
 
@@ -75,7 +84,8 @@ impl Pin {
         match size {
             BlockSize::Pinned => self.total,
             _ => {
-                let total = self.size.div_ceil(self.bytes_of(size).max(1));
+                let (from, to) = self.bounds(size);
+                let total = to.saturating_sub(from).div_ceil(self.bytes_of(size).max(1));
                 u32::try_from(total).unwrap_or(u32::MAX - 1)
             }
         }
@@ -83,9 +93,9 @@ impl Pin {
 
     /// Where block `index` of this size lies: its offset and length in bytes. `None` past the end.
     pub fn range(&self, index: u32, size: BlockSize) -> Option<(u64, usize)> {
-        let bytes = self.bytes_of(size);
-        let offset = u64::from(index) * bytes;
-        (offset < self.size).then(|| (offset, bytes.min(self.size - offset) as usize))
+        let (bytes, (from, to)) = (self.bytes_of(size), self.bounds(size));
+        let offset = from.checked_add(u64::from(index) * bytes)?;
+        (offset < to).then(|| (offset, bytes.min(to - offset) as usize))
     }
 
     /// By which requests name the image.

@@ -12,7 +12,9 @@
 //! | [`Said`] | one message of the server |
 //! | [`quirks`] | how often what is tolerated was met |
 
+pub mod aws;
 pub mod framing;
+pub mod http;
 pub mod json;
 pub mod native;
 pub mod quirks;
@@ -29,19 +31,26 @@ pub use quirks::Quirks;
 
 /// Every dialect, in the order in which they are asked.
 pub fn all() -> Vec<Arc<dyn Dialect>> {
-    vec![Arc::new(reference::Reference::default()), Arc::new(thingsboard::ThingsBoard::default())]
+    vec![
+        Arc::new(reference::Reference::default()),
+        Arc::new(thingsboard::ThingsBoard::default()),
+        Arc::new(native::Native::default()),
+        Arc::new(aws::Aws),
+        Arc::new(http::Http::default()),
+    ]
 }
 
-/// The runs of ones in a bitmap, of which bit 0 of the first byte is block `base`.
-pub fn runs(base: u32, bitmap: &[u8]) -> Vec<Range<u32>> {
-    let mut runs: Vec<Range<u32>> = Vec::new();
+/// The runs of ones in a bitmap, of which bit 0 of the first byte is block `base`; the first
+/// `most` ones at most.
+pub fn runs(base: u32, bitmap: &[u8], most: usize) -> Vec<Range<u32>> {
+    let (mut runs, mut left): (Vec<Range<u32>>, usize) = (Vec::new(), most);
     for (at, byte) in bitmap.iter().enumerate() {
         for bit in (0..8).filter(|bit| byte & 1 << bit != 0) {
             let block = u64::from(base) + at as u64 * 8 + bit;
             // u32::MAX itself is no index.
-            let Some(block) = u32::try_from(block).ok().filter(|block| *block < u32::MAX) else {
-                return runs;
-            };
+            let block = u32::try_from(block).ok().filter(|block| *block < u32::MAX);
+            let Some(block) = block.filter(|_| left > 0) else { return runs };
+            left -= 1;
             match runs.last_mut().filter(|run| run.end == block) {
                 Some(run) => run.end += 1,
                 None => runs.push(block..block + 1),
@@ -71,6 +80,15 @@ pub enum BlockSize {
     Bytes(NonZeroU32),
     /// The whole image is one block.
     Whole,
+    /// The first block begins at the offset `from`, and the last ends before `to`.
+    Run {
+        /// An offset in bytes.
+        from: u64,
+        /// Another.
+        to: u64,
+        /// Bytes of each block but the last.
+        bytes: NonZeroU32,
+    },
 }
 
 /// A request for blocks.

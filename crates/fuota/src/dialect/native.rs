@@ -210,7 +210,7 @@ impl Talk for Conversation {
         let size = match block.size {
             BlockSize::Bytes(size) => size.get(),
             // Not asked for here.
-            BlockSize::Pinned | BlockSize::Whole => 0,
+            BlockSize::Pinned | BlockSize::Whole | BlockSize::Run { .. } => 0,
         };
         let offset = block.index.wrapping_mul(size);
         let payload = Payload::Deferred(Arc::new(Encoded { image: block.tag, offset, data }));
@@ -341,7 +341,7 @@ fn bitmap(rest: &[u8]) -> Result<Vec<Range<u32>>, Problem> {
     if bits.len() > MAX_BITMAP {
         return Err(format!("the bitmap has more than {MAX_BITMAP} bytes"));
     }
-    Ok(super::runs(u32::from_be_bytes(*base), bits))
+    Ok(super::runs(u32::from_be_bytes(*base), bits, usize::MAX))
 }
 
 /// The fields of a message: a tag, a length, a value each.

@@ -200,7 +200,7 @@ proptest! {
 
     #[test]
     fn runs_are_the_ones(base in 0u32..100, bits in prop::collection::vec(any::<u8>(), 0..20)) {
-        let blocks: Vec<u32> = super::super::runs(base, &bits).into_iter().flatten().collect();
+        let blocks: Vec<u32> = super::super::runs(base, &bits, usize::MAX).into_iter().flatten().collect();
         let ones = (0..bits.len() * 8).filter(|at| bits[at / 8] & 1 << (at % 8) != 0);
         prop_assert_eq!(blocks, ones.map(|at| base + at as u32).collect::<Vec<_>>());
     }

@@ -148,12 +148,13 @@ impl Conversation {
         if let Ok(Some(size)) = size {
             download.size = size;
         }
-        let chunk = u32::try_from(chunk).unwrap_or(u32::MAX - 1).min(u32::MAX - 1);
+        // What no image has as many blocks as lies past the end of each.
+        let index = u32::try_from(chunk).unwrap_or(u32::MAX).min(u32::MAX - 1);
         let request = Request {
-            index: size.map(|_| chunk).map_err(str::to_owned),
+            index: size.map(|_| index).map_err(str::to_owned),
             size: download.size,
             image: download.image,
-            echo: Some(Arc::from(id.to_be_bytes())),
+            echo: Some([id.to_be_bytes(), chunk.to_be_bytes()].concat().into()),
             ..Request::default()
         };
         (request, quirks)
@@ -316,21 +317,21 @@ impl Talk for Conversation {
     }
 
     fn block(&mut self, block: Block<'_>, data: Bytes) -> Said {
-        let id = id_of(block.echo);
+        let (id, chunk) = numbers_of(block.echo);
         let download = self.download(id);
         download.past_ends = 0;
         download.image = Some(block.tag);
-        self.response(id, block.index, data)
+        self.response(id, chunk, data)
     }
 
     fn error(&mut self, trouble: &Trouble, echo: &Echo) -> Option<Said> {
         let word = match trouble {
-            Trouble::PastEnd { index, .. } => {
-                let id = id_of(echo);
+            Trouble::PastEnd { .. } => {
+                let (id, chunk) = numbers_of(echo);
                 let download = self.download(id);
                 download.past_ends = download.past_ends.saturating_add(1);
                 match download.past_ends {
-                    0..=PAST_ENDS => return Some(self.response(id, *index, Bytes::new())),
+                    0..=PAST_ENDS => return Some(self.response(id, chunk, Bytes::new())),
                     many if many == PAST_ENDS + 1 => NOT_FOUND,
                     _ => return None,
                 }
@@ -345,7 +346,7 @@ impl Talk for Conversation {
 }
 
 impl Conversation {
-    fn response(&self, id: u64, chunk: u32, data: Bytes) -> Said {
+    fn response(&self, id: u64, chunk: u64, data: Bytes) -> Said {
         let topic: Arc<str> = format!("v2/fw/response/{id}/chunk/{chunk}").into();
         // Without a subscription ThingsBoard sends at QoS 1.
         Said { qos: Some(self.answers.unwrap_or(Qos::AtLeastOnce)), ..Said::new(&topic, data) }
@@ -391,10 +392,10 @@ fn number(text: &str) -> Option<u64> {
     digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
-/// The number of the request that an answer is for.
-fn id_of(echo: &Echo) -> u64 {
-    let bytes = echo.as_deref().and_then(|echo| echo.try_into().ok());
-    u64::from_be_bytes(bytes.unwrap_or_default())
+/// The number of the request that an answer is for, and the number of its chunk.
+fn numbers_of(echo: &Echo) -> (u64, u64) {
+    let numbers = echo.as_deref().and_then(|echo| echo.as_chunks().0.first_chunk());
+    numbers.map_or((0, 0), |[id, chunk]| (u64::from_be_bytes(*id), u64::from_be_bytes(*chunk)))
 }
 
 /// What a device puts behind `…/request/`, as far as it is repeated in a topic.
@@ -455,7 +456,8 @@ fn report(payload: &[u8]) -> Option<Report> {
     }
     fn add<'a>(report: &mut Option<Report>, values: &Values<'a>) {
         let text = |raw: Option<&'a RawValue>| json::text(raw?.get());
-        if let Some(inner) = values.values.and_then(|raw| serde_json::from_str(raw.get()).ok())
+        let inner = values.values.map(RawValue::get).filter(|raw| raw.starts_with('{'));
+        if let Some(inner) = inner.and_then(|raw| serde_json::from_str(raw).ok())
             && let Values { values: None, .. } = inner
         {
             add(report, &inner);
@@ -482,7 +484,10 @@ fn report(payload: &[u8]) -> Option<Report> {
     if payload.trim_ascii_start().first() == Some(&b'[') {
         let all: Vec<&RawValue> = serde_json::from_slice(payload).ok()?;
         for raw in all {
-            if let Ok(values) = serde_json::from_str(raw.get()) {
+            // A list would be taken for the members in their order.
+            if raw.get().starts_with('{')
+                && let Ok(values) = serde_json::from_str(raw.get())
+            {
                 add(&mut said, &values);
             }
         }
