@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod aws;
+mod http;
 mod native;
 #[path = "../support/mod.rs"]
 mod support;

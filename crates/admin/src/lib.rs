@@ -14,6 +14,7 @@
 //! | `page` | listings in pages |
 //! | `health` | `/healthz` and `/readyz` |
 //! | `devices`, `users`, `import`, `firmware`, `deployments`, `freeze`, `audit`, `events`, `clients`, `retained`, `status`, `backup` | one resource each, under `/api/v1` |
+//! | `downloads` | what devices fetch, on a listener of its own |
 //! | `server`, `stall` | connections, time limits, the orderly stop |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -23,6 +24,7 @@ mod clients;
 mod deployments;
 mod devices;
 mod doors;
+mod downloads;
 mod events;
 mod extract;
 mod firmware;
@@ -42,6 +44,7 @@ mod tests;
 mod users;
 
 pub use backup::{Backup, BackupError, BackupFuture, BackupView};
+pub use downloads::downloads;
 pub use health::{Check, Readiness};
 pub use routes::router;
 pub use server::{Limits, TlsSource, serve, serve_with};

@@ -63,6 +63,7 @@ pub fn router(
         .route("/v1/users/{id}", get(users::one).patch(users::change).delete(users::remove))
         .route("/v1/import", post(import::import).layer(DefaultBodyLimit::max(MAX_IMPORT)))
         .route("/v1/devices/{id}/why", get(devices::why))
+        .route("/v1/devices/{id}/links", post(devices::link))
         .route("/v1/devices/{id}/timeline", get(devices::timeline))
         .route(
             "/v1/firmware",

@@ -215,9 +215,6 @@ impl Device {
         }
         // Where an image has a name, the same manifest again is no reason to begin anew.
         if manifest.image.is_some() && manifest.image == self.image() {
-            if let State::Downloading { pull, .. } = &mut self.state {
-                pull.reconnected(now);
-            }
             return;
         }
         let Behaviour { max_image, keep_image, .. } = self.behaviour;

@@ -54,7 +54,7 @@ pub const KEYS: &[Key] = &[
     key("mqtt.ws.path", "/mqtt"),
     key("mqtt.wss.listen", ""),
     key("mqtt.wss.path", "/mqtt"),
-    later("http.listen", ""),
+    key("http.listen", ""),
     key("auth.mode", "open"),
     key("auth.allow_open_network", "false"),
     live("auth.open_downlink", "false"),

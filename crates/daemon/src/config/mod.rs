@@ -48,6 +48,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `mqtt.*`.
     pub mqtt: Mqtt,
+    /// `http.listen`: downloads by devices.
+    pub http: Vec<SocketAddr>,
     /// `auth.*`.
     pub auth: Auth,
     /// `store.*`.
@@ -349,6 +351,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let level = reader.text("log.level");
     let format = reader.word("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
     let clients = reader.switch("log.clients");
+    let http = reader.listen("http.listen");
     let admin = Admin {
         listen: reader.listen("admin.listen"),
         token: reader.secret("admin.token"),
@@ -379,6 +382,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
         base_dir: tree.base_dir.clone(),
         data_dir: data_dir?,
         mqtt: mqtt?,
+        http,
         auth: Auth {
             mode: mode?,
             strict,
