@@ -6,8 +6,6 @@ mod support;
 use serde_json::{Value, json};
 use support::{Connect, Daemon, Device, Site, daemon::Ended, eventually, http::Response, image};
 
-const BOUNDARY: &str = "----of-a-test";
-
 fn post(daemon: &Daemon, path: &str, body: Value) -> Response {
     daemon.admin().request("POST", &format!("/api/v1/{path}"), Some(&body))
 }
@@ -26,24 +24,7 @@ fn cli_json(site: &Site, daemon: &Daemon, arguments: &[&str]) -> Value {
 
 /// Uploads bytes in a form, with these text fields after the file.
 fn upload(daemon: &Daemon, file_name: &str, text: &str, fields: &[(&str, &str)]) -> Response {
-    let admin = daemon.admin();
-    let mut body = format!(
-        "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{file_name}\"\r\n\r\n{text}\r\n"
-    );
-    for (name, value) in fields {
-        body += &format!(
-            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
-        );
-    }
-    body += &format!("--{BOUNDARY}--\r\n");
-    let headers = [
-        format!("Host: {}", daemon.admin_address()),
-        format!("Authorization: Bearer {}", admin.token()),
-        format!("Content-Type: multipart/form-data; boundary={BOUNDARY}"),
-        format!("Content-Length: {}", body.len()),
-    ];
-    let headers: Vec<_> = headers.iter().map(String::as_str).collect();
-    admin.raw("POST", "/api/v1/firmware", &headers, Some(&body))
+    daemon.admin().upload("/api/v1/firmware", &[], file_name, text.as_bytes(), fields)
 }
 
 #[test]

@@ -7,3 +7,4 @@ mod native;
 #[path = "../support/mod.rs"]
 mod support;
 mod thingsboard;
+mod together;

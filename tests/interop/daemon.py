@@ -39,6 +39,16 @@ class Lines:
             if match := re.search(pattern, line):
                 return match
 
+    def lines(self):
+        """All lines so far."""
+        while True:
+            try:
+                line = self.queue.get_nowait()
+            except queue.Empty:
+                return self.seen
+            if line is not None:
+                self.seen.append(line)
+
     def finish(self):
         """The exit code, and all lines."""
         code = self.process.wait(timeout=PATIENCE)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Foreign client libraries against the real daemon: the reference's devices on paho-mqtt, and what
 # other programs of a site do, on paho-mqtt, aiomqtt, gmqtt, MQTT.js and mosquitto's commands, over
-# TCP, TLS and WebSocket; and a mosquitto site that moves.
+# TCP, TLS and WebSocket; a mosquitto site that moves; and schemathesis on the admin interface.
 # Usage: tests/interop/run.sh [FUOTAD]; without a binary, the debug build is made and used.
 # What it needs from PyPI and npm goes into target/interop; programs that are missing are installed
 # with apt-get where that is allowed.
@@ -65,6 +65,8 @@ python() {
 # The line that devices in the field run, and the newest.
 old=$(python 'paho-mqtt==1.6.1')
 new=$(python 'paho-mqtt>=2' aiomqtt gmqtt)
+# Pinned: what it generates changes with its version.
+openapi=$(python 'paho-mqtt>=2' schemathesis==4.32.5)
 if ! [ -d "$target/interop/npm/node_modules/mqtt" ]; then
   npm install --prefix "$target/interop/npm" --silent --no-audit --no-fund mqtt@5
 fi
@@ -74,7 +76,7 @@ export INTEROP_NODE_MODULES
 cd tests/interop
 at() { realpath --no-symlinks "$OLDPWD/$1"; }
 case $fuotad in /*) ;; *) fuotad=$(at "$fuotad") ;; esac
-case $target in /*) ;; *) old=$(at "$old") new=$(at "$new") ;; esac
+case $target in /*) ;; *) old=$(at "$old") new=$(at "$new") openapi=$(at "$openapi") ;; esac
 for python in "$old" "$new"; do
   count "$python" check.py "$fuotad"
 done
@@ -85,5 +87,6 @@ count python3 clients.py "$fuotad" 'gmqtt' tcp,tls "$new" clients/gmqtt_client.p
 count python3 clients.py "$fuotad" 'MQTT.js' tcp,tls,ws,wss,mtls node clients/mqttjs.mjs
 count python3 clients.py "$fuotad" 'mosquitto' tcp,tls,mtls python3 clients/mosquitto_client.py
 count "$new" migration.py "$fuotad"
+count "$openapi" openapi.py "$fuotad"
 echo "interop: $passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -146,8 +146,13 @@ impl Drop for Daemon {
 
 /// Runs a command that must end by itself.
 pub fn run_to_end(command: Command) -> Ended {
+    run_to_end_within(command, PATIENCE)
+}
+
+/// The same for one that has much to do.
+pub fn run_to_end_within(command: Command, patience: Duration) -> Ended {
     let (mut child, log) = spawn(command);
-    finish(&mut child, &log)
+    finish_within(&mut child, &log, patience)
 }
 
 fn spawn(mut command: Command) -> (Child, Log) {
@@ -165,9 +170,13 @@ fn spawn(mut command: Command) -> (Child, Log) {
 
 /// The end of the process shows as the end of both its pipes.
 fn finish(child: &mut Child, log: &Log) -> Ended {
-    if !log.wait_closed() {
+    finish_within(child, log, PATIENCE)
+}
+
+fn finish_within(child: &mut Child, log: &Log, patience: Duration) -> Ended {
+    if !log.wait_closed(patience) {
         let _ = child.kill();
-        panic!("the process did not end within {PATIENCE:?}:\n{}", log.lines().join("\n"));
+        panic!("the process did not end within {patience:?}:\n{}", log.lines().join("\n"));
     }
     Ended {
         status: child.wait().expect("a child"),
@@ -247,9 +256,9 @@ impl Log {
     }
 
     /// `false` when a pipe is still open at the end of the patience.
-    fn wait_closed(&self) -> bool {
+    fn wait_closed(&self, patience: Duration) -> bool {
         let guard = self.0.0.lock().expect("log");
-        let waited = self.0.1.wait_timeout_while(guard, PATIENCE, |log| log.open_pipes > 0);
+        let waited = self.0.1.wait_timeout_while(guard, patience, |log| log.open_pipes > 0);
         waited.expect("log").0.open_pipes == 0
     }
 }

@@ -9,6 +9,22 @@ use serde_json::Value;
 
 use super::PATIENCE;
 
+const BOUNDARY: &str = "----of-a-test";
+
+/// A chunked body, put together.
+fn unchunked(mut rest: &str) -> String {
+    let mut body = String::new();
+    while let Some((size, more)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size.trim(), 16).expect("the size of a chunk");
+        body.push_str(&more[..size]);
+        rest = more[size..].strip_prefix("\r\n").expect("the end of a chunk");
+        if size == 0 {
+            break;
+        }
+    }
+    body
+}
+
 /// The admin interface of one daemon.
 pub struct Admin {
     address: SocketAddr,
@@ -28,6 +44,12 @@ impl Response {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body)
             .unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.body))
+    }
+
+    /// A header, by its name in any case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
+        lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
 }
 
@@ -86,10 +108,38 @@ impl Admin {
         let text = String::from_utf8(bytes).expect("UTF-8");
         let (head, body) = text.split_once("\r\n\r\n").expect("head and body");
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("status");
-        assert!(
-            !head.to_ascii_lowercase().contains("transfer-encoding: chunked"),
-            "this client reads plain bodies only"
+        let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+        let body = if chunked { unchunked(body) } else { body.into() };
+        Response { status, head: head.into(), body }
+    }
+
+    /// POST of a form with one file and these text fields behind it.
+    pub fn upload(
+        &self,
+        path: &str,
+        headers: &[&str],
+        file_name: &str,
+        bytes: &[u8],
+        fields: &[(&str, &str)],
+    ) -> Response {
+        let text = std::str::from_utf8(bytes).expect("this client sends text only");
+        let mut body = format!(
+            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{file_name}\"\r\n\r\n{text}\r\n"
         );
-        Response { status, head: head.into(), body: body.into() }
+        for (name, value) in fields {
+            body += &format!(
+                "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+            );
+        }
+        body += &format!("--{BOUNDARY}--\r\n");
+        let own = [
+            format!("Host: {}", self.address),
+            format!("Authorization: Bearer {}", self.token),
+            format!("Content-Type: multipart/form-data; boundary={BOUNDARY}"),
+            format!("Content-Length: {}", body.len()),
+        ];
+        let own = own.iter().map(String::as_str);
+        let headers: Vec<_> = own.chain(headers.iter().copied()).collect();
+        self.raw("POST", path, &headers, Some(&body))
     }
 }

@@ -14,7 +14,11 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{extract::Json, problem::Problem, routes::App};
+use crate::{
+    extract::{Json, Nothing, Query, Who},
+    problem::Problem,
+    routes::App,
+};
 
 /// Makes a backup in a directory that is not there yet.
 pub type Backup = Arc<dyn Fn(PathBuf) -> BackupFuture + Send + Sync>;
@@ -57,7 +61,12 @@ pub struct Wanted {
 }
 
 /// POST.
-pub async fn make(State(app): State<App>, Json(wanted): Json<Wanted>) -> Result<Response, Problem> {
+pub async fn make(
+    State(app): State<App>,
+    Query(Nothing {}): Query<Nothing>,
+    Who(actor): Who,
+    Json(wanted): Json<Wanted>,
+) -> Result<Response, Problem> {
     if !Path::new(&wanted.path).is_absolute() {
         return Err(Problem::unprocessable(
             "path",
@@ -65,7 +74,10 @@ pub async fn make(State(app): State<App>, Json(wanted): Json<Wanted>) -> Result<
         ));
     }
     match (app.backup)(PathBuf::from(wanted.path)).await {
-        Ok(view) => Ok((StatusCode::CREATED, axum::Json(view)).into_response()),
+        Ok(view) => {
+            app.service.note(&actor, "site", "backed up", Some(view.path.clone()));
+            Ok((StatusCode::CREATED, axum::Json(view)).into_response())
+        }
         Err(BackupError::Path(problem)) => Err(Problem::unprocessable("path", &problem)),
         Err(error @ BackupError::Busy) => {
             Err(Problem::new(StatusCode::CONFLICT, error.to_string()))

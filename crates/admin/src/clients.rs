@@ -5,7 +5,7 @@ use hook::{ClientQuery, ClientStatus, Reason, ReasonKind, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    extract::{Id, Query},
+    extract::{Id, Nothing, Query, Who},
     page,
     problem::Problem,
     routes::App,
@@ -120,15 +120,28 @@ pub async fn list(
 }
 
 /// GET one, with its subscriptions.
-pub async fn one(State(app): State<App>, Id(id): Id) -> Result<Json<ClientView>, Problem> {
+pub async fn one(
+    State(app): State<App>,
+    Id(id): Id,
+    Query(Nothing {}): Query<Nothing>,
+) -> Result<Json<ClientView>, Problem> {
     app.broker.client(&id).map(|status| Json(ClientView::full(&status))).ok_or_else(|| unknown(&id))
 }
 
 /// DELETE one: ends its connection. A persistent session stays.
-pub async fn disconnect(State(app): State<App>, Id(id): Id) -> Result<StatusCode, Problem> {
+pub async fn disconnect(
+    State(app): State<App>,
+    Id(id): Id,
+    Query(Nothing {}): Query<Nothing>,
+    Who(actor): Who,
+) -> Result<StatusCode, Problem> {
     let reason =
         Reason::new(ReasonKind::AdministrativeAction, "an operator disconnected the client");
-    if app.broker.disconnect(&id, &reason) { Ok(StatusCode::NO_CONTENT) } else { Err(unknown(&id)) }
+    if !app.broker.disconnect(&id, &reason) {
+        return Err(unknown(&id));
+    }
+    app.service.note(&actor, &format!("client {id}"), "disconnected", None);
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn unknown(id: &str) -> Problem {

@@ -1,16 +1,17 @@
 //! `/api/v1/deployments`.
 
 use axum::{
-    extract::{Path, State},
-    http::{HeaderMap, StatusCode, header},
+    extract::State,
+    http::header,
     response::{IntoResponse, Response},
+    routing::{MethodRouter, post},
 };
-use fuota::{Act, Acted, DeploymentView, MemberView, NewDeployment};
+use fuota::{Act, Acted, Actor, DeploymentView, MemberView, NewDeployment};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    extract::{Id, Json, Query, Who},
-    page,
+    extract::{Id, Json, Key, Nothing, Query, Who},
+    page::{self, made},
     problem::Problem,
     routes::App,
 };
@@ -39,7 +40,8 @@ pub async fn list(
 ) -> Result<axum::Json<ListView>, Problem> {
     let limit = page::limit(query.limit)?;
     let before = page::number(query.after.as_deref())?;
-    let found = app.service.deployments(before, query.state.as_deref(), limit + 1);
+    let state = page::one_of("state", query.state.as_deref(), &fuota::DEPLOYMENT_STATES)?;
+    let found = app.service.deployments(before, state, limit + 1);
     let (deployments, next) = page::cut(found, limit, |one| &one.id);
     Ok(axum::Json(ListView { deployments, next }))
 }
@@ -48,8 +50,9 @@ pub async fn list(
 pub async fn one(
     State(app): State<App>,
     Id(id): Id,
+    Query(Nothing {}): Query<Nothing>,
 ) -> Result<axum::Json<DeploymentView>, Problem> {
-    let found = id.parse().ok().and_then(|number| app.service.deployment(number));
+    let found = page::read_number(&id).and_then(|number| app.service.deployment(number));
     found.map(axum::Json).ok_or_else(|| unknown(&id))
 }
 
@@ -66,20 +69,15 @@ pub async fn create(
     State(app): State<App>,
     Query(query): Query<CreateQuery>,
     Who(actor): Who,
-    headers: HeaderMap,
+    Key(key): Key,
     Json(new): Json<NewDeployment>,
 ) -> Result<Response, Problem> {
     if query.dry_run {
         return Ok(axum::Json(app.service.plan_deployment(&new)?).into_response());
     }
-    let key = headers.get("idempotency-key").map(|key| key.to_str().map(str::to_owned));
-    let key = key
-        .transpose()
-        .map_err(|_| Problem::bad_request("the Idempotency-Key header is not text"))?;
     let (view, is_new) = app.service.create_deployment(new, key, &actor).await?;
     let location = [(header::LOCATION, format!("/api/v1/deployments/{}", view.id))];
-    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, location, axum::Json(view)).into_response())
+    Ok((made(is_new), location, axum::Json(view)).into_response())
 }
 
 /// Which page of the devices.
@@ -106,7 +104,7 @@ pub async fn devices(
     Query(query): Query<DevicesQuery>,
 ) -> Result<axum::Json<DevicesView>, Problem> {
     let limit = page::limit(query.limit)?;
-    let number = id.parse().map_err(|_| unknown(&id))?;
+    let number = page::read_number(&id).ok_or_else(|| unknown(&id))?;
     let found = app.service.deployment_devices(number, query.after.as_deref(), limit + 1);
     let (devices, next) = page::cut(found.ok_or_else(|| unknown(&id))?, limit, |one| &one.device);
     Ok(axum::Json(DevicesView { devices, next }))
@@ -115,30 +113,39 @@ pub async fn devices(
 /// Which device a retry is for; none: all.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ActQuery {
+pub struct RetryQuery {
     device: Option<String>,
 }
 
-/// POST `/{id}/approve|pause|resume|cancel|retry|rollback`.
-pub async fn act(
+/// POST `/{id}/approve`, and each other act by its name; the handler of one.
+pub fn act(act: Act) -> MethodRouter<App> {
+    post(
+        async move |State(app): State<App>,
+                    Id(id): Id,
+                    Query(Nothing {}): Query<Nothing>,
+                    Who(actor): Who| { do_act(&app, &id, act, None, &actor).await },
+    )
+}
+
+/// POST `/{id}/retry`, for all devices or for one.
+pub async fn retry(
     State(app): State<App>,
-    path: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,
-    Query(query): Query<ActQuery>,
+    Id(id): Id,
+    Query(query): Query<RetryQuery>,
     Who(actor): Who,
 ) -> Result<axum::Json<Acted>, Problem> {
-    let Path((id, act)) =
-        path.map_err(|_| Problem::bad_request("the address cannot be used: it is not text"))?;
-    let act = Act::from_name(&act).ok_or_else(|| {
-        Problem::not_found(format!(
-            "a deployment knows approve, pause, resume, cancel, retry and rollback, not {act:?}"
-        ))
-    })?;
-    let number = id.parse().map_err(|_| unknown(&id))?;
-    let device = query.device.as_deref();
-    if device.is_some() && act != Act::Retry {
-        return Err(Problem::bad_request("only a retry can be for one device"));
-    }
-    Ok(axum::Json(app.service.act_on_deployment(number, act, device, &actor).await?))
+    do_act(&app, &id, Act::Retry, query.device.as_deref(), &actor).await
+}
+
+async fn do_act(
+    app: &App,
+    id: &str,
+    act: Act,
+    device: Option<&str>,
+    actor: &Actor,
+) -> Result<axum::Json<Acted>, Problem> {
+    let number = page::read_number(id).ok_or_else(|| unknown(id))?;
+    Ok(axum::Json(app.service.act_on_deployment(number, act, device, actor).await?))
 }
 
 fn unknown(id: &str) -> Problem {

@@ -9,8 +9,8 @@ use fuota::{DevicePatch, DeviceQuery, DeviceView, HappeningView, NewDevice, WhyV
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    extract::{Id, Json, Query},
-    page,
+    extract::{Id, Json, Key, Nothing, Query, Who},
+    page::{self, made},
     problem::Problem,
     routes::App,
 };
@@ -43,6 +43,7 @@ pub async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<axum::Json<ListView>, Problem> {
     let limit = page::limit(query.limit)?;
+    page::one_of("state", query.state.as_deref(), &fuota::UPDATE_STATES)?;
     let found = app.service.devices(&DeviceQuery {
         after: query.after,
         limit: limit + 1,
@@ -58,7 +59,11 @@ pub async fn list(
 }
 
 /// GET one.
-pub async fn one(State(app): State<App>, Id(id): Id) -> Result<axum::Json<DeviceView>, Problem> {
+pub async fn one(
+    State(app): State<App>,
+    Id(id): Id,
+    Query(Nothing {}): Query<Nothing>,
+) -> Result<axum::Json<DeviceView>, Problem> {
     app.service.device(&id).map(axum::Json).ok_or_else(|| unknown(&id))
 }
 
@@ -69,29 +74,34 @@ pub struct AddQuery {
     dry_run: bool,
 }
 
-/// POST: registers a device; its token is in the answer and never again.
+/// POST: registers a device; its token is in the answer and never again, but to a repetition with
+/// the same `Idempotency-Key`, which is answered with 200.
 pub async fn add(
     State(app): State<App>,
     Query(query): Query<AddQuery>,
+    Who(actor): Who,
+    Key(key): Key,
     Json(device): Json<NewDevice>,
 ) -> Result<Response, Problem> {
     if query.dry_run {
         app.service.check_device(&device)?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let added = app.service.add_device(device).await?;
+    let (added, is_new) = app.service.add_device(device, key.as_deref(), &actor).await?;
     // An id needs no escaping in a path: rule 4 allows nothing that would.
     let location = format!("/api/v1/devices/{}", added.id);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], axum::Json(added)).into_response())
+    Ok((made(is_new), [(header::LOCATION, location)], axum::Json(added)).into_response())
 }
 
 /// PATCH one: what is not named stays.
 pub async fn change(
     State(app): State<App>,
     Id(id): Id,
+    Query(Nothing {}): Query<Nothing>,
+    Who(actor): Who,
     Json(patch): Json<DevicePatch>,
 ) -> Result<Response, Problem> {
-    let changed = app.service.set_device(&id, patch).await?;
+    let changed = app.service.set_device(&id, patch, &actor).await?;
     Ok(axum::Json(changed).into_response())
 }
 
@@ -122,13 +132,22 @@ pub async fn link(
 }
 
 /// DELETE one: it is forgotten, and its connections end at once.
-pub async fn remove(State(app): State<App>, Id(id): Id) -> Result<StatusCode, Problem> {
-    app.service.remove_device(&id).await?;
+pub async fn remove(
+    State(app): State<App>,
+    Id(id): Id,
+    Query(Nothing {}): Query<Nothing>,
+    Who(actor): Who,
+) -> Result<StatusCode, Problem> {
+    app.service.remove_device(&id, &actor).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// GET what one should run, and why it is or is not offered it.
-pub async fn why(State(app): State<App>, Id(id): Id) -> Result<axum::Json<WhyView>, Problem> {
+pub async fn why(
+    State(app): State<App>,
+    Id(id): Id,
+    Query(Nothing {}): Query<Nothing>,
+) -> Result<axum::Json<WhyView>, Problem> {
     app.service.why(&id).map(axum::Json).ok_or_else(|| unknown(&id))
 }
 

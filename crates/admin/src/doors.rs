@@ -151,7 +151,7 @@ pub async fn bearer(State(doors): State<Arc<Doors>>, mut request: Request, next:
                 .await
                 .map(|()| name)
         }
-        Ok(None) => check_token(&doors, &request).map(|()| "admin token".into()),
+        Ok(None) => check_token(&doors, &request),
         Err(problem) => Err(problem),
     };
     match name {
@@ -195,6 +195,10 @@ async fn log_in(
         }
         _ => Problem::new(StatusCode::UNAUTHORIZED, error.to_string()),
     })?;
+    check_role(name, role, method, path)
+}
+
+fn check_role(name: &str, role: UserRole, method: &Method, path: &str) -> Result<(), Problem> {
     if may(role, method, path) {
         return Ok(());
     }
@@ -203,6 +207,12 @@ async fn log_in(
         StatusCode::FORBIDDEN,
         format!("{name} has the role {role}, which may not {method} {path}"),
     ))
+}
+
+/// The least role that may do this.
+pub fn least_role(method: &Method, path: &str) -> UserRole {
+    let roles = [UserRole::Service, UserRole::Operator];
+    roles.into_iter().find(|role| may(*role, method, path)).unwrap_or(UserRole::Admin)
 }
 
 /// What a role may do: a service reads, an operator also runs updates, an admin does all.
@@ -220,20 +230,30 @@ fn may(role: UserRole, method: &Method, path: &str) -> bool {
     }
 }
 
-fn check_token(doors: &Doors, request: &Request) -> Result<(), Problem> {
+/// Whose token a request brings: the admin token, or a user's.
+fn check_token(doors: &Doors, request: &Request) -> Result<String, Problem> {
     let given = only(request.headers(), header::AUTHORIZATION)?;
     let token = given.and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     });
     let unauthorized = |detail| Err(Problem::new(StatusCode::UNAUTHORIZED, detail));
-    match token {
-        Some(token) if doors.is_our_token(token) => {}
-        Some(_) => return unauthorized("the bearer token is not the admin token"),
-        None => {
-            return unauthorized("send the admin token in the header Authorization: Bearer TOKEN");
+    let name = match (token, &doors.users) {
+        (Some(token), _) if doors.is_our_token(token) => "admin token".into(),
+        (Some(token), Some(users)) => {
+            let Ok((name, role)) = users.token_login(token) else {
+                return unauthorized(
+                    "the bearer token opens nothing: it is unknown, revoked or has ended",
+                );
+            };
+            check_role(&name, role, request.method(), request.uri().path())?;
+            name
         }
-    }
+        (Some(_), None) => return unauthorized("the bearer token is not the admin token"),
+        (None, _) => {
+            return unauthorized("send a token in the header Authorization: Bearer TOKEN");
+        }
+    };
     // Refused although the header is right, so that the habit does not form.
     let names =
         request.uri().query().unwrap_or_default().split('&').map(|part| part.split('=').next());
@@ -242,7 +262,7 @@ fn check_token(doors: &Doors, request: &Request) -> Result<(), Problem> {
             "a token does not belong into an address, where logs keep it",
         ));
     }
-    Ok(())
+    Ok(name)
 }
 
 #[cfg(test)]

@@ -1,26 +1,109 @@
 //! `/api/v1/events`: every change as it happens, as server-sent events.
+//!
+//! Each event has an `id`, the place in the run of changes that it brings the listener to. A
+//! listener that names it (`Last-Event-ID`, which browsers do by themselves) goes on there; where
+//! that is too long ago, or before a restart, it hears `missed` and reads anew what it needs.
 
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
     extract::State,
+    http::HeaderMap,
     response::sse::{Event, KeepAlive, Sse},
 };
+use fuota::{Change, ListenFrom, Listener};
 use futures_util::{Stream, stream};
+use serde::Deserialize;
 
-use crate::routes::App;
+use crate::{extract::Query, problem::Problem, routes::App};
 
 /// After how long without an event a comment shows that the connection lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long a browser waits before it comes again.
+const COME_AGAIN: Duration = Duration::from_secs(2);
+/// The longest `Last-Event-ID`, in bytes; ours are shorter.
+const LONGEST_ID: usize = 64;
 
-/// GET: `event` is the kind of change, `data` is JSON. The stream ends with the daemon; after
-/// `missed` a listener reads anew what it needs.
-pub async fn events(State(app): State<App>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let changes = stream::unfold(app.service.listen(), |mut listener| async move {
-        let change = listener.next().await?;
-        // A change is made of texts and numbers, which always serialize.
-        let event = Event::default().event(change.name()).json_data(&change).unwrap_or_default();
-        Some((Ok(event), listener))
+/// What to listen to.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EventsQuery {
+    /// Kinds of changes, with commas between; all where it is missing.
+    r#type: Option<String>,
+    /// `false`: the answer ends with what is there already.
+    follow: Option<bool>,
+}
+
+/// GET: `event` is the kind of change, `data` is JSON. The stream ends with the daemon.
+pub async fn events(
+    State(app): State<App>,
+    Query(query): Query<EventsQuery>,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let kinds = kinds(query.r#type.as_deref())?;
+    let follow = query.follow.unwrap_or(true);
+    let from = match last(&headers)? {
+        Some(id) => ListenFrom::Behind(id),
+        None if follow => ListenFrom::Now,
+        None => ListenFrom::Start,
+    };
+    let heard = Heard { listener: app.service.listen(from), kinds, follow, greeted: false };
+    let changes = stream::unfold(heard, |mut heard| async move {
+        let event = heard.next().await?;
+        Some((Ok(event), heard))
     });
-    Sse::new(changes).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+    Ok(Sse::new(changes).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+struct Heard {
+    listener: Listener,
+    /// `None`: all.
+    kinds: Option<Vec<String>>,
+    follow: bool,
+    greeted: bool,
+}
+
+impl Heard {
+    async fn next(&mut self) -> Option<Event> {
+        if !std::mem::replace(&mut self.greeted, true) {
+            // Without data it is no event to a browser, but the place is noted: who loses the
+            // connection before the first change misses none.
+            return Some(Event::default().id(self.listener.place()).retry(COME_AGAIN));
+        }
+        loop {
+            let change = match self.follow {
+                true => self.listener.next().await?,
+                false => self.listener.look()?,
+            };
+            let missed = matches!(change, Change::Missed { .. });
+            let wanted = |kinds: &Vec<String>| kinds.iter().any(|kind| kind == change.name());
+            if missed || self.kinds.as_ref().is_none_or(wanted) {
+                let event = Event::default().id(self.listener.place()).event(change.name());
+                // A change is made of texts and numbers, which always serialize.
+                return Some(event.json_data(&change).unwrap_or_default());
+            }
+        }
+    }
+}
+
+fn kinds(names: Option<&str>) -> Result<Option<Vec<String>>, Problem> {
+    let Some(names) = names else { return Ok(None) };
+    let read = |name: &str| match Change::NAMES.contains(&name) {
+        true => Ok(name.to_owned()),
+        false => Err(Problem::bad_request(format!(
+            "type must be some of {} with commas between, not {name:?}",
+            Change::NAMES.join(", ")
+        ))),
+    };
+    names.split(',').map(read).collect::<Result<_, _>>().map(Some)
+}
+
+fn last(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(id) = headers.get("last-event-id") else { return Ok(None) };
+    let unusable = || Problem::bad_request("the Last-Event-ID header is none of ours");
+    let id = id.to_str().map_err(|_| unusable())?;
+    match (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(Some(id)),
+        false => Err(unusable()),
+    }
 }

@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use fuota::Actor;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::problem::Problem;
 
@@ -65,6 +65,10 @@ async fn read<S: Send + Sync, T: DeserializeOwned>(
             ));
         }
     };
+    // A list would be read as the members in their order.
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(Problem::bad_request("the body cannot be used: it is no JSON object"));
+    }
     axum::Json::from_bytes(&body).map(|axum::Json(value)| value).map_err(|rejection| {
         Problem::bad_request(format!("the body cannot be used: {}", cause(&rejection.body_text())))
     })
@@ -111,6 +115,31 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
+/// A query or a body that has no members.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
+/// The header `Idempotency-Key`, where it is there.
+pub struct Key(pub Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Key {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut values = parts.headers.get_all("idempotency-key").iter();
+        let key = values.next().map(|key| key.to_str().map(str::to_owned));
+        if values.next().is_some() {
+            return Err(Problem::bad_request("the Idempotency-Key header stands there twice"));
+        }
+        let key = key
+            .transpose()
+            .map_err(|_| Problem::bad_request("the Idempotency-Key header is not text"))?;
+        key.as_deref().map_or(Ok(()), fuota::check_key)?;
+        Ok(Key(key))
+    }
+}
+
 /// Who asks, as the door let it in.
 pub struct Who(pub Actor);
 
@@ -125,6 +154,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Who {
 /// The one variable part of a path, percent-decoded.
 pub struct Id(pub String);
 
+/// The two variable parts of a path, likewise.
+pub struct Ids(pub String, pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Ids {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        axum::extract::Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Path((first, second))| Ids(first, second))
+            .map_err(|rejection| unusable_path(&rejection.body_text()))
+    }
+}
+
+fn unusable_path(text: &str) -> Problem {
+    Problem::bad_request(format!("the address cannot be used: {}", cause(text)))
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = Problem;
 
@@ -132,11 +179,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
         axum::extract::Path::<String>::from_request_parts(parts, state)
             .await
             .map(|axum::extract::Path(id)| Id(id))
-            .map_err(|rejection| {
-                Problem::bad_request(format!(
-                    "the address cannot be used: {}",
-                    cause(&rejection.body_text())
-                ))
-            })
+            .map_err(|rejection| unusable_path(&rejection.body_text()))
     }
 }

@@ -15,8 +15,8 @@ use futures_util::{Stream, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    extract::{Id, Query, Who},
-    page,
+    extract::{Id, Key, Nothing, Query, Who},
+    page::{self, made},
     problem::Problem,
     routes::App,
 };
@@ -49,7 +49,11 @@ pub async fn list(
 }
 
 /// GET one.
-pub async fn one(State(app): State<App>, Id(id): Id) -> Result<Json<FirmwareView>, Problem> {
+pub async fn one(
+    State(app): State<App>,
+    Id(id): Id,
+    Query(Nothing {}): Query<Nothing>,
+) -> Result<Json<FirmwareView>, Problem> {
     app.service
         .firmware_one(&id)
         .map(Json)
@@ -65,7 +69,9 @@ const MAX_TEXT: usize = 8192;
 /// where the file's name does not say it. 201, or 200 where it was there already.
 pub async fn upload(
     State(app): State<App>,
+    Query(Nothing {}): Query<Nothing>,
     Who(actor): Who,
+    Key(key): Key,
     request: Request,
 ) -> Result<Response, Problem> {
     let unusable = |problem: &dyn std::fmt::Display| {
@@ -99,16 +105,16 @@ pub async fn upload(
     let Some(bytes) = bytes else {
         return Err(Problem::bad_request("the form has no field \"file\" with the image"));
     };
-    let (view, is_new) = app.service.add_firmware(upload, bytes, &actor).await?;
+    let (view, is_new) = app.service.add_firmware(upload, bytes, key.as_deref(), &actor).await?;
     let location = [(header::LOCATION, format!("/api/v1/firmware/{}", view.id))];
-    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, location, Json(view)).into_response())
+    Ok((made(is_new), location, Json(view)).into_response())
 }
 
 /// DELETE one: its bytes are withdrawn for good, and the transfers of them end.
 pub async fn withdraw(
     State(app): State<App>,
     Id(id): Id,
+    Query(Nothing {}): Query<Nothing>,
     Who(actor): Who,
 ) -> Result<StatusCode, Problem> {
     app.service.withdraw_firmware(&id, &actor).await?;

@@ -9,7 +9,8 @@ use fuota::Import;
 use serde::Deserialize;
 
 use crate::{
-    extract::{Query, Rows},
+    extract::{Key, Query, Rows, Who},
+    page::made,
     problem::Problem,
     routes::App,
 };
@@ -21,15 +22,19 @@ pub struct ImportQuery {
     dry_run: bool,
 }
 
-/// POST: tokens that were made up are in the answer and never again.
+/// POST: tokens that were made up are in the answer and never again, but to a repetition with the
+/// same `Idempotency-Key`, which is answered with 200.
 pub async fn import(
     State(app): State<App>,
     Query(query): Query<ImportQuery>,
+    Who(actor): Who,
+    Key(key): Key,
     Rows(rows): Rows<Import>,
 ) -> Result<Response, Problem> {
-    let imported = app.service.import(rows, query.dry_run).await?;
+    let (imported, is_new) =
+        app.service.import(rows, query.dry_run, key.as_deref(), &actor).await?;
     Ok(match query.dry_run {
         true => StatusCode::NO_CONTENT.into_response(),
-        false => (StatusCode::CREATED, axum::Json(imported)).into_response(),
+        false => (made(is_new), axum::Json(imported)).into_response(),
     })
 }

@@ -13,6 +13,7 @@
 //! | `extract` | bodies, queries and paths, bounded and strict |
 //! | `page` | listings in pages |
 //! | `health` | `/healthz` and `/readyz` |
+//! | `openapi` | what the interface takes and gives, at `/api/v1/openapi.json` |
 //! | `devices`, `users`, `import`, `firmware`, `deployments`, `freeze`, `audit`, `events`, `clients`, `retained`, `status`, `backup` | one resource each, under `/api/v1` |
 //! | `downloads` | what devices fetch, on a listener of its own |
 //! | `server`, `stall` | connections, time limits, the orderly stop |
@@ -31,6 +32,7 @@ mod firmware;
 mod freeze;
 mod health;
 mod import;
+mod openapi;
 mod page;
 mod problem;
 mod retained;

@@ -1,5 +1,7 @@
 //! Listings in pages: `limit` and `after` in the query, `next` in the answer.
 
+use axum::http::StatusCode;
+
 use crate::problem::Problem;
 
 /// Entries of a page when the query does not say.
@@ -20,10 +22,37 @@ pub fn limit(asked: Option<usize>) -> Result<usize, Problem> {
 
 /// The `after` of a listing whose keys are numbers.
 pub fn number(after: Option<&str>) -> Result<Option<i64>, Problem> {
-    let read = after.map(|text| text.parse());
-    read.transpose().map_err(|_| {
+    let read = after.map(|text| read_number(text).ok_or(()));
+    read.transpose().map_err(|()| {
         Problem::bad_request("after must be a number, as the `next` of the page before")
     })
+}
+
+/// A number as answers write it: no sign, no zeros in front.
+pub fn read_number(text: &str) -> Option<i64> {
+    let written =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    text.parse().ok().filter(|_| written(text))
+}
+
+/// A value out of a few.
+pub fn one_of<'a>(
+    name: &str,
+    value: Option<&'a str>,
+    values: &[&str],
+) -> Result<Option<&'a str>, Problem> {
+    match value {
+        Some(value) if !values.contains(&value) => Err(Problem::bad_request(format!(
+            "{name} must be one of {}, not {value:?}",
+            values.join(", ")
+        ))),
+        value => Ok(value),
+    }
+}
+
+/// The status of an answer to a request to make something.
+pub fn made(is_new: bool) -> StatusCode {
+    if is_new { StatusCode::CREATED } else { StatusCode::OK }
 }
 
 /// Cuts a list that was asked for with one entry more than the page holds. The second value is
@@ -74,6 +103,14 @@ mod tests {
             (vec!["a", "b"], None),
             "a full last page"
         );
+    }
+
+    #[test]
+    fn numbers_are_as_answers_write_them() {
+        assert_eq!(number(Some("17")).unwrap(), Some(17));
+        for text in ["", "0", "-1", "+1", "01", "x", "99999999999999999999"] {
+            assert!(number(Some(text)).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -5,10 +5,18 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hook::{Reason, ReasonKind, RetainedMessage};
 use serde::{Deserialize, Serialize};
 
-use crate::{extract::Query, page, problem::Problem, routes::App};
+use crate::{
+    extract::{Query, Who},
+    page,
+    problem::Problem,
+    routes::App,
+};
 
 /// The most payload bytes of one page, before encoding. One message is always in it.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// The longest filter, in characters: an address with a longer one may not fit a request.
+const LONGEST_FILTER: usize = 1024;
 
 /// Which messages, and which page of them.
 #[derive(Debug, Default, Deserialize)]
@@ -79,6 +87,7 @@ pub async fn list(
 ) -> Result<Json<ListView>, Problem> {
     let limit = page::limit(query.limit)?;
     let filter = query.filter.as_deref().unwrap_or("#");
+    check_length(filter)?;
     let mut after = query.after.map(String::into_boxed_str);
     let mut found: Vec<RetainedMessage> = Vec::new();
     let mut bytes = 0;
@@ -112,10 +121,23 @@ impl ListView {
 pub async fn remove(
     State(app): State<App>,
     Query(RemoveQuery { filter }): Query<RemoveQuery>,
+    Who(actor): Who,
 ) -> Result<Json<RemovedView>, Problem> {
+    check_length(&filter)?;
     let removed = app.broker.remove_retained(&filter).map_err(problem)?;
     tracing::info!(filter, removed, "retained messages were removed over REST");
+    app.service.note(&actor, "retained messages", "removed", Some(format!("{filter}: {removed}")));
     Ok(Json(RemovedView { removed }))
+}
+
+fn check_length(filter: &str) -> Result<(), Problem> {
+    match filter.chars().count() <= LONGEST_FILTER {
+        true => Ok(()),
+        false => Err(Problem::unprocessable(
+            "filter",
+            &format!("has more than {LONGEST_FILTER} characters: use wildcards"),
+        )),
+    }
 }
 
 fn problem(reason: Reason) -> Problem {

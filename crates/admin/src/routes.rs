@@ -8,9 +8,9 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
+    routing::{MethodRouter, delete, get, post},
 };
-use fuota::Service;
+use fuota::{Act, Service};
 
 use crate::{
     audit,
@@ -21,7 +21,7 @@ use crate::{
     extract::{MAX_BODY, MAX_IMPORT},
     firmware, freeze,
     health::{self, Readiness},
-    import,
+    import, openapi,
     problem::Problem,
     retained,
     settings::Settings,
@@ -56,48 +56,82 @@ pub fn router(
         version: settings.version.into(),
         started: Instant::now(),
     };
-    let api = Router::new()
-        .route("/v1/devices", get(devices::list).post(devices::add))
-        .route("/v1/devices/{id}", get(devices::one).patch(devices::change).delete(devices::remove))
-        .route("/v1/users", get(users::list).post(users::add))
-        .route("/v1/users/{id}", get(users::one).patch(users::change).delete(users::remove))
-        .route("/v1/import", post(import::import).layer(DefaultBodyLimit::max(MAX_IMPORT)))
-        .route("/v1/devices/{id}/why", get(devices::why))
-        .route("/v1/devices/{id}/links", post(devices::link))
-        .route("/v1/devices/{id}/timeline", get(devices::timeline))
-        .route(
-            "/v1/firmware",
-            // An image is larger than any other body; how large is the store's to say.
-            get(firmware::list).post(firmware::upload).layer(DefaultBodyLimit::disable()),
-        )
-        .route("/v1/firmware/{id}", get(firmware::one).delete(firmware::withdraw))
-        .route("/v1/deployments", get(deployments::list).post(deployments::create))
-        .route("/v1/deployments/{id}", get(deployments::one))
-        .route("/v1/deployments/{id}/devices", get(deployments::devices))
-        .route("/v1/deployments/{id}/{act}", post(deployments::act))
-        .route("/v1/freeze", get(freeze::show).put(freeze::freeze).delete(freeze::unfreeze))
-        .route("/v1/audit", get(audit::list))
-        .route("/v1/events", get(events::events))
-        .route("/v1/clients", get(clients::list))
-        .route("/v1/clients/{id}", get(clients::one).delete(clients::disconnect))
-        .route("/v1/retained", get(retained::list).delete(retained::remove))
-        .route("/v1/status", get(status::status))
-        .route("/v1/backup", post(backup::make))
+    let api = api();
+    let api = api
+        .router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn(to_the_end))
         // Around the fallbacks as well: without the token nobody learns which addresses exist.
         .layer(middleware::from_fn_with_state(Arc::clone(&doors), doors::bearer));
-    Router::new()
+    open()
+        .router
         .nest("/api", api)
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(doors, doors::host_and_origin))
         .layer(middleware::from_fn(never_cached))
         .with_state(app)
+}
+
+/// Routes, and their paths beside them: a router does not tell which it has, and each must be
+/// described.
+#[derive(Default)]
+pub(crate) struct Routes {
+    pub router: Router<App>,
+    pub paths: Vec<&'static str>,
+}
+
+impl Routes {
+    fn at(mut self, path: &'static str, methods: MethodRouter<App>) -> Routes {
+        self.paths.push(path);
+        Routes { router: self.router.route(path, methods), ..self }
+    }
+}
+
+/// Open to everybody who reaches the port.
+pub(crate) fn open() -> Routes {
+    Routes::default().at("/healthz", get(health::healthz)).at("/readyz", get(health::readyz))
+}
+
+/// Below `/api`, behind the inner door.
+pub(crate) fn api() -> Routes {
+    Routes::default()
+        .at("/v1/devices", get(devices::list).post(devices::add))
+        .at("/v1/devices/{id}", get(devices::one).patch(devices::change).delete(devices::remove))
+        .at("/v1/devices/{id}/why", get(devices::why))
+        .at("/v1/devices/{id}/links", post(devices::link))
+        .at("/v1/devices/{id}/timeline", get(devices::timeline))
+        .at("/v1/users", get(users::list).post(users::add))
+        .at("/v1/users/{id}", get(users::one).patch(users::change).delete(users::remove))
+        .at("/v1/users/{id}/tokens", get(users::tokens).post(users::add_token))
+        .at("/v1/users/{id}/tokens/{token}", delete(users::revoke))
+        .at("/v1/import", post(import::import).layer(DefaultBodyLimit::max(MAX_IMPORT)))
+        .at(
+            "/v1/firmware",
+            // An image is larger than any other body; how large is the store's to say.
+            get(firmware::list).post(firmware::upload).layer(DefaultBodyLimit::disable()),
+        )
+        .at("/v1/firmware/{id}", get(firmware::one).delete(firmware::withdraw))
+        .at("/v1/deployments", get(deployments::list).post(deployments::create))
+        .at("/v1/deployments/{id}", get(deployments::one))
+        .at("/v1/deployments/{id}/devices", get(deployments::devices))
+        .at("/v1/deployments/{id}/approve", deployments::act(Act::Approve))
+        .at("/v1/deployments/{id}/pause", deployments::act(Act::Pause))
+        .at("/v1/deployments/{id}/resume", deployments::act(Act::Resume))
+        .at("/v1/deployments/{id}/cancel", deployments::act(Act::Cancel))
+        .at("/v1/deployments/{id}/retry", post(deployments::retry))
+        .at("/v1/deployments/{id}/rollback", deployments::act(Act::Rollback))
+        .at("/v1/freeze", get(freeze::show).put(freeze::freeze).delete(freeze::unfreeze))
+        .at("/v1/audit", get(audit::list))
+        .at("/v1/events", get(events::events))
+        .at("/v1/clients", get(clients::list))
+        .at("/v1/clients/{id}", get(clients::one).delete(clients::disconnect))
+        .at("/v1/retained", get(retained::list).delete(retained::remove))
+        .at("/v1/status", get(status::status))
+        .at("/v1/backup", post(backup::make))
+        .at("/v1/openapi.json", get(openapi::show))
 }
 
 /// Answers may hold a token that is shown once, and are old the next moment.

@@ -8,6 +8,7 @@ use hook::Counters;
 use serde::Serialize;
 
 use crate::{
+    extract::{Nothing, Query},
     health::{self, ReadyView},
     routes::App,
 };
@@ -24,6 +25,32 @@ pub struct StatusView {
     /// What dialects tolerated since the start, by dialect and name.
     quirks: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
 }
+
+/// The names of the broker's counters.
+pub const COUNTERS: [&str; 22] = [
+    "connections",
+    "sessions",
+    "subscriptions",
+    "retained_messages",
+    "connects",
+    "connects_refused",
+    "connections_refused",
+    "connections_refused_per_ip",
+    "connects_delayed",
+    "connects_refused_rate",
+    "publishes_received",
+    "publishes_consumed",
+    "refused",
+    "deliveries",
+    "outbox_messages",
+    "dropped",
+    "direct",
+    "routed",
+    "log_bytes",
+    "router_renewals",
+    "protocol_errors",
+    "slow_clients",
+];
 
 /// The broker's counters since the start; the first four are of now.
 #[derive(Debug, Serialize)]
@@ -107,7 +134,7 @@ impl From<Counters> for BrokerView {
 }
 
 /// GET.
-pub async fn status(State(app): State<App>) -> Json<StatusView> {
+pub async fn status(State(app): State<App>, Query(Nothing {}): Query<Nothing>) -> Json<StatusView> {
     let mut quirks = BTreeMap::<_, BTreeMap<_, _>>::new();
     for (dialect, name, met) in app.service.quirks() {
         quirks.entry(dialect).or_default().insert(name, met);

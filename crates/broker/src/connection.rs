@@ -151,6 +151,9 @@ pub(crate) struct Connection<S> {
     pub(crate) unsettled: Option<Box<Unsettled>>,
     /// Somebody who is to catch up before the next publish.
     pub(crate) crowd: Option<Box<Wait>>,
+    /// Who goes first: the receiver of what was just read. Its message should not wait for the
+    /// acknowledgement to be written; and while that is written, its answer comes.
+    pub(crate) ahead: Option<Arc<Session>>,
     /// See [`Parts::patience`].
     patience: u32,
     slow: Slow,
@@ -183,6 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             route: None,
             unsettled: None,
             crowd: None,
+            ahead: None,
             patience: parts.patience,
             slow: Slow::default(),
             tally: Tally::default(),
@@ -234,6 +238,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.poll_unsettled(cx)?;
             self.poll_crowd(cx);
             let read = self.read(cx)?;
+            if let Some(receiver) = self.ahead.take()
+                && receiver.inbox.after_take(cx.waker())
+            {
+                return Ok(());
+            }
             let unwritten = !self.writer.is_empty() && !self.flushing;
             if !wrote && !read && !unwritten && !more && self.session.inbox.park(cx.waker()) {
                 return self.check_slow(cx);

@@ -1,7 +1,7 @@
 //! One publish to all its receivers.
 
 use bytes::Bytes;
-use hook::{Properties, Qos, Seldom};
+use hook::{Identity, Properties, Qos, Seldom};
 use std::sync::Arc;
 
 use crate::{
@@ -71,6 +71,8 @@ pub(crate) struct Draft {
 pub(crate) enum Routed {
     /// It is with its receivers.
     Done,
+    /// The same; it is the first thing that its one receiver has to do.
+    Woke(Arc<Session>),
     /// The same, and its publisher should wait for one of them.
     Crowded(Crowded),
     /// It is still to be waited for, before it is acknowledged.
@@ -155,6 +157,40 @@ impl Exchange {
         self.distribute(message, &receivers, how, tally)
     }
 
+    /// Distributes a message of the broker's own to those receivers whose client `may` have it.
+    pub fn publish_to(
+        &self,
+        topic: &str,
+        payload: Bytes,
+        qos: Qos,
+        may: &dyn Fn(&Identity) -> bool,
+        tally: &mut Tally,
+    ) -> Routed {
+        let (mut receivers, _) = self.index.receivers(topic, 0);
+        let allowed = |receiver: &Receiver| {
+            let client = receiver.session.view.lock().client.clone();
+            client.is_some_and(|client| may(&client.identity))
+        };
+        receivers.sessions.retain(allowed);
+        for group in std::mem::take(&mut receivers.groups) {
+            // Of a group those come into question who may, in turn.
+            let mut turns = (0..group.size()).filter_map(|_| group.pick());
+            receivers.sessions.extend(turns.find(allowed));
+        }
+        let message = Arc::new(Message {
+            topic: topic.into(),
+            payload,
+            qos,
+            retain: false,
+            properties: None,
+            publisher: 0,
+            sequence: 0,
+            expires: None,
+        });
+        let how = How { ingress: 0, retained: false, received: None, follows: false };
+        self.distribute(message, &receivers, how, tally)
+    }
+
     /// Whether publishes that need the log are refused.
     pub fn log_is_failing(&self) -> bool {
         self.journal.as_ref().is_some_and(|journal| journal.is_failing())
@@ -194,10 +230,7 @@ impl Exchange {
             .map(|journal| Log { journal: journal.clone(), retained, received });
         match log {
             Some(log) if log.journal.is_failing() => Routed::Unwritable,
-            None if !follows => match Pending::push(message, sessions, patience, tally) {
-                None => Routed::Done,
-                Some(pending) => Routed::Pending(pending),
-            },
+            None if !follows => Pending::push(message, sessions, patience, tally),
             log => Routed::Pending(Pending::reserve(message, sessions, log, patience, tally)),
         }
     }

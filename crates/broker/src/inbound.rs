@@ -258,6 +258,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Ok(());
         };
         match submitted {
+            Submitted::Routed(Routed::Woke(receiver)) => {
+                self.remember_received(publish.qos, publish.packet_id);
+                self.encode_ack(kind, publish.packet_id, reason::SUCCESS, None);
+                self.ahead = Some(receiver);
+            }
             Submitted::Routed(Routed::Pending(pending)) => {
                 self.remember_received(publish.qos, publish.packet_id);
                 self.acknowledge_later(pending, kind, publish.packet_id);

@@ -46,6 +46,8 @@ pub(crate) struct Kick {
 pub(crate) enum Pushed {
     /// It will be delivered as its QoS promises.
     Queued,
+    /// The same; nothing else waits, and the connection was woken for it.
+    Woke,
     /// The bound is reached, and a connection is there to drain it.
     Full,
     /// The bound is reached and nobody drains: the message is dropped.
@@ -315,8 +317,20 @@ impl Inbox {
         inner.messages += 1;
         inner.bytes += delivery.message.cost();
         inner.queues.assured.push_back(delivery);
-        wake(inner);
-        Pushed::Queued
+        let alone = inner.messages == 1 && self.is_within(&inner, 2);
+        if wake(inner) && alone { Pushed::Woke } else { Pushed::Queued }
+    }
+
+    /// After [`Pushed::Woke`]: calls the waker when the connection has taken the message, or is
+    /// gone. `false` where that has happened.
+    pub fn after_take(&self, waker: &Waker) -> bool {
+        let mut inner = self.inner.lock();
+        let waits = inner.connection != 0 && inner.waker.is_none() && self.is_within(&inner, 2);
+        if waits && !inner.queues.assured.is_empty() {
+            inner.waiting.push_back(waker.clone());
+            return true;
+        }
+        false
     }
 
     /// Room for a QoS 1 or 2 delivery that is to be written to the log before it is
@@ -511,11 +525,18 @@ impl Inner {
     }
 }
 
-/// Wakes the connection after the lock is gone, so that it does not run into it.
-fn wake(mut inner: parking_lot::MutexGuard<'_, Inner>) {
+/// Wakes the connection after the lock is gone, so that it does not run into it. `false` where it
+/// runs already, or there is none.
+fn wake(mut inner: parking_lot::MutexGuard<'_, Inner>) -> bool {
     let waker = inner.waker.take();
     drop(inner);
+    let parked = waker.is_some();
     if let Some(waker) = waker {
         waker.wake();
     }
+    parked
 }
+
+#[cfg(test)]
+#[path = "inbox_tests.rs"]
+mod tests;

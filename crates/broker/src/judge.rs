@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     connection::Connection,
     exchange::Exchange,
-    inbox::Kick,
     inbound::reason_code,
+    inbox::Kick,
     journal::Record,
     session::Session,
     topic::{check_filter, matches},

@@ -18,7 +18,7 @@ use tokio::time::Sleep;
 
 use crate::{
     counters::{Tally, Totals},
-    exchange::YIELD_AFTER,
+    exchange::{Routed, YIELD_AFTER},
     inbox::{Kick, Pushed},
     index::Receiver,
     journal::{Journal, Published, Record, Target, Ticket, Unwritable, wall_seconds},
@@ -86,13 +86,13 @@ fn push(message: &Arc<Message>, receiver: &Receiver, waker: Option<&Waker>) -> P
 }
 
 impl Pending {
-    /// Hands a message over that needs no log. `None` where all copies are in their queues.
+    /// Hands a message over that needs no log.
     pub fn push(
         message: Arc<Message>,
         receivers: &[Receiver],
         patience: Duration,
         tally: &mut Tally,
-    ) -> Option<Box<Self>> {
+    ) -> Routed {
         let mut waiting = Vec::new();
         for (at, receiver) in receivers.iter().enumerate() {
             if at == YIELD_AFTER {
@@ -102,15 +102,18 @@ impl Pending {
             match push(&message, receiver, None) {
                 Pushed::Full => waiting.push(receiver.clone()),
                 Pushed::Dropped => tally.dropped += 1,
-                Pushed::Queued | Pushed::Skipped => {}
+                Pushed::Woke if receivers.len() == 1 => {
+                    return Routed::Woke(receiver.session.clone());
+                }
+                Pushed::Queued | Pushed::Woke | Pushed::Skipped => {}
             }
         }
         if waiting.is_empty() {
-            return None;
+            return Routed::Done;
         }
         let mut pending = Pending::new(message, waiting, None, Stage::Pushing);
         pending.deadline = Some(Box::pin(tokio::time::sleep(patience)));
-        Some(Box::new(pending))
+        Routed::Pending(Box::new(pending))
     }
 
     /// Begins with a message that goes into the log, or that follows one that does (then `log`
@@ -256,7 +259,7 @@ impl Pending {
                 return true;
             }
             match serve(receiver, Some(cx.waker())) {
-                Pushed::Queued | Pushed::Skipped => false,
+                Pushed::Queued | Pushed::Woke | Pushed::Skipped => false,
                 Pushed::Dropped => {
                     tally.dropped += 1;
                     false

@@ -417,6 +417,21 @@ fn check_plain_filter(filter: &str) -> Result<(), Reason> {
     }
 }
 
+impl Handle {
+    /// What follows from a message of a plugin.
+    fn published(&self, topic: &str, routed: Routed, mut tally: Tally) {
+        match routed {
+            Routed::Done | Routed::Woke(_) | Routed::Crowded(_) => {}
+            Routed::Pending(pending) => pending.go_on(self.exchange.totals.clone()),
+            Routed::Unwritable => {
+                tally.dropped += 1;
+                tracing::warn!(topic, "a plugin's publish was dropped: {UNWRITABLE}");
+            }
+        }
+        tally.flush(&self.exchange.totals);
+    }
+}
+
 impl Broker for Handle {
     fn publish(
         &self,
@@ -442,15 +457,18 @@ impl Broker for Handle {
             follows: false,
         };
         let mut tally = Tally::default();
-        match self.exchange.publish(topic, draft, &mut None, &mut tally) {
-            Routed::Done | Routed::Crowded(_) => {}
-            Routed::Pending(pending) => pending.go_on(self.exchange.totals.clone()),
-            Routed::Unwritable => {
-                tally.dropped += 1;
-                tracing::warn!(topic, "a plugin's publish was dropped: {UNWRITABLE}");
-            }
+        let routed = self.exchange.publish(topic, draft, &mut None, &mut tally);
+        self.published(topic, routed, tally);
+    }
+
+    fn publish_to(&self, topic: &str, payload: Bytes, qos: Qos, may: &dyn Fn(&Identity) -> bool) {
+        if let Err(error) = check_name(topic) {
+            tracing::warn!(topic, %error, "a plugin's publish was dropped");
+            return;
         }
-        tally.flush(&self.exchange.totals);
+        let mut tally = Tally::default();
+        let routed = self.exchange.publish_to(topic, payload, qos, may, &mut tally);
+        self.published(topic, routed, tally);
     }
 
     fn disconnect(&self, client_id: &str, reason: &Reason) -> bool {

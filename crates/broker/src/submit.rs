@@ -128,7 +128,8 @@ impl Exchange {
                     "a will was dropped: the broker's log cannot be written"
                 );
             }
-            Submitted::Routed(Routed::Done | Routed::Crowded(_)) | Submitted::Consumed => {}
+            Submitted::Routed(Routed::Done | Routed::Woke(_) | Routed::Crowded(_))
+            | Submitted::Consumed => {}
             Submitted::Refused(why) => {
                 tracing::info!(client = &*session.client_id, why = %why.text, "will refused");
             }

@@ -1,4 +1,4 @@
-//! The fleet's database: the one place that knows it is SQLite (`users` and `fleet` have some
+//! The fleet's database: the one place that knows it is SQLite (`users`, `fleet` and `requests` have some
 //! of its tables, `check` knows what may be wrong with its file).
 //!
 //! Everything is read once, at start. Afterwards the memory is the truth and one writer thread
@@ -12,6 +12,7 @@
 
 mod check;
 mod fleet;
+mod requests;
 mod users;
 
 use std::{
@@ -31,6 +32,7 @@ use store::Digest;
 
 use crate::secret::TokenHash;
 pub use fleet::{AuditRow, DeploymentRow, MemberRow, TimelineRow};
+pub use requests::{RequestRow, UserTokenRow};
 pub use users::UserRow;
 
 /// Each script makes the next version of the schema; the number of scripts is the version.
@@ -39,6 +41,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("db/users.sql"),
     include_str!("db/schemes.sql"),
     include_str!("db/fleet.sql"),
+    include_str!("db/requests.sql"),
+    include_str!("db/conditions.sql"),
     include_str!("db/dialects.sql"),
 ];
 /// Jobs that may wait.
@@ -178,7 +182,12 @@ pub enum Op {
     Transfer(TransferRow),
     History(HistoryRow),
     User(UserRow),
+    /// A user, with its tokens.
     UserGone(String),
+    Request(RequestRow),
+    UserToken(UserTokenRow),
+    UserTokenUsed(String, u64),
+    UserTokenGone(String),
     Deployment(DeploymentRow),
     DeploymentGone(i64),
     Member(MemberRow),
@@ -202,6 +211,8 @@ pub struct Loaded {
     pub transfers: Vec<TransferRow>,
     pub history: Vec<HistoryRow>,
     pub users: Vec<UserRow>,
+    pub requests: Vec<RequestRow>,
+    pub user_tokens: Vec<UserTokenRow>,
     pub deployments: Vec<DeploymentRow>,
     pub members: Vec<MemberRow>,
     /// Whether a first full scan was ever taken in.
@@ -230,6 +241,9 @@ pub struct Db {
     jobs: Mutex<Option<SyncSender<Job>>>,
     writer: Mutex<Option<thread::JoinHandle<()>>>,
     problem: Arc<Mutex<Option<String>>>,
+    /// Jobs that were queued, for tests.
+    #[cfg(test)]
+    jobs_queued: std::sync::atomic::AtomicU64,
     /// For looking things up that are not kept in memory.
     reader: Arc<Mutex<Connection>>,
 }
@@ -254,6 +268,8 @@ impl Db {
             jobs: Mutex::new(Some(sender)),
             writer: Mutex::new(Some(writer)),
             problem,
+            #[cfg(test)]
+            jobs_queued: std::sync::atomic::AtomicU64::new(0),
             reader: Arc::new(Mutex::new(reader)),
         };
         Ok((db, loaded))
@@ -264,6 +280,8 @@ impl Db {
     /// # Errors
     /// [`DbError::Busy`] or [`DbError::Closed`]: `done` is dropped uncalled.
     pub fn submit(&self, ops: Vec<Op>, done: Option<Done>) -> Result<(), DbError> {
+        #[cfg(test)]
+        self.jobs_queued.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         match self.jobs.lock().as_ref() {
             None => Err(DbError::Closed),
             Some(jobs) => send(jobs, Job { ops, copy: None, done }),
@@ -321,6 +339,12 @@ impl Db {
         let reader = Arc::clone(&self.reader);
         let reading = tokio::task::spawn_blocking(move || read(&reader.lock()));
         Ok(reading.await.map_err(|_| DbError::Closed)??)
+    }
+
+    /// How many jobs were queued.
+    #[cfg(test)]
+    pub fn jobs(&self) -> u64 {
+        self.jobs_queued.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Why the last job could not be written, if it could not.
@@ -491,7 +515,14 @@ fn apply(sql: &Savepoint<'_>, op: &Op) -> rusqlite::Result<()> {
             .prepare_cached("INSERT OR REPLACE INTO history VALUES (?1,?2,?3,?4,?5)")?
             .execute(params![row.device, row.digest.as_bytes(), row.offers, row.deliveries, row.differs])?,
         Op::User(row) => users::write(sql, row)?,
-        Op::UserGone(name) => users::remove(sql, name)?,
+        Op::UserGone(name) => {
+            requests::remove_tokens_of(sql, name)?;
+            users::remove(sql, name)?
+        }
+        Op::Request(row) => requests::add(sql, row)?,
+        Op::UserToken(row) => requests::write_token(sql, row)?,
+        Op::UserTokenUsed(id, at) => requests::token_used(sql, id, *at)?,
+        Op::UserTokenGone(id) => requests::remove_token(sql, id)?,
         Op::Deployment(row) => fleet::write_deployment(sql, row)?,
         Op::DeploymentGone(id) => fleet::remove_deployment(sql, *id)?,
         Op::Member(row) => fleet::write_member(sql, row)?,
@@ -588,6 +619,8 @@ fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
             })
         })?,
         users: all(connection, "user", users::read)?,
+        requests: all(connection, "request", requests::read)?,
+        user_tokens: all(connection, "user_token", requests::read_token)?,
         deployments: all(connection, "deployment", fleet::read_deployment)?,
         members: all(connection, "member", fleet::read_member)?,
         scanned: connection.query_row("SELECT scanned FROM run", [], |row| row.get(0))?,

@@ -20,7 +20,7 @@ use crate::{
     policy::{Facts, History},
     secret::TokenHash,
     transfer::{Transfer, unix_now},
-    views::{DeviceView, OfferedFirmware, Progress},
+    views::{DeviceView, OfferedFirmware, Parameters, Progress},
 };
 
 /// See [the module](self).
@@ -64,6 +64,8 @@ pub struct DeviceState {
     pub confirmed: Option<i64>,
     /// Why nothing is offered to it.
     pub why: Option<String>,
+    /// Since jitter was drawn for this deployment: when it may begin.
+    pub turn: Option<(i64, Instant)>,
     /// When the timer is due that tells confirmed from silent.
     pub outcome_at: Option<Instant>,
     /// Since when it has no connection.
@@ -184,7 +186,8 @@ impl Device {
         Some(self.seen.load(Ordering::Relaxed)).filter(|at| *at != 0)
     }
 
-    pub fn view(&self) -> DeviceView {
+    /// As REST shows it; `url` knows the address that a deployment's image came from.
+    pub fn view(&self, url: impl Fn(i64) -> Option<String>) -> DeviceView {
         let state = self.state.lock();
         let newest = state.links.last();
         let transfer = state.transfer.as_ref();
@@ -206,6 +209,15 @@ impl Device {
                 digest: transfer.pin.sha256.clone(),
                 chunk_size: transfer.pin.chunk_size,
                 attempt: transfer.pin.attempt,
+            }),
+            parameters: transfer.map(|transfer| Parameters {
+                ota_url: transfer
+                    .pin
+                    .deployment
+                    .and_then(url)
+                    .unwrap_or_else(|| transfer.pin.path.clone()),
+                ota_size: transfer.pin.size,
+                ota_chunks: transfer.pin.total,
             }),
             registered: state.registered,
             groups: state.groups.clone(),

@@ -36,8 +36,8 @@ use crate::{
 const PART: NonZeroU32 = NonZeroU32::new(64 * 1024).unwrap();
 /// Parts that wait to be sent: then the engine waits, too.
 const QUEUE: usize = 16;
-/// How long the engine may take to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the engine may take to answer. A cap may make a part wait for long.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// The longest validity of a link.
 const LONGEST: u64 = 30 * 24 * 3600;
 /// Numbers of these connections, apart from those of the broker.

@@ -9,15 +9,18 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use hook::{Broker, Seldom};
+use hook::{Broker, Identity, Qos, Seldom};
 use parking_lot::Mutex;
 use store::FirmwareStore;
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, Semaphore},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    OpenError, Settings,
-    accounts::Accounts,
+    OpenError, Service, Settings,
+    accounts::{Accounts, EVENTS, Tokens},
     catalog::Catalog,
     db::{AuditRow, TimelineRow},
     db::{Db, Op},
@@ -25,11 +28,15 @@ use crate::{
     dialect::{self, Dialect, Quirks},
     fleet::{
         Fleet,
+        alerts::Alert,
         events::{Change, Events},
+        waiting::{Open, Wall},
     },
     ingest::Files,
+    pace::Buckets,
     policy::History,
     registry::Registry,
+    requests::Requests,
     secret::Key,
     timers::{Event, Timers},
     transfer::{Transfer, unix_now},
@@ -51,11 +58,18 @@ pub struct Engine {
     pub quirks: Quirks,
     pub registry: Registry,
     pub accounts: Accounts,
+    pub tokens: Tokens,
+    pub requests: Requests,
     pub files: Mutex<Files>,
     pub catalog: ArcSwap<Catalog>,
     /// The last in the order of locks.
     pub fleet: Mutex<Fleet>,
     pub events: Events,
+    /// The wall clock of maintenance windows, and which of those it found open.
+    pub wall: Wall,
+    pub windows: Mutex<Open>,
+    /// The caps on bytes a second; none where nothing is capped.
+    pub buckets: Mutex<Buckets>,
     /// Rung when a rollout is to be looked at.
     pub rollouts: Notify,
     pub timers: Timers,
@@ -63,6 +77,9 @@ pub struct Engine {
     /// Firmware bytes a second of a transfer, as the last ones had it.
     pub pace: Mutex<Option<f64>>,
     pub broker: OnceLock<Arc<dyn Broker>>,
+    /// Orders that may be carried out at once, and what ends them.
+    pub orders: Arc<Semaphore>,
+    pub stopping: CancellationToken,
     /// The first full scan was taken in: offers may go out (rule 6).
     pub ready: AtomicBool,
     /// Whether that ever happened, in this run or before.
@@ -97,7 +114,9 @@ impl Engine {
         let unusable = |source| OpenError::DataDir { path: settings.data_dir.clone(), source };
         std::fs::create_dir_all(&settings.data_dir).map_err(unusable)?;
         let (db, loaded) = Db::open(&settings.data_dir.join(DATABASE))?;
-        let tokens_exist = loaded.devices.iter().any(|device| device.token.is_some());
+        let tokens_exist = loaded.devices.iter().any(|device| device.token.is_some())
+            || !loaded.user_tokens.is_empty()
+            || !loaded.requests.is_empty();
         let key = Key::open(&settings.data_dir, !tokens_exist).map_err(unusable)?;
 
         let registry = Registry::default();
@@ -146,15 +165,22 @@ impl Engine {
             dialects,
             registry,
             accounts,
+            tokens: Tokens::load(loaded.user_tokens),
+            requests: Requests::load(loaded.requests),
             files: Mutex::new(files),
             catalog: ArcSwap::default(),
             fleet: Mutex::new(fleet),
             events: Events::default(),
+            wall: Wall::default(),
+            windows: Mutex::default(),
+            buckets: Mutex::default(),
             rollouts: Notify::new(),
             timers: Timers::default(),
             counters: Counters::default(),
             pace: Mutex::new(None),
             broker: OnceLock::new(),
+            orders: Arc::new(Semaphore::new(crate::order::AT_ONCE)),
+            stopping: CancellationToken::new(),
             ready: AtomicBool::new(false),
             scanned: AtomicBool::new(loaded.scanned),
             store_problem: Mutex::new(None),
@@ -186,6 +212,7 @@ impl Engine {
         let settings = settings.below(&self.settings());
         self.accounts.set_rules(&settings.rules, settings.strict);
         self.settings.store(Arc::new(settings));
+        self.set_caps();
         // Times may be due earlier, and offers may be possible that were not.
         for device in self.registry.all() {
             self.watch_outcome(&device);
@@ -203,6 +230,7 @@ impl Engine {
         let mut flush = tokio::time::interval(self.settings().flush_interval);
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut prune = tokio::time::interval(PRUNE_INTERVAL);
+        let mut alerts = Service(Arc::clone(self)).alerts();
         let mut watching = true;
         loop {
             tokio::select! {
@@ -216,11 +244,21 @@ impl Engine {
                         self.due(event);
                     }
                 }
-                _ = flush.tick() => self.flush(),
-                () = self.rollouts.notified() => self.drive().await,
+                _ = flush.tick() => {
+                    self.flush();
+                    if self.window_opened() && self.is_ready() {
+                        self.reconsider_all().await;
+                    }
+                }
+                () = self.rollouts.notified() => {
+                    self.drive().await;
+                    self.start_waiting();
+                }
+                Some(alert) = alerts.next() => self.publish(&alert),
                 _ = prune.tick() => self.prune(),
             }
         }
+        self.stopping.cancel();
         self.flush();
         self.events.close();
         let engine = Arc::clone(self);
@@ -250,6 +288,12 @@ impl Engine {
                     self.consider(&device);
                 }
             }
+            Event::Starts => self.starts_due(),
+            Event::Paced(link) => {
+                if let Some(link) = link.upgrade() {
+                    self.turn_come(&link);
+                }
+            }
             Event::Confirm(device) => {
                 if let Some(device) = device.upgrade() {
                     self.confirm_due(&device);
@@ -261,6 +305,16 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Tells operators over MQTT what happened.
+    fn publish(&self, alert: &Alert) {
+        let Some(broker) = self.broker.get() else { return };
+        let topic = format!("{EVENTS}/{}", alert.event.name());
+        // Texts and numbers always serialize.
+        let payload = serde_json::to_vec(alert).unwrap_or_default();
+        let may = |identity: &Identity| self.may_hear_events(identity.role);
+        broker.publish_to(&topic, payload.into(), Qos::AtLeastOnce, &may);
     }
 
     /// Deletes old lines of the audit and of timelines.

@@ -53,6 +53,7 @@ pub struct FakeBroker {
 
 impl Broker for FakeBroker {
     fn publish(&self, _: &str, _: Bytes, _: Qos, _: bool, _: Option<Properties>) {}
+    fn publish_to(&self, _: &str, _: Bytes, _: Qos, _: &dyn Fn(&Identity) -> bool) {}
     fn disconnect(&self, client_id: &str, _: &Reason) -> bool {
         self.disconnected.lock().push(client_id.into());
         true
@@ -206,7 +207,7 @@ impl Site {
         let bytes = Bytes::copy_from_slice(bytes);
         let stream = futures_util::stream::iter([Ok(bytes)]);
         let bytes = self.service.take_upload(stream).await.unwrap();
-        self.service.add_firmware(upload, bytes, &ann()).await.unwrap().0.id
+        self.service.add_firmware(upload, bytes, None, &ann()).await.unwrap().0.id
     }
 
     /// The id of the firmware at this path.

@@ -250,6 +250,8 @@ impl Engine {
             None => self.failed_login(&request, "there is no such user"),
         };
         match verdict {
+            // Who has to wait is refused all the same: what was sent was not even looked at.
+            ConnectVerdict::Reject(reason) if reason.text == SLOWED => Err((SLOWED.into(), false)),
             ConnectVerdict::Reject(reason) if reason.kind == ReasonKind::ServerBusy => {
                 Err((reason.text.to_string(), true))
             }

@@ -11,12 +11,13 @@ use crate::{
     accounts::{self, MAX_USERS, PasswordHash, User},
     db::Op,
     engine::Engine,
+    fleet::events::Change,
     registration::{Registration, invalid},
-    secret::new_token,
+    requests::{self, Request},
     transfer::unix_now,
     views::{
-        Import, ImportError, Imported, ImportedDevice, ImportedUser, RowProblem, ServiceError,
-        UserRole,
+        Actor, Import, ImportError, Imported, ImportedDevice, ImportedUser, RowProblem,
+        ServiceError, UserRole,
     },
 };
 
@@ -25,35 +26,66 @@ const MAX_ROWS: usize = 100_000;
 
 impl Service {
     /// Adds devices and users, all or none, also when the process dies. Sessions that use one of
-    /// the names without its proof are ended. A dry run only says whether all could be added.
+    /// the names without its proof are ended. A dry run only says whether all could be added. The
+    /// second value says whether they are new, and not of an earlier request with this key.
     ///
     /// # Errors
     /// [`ImportError::Rows`] with every row that cannot be added; [`ImportError::Service`].
-    pub async fn import(&self, import: Import, dry_run: bool) -> Result<Imported, ImportError> {
+    pub async fn import(
+        &self,
+        import: Import,
+        dry_run: bool,
+        key: Option<&str>,
+        actor: &Actor,
+    ) -> Result<(Imported, bool), ImportError> {
         if import.devices.len() + import.users.len() > MAX_ROWS {
             let problem = format!("one import has at most {MAX_ROWS} rows; make it several");
             return Err(invalid("devices", problem).into());
         }
         let engine = &self.0;
         let _changing = engine.accounts.change().await;
-        let users = self.check(&import)?;
         if dry_run {
-            return Ok(Imported::default());
+            self.check(&import)?;
+            return Ok((Imported::default(), false));
         }
-        let (batch, devices) = self.registrations(import, &users)?;
+        let request = engine.requests.open(&engine.key, "import", key, &import)?;
+        if request.is_done {
+            return Ok((self.imported_before(import, &request)?, false));
+        }
+        let users = self.check(&import)?;
+        let (batch, devices) = self.registrations(import, &users, &request)?;
         let mut names: HashSet<Arc<str>> = batch.iter().map(|one| Arc::clone(&one.id)).collect();
         names.extend(users.iter().map(|user| Arc::clone(&user.name)));
         let mut ops: Vec<_> = users.iter().map(|user| Op::User(user.row())).collect();
         let detail = format!("{} devices, {} users", devices.len(), users.len());
-        ops.push(Engine::audit("import", "imported", Some(detail)));
+        ops.push(Engine::audit_by(actor, "import", "imported", Some(detail)));
+        ops.extend(request.op());
         engine.register(batch, ops).await?;
+        engine.requests.done(request);
         let imported = Imported { devices, users: users.len() };
         engine.accounts.replace(|all| {
             all.extend(users.into_iter().map(|user| (Arc::clone(&user.name), user)));
         });
         engine.end_accounts(names, "log in with the account's token or password");
+        let (devices, users) = (imported.devices.len(), imported.users);
+        engine.events.tell(Change::Import { at: unix_now(), devices, users });
         self.names_changed().await;
-        Ok(imported)
+        Ok((imported, true))
+    }
+
+    /// What an earlier request with the same key gave, as far as all of it is still there.
+    fn imported_before(&self, import: Import, request: &Request) -> Result<Imported, ServiceError> {
+        let mut devices = Vec::with_capacity(import.devices.len());
+        for device in import.devices {
+            self.0.registered(&device.id).ok_or_else(|| requests::gone("a device"))?;
+            let made = device.token.is_none().then(|| request.secret(&self.0.key, &device.id));
+            devices.push(ImportedDevice { id: device.id, token: made.transpose()? });
+        }
+        let there = |user: &ImportedUser| self.0.accounts.get(&user.name).is_some();
+        match import.users.iter().all(there) {
+            true => Ok(Imported { devices, users: import.users.len() }),
+            false => Err(requests::gone("a user")),
+        }
     }
 
     /// The users of an import, where every row of it can be added.
@@ -109,6 +141,7 @@ impl Service {
         &self,
         import: Import,
         users: &[Arc<User>],
+        request: &Request,
     ) -> Result<(Vec<Registration>, Vec<ImportedDevice>), ServiceError> {
         let mut batch = Vec::with_capacity(import.devices.len());
         let mut shown = Vec::with_capacity(import.devices.len());
@@ -116,8 +149,7 @@ impl Service {
             let (token, made) = match device.token.take() {
                 Some(token) => (token, None),
                 None => {
-                    let made = new_token()
-                        .map_err(|error| ServiceError::Unavailable(error.to_string()))?;
+                    let made = request.secret(&self.0.key, &device.id)?;
                     (made.clone(), Some(made))
                 }
             };

@@ -19,7 +19,9 @@
 //! | [`download`] | a device that fetches over HTTP |
 //! | `questions` | what a device asks about its update |
 //! | `serve`, `link` | the way of a block, and one connection's limits |
+//! | `window`, `limits`, `pace` | when manifests go out, and how much at once |
 //! | `outcome`, `state` | what became of an update, and the one function that moves its state |
+//! | `order`, `fetch` | updates that an operator starts with a message, from an address |
 //! | `import` | many devices and users at once, all or none |
 //! | `device`, `registry` | what is known of devices, in memory; `registration`: who is registered |
 //! | `db` | the one place that knows the database |
@@ -37,21 +39,26 @@ mod device;
 mod dialect;
 pub mod download;
 mod engine;
+mod fetch;
 mod fleet;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod identity;
 mod import;
 mod ingest;
+mod limits;
 mod link;
 mod names;
 mod offers;
+mod order;
 mod outcome;
+mod pace;
 mod plugin;
 mod policy;
 mod questions;
 mod registration;
 mod registry;
+mod requests;
 mod secret;
 mod serve;
 pub mod service;
@@ -60,6 +67,8 @@ mod state;
 mod timers;
 mod transfer;
 pub mod views;
+mod whole;
+mod window;
 
 #[cfg(test)]
 mod harness;
@@ -72,9 +81,11 @@ use store::FirmwareStore;
 use tokio_util::sync::CancellationToken;
 
 pub use accounts::{Rule, RuleError};
+pub use fetch::{Allow, AllowError};
 pub use fleet::{
     Upload, UploadedBytes,
-    events::{Change, Listener},
+    alerts::{Alert, AlertKind},
+    events::{Alerts, Change, From as ListenFrom, Listener},
     rollout::{Plan, PlanName, PlanView, Wave},
     target::TargetView,
     views::{
@@ -82,14 +93,23 @@ pub use fleet::{
         HappeningView, MemberView, NewDeployment, PlanReport, WhyView,
     },
 };
+pub use limits::Limits;
+pub use requests::check_key;
 pub use service::Service;
 pub use settings::{AuthMode, DropRollout, OnExisting, Settings};
 pub use views::{
-    Actor, AddedDevice, AddedUser, ChangedDevice, ChangedUser, Decided, DeviceCounts, DevicePatch,
-    DeviceQuery, DeviceView, FirmwareState, FirmwareView, Import, ImportError, Imported,
-    ImportedDevice, ImportedUser, NewDevice, NewUser, OfferedFirmware, Password, Progress,
-    RowProblem, ServiceError, SiteStatus, UserPatch, UserRole, UserView,
+    Actor, AddedDevice, AddedToken, AddedUser, ChangedDevice, ChangedUser, Decided, DeviceCounts,
+    DevicePatch, DeviceQuery, DeviceView, FirmwareState, FirmwareView, Import, ImportError,
+    Imported, ImportedDevice, ImportedUser, NewDevice, NewToken, NewUser, OfferedFirmware,
+    Parameters, Password, Progress, RowProblem, ServiceError, SiteStatus, TokenView, UserPatch,
+    UserRole, UserView,
 };
+pub use window::{Window, WindowError, Windows};
+
+/// The names of the states that an offer to a device may be in.
+pub const UPDATE_STATES: [&str; 10] = state::UpdateState::NAMES;
+/// The names of the states that a deployment may be in.
+pub const DEPLOYMENT_STATES: [&str; 5] = fleet::deployment::DeploymentState::NAME_LIST;
 
 /// Why the plugin cannot start. Each text is one line that says what to change.
 #[derive(Debug, thiserror::Error)]

@@ -16,6 +16,7 @@ use crate::{
     device::Device,
     dialect::{BlockSize, Dialect, Echo, ImageTag, Question, Talk},
     engine::Engine,
+    limits::Bucket,
     transfer::Transfer,
 };
 
@@ -251,6 +252,12 @@ pub struct Window {
     pub missing: VecDeque<Wanted>,
     /// Whether a task reads those.
     pub reading: bool,
+    /// The caps on bytes a second that its blocks pay into.
+    pub buckets: Vec<Arc<Bucket>>,
+    /// Admitted, and waiting for their turn under those.
+    pub paced: VecDeque<Wanted>,
+    /// When the turn of the first of those comes: a timer is set.
+    pub turn: Option<Instant>,
     /// The cached part of the image that the last block came from.
     pub held: Option<Segment>,
     /// Whether the device was told that its window is full, since it last was not.

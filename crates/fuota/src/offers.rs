@@ -18,9 +18,10 @@ use crate::{
     device::{Device, DeviceState},
     dialect::{Framing, Trouble},
     engine::{Counters, Engine},
+    fleet::starts::Cap,
     link::{Lane, Link, LinkState, MANIFEST, Pending},
-    policy::Decision,
-    state::UpdateState,
+    policy::{Decision, History},
+    state::{Happened, UpdateState},
     transfer::{Pin, Transfer},
 };
 
@@ -61,26 +62,46 @@ impl Engine {
                 state.why = Some(reason);
                 return;
             }
+            let under_way = transfer.state().is_under_way() && device.stored;
+            if let Some(deployment) = transfer.pin.deployment.filter(|_| under_way) {
+                self.goes_on(device, &state, deployment);
+            }
             drop(state);
             return self.resume(&link, &transfer);
         }
-        match self.decide(device, &state) {
+        let (decision, cap) = self.decide_now(device, &state);
+        match decision {
             Decision::Run(release) if link.state.lock().announced.contains(&release.digest) => {
                 state.why = Some("it was offered this on its present connection; it is offered it again on the next".into());
             }
             Decision::Run(release) => {
+                if let Some(wait) = self.jitter(device, &mut state, &release) {
+                    state.why = Some(format!(
+                        "not all begin at one moment (fuota.limits.jitter): its turn is in {} s",
+                        wait.as_secs() + 1
+                    ));
+                    return;
+                }
                 self.offer(device, state, &link, &release, true);
             }
-            Decision::Nothing(why) => state.why = Some(why),
+            Decision::Nothing(why) => {
+                state.why = Some(why);
+                if let Some(cap) = cap {
+                    self.wait_for(cap, device);
+                }
+            }
         }
     }
 
     /// Why this offer's manifest does not go out now: its device has not begun, and a pause or a
     /// freeze came in between. What has begun finishes.
     pub fn held_back(&self, transfer: &Transfer) -> Option<String> {
-        (transfer.state() == UpdateState::Offered)
-            .then(|| self.holds_back(transfer.pin.deployment))
-            .flatten()
+        let begun = match transfer.state() {
+            UpdateState::Offered => false,
+            UpdateState::Stalled => transfer.sent() > 0,
+            _ => true,
+        };
+        (!begun).then(|| self.holds_back(transfer.pin.deployment)).flatten()
     }
 
     /// The unfinished transfer of a device on a new connection: the manifest wipes what a
@@ -128,6 +149,9 @@ impl Engine {
         let mut state = link.state.lock();
         if !state.announced.contains(&transfer.pin.digest) {
             self.enter(link, &mut state, &device, &transfer);
+            drop(state);
+            self.cap_link(link, &device);
+            let mut state = link.state.lock();
             self.send_manifest(link, &mut state, &transfer);
         }
     }
@@ -171,6 +195,7 @@ impl Engine {
             Some(chunk_size) if chunk_size == pin.chunk_size => {
                 drop(state);
                 self.enter(link, &mut link.state.lock(), device, transfer);
+                self.cap_link(link, device);
                 Renewed::Same
             }
             Some(chunk_size) => {
@@ -197,27 +222,20 @@ impl Engine {
         announce: bool,
     ) -> bool {
         let counts = self.counts(device, &state);
-        let own = {
-            let mut fleet = self.fleet.lock();
-            let Some(deployment) = fleet.deployments.get_mut(&release.deployment) else {
-                return false;
-            };
-            // The place may be taken since it was decided.
-            let admitted = if device.stored {
-                deployment.admit(&device.id, counts)
-            } else {
-                deployment.admits(&device.id, counts)
-            };
-            if let Err(reason) = admitted {
-                drop(fleet);
+        let own = match self.enter_fleet(device, &state, release, counts) {
+            Ok(own) => own,
+            Err(None) => return false,
+            Err(Some((reason, cap))) => {
                 state.why = Some(reason.clone());
                 drop(state);
                 self.fail_pending(link, Trouble::Nothing(format!("no firmware: {reason}")));
+                if let Some(cap) = cap {
+                    self.wait_for(cap, device);
+                }
                 return false;
             }
-            let member = deployment.members.get(&device.id).filter(|_| deployment.downgrade);
-            member.map(|member| member.history)
         };
+        state.turn = None;
         let history = own.or_else(|| state.history.get(&release.digest).copied());
         let attempt = history.map_or(0, |history| history.offers) + 1;
         let chunk_size = self.chunk_size(link, self.settings().chunk_size, release.size);
@@ -231,6 +249,40 @@ impl Engine {
         };
         self.pin(device, state, link, pin, announce);
         true
+    }
+
+    /// Takes a device's place in its wave and among the transfers under way, which may be gone
+    /// since it was decided. Gives what counts instead of all that it experienced with the image.
+    ///
+    /// # Errors
+    /// Why it has none, and the cap that it waits for; `None`: the deployment is gone.
+    fn enter_fleet(
+        &self,
+        device: &Device,
+        state: &DeviceState,
+        release: &Release,
+        counts: bool,
+    ) -> Result<Option<History>, Option<(String, Option<Cap>)>> {
+        let settings = self.settings();
+        let fleet = &mut *self.fleet.lock();
+        let deployment = fleet.deployments.get_mut(&release.deployment).ok_or(None)?;
+        if !device.stored {
+            // Of a session without identity nothing is noted.
+            return match deployment.admits(&device.id, counts) {
+                Ok(()) => Ok(None),
+                Err(reason) => Err(Some((reason, None))),
+            };
+        }
+        deployment.admit(&device.id, counts).map_err(|reason| Some((reason, None)))?;
+        let now = Instant::now();
+        if let Some((cap, reason)) =
+            fleet.starts.blocked(&settings, deployment, &device.id, &state.groups, now)
+        {
+            return Err(Some((reason, Some(cap))));
+        }
+        fleet.starts.begin(&settings, deployment, &device.id, &state.groups, now);
+        let member = deployment.members.get(&device.id).filter(|_| deployment.downgrade);
+        Ok(member.map(|member| member.history))
     }
 
     /// Writes the pin; what follows, follows its commit (rule 14).
@@ -339,6 +391,9 @@ impl Engine {
             return self.consider(device);
         }
         self.enter(link, &mut state, device, transfer);
+        drop(state);
+        self.cap_link(link, device);
+        let mut state = link.state.lock();
         if announce {
             self.send_manifest(link, &mut state, transfer);
         }
@@ -437,7 +492,7 @@ impl Engine {
 
     /// Sets the timer that notices a device which stopped asking.
     pub fn watch_asking(&self, link: &Arc<Link>, state: &mut LinkState) {
-        if state.downlink.is_some() && !std::mem::replace(&mut state.nudge_set, true) {
+        if !std::mem::replace(&mut state.nudge_set, true) {
             let at = Instant::now() + self.patience(state);
             self.timers.at(at, crate::timers::Event::Nudge(Arc::downgrade(link)));
         }
@@ -447,13 +502,15 @@ impl Engine {
         self.settings().nudge_after.max(state.window.median_gap() * GAPS)
     }
 
-    /// Has the device stopped asking? Then its manifest goes out again, three times at most.
+    /// Has the device stopped asking? Then its manifest goes out again, three times at most. Where
+    /// that was in vain, nobody waits for it any more; it may go on all the same. A device without
+    /// a downlink is given as long.
     pub fn nudge_due(self: &Arc<Self>, link: &Arc<Link>) {
         let mut state = link.state.lock();
         state.nudge_set = false;
         let Some(lane) = state.lane.clone() else { return };
         let transfer = &lane.transfer;
-        if state.closed || state.downlink.is_none() || !transfer.state().is_running() {
+        if state.closed || !transfer.state().is_under_way() {
             return;
         }
         let last = state.window.last_request.map_or(state.spoken, |last| last.max(state.spoken));
@@ -464,11 +521,19 @@ impl Engine {
             return self.timers.at(at, crate::timers::Event::Nudge(Arc::downgrade(link)));
         }
         if self.held_back(transfer).is_some() {
-            state.nudge_set = true;
-            let at = Instant::now() + self.patience(&state);
-            return self.timers.at(at, crate::timers::Event::Nudge(Arc::downgrade(link)));
+            // Others may begin meanwhile.
+            if self.fleet.lock().starts.end(&lane.device.id) {
+                self.rollouts.notify_one();
+            }
+            return self.watch_asking(link, &mut state);
         }
         if !transfer.nudge() {
+            drop(state);
+            tracing::info!(client = %link.client.id, version = %transfer.pin.version, sent = transfer.sent(), "it asks no more");
+            return self.move_state(&lane.device, transfer, &Happened::StoppedAsking);
+        }
+        self.watch_asking(link, &mut state);
+        if state.downlink.is_none() {
             return;
         }
         tracing::info!(client = %link.client.id, version = %transfer.pin.version, sent = transfer.sent(), "it stopped asking; its manifest goes out again");

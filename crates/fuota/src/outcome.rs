@@ -213,7 +213,7 @@ impl Engine {
     /// Sets the timer that tells confirmed from silent, if that is open.
     pub fn watch_outcome(&self, device: &Arc<Device>) {
         let mut state = device.state.lock();
-        let open = state.transfer.clone().filter(|transfer| transfer.state().awaits_outcome());
+        let open = state.transfer.clone().filter(|transfer| !transfer.state().is_settled());
         let Some(transfer) = open else { return };
         match (transfer.downloaded(), state.away_since) {
             (_, Some(away)) => {
@@ -241,7 +241,7 @@ impl Engine {
         let (transfer, links, away) = {
             let mut state = device.state.lock();
             state.outcome_at = None;
-            let open = state.transfer.clone().filter(|transfer| transfer.state().awaits_outcome());
+            let open = state.transfer.clone().filter(|transfer| !transfer.state().is_settled());
             let Some(transfer) = open else { return };
             (transfer, state.links.clone(), state.away_since)
         };
@@ -249,7 +249,15 @@ impl Engine {
             if now < away + self.settings().confirm_within {
                 return self.watch_outcome(device);
             }
-            return self.move_state(device, &transfer, &Happened::StayedAway);
+            if transfer.state().awaits_outcome() {
+                return self.move_state(device, &transfer, &Happened::StayedAway);
+            }
+            if self.held_back(&transfer).is_none() {
+                return self.move_state(device, &transfer, &Happened::StoppedAsking);
+            }
+            // It is not to ask for anything now: its absence says nothing.
+            let due = now + self.settings().confirm_within;
+            return self.outcome_at(device, &mut device.state.lock(), due);
         }
         let Some(downloaded) = transfer.downloaded() else { return };
         let heard_from = downloaded + self.settings().confirm_after;

@@ -24,6 +24,8 @@ use crate::{
 const DEVICES: &str = "fuota/devices/";
 /// Where services write to a device.
 const DOWN_END: &str = "/down";
+/// What a device is called that is known for the time of its connection only.
+const UNKNOWN: &str = "(session)";
 
 /// See [the module](self).
 pub struct Plugin(pub Arc<Engine>);
@@ -86,12 +88,22 @@ impl Hook for Plugin {
                 let text = "the account was removed or changed since the will was given";
                 return engine.refuse(context.client, text.into());
             }
+            let mut dialects = engine.dialects.iter();
+            let order = |dialect| engine.order(&context, dialect, publish, Some(id));
+            if let Some(verdict) = dialects.find_map(order) {
+                return verdict;
+            }
             return engine.downlink(context.client, id, publish);
         }
         let Some(dialect) = engine.dialects.iter().find(|dialect| dialect.claims(publish.topic))
         else {
             return PublishVerdict::Continue;
         };
+        if is_staff(context.client.identity.role)
+            && let Some(verdict) = engine.order(&context, dialect, publish, None)
+        {
+            return verdict;
+        }
         let heard = Heard::from(publish);
         let link = context.slot.get_mut::<Arc<Link>>().map(|link| &*link);
         let live = link.filter(|_| publish.origin == Origin::Live);
@@ -337,12 +349,16 @@ impl Engine {
             if state.gone {
                 continue; // forgotten in between
             }
+            let came = state.links.is_empty();
             state.links.push(Arc::clone(link));
             state.away_since = None;
             if let Some(dialect) = link.dialect() {
                 state.dialect = Some(dialect.name().into());
             }
             state.client_id = Some(link.client.id.chars().take(256).collect());
+            if came {
+                self.tell_presence(&device, "online");
+            }
             drop(state);
             link.state.lock().device = Some(Arc::clone(&device));
             device.touch();
@@ -370,7 +386,7 @@ impl Engine {
                 device
             }
             // Without identity, or one more than may be known: for this connection only.
-            None => Arc::new(Device::new("(session)".into(), false)),
+            None => Arc::new(Device::new(UNKNOWN.into(), false)),
         }
     }
 
@@ -391,12 +407,21 @@ impl Engine {
             if state.links.is_empty() {
                 state.away_since = Some(Instant::now());
                 self.release_places(&device);
+                self.tell_presence(&device, "offline");
             }
         }
         device.touch();
         self.watch_outcome(&device);
         // Another connection of the device may be the newest with a downlink now.
         self.consider(&device);
+    }
+
+    /// Of a device that is known beyond its connection. It is locked by the caller, so that what
+    /// is told stands in the order in which it happened.
+    fn tell_presence(&self, device: &Device, what: &'static str) {
+        if *device.id != *UNKNOWN {
+            self.tell_known(&device.id, what);
+        }
     }
 
     /// Site-wide: refused as forged or not allowed.

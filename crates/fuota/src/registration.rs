@@ -9,8 +9,9 @@ use crate::{
     device::{Device, DeviceState},
     engine::Engine,
     names::{is_name, is_reserved, name_problem},
-    secret::{MAX_TOKEN, MIN_TOKEN, TokenHash, new_token},
-    views::{AddedDevice, NewDevice, ServiceError},
+    requests,
+    secret::{LONGEST_TOKEN, MIN_TOKEN, TokenHash},
+    views::{Actor, AddedDevice, NewDevice, ServiceError},
 };
 
 /// Groups, and labels, of one device.
@@ -98,25 +99,41 @@ impl Service {
     }
 
     /// Registers a device; one that was seen before keeps what it experienced. Sessions that
-    /// use its id without its token are ended.
+    /// use its id without its token are ended. The second value says whether it is new, and not
+    /// of an earlier request with this key.
     ///
     /// # Errors
     /// [`ServiceError::Invalid`], [`ServiceError::Conflict`] where the id or the token is
-    /// registered, [`ServiceError::Unavailable`].
-    pub async fn add_device(&self, mut new: NewDevice) -> Result<AddedDevice, ServiceError> {
+    /// registered, or the key was used otherwise; [`ServiceError::Unavailable`].
+    pub async fn add_device(
+        &self,
+        mut new: NewDevice,
+        key: Option<&str>,
+        actor: &Actor,
+    ) -> Result<(AddedDevice, bool), ServiceError> {
         let engine = &self.0;
         let _changing = engine.accounts.change().await;
-        self.check_device(&new)?;
-        let token = match new.token.take() {
-            Some(token) => token,
-            None => new_token().map_err(|error| ServiceError::Unavailable(error.to_string()))?,
-        };
+        let request = engine.requests.open(&engine.key, "device", key, &new)?;
         let id = new.id.clone();
+        let token = match new.token.clone() {
+            Some(token) => token,
+            None => request.secret(&engine.key, &id)?,
+        };
+        if request.is_done {
+            engine.registered(&id).ok_or_else(|| requests::gone("a device"))?;
+            return Ok((AddedDevice { id, token }, false));
+        }
+        self.check_device(&new)?;
+        new.token = None;
         let device = Registration::new(new, engine.key.token(token.as_bytes()));
-        engine.register(vec![device], vec![Engine::audit(&id, "registered", None)]).await?;
+        let mut ops = vec![Engine::audit_by(actor, &id, "registered", None)];
+        ops.extend(request.op());
+        engine.register(vec![device], ops).await?;
+        engine.requests.done(request);
         engine.end_account(&id, "log in with the device's token");
+        engine.tell_known(&id, "registered");
         self.names_changed().await;
-        Ok(AddedDevice { id, token })
+        Ok((AddedDevice { id, token }, true))
     }
 }
 
@@ -230,10 +247,12 @@ pub fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ServiceErro
     }
     for (key, value) in labels {
         check_name("labels", "label", key)?;
-        if value.len() > 256 || value.chars().any(char::is_control) {
+        if value.chars().count() > 256 || value.chars().any(char::is_control) {
             return Err(invalid(
                 "labels",
-                format!("the value of {key} is longer than 256 bytes or has control characters"),
+                format!(
+                    "the value of {key} is longer than 256 characters or has control characters"
+                ),
             ));
         }
     }
@@ -241,18 +260,19 @@ pub fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ServiceErro
 }
 
 fn check_token(token: &str) -> Result<(), ServiceError> {
-    if token.len() < MIN_TOKEN {
+    let length = token.chars().count();
+    if length < MIN_TOKEN {
         return Err(invalid(
             "token",
             format!(
-                "it has fewer than {MIN_TOKEN} bytes (128 bits); leave it out to have one made"
+                "it has fewer than {MIN_TOKEN} characters (128 bits); leave it out to have one made"
             ),
         ));
     }
-    if token.len() > MAX_TOKEN || token.chars().any(char::is_control) {
+    if length > LONGEST_TOKEN || token.chars().any(char::is_control) {
         return Err(invalid(
             "token",
-            format!("it has more than {MAX_TOKEN} bytes or control characters"),
+            format!("it has more than {LONGEST_TOKEN} characters, or control characters"),
         ));
     }
     Ok(())

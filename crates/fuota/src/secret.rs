@@ -15,10 +15,12 @@ use subtle::ConstantTimeEq;
 
 /// File name of the key in the data directory.
 const KEY_FILE: &str = "token.key";
-/// The shortest token that may be given, in bytes (128 bits).
+/// The shortest token that may be given, in characters (128 bits at least).
 pub const MIN_TOKEN: usize = 16;
+/// The longest token that may be given, in characters.
+pub const LONGEST_TOKEN: usize = 1024;
 /// The longest token that is looked at, in bytes.
-pub const MAX_TOKEN: usize = 1024;
+pub const MAX_TOKEN: usize = 4 * LONGEST_TOKEN;
 
 /// The key, 256 bits.
 pub struct Key([u8; 32]);
@@ -114,6 +116,21 @@ impl Key {
     pub fn link(&self, device: &str, expires: u64) -> String {
         // A name holds no NUL: the parts cannot run together.
         hex::encode(self.hash("link", format!("{device}\0{expires}").as_bytes()))
+    }
+
+    /// The hash that a user's token for the admin interface is kept as.
+    pub fn user_token(&self, token: &[u8]) -> TokenHash {
+        TokenHash(self.hash("user token", token))
+    }
+
+    /// What a request is recognised by when it is repeated.
+    pub fn request(&self, wanted: &[u8]) -> TokenHash {
+        TokenHash(self.hash("request", wanted))
+    }
+
+    /// A secret of 160 bits in hex that nobody can compute without the key.
+    pub fn derived(&self, nonce: &[u8; 16], subject: &str) -> String {
+        hex::encode(&self.hash("made", &[nonce, subject.as_bytes()].concat())[..20])
     }
 
     /// The first 16 hex digits of a keyed hash; `purpose` keeps the name spaces apart.

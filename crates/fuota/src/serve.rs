@@ -100,9 +100,13 @@ impl Engine {
                 }
                 return;
             }
+            if let Some(deployment) = transfer.pin.deployment.filter(|_| device.stored) {
+                self.goes_on(&device, &state, deployment);
+            }
             drop(state);
+            self.enter(link, &mut link.state.lock(), &device, &transfer);
+            self.cap_link(link, &device);
             let mut on_link = link.state.lock();
-            self.enter(link, &mut on_link, &device, &transfer);
             // Nothing was asked for since this took the place of another image, so its manifest
             // may be lost with the connection that it went to, and the device may still be at
             // the other (rule 15). A device without a downlink hears no manifest.
@@ -248,6 +252,10 @@ impl Engine {
             self.send_error(link, state, &Trouble::TooLarge(text), &wanted.echo);
             return Then::Nothing;
         }
+        if state.window.paced.contains(&wanted) {
+            // The answer to the same waits for its turn.
+            return Then::Nothing;
+        }
         let now = Instant::now();
         let first = state.window.last_request.is_none();
         let max_window = self.settings().max_window;
@@ -273,22 +281,27 @@ impl Engine {
             }
         }
         let mut then = Then::Nothing;
-        if first {
+        let stalled = lane.transfer.stalled.load(Ordering::Relaxed);
+        if first || stalled {
             if lane.transfer.happened(&Happened::Requested).is_some() {
                 tracing::info!(device = %lane.device.id, version = %pin.version, "download begins");
                 self.begun(&lane.device, &lane.transfer);
+                if stalled {
+                    // It was given up, and is under way again.
+                    self.timers.at(now, Event::Consider(Arc::downgrade(&lane.device)));
+                }
             }
             if lane.transfer.goes_on_at(offset) {
                 then = Then::Complete;
             }
             self.watch_asking(link, state);
         }
-        self.answer(link, state, lane, wanted);
+        self.in_turn(link, state, lane, wanted);
         then
     }
 
     /// Sends a block from the cache, or has it read.
-    fn answer(
+    pub fn answer(
         self: &Arc<Self>,
         link: &Arc<Link>,
         state: &mut LinkState,
@@ -407,7 +420,7 @@ impl Engine {
             return;
         };
         state.window.admit_deferred(wanted.index, length, Instant::now());
-        self.answer(link, &mut state, lane, wanted);
+        self.in_turn(link, &mut state, lane, wanted);
     }
 
     /// The receipt of a block or a manifest.

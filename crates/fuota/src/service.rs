@@ -8,12 +8,12 @@ use std::{
 
 use crate::{
     db::Op,
-    device::OldToken,
+    device::{Device, OldToken},
     engine::{DATABASE, Engine},
     registration::{check_groups, check_labels, check_name, sorted},
     secret::{TokenHash, new_token},
     views::{
-        ChangedDevice, DeviceCounts, DevicePatch, DeviceQuery, DeviceView, FirmwareState,
+        Actor, ChangedDevice, DeviceCounts, DevicePatch, DeviceQuery, DeviceView, FirmwareState,
         FirmwareView, ServiceError, SiteStatus, UserRole,
     },
 };
@@ -30,15 +30,20 @@ impl Service {
     pub fn devices(&self, query: &DeviceQuery) -> Vec<DeviceView> {
         let mut devices = self.0.registry.all();
         devices.retain(|device| query.after.as_deref().is_none_or(|after| *device.id > *after));
-        devices.sort_by(|a, b| a.id.cmp(&b.id));
+        devices.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         let limit = if query.limit == 0 { DEFAULT_LIMIT } else { query.limit };
-        let views = devices.iter().map(|device| device.view());
-        views.filter(|view| matches(query, view)).take(limit).collect()
+        // Only what is shown is put together.
+        let found = devices.iter().filter(|device| matches(query, device)).take(limit);
+        found.map(|device| self.view(device)).collect()
+    }
+
+    fn view(&self, device: &Device) -> DeviceView {
+        device.view(|id| self.0.fleet.lock().deployments.get(&id)?.conditions.url.clone())
     }
 
     /// One device.
     pub fn device(&self, id: &str) -> Option<DeviceView> {
-        self.0.registry.get(id).map(|device| device.view())
+        self.0.registry.get(id).map(|device| self.view(&device))
     }
 
     /// Changes a device.
@@ -50,6 +55,7 @@ impl Service {
         &self,
         id: &str,
         patch: DevicePatch,
+        actor: &Actor,
     ) -> Result<ChangedDevice, ServiceError> {
         let engine = &self.0;
         let device = engine
@@ -66,6 +72,7 @@ impl Service {
             check_name("model", "model", model)?;
         }
         let remodelled = patch.model.is_some();
+        let changes = changes(&patch);
         let token = match patch.rotate_token {
             true => {
                 Some(new_token().map_err(|error| ServiceError::Unavailable(error.to_string()))?)
@@ -98,7 +105,8 @@ impl Service {
                 state.model = Some(model).filter(|model| !model.is_empty());
             }
             let action = if token.is_some() { "token rotated" } else { "changed" };
-            engine.db.queue(vec![Op::Device(device.row(&state)), Engine::audit(id, action, None)])
+            let line = Engine::audit_by(actor, id, action, changes);
+            engine.db.queue(vec![Op::Device(device.row(&state)), line])
         };
         if let Err(error) = committed.await {
             device.dirty.store(true, Ordering::Relaxed);
@@ -107,12 +115,13 @@ impl Service {
         if patch.now && token.is_some() {
             engine.end_account(id, "log in with the device's token");
         }
+        engine.tell_known(id, "changed");
         if remodelled {
             self.names_changed().await;
         } else {
             engine.consider(&device);
         }
-        Ok(ChangedDevice { device: device.view(), token })
+        Ok(ChangedDevice { device: self.view(&device), token })
     }
 
     /// Forgets a device: its token, its connections, and what it experienced. One without
@@ -122,7 +131,7 @@ impl Service {
     /// [`ServiceError::NotFound`]; [`ServiceError::Conflict`] where it is a user;
     /// [`ServiceError::Unavailable`] where an offer is just being written for it, or the database
     /// does not answer: then nothing has changed.
-    pub async fn remove_device(&self, id: &str) -> Result<(), ServiceError> {
+    pub async fn remove_device(&self, id: &str, actor: &Actor) -> Result<(), ServiceError> {
         let engine = &self.0;
         let _changing = engine.accounts.change().await;
         if engine.accounts.get(id).is_some_and(|user| user.role == UserRole::Device) {
@@ -132,8 +141,9 @@ impl Service {
             .registry
             .get(id)
             .ok_or_else(|| ServiceError::NotFound(format!("there is no device {id}")))?;
-        let ops = vec![Engine::audit(id, "removed", None)];
+        let ops = vec![Engine::audit_by(actor, id, "removed", None)];
         engine.forget(&device, ops, "the device was removed").await?;
+        engine.tell_known(id, "removed");
         self.names_changed().await;
         Ok(())
     }
@@ -180,6 +190,8 @@ impl Service {
             ready: engine.is_ready(),
             store_problem: engine.store_problem.lock().clone(),
             database_problem: engine.db.problem(),
+            window_closed: engine.settings().windows.closed(engine.wall.now()),
+            clock_problem: engine.clock_problem(),
             devices,
             states,
             firmware,
@@ -236,6 +248,22 @@ impl Service {
     }
 }
 
+/// What a patch names, for the audit.
+fn changes(patch: &DevicePatch) -> Option<String> {
+    let mut named = Vec::new();
+    if let Some(groups) = &patch.groups {
+        named.push(format!("groups {}", groups.join(" ")));
+    }
+    if let Some(labels) = &patch.labels {
+        let labels: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        named.push(format!("labels {}", labels.join(" ")));
+    }
+    if let Some(model) = &patch.model {
+        named.push(format!("model {model}"));
+    }
+    (!named.is_empty()).then(|| named.join(", ").trim_end().to_owned())
+}
+
 fn rotate(
     engine: &Engine,
     id: &Arc<str>,
@@ -256,14 +284,18 @@ fn rotate(
     engine.registry.add_token(hash, Arc::clone(id));
 }
 
-fn matches(query: &DeviceQuery, view: &DeviceView) -> bool {
-    let same = |wanted: &Option<String>, is: &Option<String>| wanted.is_none() || wanted == is;
-    query.online.is_none_or(|online| online == view.online)
-        && query.registered.is_none_or(|registered| registered == view.registered)
-        && query.group.as_ref().is_none_or(|group| view.groups.contains(group))
-        && same(&query.model, &view.model)
-        && same(&query.state, &view.state)
+fn matches(query: &DeviceQuery, device: &Device) -> bool {
+    let state = device.state.lock();
+    let newest = state.links.last().map(|link| &*link.client.id);
+    let client_id = newest.or(state.client_id.as_deref());
+    query.online.is_none_or(|online| online == newest.is_some())
+        && query.registered.is_none_or(|registered| registered == state.registered)
+        && query.group.as_ref().is_none_or(|group| state.groups.contains(group))
+        && (query.model.is_none() || query.model == state.model)
         && query.search.as_deref().is_none_or(|text| {
-            view.id.contains(text) || view.client_id.as_deref().is_some_and(|id| id.contains(text))
+            device.id.contains(text) || client_id.is_some_and(|id| id.contains(text))
+        })
+        && query.state.as_deref().is_none_or(|name| {
+            state.transfer.as_ref().is_some_and(|transfer| transfer.state().name() == name)
         })
 }

@@ -1,8 +1,8 @@
 //! What the daemon configures.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use crate::{OpenError, Rule, fleet::rollout::Plan};
+use crate::{Allow, Limits, OpenError, Rule, Windows, fleet::rollout::Plan};
 
 /// The largest chunk that may be configured, in bytes before encoding. Base64 makes a third
 /// more of it, and a whole block is one allocation.
@@ -36,7 +36,7 @@ pub enum OnExisting {
 }
 
 /// How firmware updates are done on this site. Every duration is monotonic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Where the database (`fuota.db`) and the key of the token hashes (`token.key`) lie.
     pub data_dir: PathBuf,
@@ -77,6 +77,19 @@ pub struct Settings {
     pub drop_rollout: Option<DropRollout>,
     /// What becomes of files found at the very first start; `None`: as the mode suggests.
     pub on_existing: Option<OnExisting>,
+    /// When manifests go out, where a deployment names no windows of its own.
+    pub windows: Windows,
+    /// Caps over the whole site.
+    pub limits: Limits,
+    /// Caps over the members of a group, by its name. A device in several groups is held back by
+    /// each; `starts_per_minute` is not for groups.
+    pub group_limits: BTreeMap<String, Limits>,
+    /// Firmware bytes a second to one connection, before encoding; `None`: no cap.
+    pub device_bytes_per_second: Option<u64>,
+    /// A manifest that could go out to many devices at once waits for a random time up to this.
+    pub jitter: Duration,
+    /// Where operators' messages may have images fetched from; empty: nowhere.
+    pub fetch_allow: Vec<Allow>,
     /// How long lines of the audit and of timelines are kept.
     pub retention: Duration,
     /// How often progress is written to the database, and so what a crash may forget.
@@ -104,6 +117,12 @@ impl Default for Settings {
             deploy_drops: true,
             drop_rollout: None,
             on_existing: None,
+            windows: Windows::default(),
+            limits: Limits::default(),
+            group_limits: BTreeMap::new(),
+            device_bytes_per_second: None,
+            jitter: Duration::ZERO,
+            fetch_allow: Vec::new(),
             retention: Duration::from_secs(365 * 24 * 3600),
             flush_interval: Duration::from_secs(1),
         }
@@ -156,6 +175,17 @@ impl Settings {
         }
         if self.max_attempts == 0 {
             return invalid("fuota.max_attempts", "0 would offer nothing; use at least 1".into());
+        }
+        if let Err(problem) = self.limits.check() {
+            return invalid("fuota.limits", problem);
+        }
+        for (name, limits) in &self.group_limits {
+            if let Err(problem) = limits.check() {
+                return invalid("fuota.limits.groups", format!("{name}: {problem}"));
+            }
+        }
+        if self.device_bytes_per_second == Some(0) {
+            return invalid("fuota.limits.device_bytes_per_second", "0 would send nothing".into());
         }
         if self.max_message.is_some_and(|limit| limit < 256) {
             return invalid(

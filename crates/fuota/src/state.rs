@@ -6,6 +6,7 @@
 //!                                                     ├─ away too long ─▶ silent
 //!    from anywhere: the version is reported ─▶ updated; failure ─▶ failed
 //!    while blocks are missing: an operator cancels ─▶ cancelled
+//!                              asks no more, stays away ─▶ stalled ─ request ─▶ downloading
 //! ```
 
 /// One state of [the machine](self).
@@ -27,6 +28,9 @@ pub enum UpdateState {
     UpdatedUnconfirmed,
     /// It went away after its last block and did not come back in time.
     Silent,
+    /// It asked no more, or went away for long, before it had the image; it goes on with its next
+    /// request. Shown as `silent`, and stored so: which of the two it is, the missing blocks tell.
+    Stalled,
     /// It ended badly, for this reason.
     Failed(String),
     /// An operator ended it before the device had the image.
@@ -50,6 +54,9 @@ pub enum Happened {
     Heard,
     /// The device stayed away for `confirm_within`.
     StayedAway,
+    /// The device asks no more while blocks are missing: every nudge was in vain, or it stayed
+    /// away for `confirm_within`.
+    StoppedAsking,
     /// It went wrong, for this reason.
     WentWrong(String),
     /// An operator cancelled its deployment, or withdrew the image.
@@ -66,13 +73,16 @@ impl UpdateState {
             (S::Updated, _) => None,
             (_, H::ReportedVersion) => Some(S::Updated),
             // The last blocks may have been on their way already.
-            (S::Offered | S::Downloading | S::Cancelled, H::Served) => Some(S::Downloaded),
+            (S::Offered | S::Downloading | S::Stalled | S::Cancelled, H::Served) => {
+                Some(S::Downloaded)
+            }
             // What ended stays ended.
             (S::Failed(_) | S::Cancelled, _) => None,
             (_, H::WentWrong(reason)) => Some(S::Failed(reason.clone())),
-            (S::Offered | S::Downloading, H::Cancelled) => Some(S::Cancelled),
+            (S::Offered | S::Downloading | S::Stalled, H::Cancelled) => Some(S::Cancelled),
 
-            (S::Offered, H::Requested) => Some(S::Downloading),
+            (S::Offered | S::Stalled, H::Requested) => Some(S::Downloading),
+            (S::Offered | S::Downloading, H::StoppedAsking) => Some(S::Stalled),
 
             (S::Downloaded | S::UpdatedUnconfirmed | S::Silent, H::ReportedVerified) => {
                 Some(S::Verified)
@@ -90,6 +100,11 @@ impl UpdateState {
 
     /// Whether blocks are still missing: the device is being offered this image.
     pub fn is_running(&self) -> bool {
+        self.is_under_way() || *self == UpdateState::Stalled
+    }
+
+    /// Of those, whether the device is expected to ask for them.
+    pub fn is_under_way(&self) -> bool {
         matches!(self, UpdateState::Offered | UpdateState::Downloading)
     }
 
@@ -114,7 +129,7 @@ impl UpdateState {
 
     /// Whether the outcome is known.
     pub fn is_settled(&self) -> bool {
-        !self.is_running() && !self.awaits_outcome()
+        !self.is_under_way() && !self.awaits_outcome()
     }
 
     /// Whether requests are still answered with blocks.
@@ -146,7 +161,7 @@ impl UpdateState {
             UpdateState::Updating => "updating",
             UpdateState::Updated => "updated",
             UpdateState::UpdatedUnconfirmed => "updated_unconfirmed",
-            UpdateState::Silent => "silent",
+            UpdateState::Silent | UpdateState::Stalled => "silent",
             UpdateState::Failed(_) => "failed",
             UpdateState::Cancelled => "cancelled",
         }
@@ -187,9 +202,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn states() -> impl Strategy<Value = UpdateState> {
+    fn named() -> impl Strategy<Value = UpdateState> {
         prop::sample::select(UpdateState::NAMES.to_vec())
             .prop_map(|name| UpdateState::from_name(name, Some("loop".into())).expect("a name"))
+    }
+
+    fn states() -> impl Strategy<Value = UpdateState> {
+        prop_oneof![9 => named(), 1 => Just(UpdateState::Stalled)]
     }
 
     fn events() -> impl Strategy<Value = Happened> {
@@ -201,6 +220,7 @@ mod tests {
             Happened::ReportedVersion,
             Happened::Heard,
             Happened::StayedAway,
+            Happened::StoppedAsking,
             Happened::WentWrong("loop".into()),
             Happened::Cancelled,
         ])
@@ -217,6 +237,17 @@ mod tests {
         assert_eq!(state, UpdateState::Downloaded);
         assert_eq!(state.next(&Happened::Heard), Some(UpdateState::UpdatedUnconfirmed));
         assert_eq!(state.next(&Happened::StayedAway), Some(UpdateState::Silent));
+    }
+
+    #[test]
+    fn rule_16_who_asks_no_more_goes_on_with_its_next_request() {
+        let stalled = UpdateState::Downloading.next(&Happened::StoppedAsking).expect("stalled");
+        assert_eq!(stalled, UpdateState::Stalled);
+        assert!(stalled.is_settled() && stalled.is_servable() && !stalled.has_image());
+        assert_eq!(stalled.name(), "silent");
+        assert_eq!(stalled.next(&Happened::Requested), Some(UpdateState::Downloading));
+        assert_eq!(stalled.next(&Happened::Heard), None, "hearing it is no progress");
+        assert_eq!(UpdateState::Silent.next(&Happened::Requested), None, "it has the image");
     }
 
     proptest! {
@@ -238,7 +269,7 @@ mod tests {
         }
 
         #[test]
-        fn names_round_trip(state in states()) {
+        fn names_round_trip(state in named()) {
             let back = UpdateState::from_name(state.name(), state.reason().map(str::to_owned));
             prop_assert_eq!(back, Some(state));
         }

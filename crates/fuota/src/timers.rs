@@ -23,6 +23,10 @@ pub enum Event {
     Deferred(Weak<Link>, Weak<Lane>, Wanted),
     /// A device that got everything may be confirmed or silent (rule 19).
     Confirm(Weak<Device>),
+    /// A rate lets the next transfer begin.
+    Starts,
+    /// The next block of a connection that waits for its turn under a cap may go.
+    Paced(Weak<Link>),
     /// What could not be offered may be offered now.
     Consider(Weak<Device>),
     /// A manifest that the outbox had no room for.

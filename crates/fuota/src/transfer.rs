@@ -123,6 +123,8 @@ pub struct Transfer {
     /// It took the place of an unfinished transfer of other bytes or other chunks: until it is
     /// asked for, a device may still be at those, so its manifest comes before any block.
     pub replaces: AtomicBool,
+    /// Its state is [`UpdateState::Stalled`].
+    pub stalled: AtomicBool,
     /// Something changed since it was written to the database.
     pub dirty: AtomicBool,
     served: Box<[AtomicU64]>,
@@ -168,6 +170,7 @@ impl Transfer {
             image,
             overwritten: AtomicBool::new(false),
             replaces: AtomicBool::new(false),
+            stalled: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
             served: (0..words).map(|_| AtomicU64::new(0)).collect(),
             status: Mutex::new(Status {
@@ -209,6 +212,10 @@ impl Transfer {
         }
         let mut status = transfer.status.lock();
         status.state = UpdateState::from_name(&row.state, row.reason.clone())?;
+        if status.state == UpdateState::Silent && transfer.sent() < transfer.pin.total {
+            status.state = UpdateState::Stalled;
+        }
+        transfer.stalled.store(status.state == UpdateState::Stalled, Ordering::Relaxed);
         status.downloaded = row.downloaded_at.map(|at| (instant_of(at), at));
         // Whether its manifest left is not known, so a device is given the time to go on.
         status.announced = true;
@@ -385,6 +392,7 @@ impl Transfer {
         let mut status = self.status.lock();
         let next = status.state.next(happened)?;
         status.state = next.clone();
+        self.stalled.store(next == UpdateState::Stalled, Ordering::Relaxed);
         if *happened == Happened::Requested {
             status.begun = Some(Instant::now());
         }

@@ -59,6 +59,8 @@ pub struct DeviceView {
     pub progress: Progress,
     /// What its newest offer is.
     pub firmware: Option<OfferedFirmware>,
+    /// The parameters of the reference for its newest offer; `None` where it was offered nothing.
+    pub parameters: Option<Parameters>,
     /// Whether it is registered.
     pub registered: bool,
     /// Its groups.
@@ -91,6 +93,17 @@ pub struct Progress {
     pub chunks_total: u32,
 }
 
+/// What the reference keeps for a device, replaced at each new update.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Parameters {
+    /// The address that an operator named, or else the image's path.
+    pub ota_url: String,
+    /// Bytes of the image.
+    pub ota_size: u64,
+    /// Blocks of the image.
+    pub ota_chunks: u32,
+}
+
 /// The image of an offer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OfferedFirmware {
@@ -107,12 +120,12 @@ pub struct OfferedFirmware {
 }
 
 /// A device to register.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewDevice {
     /// Its id.
     pub id: String,
-    /// Its token, at least 16 bytes; made up where none is given.
+    /// Its token, at least 16 characters; made up where none is given.
     #[serde(default)]
     pub token: Option<String>,
     /// Its groups.
@@ -212,14 +225,14 @@ pub struct UserView {
 }
 
 /// A user to add.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
     /// Its name, in the form of a device id.
     pub name: String,
     /// What it may do.
     pub role: UserRole,
-    /// Its password, at least 8 bytes; made up where none is given.
+    /// Its password, at least 8 characters; made up where none is given.
     #[serde(default)]
     pub password: Option<Password>,
 }
@@ -250,8 +263,44 @@ pub struct UserPatch {
 /// What became of a change; as [`AddedUser`].
 pub type ChangedUser = AddedUser;
 
+/// A token to make for a user.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NewToken {
+    /// What it is for, in the words of whoever makes it.
+    pub label: String,
+    /// After how many days it ends; `None`: it does not.
+    #[serde(deserialize_with = "crate::whole::maybe")]
+    pub expires_in_days: Option<u32>,
+}
+
+/// A user's token for the admin interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TokenView {
+    /// Names it; 8 hex digits.
+    pub id: String,
+    /// What it is for.
+    pub label: String,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+    /// When it ends; `None`: never.
+    pub expires: Option<u64>,
+    /// When it was last used, to the hour; `None`: not yet.
+    pub last_used: Option<u64>,
+}
+
+/// A made token, which is shown only here. No log shows it.
+#[derive(Clone, Serialize)]
+pub struct AddedToken {
+    /// What is known of it.
+    #[serde(flatten)]
+    pub view: TokenView,
+    /// The token.
+    pub token: String,
+}
+
 /// Devices and users to add, all or none.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Import {
     /// Devices with tokens.
@@ -261,7 +310,7 @@ pub struct Import {
 }
 
 /// A user of another broker.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImportedUser {
     /// Its name, in the form of a device id.
@@ -385,6 +434,10 @@ pub struct SiteStatus {
     pub store_problem: Option<String>,
     /// Why the database cannot be written now.
     pub database_problem: Option<String>,
+    /// Why the site's maintenance window is closed now: nothing new is offered.
+    pub window_closed: Option<String>,
+    /// Why the wall clock cannot be right; maintenance windows are closed then.
+    pub clock_problem: Option<String>,
     /// Devices by registration and presence.
     pub devices: DeviceCounts,
     /// Devices per state of their newest offer.

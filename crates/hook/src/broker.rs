@@ -21,6 +21,11 @@ pub trait Broker: Send + Sync {
         properties: Option<Properties>,
     );
 
+    /// Publishes as the broker itself to those sessions alone whose client `may` hear it, on its
+    /// last connection; the others get nothing, whatever they have subscribed to. It is not
+    /// retained.
+    fn publish_to(&self, topic: &str, payload: Bytes, qos: Qos, may: &dyn Fn(&Identity) -> bool);
+
     /// Ends a client's connection with this reason (MQTT 5 clients are told). The session stays
     /// if it is persistent. `false` where no such client is connected.
     fn disconnect(&self, client_id: &str, reason: &Reason) -> bool;

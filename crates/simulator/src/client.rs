@@ -109,6 +109,7 @@ impl Client {
                 Over::Mishap(Mishap::Reboot) => {
                     self.reboots += 1;
                     self.setup.meter.rebooted();
+                    tokio::time::sleep(self.setup.dice.down()).await;
                     Event::Rebooted
                 }
                 Over::Mishap(Mishap::Reconnect) => Event::Disconnected,
@@ -121,7 +122,12 @@ impl Client {
                     return Some(Ending { kind: "broken conversation", reason: error.to_string() });
                 }
             };
+            let rebooted = matches!(event, Event::Rebooted);
             self.device.step(Instant::now(), event, &mut self.actions);
+            // One that kept what it had begins no download that would bring the next reboot.
+            if let Some((stored, chunks)) = self.device.progress().filter(|_| rebooted) {
+                self.setup.dice.started(chunks - stored);
+            }
         }
     }
 

@@ -6,7 +6,8 @@
 //! | downloading | start anew | store, ask for the next; after the last verify | ask for what is due, again for what is late | ask again for what was under way |
 //! | finished | ignored | ignored | – | – |
 //!
-//! A reboot in any state but finished goes back to waiting. How the next request is chosen is the
+//! A reboot in any state but finished goes back to waiting; a device that resumes goes on, also
+//! after a manifest of the image that it is at. How the next request is chosen is the
 //! pull's matter: [`crate::device::pull`].
 
 mod pull;
@@ -28,6 +29,7 @@ pub(crate) struct Behaviour {
     pub retry_after: Duration,
     pub max_retries: u32,
     pub strict_reference: bool,
+    pub resume: bool,
     pub expect_sha256: Option<Digest>,
     pub max_image: u64,
     pub keep_image: bool,
@@ -40,7 +42,7 @@ pub(crate) enum Event {
     Connected,
     /// The connection is gone.
     Disconnected,
-    /// The power was gone: so is the buffer.
+    /// The power was gone: so is the buffer, unless it is in flash.
     Rebooted,
     /// The server said something on the downlink.
     Heard(Message),
@@ -184,7 +186,8 @@ impl Device {
             Event::Disconnected => self.connected = false,
             Event::Rebooted => {
                 self.connected = false;
-                if !matches!(self.state, State::Finished) {
+                let kept = self.resumes() || matches!(self.state, State::Finished);
+                if !kept {
                     self.state = State::Waiting;
                 }
             }
@@ -192,6 +195,10 @@ impl Device {
             Event::Woken => {}
         }
         self.ask(now, actions);
+    }
+
+    fn resumes(&self) -> bool {
+        self.behaviour.resume && !self.behaviour.strict_reference
     }
 
     fn hear(&mut self, now: Instant, message: Message, actions: &mut Vec<Action>) {
@@ -215,6 +222,12 @@ impl Device {
         }
         // Where an image has a name, the same manifest again is no reason to begin anew.
         if manifest.image.is_some() && manifest.image == self.image() {
+            return;
+        }
+        if let State::Downloading { assembly, .. } = &self.state
+            && self.resumes()
+            && *assembly.manifest() == manifest
+        {
             return;
         }
         let Behaviour { max_image, keep_image, .. } = self.behaviour;

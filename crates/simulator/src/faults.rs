@@ -1,5 +1,7 @@
 //! The dice of a device: what goes wrong, repeatably.
 
+use std::time::Duration;
+
 use crate::options::Faults;
 
 /// Rolls a device's faults from a seed.
@@ -48,6 +50,12 @@ impl Dice {
             // Not after the last block: the download would be over.
             self.until_reboot = Some(1 + self.random.below(chunks.saturating_sub(1).max(1)));
         }
+    }
+
+    /// How long the device that reboots is gone.
+    pub(crate) fn down(&mut self) -> Duration {
+        let most = u32::try_from(self.faults.down.as_millis()).unwrap_or(u32::MAX);
+        Duration::from_millis(self.random.below(most.saturating_add(1)).into())
     }
 
     /// What happens to a request or a block.

@@ -41,6 +41,9 @@ pub struct Options {
     /// index; nothing is asked for twice; a chunk that is missing at the end is a failure.
     /// `window`, `retry_after` and `max_retries` mean nothing then.
     pub strict_reference: bool,
+    /// Keep what is there over a reboot, as a device with its image in flash does, and go on with it
+    /// where a manifest names the same image again. Means nothing with `strict_reference`.
+    pub resume: bool,
     /// What goes wrong on purpose.
     pub faults: Faults,
     /// Seed of the faults: the same seed and options roll the same faults. `None`: a random one,
@@ -82,6 +85,7 @@ impl Default for Options {
             retry_after: Duration::from_secs(2),
             max_retries: 10,
             strict_reference: false,
+            resume: false,
             faults: Faults::default(),
             seed: None,
             expect_sha256: None,
@@ -105,9 +109,11 @@ pub struct Faults {
     pub duplicates: f64,
     /// Drop the TCP connection after each so many blocks and connect again; 0: never.
     pub reconnect_every: u32,
-    /// How often each device reboots in mid-download: it loses what it has, connects again and
-    /// waits for the manifest. The moments are random.
+    /// How often each device reboots in mid-download: it loses what it has (unless it resumes),
+    /// connects again and waits for the manifest. The moments are random.
     pub reboots: u32,
+    /// A device that reboots is gone for a random time up to this.
+    pub down: Duration,
 }
 
 /// How a device logs in.

@@ -152,6 +152,7 @@ fn behaviour(options: &Options) -> Behaviour {
         retry_after: options.retry_after,
         max_retries: options.max_retries,
         strict_reference: options.strict_reference,
+        resume: options.resume,
         expect_sha256: options.expect_sha256,
         max_image: options.max_image,
         keep_image: options.image_dir.is_some(),

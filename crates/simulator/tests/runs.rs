@@ -47,7 +47,8 @@ async fn many_devices_of_both_versions_get_the_image() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn faults_end_no_update() {
     let server = Server::start(SIZE, Flaw::None).await;
-    let faults = Faults { loss: 0.1, duplicates: 0.1, reconnect_every: 7, reboots: 1 };
+    let faults =
+        Faults { loss: 0.1, duplicates: 0.1, reconnect_every: 7, reboots: 1, ..Faults::default() };
     let options = Options { devices: 20, window: 4, faults, ..options(&server) };
     let summary = run(options, CancellationToken::new()).await.unwrap();
     assert!(summary.all_ok(), "{summary}");

@@ -176,6 +176,11 @@ impl FirmwareStore {
         ingest::take_in_stream(&self.shared.objects, max_size, bytes).await
     }
 
+    /// The largest image that is taken in, in bytes.
+    pub fn max_size(&self) -> u64 {
+        self.shared.tuning.lock().max_size
+    }
+
     /// Copies all images to below another `data_dir`, for a backup. Returns how many there are, and
     /// their bytes. Blocks.
     ///

@@ -81,6 +81,11 @@ impl Group {
         Arc::new(Group { name, share, members, next: AtomicUsize::new(0) })
     }
 
+    /// How many members there are.
+    pub fn size(&self) -> usize {
+        self.members.len()
+    }
+
     /// The member whose turn it is: connected ones first, in turn.
     pub fn pick(&self) -> Option<Receiver> {
         self.turn().map(|entry| Receiver { share: Some(self.share.clone()), ..Receiver::of(entry) })

@@ -102,6 +102,21 @@ pub struct What {
     /// It may go below the version that devices run
     #[arg(long)]
     downgrade: bool,
+    /// Offer it only in this window, instead of in the site's: 'mon-fri 22:00-04:00 Europe/Berlin'
+    #[arg(long, value_name = "WINDOW")]
+    window: Vec<String>,
+    /// Offer it at any time, whatever the site's windows say
+    #[arg(long, conflicts_with = "window")]
+    any_time: bool,
+    /// So many of its transfers at once, at most
+    #[arg(long, value_name = "NUMBER")]
+    max_transfers: Option<u32>,
+    /// So many of its transfers begin in a minute, at most
+    #[arg(long, value_name = "NUMBER")]
+    starts_per_minute: Option<u32>,
+    /// So many firmware bytes a second for all of them, at most
+    #[arg(long, value_name = "BYTES")]
+    bytes_per_second: Option<u64>,
 }
 
 /// For whom.
@@ -242,6 +257,18 @@ impl What {
                 rollout["pause_at_percent"] = percent.into();
             }
             body["rollout"] = rollout;
+        }
+        if self.any_time || !self.window.is_empty() {
+            body["windows"] = self.window.into();
+        }
+        for (name, value) in [
+            ("transfers", self.max_transfers.map(u64::from)),
+            ("starts_per_minute", self.starts_per_minute.map(u64::from)),
+            ("bytes_per_second", self.bytes_per_second),
+        ] {
+            if let Some(value) = value {
+                body["limits"][name] = value.into();
+            }
         }
         Ok(body)
     }

@@ -59,6 +59,9 @@ pub struct Args {
     /// Behave exactly as the reference device, which asks for nothing twice
     #[arg(long)]
     strict_reference: bool,
+    /// Keep what is there over a reboot, and over a manifest of the same image
+    #[arg(long, conflicts_with = "strict_reference")]
+    resume: bool,
     /// Probability, 0 to 1, that a request or a block is lost
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     loss: f64,
@@ -71,6 +74,9 @@ pub struct Args {
     /// How often each device reboots in mid-download
     #[arg(long, value_name = "N", default_value_t = 0)]
     reboots: u32,
+    /// A device that reboots is gone for a random time up to this
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
+    down: Duration,
     /// Seed of what goes wrong [default: a random one]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -195,11 +201,13 @@ fn options(args: Args, config: Option<&Path>) -> anyhow::Result<Options> {
         retry_after: args.retry_after,
         max_retries: args.max_retries,
         strict_reference: args.strict_reference,
+        resume: args.resume,
         faults: Faults {
             loss: args.loss,
             duplicates: args.duplicates,
             reconnect_every: args.reconnect_every,
             reboots: args.reboots,
+            down: args.down,
         },
         seed: args.seed,
         expect_sha256: args.expect_sha256,

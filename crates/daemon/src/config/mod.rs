@@ -5,6 +5,7 @@
 //! | [`keys`] | the table of all keys: names, defaults, what is a secret, what comes later |
 //! | [`tree`] | file and environment merged; unknown keys are found here |
 //! | [`read`](mod@read) | typed reading, with an error that names the key |
+//! | [`limits`] | the lines of `fuota.limits.groups` |
 //! | [`check`] | what the keys must not say together |
 //! | [`values`](Values) | what changed between two readings |
 //! | [`secret`] | values that no output shows |
@@ -12,6 +13,7 @@
 mod check;
 mod error;
 pub mod keys;
+mod limits;
 mod overview;
 mod read;
 pub mod secret;
@@ -21,7 +23,7 @@ mod tree;
 mod values;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -162,6 +164,18 @@ pub struct Fuota {
     pub drop_rollout: Option<DropRollout>,
     /// What becomes of files found at the very first start, where that is named.
     pub on_existing: Option<OnExisting>,
+    /// When manifests go out.
+    pub windows: fuota::Windows,
+    /// Caps over the site.
+    pub limits: fuota::Limits,
+    /// Caps over groups, by name.
+    pub group_limits: BTreeMap<String, fuota::Limits>,
+    /// Firmware bytes a second to one connection.
+    pub device_bytes_per_second: Option<u64>,
+    /// How far offers to many devices are spread.
+    pub jitter: Duration,
+    /// Where images may be fetched from.
+    pub fetch_allow: Vec<fuota::Allow>,
     /// How long the audit and timelines are kept.
     pub retention: Duration,
 }
@@ -330,6 +344,20 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let drop_rollout = reader.word("fuota.drop_rollout", &rollouts);
     let existing = [("deploy", OnExisting::Deploy), ("hold", OnExisting::Hold)];
     let on_existing = reader.word("fuota.on_existing", &existing);
+    let windows = fuota::Windows::parse(&reader.lines("fuota.windows"));
+    let windows = windows.unwrap_or_else(|error| {
+        reader.problem("fuota.windows", &format!("cannot be used: {error}"));
+        fuota::Windows::default()
+    });
+    let update_limits = fuota::Limits {
+        transfers: reader.number_or_off("fuota.limits.transfers", 1..=10_000_000),
+        starts_per_minute: reader.number_or_off("fuota.limits.starts_per_minute", 1..=10_000_000),
+        bytes_per_second: reader.size("fuota.limits.bytes_per_second", 1..=BYTES),
+    };
+    let device_bytes_per_second = reader.size("fuota.limits.device_bytes_per_second", 1..=BYTES);
+    let group_limits = limits::groups(reader);
+    let jitter = reader.duration("fuota.limits.jitter", Duration::ZERO);
+    let fetch_allow = fetch_allow(reader);
     let retention = reader.duration("fuota.retention", Duration::from_secs(3600));
 
     let connections = reader.number("limits.connections", 1..=10_000_000);
@@ -410,6 +438,12 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
             deploy_drops: deploy_drops?,
             drop_rollout,
             on_existing,
+            windows,
+            limits: update_limits,
+            group_limits,
+            device_bytes_per_second,
+            jitter: jitter?,
+            fetch_allow,
             retention: retention?,
         },
         limits: Limits {
@@ -432,6 +466,18 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
         settings: overview::settings(tree),
         values,
     })
+}
+
+/// Those of `fuota.fetch_allow` that allow something; each of the others is a problem.
+fn fetch_allow(reader: &mut Reader<'_>) -> Vec<fuota::Allow> {
+    let mut allowed = Vec::new();
+    for text in reader.texts("fuota.fetch_allow") {
+        match text.parse() {
+            Ok(entry) => allowed.push(entry),
+            Err(error) => reader.problem("fuota.fetch_allow", &format!("cannot be used: {error}")),
+        }
+    }
+    allowed
 }
 
 /// Those of `auth.rules` that are rules; each of the others is a problem.

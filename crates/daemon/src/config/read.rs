@@ -269,7 +269,7 @@ fn texts(raw: &Raw, separator: char) -> Option<Vec<String>> {
 }
 
 /// `512 MB` is 512,000,000 bytes and `512 MiB` is 536,870,912; letters' case does not matter.
-fn size(text: &str) -> Option<u64> {
+pub fn size(text: &str) -> Option<u64> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);

@@ -51,6 +51,8 @@ impl FakeBroker {
 impl Broker for FakeBroker {
     fn publish(&self, _: &str, _: Bytes, _: Qos, _: bool, _: Option<Properties>) {}
 
+    fn publish_to(&self, _: &str, _: Bytes, _: Qos, _: &dyn Fn(&Identity) -> bool) {}
+
     fn disconnect(&self, client_id: &str, reason: &Reason) -> bool {
         let connected = self.sessions.get(client_id).is_some_and(|session| session.connected);
         if connected {

@@ -14,8 +14,11 @@ use super::{
 use crate::{
     engine::{Counters, Engine},
     plugin::{downlink_device, is_about_device, shared_filter},
+    settings::AuthMode,
 };
 
+/// Where the server tells operators what happens: this, `/` and the kind.
+pub const EVENTS: &str = "fuotad/events";
 /// What every device has as its own in the jobs dialect: this, its id, `/`.
 const AWS_THINGS: &str = "$aws/things/";
 
@@ -56,6 +59,12 @@ impl RuleSet {
     }
 }
 
+/// Whether a topic or filter is one of those on which the server tells operators what happens.
+fn is_event(topic: &str) -> bool {
+    let rest = topic.strip_prefix(EVENTS);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// Whether a role is bound by rule 26; the others may go anywhere that the broker allows.
 fn is_bounded(role: Role) -> bool {
     matches!(role, Role::Anonymous | Role::Device)
@@ -65,6 +74,9 @@ impl Engine {
     /// Decides about a publish, live or a will.
     pub fn authorize_publish(&self, client: &Client, topic: &str) -> Access {
         let role = client.identity.role;
+        if is_event(topic) {
+            return self.refuse_access("only the server says what happens to the updates");
+        }
         match self.by_rules(client, Action::Publish, topic) {
             Some(true) => return Access::Continue,
             Some(false) => return self.refuse_access("a rule denies publishing to this topic"),
@@ -90,6 +102,10 @@ impl Engine {
     pub fn authorize_subscribe(&self, client: &Client, filter: &str) -> Access {
         let role = client.identity.role;
         let filter = shared_filter(filter).unwrap_or(filter);
+        if is_event(filter) && !self.may_hear_events(role) {
+            return self
+                .refuse_access("events of the updates are for service and operator accounts");
+        }
         match self.by_rules(client, Action::Subscribe, filter) {
             Some(true) => return Access::Continue,
             Some(false) => return self.refuse_access("a rule denies subscribing to this filter"),
@@ -108,6 +124,15 @@ impl Engine {
             return self.refuse_access("auth.strict: no rule allows subscribing to this filter");
         }
         Access::Continue
+    }
+
+    /// Whether clients of a role hear what operators are to hear; also by a wildcard.
+    pub fn may_hear_events(&self, role: Role) -> bool {
+        match role {
+            Role::Service | Role::Operator | Role::Admin => true,
+            Role::Anonymous => self.settings().mode == AuthMode::Open,
+            Role::Device => false,
+        }
     }
 
     /// What the first rule says that is about this. An allowing rule is, where it covers the

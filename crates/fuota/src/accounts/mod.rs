@@ -14,6 +14,7 @@
 //! | `rule` | one line of `auth.rules`; `pattern`: what a filter covers and overlaps |
 //! | `authorize` | rules and defaults together: may this client do this? |
 //! | `service` | what the admin interface asks and changes |
+//! | `tokens` | bearer tokens of users for that interface |
 
 mod authorize;
 mod hash;
@@ -23,6 +24,7 @@ mod renew;
 mod rule;
 mod service;
 mod throttle;
+mod tokens;
 mod user;
 
 use std::{io, net::IpAddr, sync::Arc};
@@ -36,10 +38,12 @@ use password::PasswordThread;
 use throttle::Throttle;
 use user::Users;
 
+pub use authorize::EVENTS;
 pub use hash::{PasswordHash, Scheme};
 pub use rule::{Rule, RuleError};
 pub use service::{MAX_USERS, check_name};
 pub use throttle::Failure;
+pub use tokens::Tokens;
 pub use user::User;
 
 /// See [the module](self).

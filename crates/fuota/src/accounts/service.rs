@@ -9,12 +9,13 @@ use crate::{
     engine::Engine,
     names::{is_name, is_reserved, name_problem},
     registration::{Registration, invalid},
+    requests,
     secret::new_token,
     transfer::unix_now,
-    views::{AddedUser, ChangedUser, NewUser, Password, UserPatch, UserRole, UserView},
+    views::{Actor, AddedUser, ChangedUser, NewUser, Password, UserPatch, UserRole, UserView},
 };
 
-/// Bytes of a password.
+/// Characters of a password.
 const MIN_PASSWORD: usize = 8;
 const MAX_PASSWORD: usize = 1024;
 /// Users that there may be: the snapshot is copied by each change.
@@ -34,23 +35,37 @@ impl Service {
         self.0.accounts.get(name).map(|user| user.view())
     }
 
-    /// Adds a user. Sessions that use a device user's name without its password are ended.
+    /// Adds a user. Sessions that use a device user's name without its password are ended. The
+    /// second value says whether it is new, and not of an earlier request with this key.
     ///
     /// # Errors
     /// [`ServiceError::Invalid`], [`ServiceError::Conflict`] where a user or a registered device
-    /// has the name, [`ServiceError::Unavailable`].
-    pub async fn add_user(&self, new: NewUser) -> Result<AddedUser, ServiceError> {
+    /// has the name, or the key was used otherwise; [`ServiceError::Unavailable`].
+    pub async fn add_user(
+        &self,
+        new: NewUser,
+        key: Option<&str>,
+        actor: &Actor,
+    ) -> Result<(AddedUser, bool), ServiceError> {
         check_name(&new.name)?;
-        let (password, shown) = choose(new.password)?;
         let accounts = &self.0.accounts;
         let _changing = accounts.change().await;
+        let request = self.0.requests.open(&self.0.key, "user", key, &new)?;
+        let (password, shown) = choose(new.password, || request.secret(&self.0.key, &new.name))?;
+        if request.is_done {
+            let user = accounts.get(&new.name).ok_or_else(|| requests::gone("a user"))?;
+            return Ok((AddedUser { user: user.view(), password: shown }, false));
+        }
         self.0.name_is_free(&new.name)?;
         if accounts.count() >= MAX_USERS {
             return Err(ServiceError::Conflict(format!("there are {MAX_USERS} users already")));
         }
         let hash = self.hash(password).await?;
         let user = Arc::new(User::new(new.name.as_str().into(), new.role, hash, unix_now()));
-        let ops = vec![Op::User(user.row()), Engine::audit(&user.name, "user added", None)];
+        let detail = Some(format!("role {}", user.role.name()));
+        let mut ops =
+            vec![Op::User(user.row()), Engine::audit_by(actor, &user.name, "user added", detail)];
+        ops.extend(request.op());
         match user.role {
             UserRole::Device => {
                 self.0.register(vec![Registration::of_user(&user.name)], ops).await?;
@@ -58,8 +73,10 @@ impl Service {
             _ => self.write(ops).await?,
         }
         accounts.replace(|users| drop(users.insert(Arc::clone(&user.name), Arc::clone(&user))));
+        self.0.requests.done(request);
         self.0.end_account(&user.name, "log in with the user's password");
-        Ok(AddedUser { user: user.view(), password: shown })
+        self.0.tell_user(&user.name, "added");
+        Ok((AddedUser { user: user.view(), password: shown }, true))
     }
 
     /// Changes a user, and ends its sessions where a password or a role changed.
@@ -70,12 +87,13 @@ impl Service {
         &self,
         name: &str,
         patch: UserPatch,
+        actor: &Actor,
     ) -> Result<ChangedUser, ServiceError> {
         if patch.password.is_some() && patch.new_password {
             return Err(invalid("password", "a given and a new one exclude each other".into()));
         }
         let chosen = match patch.password.is_some() || patch.new_password {
-            true => Some(choose(patch.password)?),
+            true => Some(choose(patch.password, made)?),
             false => None,
         };
         let accounts = &self.0.accounts;
@@ -84,13 +102,19 @@ impl Service {
         if chosen.is_none() && patch.role.is_none_or(|role| role == old.role) {
             return Ok(ChangedUser { user: old.view(), password: None });
         }
+        let changes = match (chosen.is_some(), patch.role.filter(|role| *role != old.role)) {
+            (true, Some(role)) => format!("password, role {}", role.name()),
+            (false, Some(role)) => format!("role {}", role.name()),
+            (_, None) => "password".into(),
+        };
         let (password, shown) = match chosen {
             Some((password, shown)) => (self.hash(password).await?, shown),
             None => (old.password.clone(), None),
         };
         let role = patch.role.unwrap_or(old.role);
         let user = Arc::new(User::new(Arc::clone(&old.name), role, password, old.created));
-        let ops = vec![Op::User(user.row()), Engine::audit(name, "user changed", None)];
+        let line = Engine::audit_by(actor, name, "user changed", Some(changes));
+        let ops = vec![Op::User(user.row()), line];
         match (old.role, role) {
             (was, is) if (was == UserRole::Device) == (is == UserRole::Device) => {
                 self.write(ops).await?;
@@ -100,6 +124,7 @@ impl Service {
         }
         accounts.replace(|users| drop(users.insert(Arc::clone(&user.name), Arc::clone(&user))));
         self.0.end_account(name, "the account was changed; log in again");
+        self.0.tell_user(name, "changed");
         Ok(ChangedUser { user: user.view(), password: shown })
     }
 
@@ -107,17 +132,20 @@ impl Service {
     ///
     /// # Errors
     /// [`ServiceError::NotFound`], [`ServiceError::Unavailable`].
-    pub async fn remove_user(&self, name: &str) -> Result<(), ServiceError> {
+    pub async fn remove_user(&self, name: &str, actor: &Actor) -> Result<(), ServiceError> {
         let accounts = &self.0.accounts;
         let _changing = accounts.change().await;
         let old = accounts.get(name).ok_or_else(|| unknown(name))?;
-        let ops = vec![Op::UserGone(name.to_owned()), Engine::audit(name, "user removed", None)];
+        let line = Engine::audit_by(actor, name, "user removed", None);
+        let ops = vec![Op::UserGone(name.to_owned()), line];
         match old.role {
             UserRole::Device => self.forget_device(name, ops).await?,
             _ => self.write(ops).await?,
         }
         accounts.replace(|users| drop(users.remove(name)));
+        self.0.tokens.remove_of(name);
         self.0.end_account(name, "the account was removed");
+        self.0.tell_user(name, "removed");
         Ok(())
     }
 
@@ -132,7 +160,7 @@ impl Service {
         }
     }
 
-    async fn write(&self, ops: Vec<Op>) -> Result<(), ServiceError> {
+    pub(super) async fn write(&self, ops: Vec<Op>) -> Result<(), ServiceError> {
         let written = self.0.db.commit(ops).await;
         written.map_err(|error| ServiceError::Unavailable(error.to_string()))
     }
@@ -182,27 +210,35 @@ impl User {
 }
 
 /// The password to keep, and again to show where it was made here.
-fn choose(given: Option<Password>) -> Result<(Password, Option<Password>), ServiceError> {
+fn choose(
+    given: Option<Password>,
+    make: impl FnOnce() -> Result<String, ServiceError>,
+) -> Result<(Password, Option<Password>), ServiceError> {
     match given {
         Some(Password(text)) => {
-            if !(MIN_PASSWORD..=MAX_PASSWORD).contains(&text.len())
+            if !(MIN_PASSWORD..=MAX_PASSWORD).contains(&text.chars().count())
                 || text.chars().any(char::is_control)
             {
                 return Err(invalid(
                     "password",
                     format!(
-                        "it must have {MIN_PASSWORD} to {MAX_PASSWORD} bytes and no control \
-                         characters; leave it out to have one made"
+                        "it must have {MIN_PASSWORD} to {MAX_PASSWORD} characters, no control \
+                         characters among them; leave it out to have one made"
                     ),
                 ));
             }
             Ok((Password(text), None))
         }
         None => {
-            let made = new_token().map_err(|error| ServiceError::Unavailable(error.to_string()))?;
+            let made = make()?;
             Ok((Password(made.clone()), Some(Password(made))))
         }
     }
+}
+
+/// A password that nobody can guess.
+fn made() -> Result<String, ServiceError> {
+    new_token().map_err(|error| ServiceError::Unavailable(error.to_string()))
 }
 
 pub fn check_name(name: &str) -> Result<(), ServiceError> {
@@ -215,6 +251,6 @@ pub fn check_name(name: &str) -> Result<(), ServiceError> {
     Ok(())
 }
 
-fn unknown(name: &str) -> ServiceError {
+pub fn unknown(name: &str) -> ServiceError {
     ServiceError::NotFound(format!("there is no user {name}"))
 }

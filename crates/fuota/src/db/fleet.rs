@@ -26,6 +26,7 @@ pub struct DeploymentRow {
     pub created_by: String,
     pub ended_seq: Option<i64>,
     pub key: Option<String>,
+    pub conditions: String,
 }
 
 /// A row of `member`.
@@ -74,13 +75,13 @@ pub struct AuditRow {
 pub fn write_deployment(sql: &Savepoint<'_>, row: &DeploymentRow) -> rusqlite::Result<usize> {
     // An upsert: a replacement would delete the members with the row.
     sql.prepare_cached(
-        "INSERT INTO deployment VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16)
+        "INSERT INTO deployment VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17)
          ON CONFLICT (id) DO UPDATE SET state=?7, reason=?8, wave=?9, size=?10, forgiven=?11, ended_seq=?15",
     )?
     .execute(params![
         row.id, row.file, row.target, row.tier, row.plan, row.downgrade, row.state, row.reason,
         row.wave as i64, row.size as i64, row.forgiven as i64, row.created_seq,
-        row.created_at as i64, row.created_by, row.ended_seq, row.key,
+        row.created_at as i64, row.created_by, row.ended_seq, row.key, row.conditions,
     ])
 }
 
@@ -165,6 +166,7 @@ pub fn read_deployment(row: &Row<'_>) -> rusqlite::Result<DeploymentRow> {
         created_by: row.get("created_by")?,
         ended_seq: row.get("ended_seq")?,
         key: row.get("key")?,
+        conditions: row.get("conditions")?,
     })
 }
 

@@ -17,6 +17,7 @@ pub mod framing;
 pub mod http;
 pub mod json;
 pub mod native;
+pub mod order;
 pub mod quirks;
 pub mod reference;
 pub mod thingsboard;
@@ -370,6 +371,16 @@ pub trait Dialect: Send + Sync {
     /// Bytes of a block of an offer: at most `wanted`, for an image of this size, so that the
     /// block fits the framing; `None` where not even a small one fits.
     fn chunk_size(&self, wanted: u32, image: u64, framing: &Framing) -> Option<u32>;
+
+    /// An operator's order to start an update, where this payload is one (rule 27).
+    fn order(&self, _payload: &[u8]) -> Option<order::Order> {
+        None
+    }
+
+    /// An answer to that.
+    fn validation(&self, _answer: &order::Validation<'_>) -> Option<Said> {
+        None
+    }
 
     /// A conversation with the device of this name; `None` for one without identity.
     fn begin(&self, device: Option<&Arc<str>>) -> Box<dyn Talk>;

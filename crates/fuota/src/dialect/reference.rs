@@ -12,6 +12,7 @@ use super::{
     Answer, BlockSize, Dialect, Echo, Framing, Heard, MAX_REQUESTS, Message, Offer, Problem,
     Question, Report, ReportedState, Request, Rest, Said, Talk, Trouble, Uplink,
     json::{self, Payload, Variable},
+    order,
 };
 
 /// The topic that devices publish and subscribe on.
@@ -91,6 +92,15 @@ impl Dialect for Reference {
                 elements.iter().find_map(|(_, variable)| find(variable.as_ref()?))
             }
         }
+    }
+
+    fn order(&self, payload: &[u8]) -> Option<order::Order> {
+        let reserved: Vec<&str> = SERVER_ONLY.into_iter().chain([REQUEST]).collect();
+        order::read(payload, &reserved)
+    }
+
+    fn validation(&self, answer: &order::Validation<'_>) -> Option<Said> {
+        Some(Said::new(&self.topic, order::validation(answer)))
     }
 
     fn chunk_size(&self, wanted: u32, image: u64, framing: &Framing) -> Option<u32> {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
+    conditions::Conditions,
     deployment::{Deployment, DeploymentState, Member},
     operate::{Outcome, by, unknown},
     rollout::Plan,
@@ -99,6 +100,7 @@ impl Engine {
         let mut fleet = self.fleet.lock();
         let Some(bad) = fleet.deployments.get(&id) else { return Err(unknown(id)) };
         let (tier, mut left) = (bad.tier, Vec::new());
+        let conditions = Conditions { url: None, ..bad.conditions.clone() };
         let mut back: BTreeMap<i64, Vec<Arc<str>>> = BTreeMap::new();
         for (device, member) in bad.members.iter().filter(|(_, member)| member.reached) {
             match member.before.ok_or("what it ran before is not known") {
@@ -121,6 +123,7 @@ impl Engine {
                 plan: Plan::canary(),
                 downgrade: true,
                 created_by: actor.shown().into(),
+                conditions: conditions.clone(),
                 ..Deployment::new(number, file, Target::Rollback(id), files.take_seq())
             };
             ops.push(Op::Deployment(deployment.row()));
@@ -143,7 +146,10 @@ fn is_withdrawn(rows: &[FileRow], file: i64) -> bool {
 }
 
 fn may_retry(member: &Member) -> bool {
-    matches!(member.state, Some(UpdateState::Failed(_) | UpdateState::Silent))
+    matches!(
+        member.state,
+        Some(UpdateState::Failed(_) | UpdateState::Silent | UpdateState::Stalled)
+    )
 }
 
 fn excluded(device: &str, reason: &str) -> Excluded {

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
+    conditions::Conditions,
     rollout::{Plan, Standing},
     target::Target,
 };
@@ -37,6 +38,17 @@ impl DeploymentState {
         (DeploymentState::Cancelled, "cancelled"),
         (DeploymentState::Ended, "ended"),
     ];
+
+    /// The names alone.
+    pub const NAME_LIST: [&'static str; 5] = {
+        let mut names = [""; 5];
+        let mut at = 0;
+        while at < names.len() {
+            names[at] = Self::NAMES[at].1;
+            at += 1;
+        }
+        names
+    };
 
     pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(state, _)| *state == self).map_or("", |(_, name)| name)
@@ -82,6 +94,8 @@ pub struct Deployment {
     pub ended: Option<i64>,
     /// What the creator named the request, so that it can be repeated.
     pub key: Option<String>,
+    /// Its windows and caps.
+    pub conditions: Conditions,
     /// Whether the database lacks the newest change.
     pub dirty: bool,
     pub members: HashMap<Arc<str>, Member>,
@@ -114,7 +128,9 @@ impl Member {
     /// Takes over what its transfer says.
     pub fn moved(&mut self, state: UpdateState) {
         match state {
-            UpdateState::Failed(_) | UpdateState::Silent => self.failed = true,
+            UpdateState::Failed(_) | UpdateState::Silent | UpdateState::Stalled => {
+                self.failed = true;
+            }
             UpdateState::Updated | UpdateState::UpdatedUnconfirmed => self.failed = false,
             _ => {}
         }
@@ -148,10 +164,14 @@ impl Member {
 
     pub fn from_row(row: &MemberRow) -> Member {
         let state = row.state.as_deref();
+        let state = state.and_then(|name| UpdateState::from_name(name, row.reason.clone()));
         Member {
             wave: row.wave.map(|wave| wave.max(0) as usize),
             counts: row.counts,
-            state: state.and_then(|name| UpdateState::from_name(name, row.reason.clone())),
+            state: match state {
+                Some(UpdateState::Silent) if !row.reached => Some(UpdateState::Stalled),
+                state => state,
+            },
             failed: row.failed,
             reached: row.reached,
             history: History {
@@ -186,6 +206,7 @@ impl Deployment {
             created_by: String::new(),
             ended: None,
             key: None,
+            conditions: Conditions::default(),
             dirty: false,
             members: HashMap::new(),
             admitted: 0,
@@ -208,6 +229,7 @@ impl Deployment {
             created_by: row.created_by.clone(),
             ended: row.ended_seq,
             key: row.key.clone(),
+            conditions: serde_json::from_str(&row.conditions).ok()?,
             ..Deployment::new(row.id, row.file, target, row.created_seq)
         })
     }
@@ -231,6 +253,7 @@ impl Deployment {
             created_by: self.created_by.clone(),
             ended_seq: self.ended,
             key: self.key.clone(),
+            conditions: serde_json::to_string(&self.conditions).unwrap_or_default(),
         }
     }
 

@@ -42,12 +42,21 @@ impl Engine {
             state.confirmed = transfer.pin.file.or(state.confirmed);
         }
         self.tell_device(device, transfer);
-        let op = self
-            .fleet
-            .lock()
-            .change(transfer.pin.deployment?, &device.id, |member| member.moved(now));
+        let op = {
+            let mut fleet = self.fleet.lock();
+            if !now.is_under_way() {
+                fleet.starts.end(&device.id);
+            }
+            fleet.change(transfer.pin.deployment?, &device.id, |member| member.moved(now))
+        };
         self.rollouts.notify_one();
         op
+    }
+
+    /// The transfer of a device that is back goes on: it is under way again. The device is locked
+    /// by the caller.
+    pub fn goes_on(&self, device: &Device, state: &DeviceState, deployment: i64) {
+        self.fleet.lock().starts.go_on(&device.id, deployment, &state.groups);
     }
 
     /// Tells whoever listens where a device stands.
@@ -126,7 +135,9 @@ impl Engine {
     /// That offer could not be written; it is tried again.
     pub fn offering_failed(&self, device: &Device, pin: &Pin) {
         let Some(id) = pin.deployment else { return };
-        drop(self.fleet.lock().change(id, &device.id, |member| {
+        let mut fleet = self.fleet.lock();
+        fleet.starts.end(&device.id);
+        drop(fleet.change(id, &device.id, |member| {
             member.state = None;
             member.history.offers = pin.attempt.saturating_sub(1);
         }));
@@ -152,7 +163,10 @@ impl Engine {
 
     /// A device went away that was let into a wave and not offered anything yet.
     pub fn release_places(&self, device: &Arc<Device>) {
-        self.fleet.lock().release(&device.id);
+        let mut fleet = self.fleet.lock();
+        fleet.release(&device.id);
+        fleet.starts.end(&device.id);
+        drop(fleet);
         self.rollouts.notify_one();
     }
 

@@ -1,16 +1,26 @@
 //! What changes, told as it changes to whoever listens.
 //!
 //! A bounded ring: a listener that falls behind by more than [`KEPT`] events loses the oldest
-//! and is told how many, so that it can read the state anew. Nobody waits for a listener.
+//! and is told how many, so that it can read the state anew. Nobody waits for a listener. What an
+//! operator should hear of goes through a ring of its own, so that a thousand ordinary changes
+//! push none of it out.
+
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::transfer::unix_now;
+use super::{
+    alerts::{Alert, Watch},
+    ring::{Heard, Place, Ring},
+};
+use crate::{engine::Engine, transfer::unix_now};
 
-/// Events that a slow listener may be behind.
-const KEPT: usize = 1024;
+/// Changes that a slow listener may be behind: a fleet of some thousand devices that comes back
+/// at once makes no more.
+const KEPT: usize = 16_384;
+/// The same for what operators are to hear.
+const KEPT_ALERTS: usize = 1024;
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -55,6 +65,33 @@ pub enum Change {
         /// Why.
         reason: Option<String>,
     },
+    /// A device came or went, or was registered, changed or forgotten.
+    Known {
+        /// When, in seconds since 1970.
+        at: u64,
+        /// The device.
+        device: String,
+        /// `online`, `offline`, `registered`, `changed` or `removed`.
+        what: &'static str,
+    },
+    /// A user was added, changed or removed.
+    User {
+        /// When, in seconds since 1970.
+        at: u64,
+        /// Its name.
+        user: String,
+        /// `added`, `changed` or `removed`.
+        what: &'static str,
+    },
+    /// Devices and users were added all at once.
+    Import {
+        /// When, in seconds since 1970.
+        at: u64,
+        /// How many devices.
+        devices: usize,
+        /// How many users.
+        users: usize,
+    },
     /// Whether all offers of the site are stopped.
     Site {
         /// When, in seconds since 1970.
@@ -66,18 +103,25 @@ pub enum Change {
     },
     /// This listener was too slow: so many events are lost to it.
     Missed {
-        /// How many.
-        events: u64,
+        /// How many; `None`: nobody knows, since the daemon was started anew.
+        events: Option<u64>,
     },
 }
 
 impl Change {
+    /// What [`Change::name`] may be, but for `missed`.
+    pub const NAMES: [&'static str; 7] =
+        ["device", "deployment", "firmware", "known", "user", "import", "site"];
+
     /// The value of `type`.
     pub fn name(&self) -> &'static str {
         match self {
             Change::Device { .. } => "device",
             Change::Deployment { .. } => "deployment",
             Change::Firmware { .. } => "firmware",
+            Change::Known { .. } => "known",
+            Change::User { .. } => "user",
+            Change::Import { .. } => "import",
             Change::Site { .. } => "site",
             Change::Missed { .. } => "missed",
         }
@@ -95,73 +139,118 @@ impl Change {
     }
 }
 
-/// Where changes are told. Ends with the engine.
-pub struct Events(Mutex<Option<broadcast::Sender<Change>>>);
+/// Where changes are told, and what follows from them for operators. Ends with the engine.
+pub struct Events {
+    changes: Ring<Change>,
+    alerts: Ring<Alert>,
+    watch: Mutex<Watch>,
+}
 
 impl Default for Events {
     fn default() -> Self {
-        Events(Mutex::new(Some(broadcast::Sender::new(KEPT))))
+        Events { changes: Ring::new(KEPT), alerts: Ring::new(KEPT_ALERTS), watch: Mutex::default() }
     }
 }
 
 impl Events {
     /// Tells a change.
     pub fn tell(&self, change: Change) {
-        if let Some(sender) = self.0.lock().as_ref() {
-            // That nobody listens is no error.
-            let _ = sender.send(change);
+        // Held while both are told, so that alerts come in the order of their changes.
+        let mut watch = self.watch.lock();
+        if let Some(alert) = watch.follow(&change) {
+            self.alerts.tell(alert);
         }
-    }
-
-    /// Listens from now on.
-    pub fn listen(&self) -> Listener {
-        Listener(self.0.lock().as_ref().map(broadcast::Sender::subscribe))
+        self.changes.tell(change);
     }
 
     /// Nothing is told any more: every listener comes to its end.
     pub fn close(&self) {
-        self.0.lock().take();
+        self.changes.close();
+        self.alerts.close();
     }
 }
 
-/// One who listens.
-pub struct Listener(Option<broadcast::Receiver<Change>>);
+/// Where to begin listening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From<'a> {
+    /// With the oldest change that is kept.
+    Start,
+    /// With the next one.
+    Now,
+    /// Behind this place, which [`Listener::place`] named.
+    Behind(&'a str),
+}
+
+/// One who listens to changes.
+pub struct Listener {
+    engine: Arc<Engine>,
+    place: Place,
+}
 
 impl Listener {
-    /// The next change; `None` at the end.
+    pub(crate) fn new(engine: Arc<Engine>, from: From<'_>) -> Listener {
+        let changes = &engine.events.changes;
+        let place = match from {
+            From::Start => changes.start(),
+            From::Now => changes.end(),
+            From::Behind(name) => changes.behind(name),
+        };
+        Listener { engine, place }
+    }
+
+    /// The next change; `None` at the end. May be dropped at any moment.
     pub async fn next(&mut self) -> Option<Change> {
-        match self.0.as_mut()?.recv().await {
-            Ok(change) => Some(change),
-            Err(RecvError::Lagged(events)) => Some(Change::Missed { events }),
-            Err(RecvError::Closed) => None,
-        }
+        self.engine.events.changes.next(&mut self.place).await.map(change)
+    }
+
+    /// The next change, where it is there already.
+    pub fn look(&mut self) -> Option<Change> {
+        self.engine.events.changes.look(&mut self.place).map(change)
+    }
+
+    /// The name of the place that it has come to.
+    pub fn place(&self) -> String {
+        self.engine.events.changes.name(&self.place)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn change(heard: Heard<Change>) -> Change {
+    match heard {
+        Heard::One(change) => change,
+        Heard::Missed(events) => Change::Missed { events },
+    }
+}
 
-    fn frozen(at: u64) -> Change {
-        Change::Site { at, frozen: true, store_problem: None }
+/// One who listens to what operators are to hear.
+pub struct Alerts {
+    engine: Arc<Engine>,
+    place: Place,
+}
+
+impl Alerts {
+    /// From now on.
+    pub(crate) fn new(engine: Arc<Engine>) -> Alerts {
+        let place = engine.events.alerts.end();
+        Alerts { engine, place }
     }
 
-    #[tokio::test]
-    async fn a_slow_listener_is_told_what_it_lost_and_the_end_comes() {
-        let events = Events::default();
-        let mut listener = events.listen();
-        for at in 0..KEPT as u64 + 5 {
-            events.tell(frozen(at));
-        }
-        assert_eq!(listener.next().await, Some(Change::Missed { events: 5 }));
-        assert_eq!(listener.next().await, Some(frozen(5)));
-        events.close();
-        events.tell(frozen(0));
-        let mut rest = 0;
-        while listener.next().await.is_some() {
-            rest += 1;
-        }
-        assert_eq!(rest, KEPT - 1);
-        assert_eq!(events.listen().next().await, None);
+    /// The next one; `None` at the end. May be dropped at any moment.
+    pub async fn next(&mut self) -> Option<Alert> {
+        Some(match self.engine.events.alerts.next(&mut self.place).await? {
+            Heard::One(alert) => alert,
+            Heard::Missed(lost) => Alert::missed(unix_now(), lost),
+        })
+    }
+}
+
+impl Engine {
+    /// Tells whoever listens what became of a device itself.
+    pub fn tell_known(&self, device: &str, what: &'static str) {
+        self.events.tell(Change::Known { at: unix_now(), device: device.into(), what });
+    }
+
+    /// The same of a user.
+    pub fn tell_user(&self, user: &str, what: &'static str) {
+        self.events.tell(Change::User { at: unix_now(), user: user.into(), what });
     }
 }

@@ -1,15 +1,17 @@
 //! What the policy asks the fleet about one device.
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use parking_lot::MutexGuard;
+use tokio::time::Instant;
 
-use super::Fleet;
+use super::{Fleet, starts::Cap};
 use crate::{
     catalog::{Catalog, Release},
     device::{Device, DeviceState},
     engine::Engine,
     policy::{Decision, Gate, History, decide, describe},
+    settings::Settings,
     state::UpdateState,
     transfer::Transfer,
 };
@@ -19,6 +21,11 @@ struct Door<'a> {
     fleet: MutexGuard<'a, Fleet>,
     device: &'a str,
     counts: bool,
+    groups: &'a [String],
+    settings: &'a Settings,
+    engine: &'a Engine,
+    /// The cap that holds the best one back that nothing else does.
+    cap: Cell<Option<Cap>>,
     /// A deployment whose waves are all taken as open.
     free: Option<i64>,
 }
@@ -36,10 +43,21 @@ impl Gate for Door<'_> {
         if let Some(frozen) = &self.fleet.frozen {
             return Some(format!("{} froze all offers of the site", frozen.by));
         }
-        match self.fleet.deployments.get(&release.deployment) {
-            Some(deployment) => deployment.admits(self.device, self.counts).err(),
-            None => Some("its deployment is gone".into()),
+        let Some(deployment) = self.fleet.deployments.get(&release.deployment) else {
+            return Some("its deployment is gone".into());
+        };
+        if let Err(reason) = deployment.admits(self.device, self.counts) {
+            return Some(reason);
         }
+        if let Some(reason) = self.engine.window_closed(deployment, self.settings) {
+            return Some(reason);
+        }
+        let starts = &self.fleet.starts;
+        let (cap, reason) =
+            starts.blocked(self.settings, deployment, self.device, self.groups, Instant::now())?;
+        let first = self.cap.take().unwrap_or(cap);
+        self.cap.set(Some(first));
+        Some(reason)
     }
 
     fn history(&self, release: &Release) -> Option<History> {
@@ -53,14 +71,19 @@ impl Gate for Door<'_> {
 impl Engine {
     /// Which image a device should be offered now, and why not.
     pub fn decide(&self, device: &Device, state: &DeviceState) -> Decision {
-        self.decide_with(device, state, None)
+        self.decide_now(device, state).0
+    }
+
+    /// The same, with the cap that the device would have to wait for, where one holds it back.
+    pub fn decide_now(&self, device: &Device, state: &DeviceState) -> (Decision, Option<Cap>) {
+        self.decide_with(&self.catalog.load(), device, state, None)
     }
 
     /// Whether it should be offered what this deployment offers, as far as waves, pauses and
     /// freezes do not matter.
     pub fn would_run(&self, deployment: i64, device: &Device, state: &DeviceState) -> bool {
         matches!(
-            self.decide_with(device, state, Some(deployment)),
+            self.decide_in(&self.catalog.load(), device, state, deployment),
             Decision::Run(release) if release.deployment == deployment
         )
     }
@@ -74,16 +97,31 @@ impl Engine {
         state: &DeviceState,
         free: i64,
     ) -> Decision {
-        let counts = self.counts(device, state);
-        let gate = Door { fleet: self.fleet.lock(), device: &device.id, counts, free: Some(free) };
-        decide(catalog, &state.facts(&device.id), self.settings().max_attempts, &gate)
+        self.decide_with(catalog, device, state, Some(free)).0
     }
 
-    fn decide_with(&self, device: &Device, state: &DeviceState, free: Option<i64>) -> Decision {
+    fn decide_with(
+        &self,
+        catalog: &Catalog,
+        device: &Device,
+        state: &DeviceState,
+        free: Option<i64>,
+    ) -> (Decision, Option<Cap>) {
         // Before the fleet's lock: it looks at the registry.
         let counts = self.counts(device, state);
-        let gate = Door { fleet: self.fleet.lock(), device: &device.id, counts, free };
-        decide(&self.catalog.load(), &state.facts(&device.id), self.settings().max_attempts, &gate)
+        let settings = self.settings();
+        let gate = Door {
+            fleet: self.fleet.lock(),
+            device: &device.id,
+            counts,
+            groups: &state.groups,
+            settings: &settings,
+            engine: self,
+            cap: Cell::new(None),
+            free,
+        };
+        let decision = decide(catalog, &state.facts(&device.id), settings.max_attempts, &gate);
+        (decision, gate.cap.take())
     }
 
     /// Whether a device counts in waves and thresholds (rule 5).
@@ -99,10 +137,12 @@ impl Engine {
         }
         let deployment = fleet.deployments.get(&deployment?)?;
         use super::deployment::DeploymentState::{Held, Paused};
-        matches!(deployment.state, Held | Paused).then(|| {
+        if matches!(deployment.state, Held | Paused) {
+            let (id, state) = (deployment.id, deployment.state.name());
             let reason = deployment.reason.as_deref().unwrap_or("an operator stopped it");
-            format!("deployment {} is {}: {reason}", deployment.id, deployment.state.name())
-        })
+            return Some(format!("deployment {id} is {state}: {reason}"));
+        }
+        self.window_closed(deployment, &self.settings())
     }
 
     /// One sentence about a device: what it should run, and why it is or is not offered it.
@@ -116,8 +156,16 @@ impl Engine {
             let pin = &transfer.pin;
             let (what, sent) = (format!("{} ({})", pin.version, pin.path), transfer.sent());
             let held = self.holds_back(pin.deployment).filter(|_| sent == 0);
+            let stalled = update == Some(UpdateState::Stalled);
             let sentence = match (held, state.links.is_empty()) {
                 (Some(reason), _) => format!("{id} was offered {what} and has not begun: {reason}"),
+                (None, away) if stalled => {
+                    let how = if away { "went away" } else { "stopped asking" };
+                    format!(
+                        "{id} was being given {what} and {how} after {sent} of {} blocks; it goes on when it asks again",
+                        pin.total
+                    )
+                }
                 (None, true) => {
                     format!(
                         "{id} is being given {what}, {sent} of {} blocks, and is away",

@@ -12,20 +12,27 @@
 //! | `gate` | what the policy asks the fleet about one device, and its answer in a sentence |
 //! | `drive` | what follows from outcomes: next waves, pauses |
 //! | `operate`, `again` | what operators do: create, approve, pause, cancel, withdraw, freeze; retry, roll back |
-//! | `events` | changes, told as they happen |
+//! | `conditions`, `starts`, `waiting` | windows and caps; who waits for them |
+//! | `events`, `ring` | changes, told as they happen |
+//! | `alerts` | what follows from them for operators |
 //! | `service`, `views` | the same for the admin interface |
 
 mod again;
+pub mod alerts;
+pub mod conditions;
 pub mod deployment;
 mod drive;
 pub mod events;
 pub mod gate;
 pub mod labels;
 mod operate;
+mod ring;
 pub mod rollout;
 mod service;
+pub mod starts;
 pub mod target;
 pub mod views;
+pub mod waiting;
 
 pub use service::{Upload, UploadedBytes};
 
@@ -37,6 +44,7 @@ use std::{
 use crate::db::{DeploymentRow, FileRow, MemberRow, Op};
 use deployment::{Deployment, DeploymentState, Member};
 use rollout::Plan;
+use starts::Starts;
 use target::Target;
 
 /// Deployments that are over and remembered all the same, the newest.
@@ -52,6 +60,8 @@ pub struct Fleet {
     pub frozen: Option<Frozen>,
     /// Deployments whose rollout is to be looked at.
     pub due: BTreeSet<i64>,
+    /// Transfers under way, and who waits for one.
+    pub starts: Starts,
     last_id: i64,
 }
 
@@ -164,6 +174,7 @@ impl Fleet {
             let keeps_out = oldest.is_some_and(|oldest| oldest < ended) && number < MAX_OVER;
             if number >= KEPT && !keeps_out {
                 self.deployments.remove(&id);
+                self.starts.forget(id);
                 ops.push(Op::DeploymentGone(id));
             }
         }
@@ -205,6 +216,7 @@ impl Fleet {
 
     /// A device is forgotten.
     pub fn remove_device(&mut self, device: &str) {
+        self.starts.end(device);
         for (id, deployment) in &mut self.deployments {
             if deployment.take(device).is_some() {
                 self.due.insert(*id);

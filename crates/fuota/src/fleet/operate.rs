@@ -5,6 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{
     Frozen,
+    conditions::Conditions,
     deployment::{Deployment, DeploymentState},
     events::Change,
     rollout::Plan,
@@ -12,6 +13,7 @@ use super::{
     views::{Act, Excluded, NewDeployment},
 };
 use crate::{
+    Windows,
     catalog::firmware_id,
     db::{FileRow, Op},
     engine::Engine,
@@ -41,7 +43,19 @@ impl Engine {
         key: Option<String>,
         actor: &Actor,
     ) -> Result<(i64, bool), ServiceError> {
-        let (file, deployment) = self.draft(new)?;
+        self.create_deployment_from(new, key, actor, None).await
+    }
+
+    /// The same, of an image from the address `url`, which is shown.
+    pub async fn create_deployment_from(
+        self: &Arc<Self>,
+        new: &NewDeployment,
+        key: Option<String>,
+        actor: &Actor,
+        url: Option<&str>,
+    ) -> Result<(i64, bool), ServiceError> {
+        let (file, mut deployment) = self.draft(new)?;
+        deployment.conditions.url = url.map(str::to_owned);
         let (id, ops) = {
             let mut files = self.files.lock();
             let mut fleet = self.fleet.lock();
@@ -52,6 +66,7 @@ impl Engine {
                 let same = known.file == deployment.file
                     && known.target == deployment.target
                     && known.plan == deployment.plan
+                    && known.conditions == deployment.conditions
                     && known.downgrade == deployment.downgrade;
                 return match same {
                     true => Ok((known.id, false)),
@@ -142,8 +157,16 @@ impl Engine {
         {
             return Err(invalid("target", reason));
         }
-        let deployment =
-            Deployment { plan, downgrade: new.downgrade, ..Deployment::new(0, file.id, target, 0) };
+        new.limits.check().map_err(|problem| invalid("limits", problem))?;
+        let windows = new.windows.as_deref().map(Windows::parse).transpose();
+        let windows = windows.map_err(|error| invalid("windows", error.to_string()))?;
+        let conditions = Conditions { windows, limits: new.limits.clone(), url: None };
+        let deployment = Deployment {
+            plan,
+            downgrade: new.downgrade,
+            conditions,
+            ..Deployment::new(0, file.id, target, 0)
+        };
         Ok((file, deployment))
     }
 

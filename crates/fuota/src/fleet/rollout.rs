@@ -16,7 +16,7 @@ pub struct Plan {
     pub waves: Vec<Wave>,
     /// It pauses when this share of the current wave's devices has failed or is silent; `None`:
     /// it never does by itself.
-    #[serde(default = "pause_at_percent")]
+    #[serde(default = "pause_at_percent", deserialize_with = "crate::whole::maybe")]
     pub pause_at_percent: Option<u8>,
 }
 
@@ -29,9 +29,9 @@ fn pause_at_percent() -> Option<u8> {
 #[serde(rename_all = "lowercase")]
 pub enum Wave {
     /// So many devices.
-    Count(u32),
+    Count(#[serde(deserialize_with = "crate::whole::number")] u32),
     /// This share of the devices that are to get it, rounded up.
-    Percent(u8),
+    Percent(#[serde(deserialize_with = "crate::whole::number")] u8),
 }
 
 /// A plan as REST names it.

@@ -7,7 +7,7 @@ use futures_util::Stream;
 
 use super::{
     deployment::{Deployment, DeploymentState},
-    events::Listener,
+    events::{Alerts, From, Listener},
     views::{
         Act, Acted, AuditView, DeployedFirmware, DeploymentView, Excluded, FreezeView,
         HappeningView, MemberView, NewDeployment, PlanReport, WhyView,
@@ -22,6 +22,7 @@ use crate::{
     ingest::Applied,
     policy::Decision,
     registration::invalid,
+    requests,
     state::UpdateState,
     transfer::unix_now,
     views::{Actor, FirmwareView, ServiceError},
@@ -31,8 +32,6 @@ use crate::{
 const UPLOADS: &str = "uploads/";
 /// The longest title, version, model or file name of an upload, in bytes.
 const LONGEST_NAME: usize = 128;
-/// The longest Idempotency-Key, in bytes.
-const LONGEST_KEY: usize = 255;
 
 /// What an upload says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,9 +48,28 @@ pub struct Upload {
     pub notes: Option<String>,
 }
 
+/// A device that is meant by a deployment and was not offered it.
+struct Rest {
+    device: Arc<Device>,
+    /// Whether it will be: only its absence, a wave, a window or a cap is in the way.
+    waits: bool,
+}
+
 /// Bytes of an upload that were copied.
 #[derive(Debug)]
 pub struct UploadedBytes(store::Ingested);
+
+impl UploadedBytes {
+    /// Their digest.
+    pub(crate) fn digest(&self) -> store::Digest {
+        self.0.digest
+    }
+
+    /// The same bytes, which lie where they were copied to.
+    pub(crate) fn again(&self) -> UploadedBytes {
+        UploadedBytes(self.0)
+    }
+}
 
 impl Service {
     /// Deployments by number, the newest first: those with a lower number than `before`, in
@@ -75,9 +93,9 @@ impl Service {
     pub fn deployment(&self, id: i64) -> Option<DeploymentView> {
         let mut view = self.deployment_view(self.0.fleet.lock().deployments.get(&id)?);
         let running = view.state == DeploymentState::Running.name();
-        let rest = self.rest(id);
+        let rest = self.rest(id, None);
         let open: usize = UpdateState::NAMES[..5].iter().map(|name| view.counts[name]).sum();
-        let waiting = rest.iter().any(|(_, reason)| reason.is_none());
+        let waiting = rest.iter().any(|one| one.waits);
         view.not_offered = Some(rest.len());
         view.complete = Some(!running || (open == 0 && !waiting));
         Some(view)
@@ -91,10 +109,13 @@ impl Service {
         after: Option<&str>,
         limit: usize,
     ) -> Option<Vec<MemberView>> {
-        let mut all: BTreeMap<String, MemberView> = BTreeMap::new();
+        let mut all: Vec<(String, Option<MemberView>)> = Vec::new();
         {
             let fleet = self.0.fleet.lock();
-            for (device, member) in &fleet.deployments.get(&id)?.members {
+            let members = &fleet.deployments.get(&id)?.members;
+            let later =
+                members.iter().filter(|(name, _)| after.is_none_or(|after| &***name > after));
+            for (device, member) in later {
                 let Some(state) = &member.state else { continue };
                 let view = MemberView {
                     device: device.to_string(),
@@ -103,28 +124,26 @@ impl Service {
                     wave: member.wave.map(|wave| wave + 1),
                     at: Some(member.at),
                 };
-                all.insert(view.device.clone(), view);
+                all.push((view.device.clone(), Some(view)));
             }
         }
-        for (device, reason) in self.rest(id) {
-            let reason = reason.unwrap_or_else(|| "it is offered it when it connects".into());
-            let view = MemberView {
-                device: device.clone(),
-                state: None,
-                reason: Some(reason),
-                wave: None,
-                at: None,
-            };
-            all.entry(device).or_insert(view);
-        }
-        let later =
-            all.into_values().filter(|view| after.is_none_or(|after| *view.device > *after));
-        Some(later.take(limit).collect())
+        all.extend(self.rest(id, after).into_iter().map(|rest| (rest.device.id.to_string(), None)));
+        all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        all.truncate(limit);
+        // Only for what is shown a reason is looked for.
+        let view = |(device, view): (String, Option<MemberView>)| {
+            view.unwrap_or_else(|| {
+                let known = self.0.registry.get(&device);
+                let reason = known.and_then(|known| self.reason(id, &known, &known.state.lock()));
+                let reason = reason.unwrap_or_else(|| "it is offered it when it connects".into());
+                MemberView { device, state: None, reason: Some(reason), wave: None, at: None }
+            })
+        };
+        Some(all.into_iter().map(view).collect())
     }
 
-    /// Known devices that are meant and were not offered it, with the reason; `None` where
-    /// nothing but their absence is one.
-    fn rest(&self, id: i64) -> Vec<(String, Option<String>)> {
+    /// Known devices after this id that are meant and were not offered it.
+    fn rest(&self, id: i64, after: Option<&str>) -> Vec<Rest> {
         let engine = &self.0;
         let Some(target) = engine.fleet.lock().deployments.get(&id).map(|one| one.target.clone())
         else {
@@ -132,6 +151,9 @@ impl Service {
         };
         let mut rest = Vec::new();
         for device in engine.registry.all() {
+            if after.is_some_and(|after| &*device.id <= after) {
+                continue;
+            }
             let state = device.state.lock();
             let listed = {
                 let fleet = engine.fleet.lock();
@@ -143,7 +165,9 @@ impl Service {
                 }
             };
             if listed || target.means(&device.id, &state) {
-                rest.push((device.id.to_string(), self.reason(id, &device, &state)));
+                let waits = engine.would_run(id, &device, &state);
+                drop(state);
+                rest.push(Rest { device, waits });
             }
         }
         rest
@@ -167,15 +191,22 @@ impl Service {
         for state in one.members.values().filter_map(|member| member.state.as_ref()) {
             *counts.entry(state.name()).or_default() += 1;
         }
-        let blocked = catalog.blocked(one.id).filter(|_| !one.state.is_over());
+        let blocked = catalog.blocked(one.id).filter(|_| !one.state.is_over()).map(str::to_owned);
+        let running = one.state == DeploymentState::Running;
+        let closed = || {
+            let settings = self.0.settings();
+            one.conditions.windows(&settings).closed(self.0.wall.now()).filter(|_| running)
+        };
         DeploymentView {
             id: one.id.to_string(),
             state: one.state.name(),
-            reason: one.reason.clone().or_else(|| blocked.map(str::to_owned)),
+            reason: one.reason.clone().or(blocked).or_else(closed),
             firmware: catalog.file(one.file).map(deployed).unwrap_or_default(),
             target: one.target.view(),
             downgrade: one.downgrade,
             rollout: one.plan.clone(),
+            windows: one.conditions.windows.clone(),
+            limits: one.conditions.limits.clone(),
             wave: one.wave + 1,
             wave_size: one.size,
             created: one.created_at,
@@ -199,16 +230,7 @@ impl Service {
         key: Option<String>,
         actor: &Actor,
     ) -> Result<(DeploymentView, bool), ServiceError> {
-        let printable = |key: &String| key.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-        if key
-            .as_ref()
-            .is_some_and(|key| key.is_empty() || key.len() > LONGEST_KEY || !printable(key))
-        {
-            return Err(invalid(
-                "Idempotency-Key",
-                format!("use 1 to {LONGEST_KEY} printable ASCII characters"),
-            ));
-        }
+        key.as_deref().map_or(Ok(()), requests::check_key)?;
         let (id, is_new) = self.0.create_deployment(&new, key, actor).await?;
         Ok((self.one_deployment(id)?, is_new))
     }
@@ -307,15 +329,17 @@ impl Service {
     }
 
     /// Catalogues uploaded bytes (rule 11). The second value says whether that is new: the same
-    /// bytes under the same name are not.
+    /// bytes under the same name are not, nor is an earlier request with this key.
     ///
     /// # Errors
     /// [`ServiceError::Invalid`]; [`ServiceError::Conflict`] where an earlier file has this
-    /// title and version and other bytes; [`ServiceError::Unavailable`].
+    /// title and version and other bytes, or the key was used otherwise;
+    /// [`ServiceError::Unavailable`].
     pub async fn add_firmware(
         &self,
         upload: Upload,
         UploadedBytes(ingested): UploadedBytes,
+        key: Option<&str>,
         actor: &Actor,
     ) -> Result<(FirmwareView, bool), ServiceError> {
         let engine = &self.0;
@@ -338,8 +362,15 @@ impl Service {
             uploaded: true,
             withdrawn: None,
         };
-        let (row, ops) = {
+        let (row, ops, request) = {
             let mut files = engine.files.lock();
+            let wanted = (&row.path, &row.sidecar, row.digest.to_string());
+            let request = engine.requests.open(&engine.key, "firmware", key, &wanted)?;
+            if request.is_done {
+                drop(files);
+                let view = self.firmware_one(&firmware_id(&row));
+                return view.map(|view| (view, false)).ok_or_else(|| requests::gone("firmware"));
+            }
             let present = files.rows.iter().find(|other| {
                 other.removed_seq.is_none() && other.uploaded && other.path == row.path
             });
@@ -369,12 +400,14 @@ impl Service {
                 Some(row.digest.to_string()),
             ));
             let how = Dropping { deploy: false, hold: false, plan: Plan::all() };
-            (row, engine.take_in(&mut files, applied, &how))
+            applied.ops.extend(request.op());
+            (row, engine.take_in(&mut files, applied, &how), request)
         };
         if let Err(error) = engine.db.commit(ops).await {
             engine.files.lock().rows.retain(|other| other.id != row.id);
             return Err(ServiceError::Unavailable(error.to_string()));
         }
+        engine.requests.done(request);
         engine.rebuild_catalog();
         engine.reconsider_all().await;
         Ok((self.listed(&firmware_id(&row))?, true))
@@ -411,9 +444,23 @@ impl Service {
         })
     }
 
-    /// Every change from now on.
-    pub fn listen(&self) -> Listener {
-        self.0.events.listen()
+    /// Every change from there on.
+    pub fn listen(&self, from: From<'_>) -> Listener {
+        Listener::new(Arc::clone(&self.0), from)
+    }
+
+    /// What operators are to hear, from now on.
+    pub fn alerts(&self) -> Alerts {
+        Alerts::new(Arc::clone(&self.0))
+    }
+
+    /// Writes into the audit what somebody did beside the updates: to a session, to retained
+    /// messages. Where that cannot be written, the log has it.
+    pub fn note(&self, actor: &Actor, subject: &str, action: &'static str, detail: Option<String>) {
+        let line = crate::engine::Engine::audit_by(actor, subject, action, detail.clone());
+        if let Err(error) = self.0.db.submit(vec![line], None) {
+            tracing::error!(by = actor.shown(), subject, action, detail, %error, "not in the audit");
+        }
     }
 
     /// Whether offers of the site are stopped.

@@ -8,6 +8,7 @@ use super::{
     rollout::{Plan, PlanView},
     target::TargetView,
 };
+use crate::{Limits, Windows};
 
 /// A deployment to make.
 #[derive(Clone, Debug, Deserialize)]
@@ -24,6 +25,13 @@ pub struct NewDeployment {
     /// these bytes before.
     #[serde(default)]
     pub downgrade: bool,
+    /// When its manifests may go out, instead of in the site's maintenance windows: texts such
+    /// as `mon-fri 22:00-04:00 Europe/Berlin`; an empty list: at any time.
+    #[serde(default)]
+    pub windows: Option<Vec<String>>,
+    /// Caps, beside those of the site.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// One deployment.
@@ -43,6 +51,12 @@ pub struct DeploymentView {
     pub downgrade: bool,
     /// In which waves.
     pub rollout: Plan,
+    /// Its own maintenance windows, where it has some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows: Option<Windows>,
+    /// Its own caps, where it has some.
+    #[serde(skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
     /// The wave under way, from 1.
     pub wave: usize,
     /// Up to how many devices that wave goes in all; 0 while it is not open yet.

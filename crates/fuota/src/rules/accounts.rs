@@ -3,7 +3,7 @@ use std::time::Duration;
 use hook::{ConnectRequest, ConnectVerdict, Identity, ReasonKind, Role, SubscribeVerdict};
 
 use crate::{
-    AuthMode, DevicePatch, NewDevice, NewUser, Password, ServiceError, UserPatch, UserRole,
+    Actor, AuthMode, DevicePatch, NewDevice, NewUser, Password, ServiceError, UserPatch, UserRole,
     harness::{Site, TOPIC, request, token_request},
 };
 
@@ -19,9 +19,10 @@ async fn token_site() -> Site {
 /// The device `a`, and a user for each role, named after it.
 async fn add_accounts(site: &Site) {
     let a = NewDevice { id: "a".into(), token: Some(TOKEN.into()), ..NewDevice::default() };
-    site.service.add_device(a).await.unwrap();
+    site.service.add_device(a, None, &Actor::default()).await.unwrap();
     for role in [UserRole::Device, UserRole::Service, UserRole::Operator, UserRole::Admin] {
-        let added = site.service.add_user(user(role.name(), role)).await.unwrap();
+        let (added, _) =
+            site.service.add_user(user(role.name(), role), None, &Actor::default()).await.unwrap();
         assert_eq!(added.password, None, "a given password is not shown");
     }
     site.broker.disconnected.lock().clear();
@@ -166,7 +167,7 @@ async fn a_removed_or_changed_user_is_out_at_once() {
         site.identify(&login("s1", "service", PASSWORD)).await,
         accepted("service", Role::Service)
     );
-    site.service.remove_user("service").await.unwrap();
+    site.service.remove_user("service", &Actor::default()).await.unwrap();
     assert_eq!(ended(&site), ["s1", "s2", "service"]);
     let again = site.identify(&login("s1", "service", PASSWORD)).await;
     assert_eq!(refused(again), ReasonKind::BadUserNameOrPassword, "what was remembered is gone");
@@ -174,7 +175,7 @@ async fn a_removed_or_changed_user_is_out_at_once() {
     let late = identity("service", Role::Service);
     drop(site.session(request("s3"), late, u32::MAX, &[]));
     assert_eq!(ended(&site), ["s3"]);
-    site.service.remove_user("device").await.unwrap();
+    site.service.remove_user("device", &Actor::default()).await.unwrap();
     ended(&site);
     let late = identity("device", Role::Device);
     let mut late = site.session(login("d1", "device", PASSWORD), late, u32::MAX, &[]);
@@ -182,7 +183,7 @@ async fn a_removed_or_changed_user_is_out_at_once() {
     assert!(matches!(late.subscribe(TOPIC), SubscribeVerdict::Reject(_)), "it is no service");
 
     let patch = UserPatch { new_password: true, ..UserPatch::default() };
-    let changed = site.service.set_user("operator", patch).await.unwrap();
+    let changed = site.service.set_user("operator", patch, &Actor::default()).await.unwrap();
     assert_eq!(ended(&site), ["o1", "operator"]);
     let password = changed.password.unwrap().0;
     assert!(password.len() >= 32);
@@ -190,7 +191,10 @@ async fn a_removed_or_changed_user_is_out_at_once() {
     let new = site.identify(&login("x", "operator", &password)).await;
     assert_eq!(new, accepted("operator", Role::Operator));
     let patch = UserPatch { role: Some(UserRole::Admin), ..UserPatch::default() };
-    assert_eq!(site.service.set_user("operator", patch).await.unwrap().password, None);
+    assert_eq!(
+        site.service.set_user("operator", patch, &Actor::default()).await.unwrap().password,
+        None
+    );
     let new = site.identify(&login("x", "operator", &password)).await;
     assert_eq!(new, accepted("operator", Role::Admin));
     let site = site.restart(|_| {}).await;
@@ -205,18 +209,18 @@ async fn a_removed_device_is_forgotten_with_its_token() {
     let mut device = site.connect_as(token_request(TOKEN)).await.unwrap();
     device.subscribe(TOPIC);
     device.manifest().await;
-    site.service.remove_device("a").await.unwrap();
+    site.service.remove_device("a", &Actor::default()).await.unwrap();
     assert!(site.broker.disconnected.lock().contains(&device.client.id.to_string()));
     assert!(site.service.device("a").is_none());
     device.end();
     refused(site.identify(&token_request(TOKEN)).await);
-    let missing = site.service.remove_device("a").await;
+    let missing = site.service.remove_device("a", &Actor::default()).await;
     assert!(matches!(missing, Err(ServiceError::NotFound(_))));
     let site = site.restart(|_| {}).await;
     assert!(site.service.device("a").is_none(), "nothing wrote it again");
     refused(site.identify(&token_request(TOKEN)).await);
     let again = NewDevice { id: "a".into(), token: Some(TOKEN.into()), ..NewDevice::default() };
-    site.service.add_device(again).await.unwrap();
+    site.service.add_device(again, None, &Actor::default()).await.unwrap();
     assert_eq!(site.identify(&token_request(TOKEN)).await, accepted("a", Role::Device));
 }
 
@@ -224,9 +228,13 @@ async fn a_removed_device_is_forgotten_with_its_token() {
 async fn names_are_one_name_space_and_what_is_given_is_checked() {
     let site = token_site().await;
     let device = NewDevice { id: "service".into(), ..NewDevice::default() };
-    assert!(matches!(site.service.add_device(device).await, Err(ServiceError::Conflict(_))));
+    assert!(matches!(
+        site.service.add_device(device, None, &Actor::default()).await,
+        Err(ServiceError::Conflict(_))
+    ));
     for name in ["a", "service"] {
-        let taken = site.service.add_user(user(name, UserRole::Service)).await;
+        let taken =
+            site.service.add_user(user(name, UserRole::Service), None, &Actor::default()).await;
         assert!(matches!(taken, Err(ServiceError::Conflict(_))), "{name}");
     }
     let short =
@@ -238,15 +246,15 @@ async fn names_are_one_name_space_and_what_is_given_is_checked() {
         (reserved, "name"),
         (short, "password"),
     ] {
-        let error = site.service.add_user(new).await.unwrap_err();
+        let error = site.service.add_user(new, None, &Actor::default()).await.unwrap_err();
         assert!(
             matches!(&error, ServiceError::Invalid { field, .. } if *field == wanted),
             "{error}"
         );
     }
-    site.service.set_user("service", UserPatch::default()).await.unwrap();
+    site.service.set_user("service", UserPatch::default(), &Actor::default()).await.unwrap();
     assert!(site.broker.disconnected.lock().is_empty(), "nothing changed");
-    let unknown = site.service.set_user("nobody", UserPatch::default()).await;
+    let unknown = site.service.set_user("nobody", UserPatch::default(), &Actor::default()).await;
     assert!(matches!(unknown, Err(ServiceError::NotFound(_))));
     let shown = format!("{:?}", user("n", UserRole::Service));
     assert!(!shown.contains(PASSWORD), "{shown}");
@@ -286,7 +294,7 @@ async fn rule_28_an_old_token_ends_with_its_grace() {
     .await;
     add_accounts(&site).await;
     let rotate = DevicePatch { rotate_token: true, ..DevicePatch::default() };
-    let new = site.service.set_device("a", rotate).await.unwrap().token.unwrap();
+    let new = site.service.set_device("a", rotate, &Actor::default()).await.unwrap().token.unwrap();
     refused(site.identify(&token_request(TOKEN)).await);
     assert_eq!(site.identify(&token_request(&new)).await, accepted("a", Role::Device));
 }
@@ -298,7 +306,8 @@ async fn rule_29_no_client_waits_for_the_database() {
     database.execute_batch("BEGIN EXCLUSIVE").unwrap();
     let change = UserPatch { role: Some(UserRole::Admin), ..UserPatch::default() };
     let service = site.service.clone();
-    let changing = tokio::spawn(async move { service.set_user("operator", change).await });
+    let changing =
+        tokio::spawn(async move { service.set_user("operator", change, &Actor::default()).await });
     for (login, name, role) in [
         (token_request(TOKEN), "a", Role::Device),
         (login("x", "service", PASSWORD), "service", Role::Service),

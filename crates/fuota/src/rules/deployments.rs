@@ -1,7 +1,7 @@
 //! What operators do with deployments (rules 6, 10 to 13 and 22).
 
 use crate::{
-    Act, DevicePatch, ServiceError, Settings,
+    Act, Actor, DevicePatch, ListenFrom, ServiceError, Settings,
     harness::{Session, Site, TOPIC, ann, deployment},
     settings::OnExisting,
 };
@@ -53,7 +53,7 @@ async fn rule_10_an_upload_of_other_bytes_under_one_version_is_a_conflict() {
     let upload = crate::Upload { file_name: "pump-1.0.0.bin".into(), ..Default::default() };
     let other = futures_util::stream::iter([Ok(bytes::Bytes::from_static(&[2; 250]))]);
     let other = site.service.take_upload(other).await.unwrap();
-    let refused = conflict(site.service.add_firmware(upload, other, &ann()).await);
+    let refused = conflict(site.service.add_firmware(upload, other, None, &ann()).await);
     assert!(refused.contains("pump-1.0.0.bin already is pump 1.0.0"), "{refused}");
     assert_eq!(site.service.firmware().len(), 1);
 }
@@ -69,9 +69,12 @@ async fn a_deployment_is_for_a_label_expression_and_for_who_comes_to_it_later() 
         labels: Some(labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()),
         ..DevicePatch::default()
     };
-    site.service.set_device("dev-1", labels(&[("hall", "2"), ("spare", "")])).await.unwrap();
+    site.service
+        .set_device("dev-1", labels(&[("hall", "2"), ("spare", "")]), &Actor::default())
+        .await
+        .unwrap();
     device.nothing();
-    site.service.set_device("dev-1", labels(&[("hall", "2")])).await.unwrap();
+    site.service.set_device("dev-1", labels(&[("hall", "2")]), &Actor::default()).await.unwrap();
     device.manifest().await;
     assert_eq!(site.count(id, "offered"), 1);
 }
@@ -112,7 +115,7 @@ async fn what_cannot_be_deployed_says_why() {
     for (id, model) in [("dev-1", "m1"), ("dev-2", "m2")] {
         listening(&site, id).await;
         let patch = DevicePatch { model: Some(model.into()), ..DevicePatch::default() };
-        site.service.set_device(id, patch).await.unwrap();
+        site.service.set_device(id, patch, &Actor::default()).await.unwrap();
     }
     let new = deployment(&firmware, ALL, r#""all""#);
     let error = site.service.create_deployment(new, None, &ann()).await.unwrap_err();
@@ -364,7 +367,7 @@ async fn a_plan_says_who_would_get_it_and_who_not() {
 #[tokio::test]
 async fn whoever_listens_hears_of_every_change() {
     let site = Site::start().await;
-    let mut listener = site.service.listen();
+    let mut listener = site.service.listen(ListenFrom::Now);
     let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
     let id = site.deploy(&firmware, ALL, r#""all""#).await;
     drop(update(&site, "dev-1", "1.0.0").await);
@@ -374,6 +377,10 @@ async fn whoever_listens_hears_of_every_change() {
     loop {
         let change = serde_json::to_value(listener.next().await.unwrap()).unwrap();
         let text = |name: &str| change[name].as_str().unwrap_or_default().to_owned();
+        if change["type"] == "known" {
+            heard.push(format!("known {}", text("what")));
+            continue;
+        }
         heard.push(format!("{} {}", text("type"), text("state")));
         if change["frozen"] == true {
             break;
@@ -383,9 +390,12 @@ async fn whoever_listens_hears_of_every_change() {
         "firmware catalogued",
         "deployment running",
         "firmware accepted",
+        "known online",
         "device offered",
         "device downloading",
         "device downloaded",
+        "known offline",
+        "known online",
         "device updated",
         "deployment cancelled",
         "firmware catalogued",

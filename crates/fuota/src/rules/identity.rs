@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use hook::{ConnectRequest, ConnectVerdict, Identity, Origin, ReasonKind, Role};
 
 use crate::{
-    DevicePatch, NewDevice, ServiceError,
+    Actor, DevicePatch, NewDevice, ServiceError,
     harness::{Site, TOPIC, request, token_request},
 };
 
@@ -14,7 +14,10 @@ async fn site_with_two() -> Site {
     let site = Site::start().await;
     for (id, token) in [("a", TOKEN_A), ("b", TOKEN_B)] {
         let new = NewDevice { id: id.into(), token: Some(token.into()), ..NewDevice::default() };
-        assert_eq!(site.service.add_device(new).await.unwrap().token, token);
+        assert_eq!(
+            site.service.add_device(new, None, &Actor::default()).await.unwrap().0.token,
+            token
+        );
     }
     site
 }
@@ -145,7 +148,7 @@ async fn rule_4_the_original_of_a_fingerprint_is_shown() {
     // Case counts.
     for id in ["pump", "PUMP"] {
         let new = NewDevice { id: id.into(), ..NewDevice::default() };
-        site.service.add_device(new).await.unwrap();
+        site.service.add_device(new, None, &Actor::default()).await.unwrap();
     }
 }
 
@@ -167,7 +170,7 @@ async fn rule_5_the_longest_idle_are_forgotten_first() {
     third.subscribe(TOPIC);
     assert_eq!(ids(&site), ["one", "two"], "both are connected, so the third is not remembered");
     let new = NewDevice { id: "two".into(), ..NewDevice::default() };
-    site.service.add_device(new).await.unwrap();
+    site.service.add_device(new, None, &Actor::default()).await.unwrap();
     let mut fourth = site.connect("four").await;
     fourth.subscribe(TOPIC);
     assert_eq!(ids(&site), ["four", "one", "two"], "registered ones do not count");
@@ -188,17 +191,23 @@ async fn registering_checks_what_is_given() {
         (NewDevice { model: Some("".into()), ..base() }, "model"),
         (NewDevice { labels: BTreeMap::from([("k".into(), "\0".into())]), ..base() }, "labels"),
     ] {
-        let error = site.service.add_device(new).await.unwrap_err();
+        let error = site.service.add_device(new, None, &Actor::default()).await.unwrap_err();
         assert!(
             matches!(&error, ServiceError::Invalid { field: found, .. } if *found == field),
             "{error}"
         );
     }
-    let added = site.service.add_device(base()).await.unwrap();
+    let (added, _) = site.service.add_device(base(), None, &Actor::default()).await.unwrap();
     assert!(added.token.len() >= 32);
-    assert!(matches!(site.service.add_device(base()).await, Err(ServiceError::Conflict(_))));
+    assert!(matches!(
+        site.service.add_device(base(), None, &Actor::default()).await,
+        Err(ServiceError::Conflict(_))
+    ));
     let same_token = NewDevice { id: "b".into(), token: Some(added.token), ..base() };
-    assert!(matches!(site.service.add_device(same_token).await, Err(ServiceError::Conflict(_))));
+    assert!(matches!(
+        site.service.add_device(same_token, None, &Actor::default()).await,
+        Err(ServiceError::Conflict(_))
+    ));
     assert!(site.service.device("b").is_none());
 }
 
@@ -207,7 +216,10 @@ async fn registering_ends_the_sessions_without_a_proof() {
     let site = Site::start().await;
     let mut squatter = site.connect("a").await;
     squatter.subscribe(TOPIC);
-    site.service.add_device(NewDevice { id: "a".into(), ..NewDevice::default() }).await.unwrap();
+    site.service
+        .add_device(NewDevice { id: "a".into(), ..NewDevice::default() }, None, &Actor::default())
+        .await
+        .unwrap();
     assert_eq!(*site.broker.disconnected.lock(), ["a"]);
 }
 
@@ -215,7 +227,7 @@ async fn registering_ends_the_sessions_without_a_proof() {
 async fn a_rotated_token_works_until_the_new_one_logs_in() {
     let site = site_with_two().await;
     let rotate = DevicePatch { rotate_token: true, ..DevicePatch::default() };
-    let new = site.service.set_device("a", rotate).await.unwrap().token.unwrap();
+    let new = site.service.set_device("a", rotate, &Actor::default()).await.unwrap().token.unwrap();
     let a = ConnectVerdict::Accept(Identity::device("a"));
     assert_eq!(site.identify(&token_request(TOKEN_A)).await, a);
     assert_eq!(site.identify(&token_request(&new)).await, a);
@@ -223,7 +235,7 @@ async fn a_rotated_token_works_until_the_new_one_logs_in() {
     let site = site.restart(|_| {}).await;
     assert_eq!(site.identify(&token_request(&new)).await, a);
     let now = DevicePatch { rotate_token: true, now: true, ..DevicePatch::default() };
-    site.service.set_device("a", now).await.unwrap();
+    site.service.set_device("a", now, &Actor::default()).await.unwrap();
     assert_ne!(site.identify(&token_request(&new)).await, a);
 }
 
@@ -240,10 +252,10 @@ async fn a_change_is_there_after_a_restart_and_offers_what_it_makes_fit() {
         model: Some("m".into()),
         ..DevicePatch::default()
     };
-    site.service.set_device("a", patch).await.unwrap();
+    site.service.set_device("a", patch, &Actor::default()).await.unwrap();
     device.manifest().await;
     assert!(matches!(
-        site.service.set_device("nobody", DevicePatch::default()).await,
+        site.service.set_device("nobody", DevicePatch::default(), &Actor::default()).await,
         Err(ServiceError::NotFound(_))
     ));
     let site = site.restart(|_| {}).await;

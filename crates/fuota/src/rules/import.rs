@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use hook::{ConnectVerdict, Identity, Role};
 
 use crate::{
-    AuthMode, DevicePatch, Import, ImportError, ImportedUser, NewDevice, NewUser, Password,
+    Actor, AuthMode, DevicePatch, Import, ImportError, ImportedUser, NewDevice, NewUser, Password,
     ServiceError, UserPatch, UserRole,
     harness::{Site, TOPIC, request, token_request},
 };
@@ -50,7 +50,7 @@ fn ids(site: &Site) -> Vec<String> {
 #[tokio::test]
 async fn every_row_that_cannot_be_added_is_named_and_nothing_is() {
     let site = token_site().await;
-    site.service.add_device(device("known", Some(TOKEN))).await.unwrap();
+    site.service.add_device(device("known", Some(TOKEN)), None, &Actor::default()).await.unwrap();
     let import = Import {
         devices: vec![
             device("a", None),
@@ -70,7 +70,11 @@ async fn every_row_that_cannot_be_added_is_named_and_nothing_is() {
         ],
     };
     for dry_run in [true, false] {
-        let error = site.service.import(import.clone(), dry_run).await.unwrap_err();
+        let error = site
+            .service
+            .import(import.clone(), dry_run, None, &Actor::default())
+            .await
+            .unwrap_err();
         let ImportError::Rows(problems) = error else { panic!("{error}") };
         let found: Vec<_> = problems
             .iter()
@@ -93,7 +97,7 @@ async fn every_row_that_cannot_be_added_is_named_and_nothing_is() {
         assert!(ids(&site) == ["known"] && site.service.users().is_empty());
     }
     let many = Import { devices: vec![device("x", None); 100_001], ..Import::default() };
-    let error = site.service.import(many, true).await.unwrap_err();
+    let error = site.service.import(many, true, None, &Actor::default()).await.unwrap_err();
     assert!(matches!(error, ImportError::Service(ServiceError::Invalid { .. })), "{error}");
 }
 
@@ -106,9 +110,17 @@ async fn what_was_imported_logs_in_also_after_a_crash() {
     };
     import.devices[0].labels = BTreeMap::from([("floor".into(), "3".into())]);
     import.devices[0].groups = vec!["hall-2".into(), "hall-1".into()];
-    assert!(site.service.import(import.clone(), true).await.unwrap().devices.is_empty());
+    assert!(
+        site.service
+            .import(import.clone(), true, None, &Actor::default())
+            .await
+            .unwrap()
+            .0
+            .devices
+            .is_empty()
+    );
     assert!(ids(&site).is_empty(), "a dry run");
-    let imported = site.service.import(import, false).await.unwrap();
+    let (imported, _) = site.service.import(import, false, None, &Actor::default()).await.unwrap();
     assert_eq!((imported.devices.len(), imported.users), (2, 2));
     assert_eq!(imported.devices[0].token, None, "it was given");
     let made = imported.devices[1].token.clone().unwrap();
@@ -134,7 +146,7 @@ async fn what_cannot_be_written_is_taken_back_altogether() {
     let mut seen = site.connect("seen").await;
     seen.subscribe(TOPIC);
     let patch = DevicePatch { groups: Some(vec!["g".into()]), ..DevicePatch::default() };
-    site.service.set_device("seen", patch).await.unwrap();
+    site.service.set_device("seen", patch, &Actor::default()).await.unwrap();
     let database = rusqlite::Connection::open(site.dir.path().join("data/fuota.db")).unwrap();
     database
         .execute_batch(
@@ -146,7 +158,8 @@ async fn what_cannot_be_written_is_taken_back_altogether() {
         devices: vec![device("a", Some(TOKEN)), device("seen", None), device("z", None)],
         users: vec![user("pump-1", UserRole::Device)],
     };
-    let error = site.service.import(import.clone(), false).await.unwrap_err();
+    let error =
+        site.service.import(import.clone(), false, None, &Actor::default()).await.unwrap_err();
     assert!(matches!(error, ImportError::Service(ServiceError::Unavailable(_))), "{error}");
     let nothing = |site: &Site| {
         assert!(ids(site).is_empty() && site.service.users().is_empty(), "{:?}", ids(site));
@@ -159,7 +172,7 @@ async fn what_cannot_be_written_is_taken_back_altogether() {
     let site = site.restart(|_| {}).await;
     nothing(&site);
     database.execute_batch("DROP TRIGGER full").unwrap();
-    site.service.import(import, false).await.unwrap();
+    site.service.import(import, false, None, &Actor::default()).await.unwrap();
     assert_eq!(ids(&site), ["a", "pump-1", "seen", "z"]);
     assert_eq!(site.service.device("seen").unwrap().groups, [""; 0], "as the import says");
 }
@@ -173,7 +186,7 @@ async fn importing_ends_the_sessions_without_a_proof() {
     site.broker.disconnected.lock().clear();
     let import =
         Import { devices: vec![device("a", None)], users: vec![user("pump-1", UserRole::Device)] };
-    site.service.import(import, false).await.unwrap();
+    site.service.import(import, false, None, &Actor::default()).await.unwrap();
     let mut ended = site.broker.disconnected.lock().clone();
     ended.sort();
     assert_eq!(ended, ["a", "pump-1"]);
@@ -184,7 +197,7 @@ async fn rule_28_a_login_replaces_the_hash_of_another_broker() {
     let site = token_site().await;
     let users = ["grafana", "historian", "telegraf"].map(|name| user(name, UserRole::Service));
     let import = Import { users: users.into(), ..Import::default() };
-    site.service.import(import, false).await.unwrap();
+    site.service.import(import, false, None, &Actor::default()).await.unwrap();
     for name in ["grafana", "historian"] {
         assert!(foreign(&site, name));
     }
@@ -224,17 +237,17 @@ async fn rule_1_a_device_user_is_a_registered_device() {
     let site = Site::with(|settings| settings.max_unregistered = 0).await;
     site.drop_file("groups/g/fw.bin", &[1; 50]).await;
     let import = Import { users: vec![user("pump-1", UserRole::Device)], ..Import::default() };
-    site.service.import(import, false).await.unwrap();
+    site.service.import(import, false, None, &Actor::default()).await.unwrap();
     // Before it was ever seen.
     let patch = DevicePatch { groups: Some(vec!["g".into()]), ..DevicePatch::default() };
-    site.service.set_device("pump-1", patch).await.unwrap();
+    site.service.set_device("pump-1", patch, &Actor::default()).await.unwrap();
     let mut pump = site.connect_as(login("x", "pump-1", "pw1")).await.unwrap();
     pump.subscribe(TOPIC);
     pump.manifest().await;
     let rotate = DevicePatch { rotate_token: true, ..DevicePatch::default() };
-    let conflict = site.service.set_device("pump-1", rotate).await;
+    let conflict = site.service.set_device("pump-1", rotate, &Actor::default()).await;
     assert!(matches!(conflict, Err(ServiceError::Conflict(_))), "it has no token");
-    let conflict = site.service.remove_device("pump-1").await;
+    let conflict = site.service.remove_device("pump-1", &Actor::default()).await;
     assert!(matches!(conflict, Err(ServiceError::Conflict(_))), "it is a user");
     pump.end();
     let site = site.crash().await;
@@ -242,18 +255,18 @@ async fn rule_1_a_device_user_is_a_registered_device() {
 
     // A role that is no device's ends that, another one begins it.
     let role = |role| UserPatch { role: Some(role), ..UserPatch::default() };
-    site.service.set_user("pump-1", role(UserRole::Service)).await.unwrap();
+    site.service.set_user("pump-1", role(UserRole::Service), &Actor::default()).await.unwrap();
     assert!(site.service.device("pump-1").is_none());
-    site.service.set_user("pump-1", role(UserRole::Device)).await.unwrap();
+    site.service.set_user("pump-1", role(UserRole::Device), &Actor::default()).await.unwrap();
     assert!(site.service.device("pump-1").unwrap().groups.is_empty());
     let new = NewUser {
         name: "pump-2".into(),
         role: UserRole::Device,
         password: Some(Password("correct horse".into())),
     };
-    site.service.add_user(new).await.unwrap();
+    site.service.add_user(new, None, &Actor::default()).await.unwrap();
     assert_eq!(ids(&site), ["pump-1", "pump-2"]);
-    site.service.remove_user("pump-1").await.unwrap();
+    site.service.remove_user("pump-1", &Actor::default()).await.unwrap();
     let site = site.crash().await;
     assert_eq!(ids(&site), ["pump-2"]);
 }

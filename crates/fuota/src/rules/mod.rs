@@ -2,13 +2,18 @@
 
 mod access;
 mod accounts;
+mod caps;
 mod configure;
 mod deployments;
 mod identity;
 mod import;
 mod model;
+mod numbers;
+mod orders;
 mod outcome;
 mod rollouts;
+mod stalled;
 mod storm;
 mod topics;
 mod transfer;
+mod windows;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Act, DevicePatch, NewDevice,
+    Act, Actor, DevicePatch, NewDevice,
     harness::{Session, Site, TOPIC, token_request},
     settings::DropRollout,
 };
@@ -183,7 +183,7 @@ async fn rule_21_the_label_canary_goes_first_and_who_is_away_gives_its_place_awa
     let mut field = Field::new(&site, 5, |_| false).await;
     let labels = Some([("canary".to_owned(), String::new())].into());
     let patch = DevicePatch { labels, ..DevicePatch::default() };
-    site.service.set_device(&name(3), patch).await.unwrap();
+    site.service.set_device(&name(3), patch, &Actor::default()).await.unwrap();
     site.drop_file("pump-2.0.0.bin", &[7; 150]).await;
     field.until_offered(&site, 1).await;
     field.nothing_but(&name(3));
@@ -217,7 +217,7 @@ async fn rule_5_devices_without_registration_come_last_and_count_in_nothing() {
     let token = "0123456789abcdef-one";
     let device =
         NewDevice { id: "reg-1".into(), token: Some(token.into()), ..NewDevice::default() };
-    site.service.add_device(device).await.unwrap();
+    site.service.add_device(device, None, &Actor::default()).await.unwrap();
     let mut stranger = site.connect("stranger").await;
     stranger.subscribe(TOPIC);
     site.drop_file("pump-2.0.0.bin", &[7; 150]).await;

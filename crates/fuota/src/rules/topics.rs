@@ -1,7 +1,7 @@
 use hook::{Identity, Origin, PublishVerdict, Role, SubscribeVerdict};
 
 use crate::{
-    NewUser, UserRole,
+    Actor, NewUser, UserRole,
     harness::{Session, Site, TOPIC, request},
 };
 
@@ -112,7 +112,7 @@ async fn rule_24_services_write_to_a_devices_downlink() {
     let will = service.publish_to(topic, command, Origin::Will);
     assert!(matches!(will, PublishVerdict::Reject(_)), "there is no such account");
     let user = NewUser { name: "account".into(), role: UserRole::Service, password: None };
-    site.service.add_user(user).await.unwrap();
+    site.service.add_user(user, None, &Actor::default()).await.unwrap();
     assert_eq!(service.publish_to(topic, command, Origin::Will), PublishVerdict::Consume);
     assert_eq!(device.next().await["variable"], "command");
 

@@ -18,6 +18,7 @@ pub(super) fn behaviour() -> Behaviour {
         retry_after: Duration::from_secs(2),
         max_retries: 10,
         strict_reference: false,
+        resume: false,
         expect_sha256: None,
         max_image: 1 << 20,
         keep_image: true,
@@ -280,4 +281,32 @@ proptest! {
             actions = bench.receive(&block(&image, chunk_size, index));
         }
     }
+}
+
+#[test]
+fn one_that_resumes_keeps_what_it_has_over_reboots_and_repeated_manifests() {
+    let image: Vec<u8> = (0..50).collect();
+    let requests = |resume: bool| {
+        let mut device = Device::new(Behaviour { resume, ..behaviour() });
+        let (now, mut actions) = (Instant::now(), Vec::new());
+        let hear =
+            |bytes: Vec<u8>| Event::Heard(wire::decode(&bytes).pop().expect("for the device"));
+        for event in [
+            Event::Connected,
+            hear(manifest(&image, 10)),
+            hear(block(&image, 10, 0)),
+            Event::Rebooted,
+            Event::Connected,
+            hear(manifest(&image, 10)),
+        ] {
+            device.step(now, event, &mut actions);
+        }
+        actions.retain(|action| matches!(action, Action::Request(_)));
+        actions
+    };
+    let asked =
+        |chunks: &[u32]| chunks.iter().map(|chunk| Action::Request(*chunk)).collect::<Vec<_>>();
+    // What it waited for it asks for again, once.
+    assert_eq!(requests(true), asked(&[0, 1, 1]));
+    assert_eq!(requests(false), asked(&[0, 1, 0]));
 }

@@ -1,0 +1,81 @@
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    task::{Wake, Waker},
+};
+
+use super::*;
+use crate::{message::Message, settings::Limits};
+use hook::Qos;
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Counter(AtomicUsize);
+
+impl Wake for Counter {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Counter {
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+fn delivery() -> Delivery {
+    let message = Message {
+        topic: "t".into(),
+        payload: bytes::Bytes::new(),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        properties: None,
+        publisher: 0,
+        sequence: 0,
+        expires: None,
+    };
+    let qos = Qos::AtLeastOnce;
+    let message = Arc::new(message);
+    Delivery { share: None, id: 0, message, qos, retain: false, subscriptions: None }
+}
+
+/// An inbox whose connection rests, the connection, and a publisher.
+fn resting(queue_messages: usize) -> (Inbox, Arc<Counter>, Arc<Counter>) {
+    let limits = Limits { queue_messages, ..Limits::default() };
+    let inbox = Inbox::new(Arc::new(LiveLimits::new(&limits)));
+    assert!(inbox.attach(1, || true));
+    let (connection, publisher) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
+    assert!(inbox.park(&Waker::from(connection.clone())));
+    (inbox, connection, publisher)
+}
+
+#[test]
+fn a_publisher_goes_on_when_the_connection_has_its_message() {
+    let (inbox, connection, publisher) = resting(10);
+    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Woke);
+    assert_eq!(connection.get(), 1);
+    assert!(inbox.after_take(&Waker::from(publisher.clone())));
+    assert_eq!(publisher.get(), 0);
+    inbox.take(&mut Done::default(), &mut Taken::default()).unwrap();
+    assert_eq!(publisher.get(), 1);
+    assert!(!inbox.after_take(&Waker::from(publisher)), "it was taken");
+}
+
+#[test]
+fn nobody_lets_a_connection_go_first_that_runs_or_has_more_to_do() {
+    let (inbox, ..) = resting(10);
+    inbox.take(&mut Done::default(), &mut Taken::default()).unwrap();
+    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Queued, "it runs");
+    let (inbox, ..) = resting(1);
+    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Queued, "its queue is full");
+}
+
+#[test]
+fn a_publisher_does_not_wait_for_who_is_gone() {
+    let (inbox, _, publisher) = resting(10);
+    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Woke);
+    assert!(inbox.after_take(&Waker::from(publisher.clone())));
+    inbox.detach(Done::default(), &mut VecDeque::new(), (0, 0));
+    assert_eq!(publisher.get(), 1);
+    assert!(!inbox.after_take(&Waker::from(publisher)));
+}
