@@ -125,6 +125,7 @@ pub struct LinkView {
 pub async fn link(
     State(app): State<App>,
     Id(id): Id,
+    Query(Nothing {}): Query<Nothing>,
     Json(NewLink { seconds }): Json<NewLink>,
 ) -> Result<axum::Json<LinkView>, Problem> {
     let (path, expires) = app.service.link(&id, seconds)?;
