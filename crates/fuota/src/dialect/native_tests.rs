@@ -205,3 +205,25 @@ proptest! {
         prop_assert_eq!(blocks, ones.map(|at| base + at as u32).collect::<Vec<_>>());
     }
 }
+
+proptest! {
+    #[test]
+    fn a_block_is_understood_by_another_decoder(
+        tag: u64, index in 0u32..1000, size in 1u32..3000, data in prop::collection::vec(any::<u8>(), 0..3000),
+    ) {
+        let size = BlockSize::Bytes(NonZeroU32::new(size).unwrap());
+        let block = Block { index, size, echo: &None, tag };
+        let said = talk().block(block, data.clone().into());
+        let bytes = said.payload.to_bytes();
+        prop_assert_eq!(bytes.len(), said.payload.len());
+        // CRC-32C, bit by bit.
+        let crc = bytes[5..].iter().fold(u32::MAX, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ 0x82F6_3B78 & (crc & 1).wrapping_neg())
+        });
+        let number = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+        prop_assert_eq!((bytes[0], number(1)), (BLOCK, !crc));
+        let BlockSize::Bytes(size) = size else { unreachable!() };
+        prop_assert_eq!((number(5), number(9)), ((tag >> 32) as u32, index * size.get()));
+        prop_assert_eq!(&bytes[13..], &data[..]);
+    }
+}

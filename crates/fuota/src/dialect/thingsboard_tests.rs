@@ -116,7 +116,11 @@ fn past_the_end_is_empty_and_then_an_error_and_then_silence() {
     assert_eq!(talk.error(&past, &echo), None);
     let block = Block { index: 0, size: BlockSize::Whole, echo: &echo, tag: 7 };
     let said = talk.block(block, Bytes::from_static(b"abc"));
-    assert_eq!(text(&said), ("v2/fw/response/3/chunk/9".into(), "abc".into()), "as it was asked for");
+    assert_eq!(
+        text(&said),
+        ("v2/fw/response/3/chunk/9".into(), "abc".into()),
+        "as it was asked for"
+    );
     assert_eq!(text(&talk.error(&past, &echo).unwrap()).1, "", "it counts anew");
 }
 

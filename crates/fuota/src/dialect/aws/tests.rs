@@ -399,3 +399,56 @@ proptest! {
         let _ = Aws.forgery(&payload);
     }
 }
+
+proptest! {
+    #[test]
+    fn any_block_is_understood_by_decoders_of_others(
+        index: u32, token in prop::option::of("\\PC{0,16}"), data in prop::collection::vec(any::<u8>(), 0..700), cbor: bool,
+    ) {
+        let mut talk = talk();
+        let mut asked = Encoder::new(Vec::new());
+        asked.map(if token.is_some() { 3 } else { 2 }).unwrap();
+        asked.str("f").unwrap().u8(0).unwrap().str("l").unwrap().u16(300).unwrap();
+        if let Some(token) = &token {
+            asked.str("c").unwrap().str(token).unwrap();
+        }
+        let json = match &token {
+            Some(token) => json!({"f": 0, "l": 300, "c": token}),
+            None => json!({"f": 0, "l": 300}),
+        };
+        let (verb, payload) = match cbor {
+            true => ("get/cbor", asked.into_writer()),
+            false => ("get/json", json.to_string().into_bytes()),
+        };
+        let token = token.filter(|token| token.len() <= 64);
+        let read = message(&mut *talk, &stream(verb), &payload);
+        let echo = &read.requests[0].echo;
+        let said = talk.block(Block { index, size: BlockSize::Pinned, echo, tag: TAG }, data.clone().into());
+        let bytes = said.payload.to_bytes();
+        prop_assert_eq!(bytes.len(), said.payload.len());
+        let (mut got, mut keys) = ((None, 0, 0, Vec::new()), 0);
+        if cbor {
+            let mut decoder = minicbor::Decoder::new(&bytes);
+            for _ in 0..decoder.map().unwrap().unwrap() {
+                keys += 1;
+                match decoder.str().unwrap() {
+                    "c" => got.0 = Some(decoder.str().unwrap().to_owned()),
+                    "f" => prop_assert_eq!(decoder.u8().unwrap(), 0),
+                    "l" => got.1 = decoder.u64().unwrap(),
+                    "i" => got.2 = decoder.u64().unwrap(),
+                    _ => got.3 = decoder.bytes().unwrap().to_vec(),
+                }
+            }
+            prop_assert_eq!(decoder.position(), bytes.len());
+        } else {
+            let block: Value = serde_json::from_slice(&bytes).unwrap();
+            keys = block.as_object().unwrap().len();
+            got.0 = block["c"].as_str().map(str::to_owned);
+            got.1 = block["l"].as_u64().unwrap();
+            got.2 = block["i"].as_u64().unwrap();
+            got.3 = base64_simd::STANDARD.decode_to_vec(block["p"].as_str().unwrap()).unwrap();
+        }
+        prop_assert_eq!(keys, if token.is_some() { 5 } else { 4 });
+        prop_assert_eq!(got, (token, data.len() as u64, u64::from(index), data));
+    }
+}
