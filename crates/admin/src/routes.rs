@@ -116,6 +116,7 @@ pub(crate) fn api() -> Routes {
         .at("/v1/devices", get(devices::list).post(devices::add))
         .at("/v1/devices/{id}", get(devices::one).patch(devices::change).delete(devices::remove))
         .at("/v1/devices/{id}/why", get(devices::why))
+        .at("/v1/devices/{id}/links", post(devices::link))
         .at("/v1/devices/{id}/timeline", get(devices::timeline))
         .at("/v1/users", get(users::list).post(users::add))
         .at("/v1/users/{id}", get(users::one).patch(users::change).delete(users::remove))

@@ -107,7 +107,7 @@ impl Service {
                 online,
             })
             .collect();
-        versions.sort_by(|a, b| b.devices.cmp(&a.devices));
+        versions.sort_by_key(|one| std::cmp::Reverse(one.devices));
         let other_versions = versions.iter().skip(MOST).map(|one| one.devices).sum();
         versions.truncate(MOST);
         FleetView {
@@ -144,7 +144,7 @@ impl Service {
 fn most(counts: BTreeMap<String, usize>) -> Vec<Named> {
     let mut all: Vec<_> =
         counts.into_iter().map(|(name, devices)| Named { name, devices }).collect();
-    all.sort_by(|a, b| b.devices.cmp(&a.devices));
+    all.sort_by_key(|one| std::cmp::Reverse(one.devices));
     all.truncate(MOST);
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all

@@ -207,6 +207,8 @@ fn users() -> Value {
         },
         "Token": object(token, none()),
         "AddedToken": object(added_token, none()),
+        "NewLink": object(json!({"seconds": between(1, 2_592_000)}), none()),
+        "Link": object(json!({"path": text(), "expires": time()}), none()),
         "NewToken": object(none(), json!({
             "label": about("What it is for.", plain(0, 64)),
             "expires_in_days": about("Null: it does not.", maybe(between(1, 3650))),
@@ -370,6 +372,7 @@ fn site() -> Value {
     status["uptime_seconds"] = count();
     status["broker"] = component("BrokerCounters");
     status["fuota"] = component("Site");
+    status["quirks"] = about("What dialects tolerated since the start.", map(map(count())));
     let states = |names: &[&str]| {
         json!({
             "type": "object", "propertyNames": one_of(names), "additionalProperties": count()

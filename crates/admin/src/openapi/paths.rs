@@ -141,6 +141,16 @@ fn devices() -> Vec<Described> {
             )],
         ),
         (
+            "/v1/devices/{id}/links",
+            vec![
+                one(post("Make a link by which the device's firmware is fetched over HTTP"))
+                    .about("Who has it needs no token, until it ends.")
+                    .takes("NewLink")
+                    .gives(200, "A path below an address of `http.listen`.", "Link")
+                    .fails(&[422]),
+            ],
+        ),
+        (
             "/v1/devices/{id}/timeline",
             vec![one(get("What happened to a device, the newest first")).paged(true).gives_of(
                 200,

@@ -440,6 +440,7 @@ mod tests {
     use super::*;
 
     async fn of(dir: &Path, text: &str) -> Vec<Finding> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let file = dir.join("broker.toml");
         fs::write(&file, text).unwrap();
         look(Some(&file)).await
