@@ -8,6 +8,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     sync::mpsc::{Receiver, channel},
+    time::Instant,
 };
 
 use serde_json::{Value, json};
@@ -60,7 +61,10 @@ impl Stream {
 
     /// The data of the next event. What is between are the sizes of chunks and comments.
     fn next(&mut self) -> Value {
+        let began = Instant::now();
         loop {
+            // Comments that keep the connection alive come for ever.
+            assert!(began.elapsed() < PATIENCE, "no event behind {:?}", self.id);
             let line = self.line().expect("the stream goes on");
             self.take_id(&line);
             if let Some(data) = line.strip_prefix("data: ") {
