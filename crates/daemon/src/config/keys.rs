@@ -93,6 +93,7 @@ pub const KEYS: &[Key] = &[
     live("fuota.limits.groups", ""),
     live("fuota.limits.jitter", "0s"),
     live("fuota.retention", "365d"),
+    live("fuota.audit_retention", "365d"),
     live("fuota.fetch_allow", ""),
     live("limits.connections", "100000"),
     live("limits.connections_per_ip", ""),
