@@ -256,6 +256,11 @@ fn answers_are_as_they_are_described() {
     api.must(200, ("GET", &path("devices/{id}/why")), &["pump-9"], "", None);
     api.must(200, ("GET", &path("devices/{id}/timeline")), &["pump-9"], "?limit=2", None);
 
+    let links = path("devices/{id}/links");
+    api.must(200, ("POST", &links), &["pump-9"], "", Some(json!({"seconds": 60})));
+    api.must(422, ("POST", &links), &["pump-9"], "", Some(json!({"seconds": 0})));
+    api.must(404, ("POST", &links), &["nobody"], "", Some(json!({"seconds": 60})));
+
     // Users and their tokens.
     let users = path("users");
     let ann = json!({"name": "ann", "role": "operator"});

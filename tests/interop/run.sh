@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Foreign client libraries against the real daemon: the reference's devices on paho-mqtt, and what
 # other programs of a site do, on paho-mqtt, aiomqtt, gmqtt, MQTT.js and mosquitto's commands, over
-# TCP, TLS and WebSocket; a mosquitto site that moves; and schemathesis on the admin interface.
+# TCP, TLS and WebSocket; a mosquitto site that moves; schemathesis on the admin interface; and
+# firmware files and signatures of the tools that make them.
 # Usage: tests/interop/run.sh [FUOTAD]; without a binary, the debug build is made and used.
 # What it needs from PyPI and npm goes into target/interop; programs that are missing are installed
 # with apt-get where that is allowed.
@@ -28,6 +29,10 @@ need node nodejs
 need npm npm
 need mosquitto_sub mosquitto-clients
 need mosquitto mosquitto
+need mender-artifact mender-artifact
+need rauc rauc
+need mksquashfs squashfs-tools
+need minisign minisign
 
 target=${CARGO_TARGET_DIR:-target}
 fuotad=${1:-}
@@ -67,6 +72,10 @@ old=$(python 'paho-mqtt==1.6.1')
 new=$(python 'paho-mqtt>=2' aiomqtt gmqtt)
 # Pinned: what it generates changes with its version.
 openapi=$(python 'paho-mqtt>=2' schemathesis==4.32.5)
+formats=$(python 'esptool==5.*' imgtool intelhex bincopy adafruit-nrfutil adafruit-uf2 swugenerator zigpy)
+# ThingsBoard's client brings a `paho` of its own, and installs what it misses when it is imported.
+thingsboard=$(python tb-mqtt-client==1.13.14 tb-paho-mqtt-client==2.1.2 mmh3 orjson requests)
+awsiot=$(python awsiotsdk==1.31.0 cbor2)
 if ! [ -d "$target/interop/npm/node_modules/mqtt" ]; then
   npm install --prefix "$target/interop/npm" --silent --no-audit --no-fund mqtt@5
 fi
@@ -76,7 +85,13 @@ export INTEROP_NODE_MODULES
 cd tests/interop
 at() { realpath --no-symlinks "$OLDPWD/$1"; }
 case $fuotad in /*) ;; *) fuotad=$(at "$fuotad") ;; esac
-case $target in /*) ;; *) old=$(at "$old") new=$(at "$new") openapi=$(at "$openapi") ;; esac
+case $target in
+  /*) ;;
+  *)
+    old=$(at "$old") new=$(at "$new") openapi=$(at "$openapi") formats=$(at "$formats")
+    thingsboard=$(at "$thingsboard") awsiot=$(at "$awsiot")
+    ;;
+esac
 for python in "$old" "$new"; do
   count "$python" check.py "$fuotad"
 done
@@ -86,7 +101,10 @@ count python3 clients.py "$fuotad" 'aiomqtt' tcp,tls,ws "$new" clients/aiomqtt_c
 count python3 clients.py "$fuotad" 'gmqtt' tcp,tls "$new" clients/gmqtt_client.py
 count python3 clients.py "$fuotad" 'MQTT.js' tcp,tls,ws,wss,mtls node clients/mqttjs.mjs
 count python3 clients.py "$fuotad" 'mosquitto' tcp,tls,mtls python3 clients/mosquitto_client.py
+count "$new" thingsboard.py "$fuotad" "$thingsboard"
+count python3 awsiot.py "$fuotad" "$awsiot"
 count "$new" migration.py "$fuotad"
 count "$openapi" openapi.py "$fuotad"
+count "$formats" formats.py "$fuotad"
 echo "interop: $passed passed, $failed failed"
 [ "$failed" -eq 0 ]

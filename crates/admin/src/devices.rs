@@ -26,6 +26,8 @@ pub struct ListQuery {
     group: Option<String>,
     model: Option<String>,
     state: Option<String>,
+    version: Option<String>,
+    digest: Option<String>,
     search: Option<String>,
 }
 
@@ -52,6 +54,8 @@ pub async fn list(
         group: query.group,
         model: query.model,
         state: query.state,
+        version: query.version,
+        digest: query.digest,
         search: query.search,
     });
     let (devices, next) = page::cut(found, limit, |device| &device.id);
@@ -103,6 +107,33 @@ pub async fn change(
 ) -> Result<Response, Problem> {
     let changed = app.service.set_device(&id, patch, &actor).await?;
     Ok(axum::Json(changed).into_response())
+}
+
+/// How long a link for downloads is to work.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewLink {
+    seconds: u64,
+}
+
+/// A link for downloads.
+#[derive(Debug, Serialize)]
+pub struct LinkView {
+    /// Below an address of `http.listen`.
+    path: String,
+    /// Seconds since 1970.
+    expires: u64,
+}
+
+/// POST one's links: a path by which its firmware can be fetched without its token.
+pub async fn link(
+    State(app): State<App>,
+    Id(id): Id,
+    Query(Nothing {}): Query<Nothing>,
+    Json(NewLink { seconds }): Json<NewLink>,
+) -> Result<axum::Json<LinkView>, Problem> {
+    let (path, expires) = app.service.link(&id, seconds)?;
+    Ok(axum::Json(LinkView { path, expires }))
 }
 
 /// DELETE one: it is forgotten, and its connections end at once.

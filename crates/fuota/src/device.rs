@@ -175,6 +175,12 @@ impl Device {
         self.dirty.store(true, Ordering::Relaxed);
     }
 
+    /// It acted in this dialect.
+    pub fn speaks(&self, dialect: &str) {
+        self.state.lock().dialect = Some(dialect.into());
+        self.dirty.store(true, Ordering::Relaxed);
+    }
+
     /// Seconds since 1970.
     pub fn last_seen(&self) -> Option<u64> {
         Some(self.seen.load(Ordering::Relaxed)).filter(|at| *at != 0)
@@ -239,6 +245,7 @@ impl DeviceState {
             model: self.model.as_deref(),
             title: self.title.as_deref(),
             version: self.version.as_deref(),
+            confirmed: self.confirmed,
             history: &self.history,
         }
     }

@@ -186,6 +186,8 @@ fn users() -> Value {
         },
         "Token": object(token, none()),
         "AddedToken": object(added_token, none()),
+        "NewLink": object(json!({"seconds": between(1, 2_592_000)}), none()),
+        "Link": object(json!({"path": text(), "expires": time()}), none()),
         "NewToken": object(none(), json!({
             "label": about("What it is for.", plain(0, 64)),
             "expires_in_days": about("Null: it does not.", maybe(between(1, 3650))),
@@ -208,6 +210,7 @@ fn firmware() -> Value {
                 "path": text(),
                 "state": one_of(&FIRMWARE_STATES),
                 "reason": maybe(text()),
+                "warnings": about("What is worth a look before it is offered.", list(text())),
                 "title": maybe(component("Decided")),
                 "version": maybe(component("Decided")),
                 "model": maybe(component("Decided")),
@@ -215,13 +218,35 @@ fn firmware() -> Value {
                 "notes": maybe(text()),
                 "target": about("`all`, `group:NAME`, `model:NAME` or `device:ID`; null for an upload.", maybe(text())),
                 "deployments": list(number()),
-                "digest": maybe(digest()),
+                "format": about("Such as `ESP-IDF` or `binary`.", maybe(text())),
+                "chip": about("That the image names.", maybe(text())),
+                "hardware": about("Devices that a container names, in its own words.", list(text())),
+                "security_counter": maybe(count()),
+                "signature": maybe(component("Signature")),
+                "digest": about("Of what devices get.", maybe(digest())),
+                "dropped_digest": about("Where what devices get was unpacked from it.", maybe(digest())),
                 "size": maybe(count()),
                 "created": maybe(time()),
             }),
             none(),
         ),
         "Decided": decided,
+        "Signature": object(
+            json!({
+                "state": one_of(&["trusted", "unknown", "unsigned"]),
+                "key": about("As minisign names it.", maybe(text())),
+                "embedded": about("Whether the image carries one for the device to check.", boolean()),
+            }),
+            none(),
+        ),
+        "Store": object(
+            json!({
+                "url": text(), "problem": maybe(text()), "files": count(), "bytes": count(),
+                "refused": count(), "scanned": maybe(time()), "copies": count(),
+                "copied_bytes": count(), "cached_bytes": count(),
+            }),
+            none(),
+        ),
     })
 }
 
@@ -326,6 +351,7 @@ fn site() -> Value {
     status["uptime_seconds"] = count();
     status["broker"] = component("BrokerCounters");
     status["fuota"] = component("Site");
+    status["quirks"] = about("What dialects tolerated since the start.", map(map(count())));
     let states = |names: &[&str]| {
         json!({
             "type": "object", "propertyNames": one_of(names), "additionalProperties": count()
@@ -350,6 +376,27 @@ fn site() -> Value {
             none(),
         ),
         "Change": {"oneOf": changes()},
+        "Fleet": object(
+            json!({
+                "versions": list(object(
+                    json!({
+                        "title": maybe(text()), "version": maybe(text()),
+                        "devices": count(), "online": count(),
+                    }),
+                    none(),
+                )),
+                "other_versions": count(),
+                "groups": list(component("Named")), "models": list(component("Named")),
+                "labels": list(component("Named")),
+                "deployments": map(count()),
+            }),
+            none(),
+        ),
+        "Named": object(json!({"name": text(), "devices": count()}), none()),
+        "History": object(
+            json!({"points": list(object(json!({"at": time(), "counts": map(count())}), none()))}),
+            none(),
+        ),
         "Freeze": object(json!({"frozen": boolean()}), json!({"at": time(), "by": text()})),
         "AuditLine": object(
             json!({

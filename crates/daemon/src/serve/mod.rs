@@ -14,10 +14,12 @@ mod admin_thread;
 #[cfg(feature = "faults")]
 mod faults;
 mod mqtt_doors;
-mod open_files;
+mod notify;
+pub mod open_files;
 mod reload;
 mod settings;
 mod signals;
+mod webhooks;
 
 use std::{
     io::Write as _,
@@ -89,14 +91,18 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 
 async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow::Result<()> {
     let started = Instant::now();
-    let files = OpenFiles::claim()?;
+    let mut files = OpenFiles::claim()?;
+    if !config.http.is_empty() {
+        files = files.with_downloads();
+    }
     files.report(config.limits.connections);
     let mut signals = Signals::listen()?;
     let hangups = Signals::hangups()?;
     let certificates = Certificates::load(config)?;
     // First the sockets: a port that is taken should end the start before anything is opened.
     let mqtt = mqtt_doors::bind(&config.mqtt, certificates.mqtt.as_ref())?;
-    let doors = admin_thread::bind(&config.admin.listen)?;
+    let doors = admin_thread::bind("admin.listen", &config.admin.listen)?;
+    let downloads = admin_thread::bind("http.listen", &config.http)?;
 
     let store = store::FirmwareStore::open(settings::store(config)).map_err(one_error)?;
     let fuota =
@@ -128,6 +134,12 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
             .iter()
             .map(|address| format!("admin listening on {scheme}://{address}")),
     );
+    lines.extend(
+        downloads
+            .local_addrs()
+            .iter()
+            .map(|address| format!("downloads listening on http://{address}")),
+    );
     if config.admin.token.is_none() {
         lines.push(format!("admin token in {}", config.token_path().display()));
     }
@@ -153,6 +165,8 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
     let (close_doors, stop_fuota) = (CancellationToken::new(), CancellationToken::new());
     // The admin interface goes last, so that `/readyz` can say meanwhile that the broker stops.
     let close_admin = CancellationToken::new();
+    // Before the engine runs: nothing that happens is missed.
+    webhooks::start(&config.webhooks, &fuota.service(), &close_doors)?;
     let mut fuota_task = tokio::spawn(Arc::clone(&fuota).run(stop_fuota.clone()));
     let mut admin_thread = AdminThread::start(
         doors,
@@ -165,10 +179,22 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
         let (server, cancel) = (Arc::clone(&server), close_doors.clone());
         async move { server.serve(mqtt, cancel).await }
     });
+    // On the runtime of the sessions: an image is more than a page of the admin interface.
+    let downloads_task = tokio::spawn(admin_thread::serve(
+        downloads,
+        admin::downloads(fuota.service()),
+        None,
+        files.downloads,
+        close_doors.clone(),
+    ));
     tokio::spawn(certificates.clone().watch(close_doors.clone()));
     let (server, fuota) = (Arc::clone(&server), Arc::clone(&fuota));
     let reload = Reload::new(config, Parts { level, files, server, fuota, store, certificates });
     tokio::spawn(reload.run(hangups, close_doors.clone()));
+    // To the end of the stop, which may take longer than the watchdog waits.
+    let last = CancellationToken::new();
+    let _last = last.clone().drop_guard();
+    tokio::spawn(notify::watchdog(last));
     announce(&lines);
     info!(milliseconds = started.elapsed().as_millis() as u64, "started");
 
@@ -183,6 +209,7 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
         result = &mut fuota_task => Some(ended("the update engine", result.err())),
         () = admin_thread.ended() => Some(ended("the admin interface", None)),
     };
+    notify::stopping();
     signals.end_at_once_on_the_next();
 
     close_doors.cancel();
@@ -190,6 +217,8 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
         // It bounds its own stop: see broker::Settings::drain.
         let _ = broker_task.await;
     }
+    // Bounded as well: see admin::Limits::drain.
+    let _ = downloads_task.await;
     close_admin.cancel();
     admin_thread.ended().await;
     stop_fuota.cancel();
@@ -250,11 +279,21 @@ async fn announce_ready(readiness: &Readiness) {
     while is_open() && began.elapsed() < FIRST_LOOK {
         tokio::time::sleep(ASK_AGAIN).await;
     }
+    let mut missing = Vec::new();
     for check in readiness() {
         if let Err(reason) = check.result {
             warn!(part = check.name, reason, "not ready yet");
+            missing.push(format!("{} is not up: {reason}", check.name));
         }
     }
+    // Also where a part is missing: clients are served, and a restart would not bring it.
+    notify::ready(
+        match missing.is_empty() {
+            true => "ready".to_owned(),
+            false => missing.join("; "),
+        }
+        .as_str(),
+    );
     announce(&["ready".to_owned()]);
 }
 

@@ -37,7 +37,7 @@ pub mod waiting;
 pub use service::{Upload, UploadedBytes};
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -188,6 +188,17 @@ impl Fleet {
         let members = self.deployments.values().flat_map(|one| one.members.values());
         let before = members.filter_map(|member| member.before);
         self.deployments.values().map(|one| one.file).chain(before).collect()
+    }
+
+    /// Of each device, what it was confirmed with before its newest deployment.
+    pub fn ways_back(&self) -> HashSet<i64> {
+        let mut newest: HashMap<&Arc<str>, i64> = HashMap::new();
+        // By number, so that the newest is the last.
+        for deployment in self.deployments.values() {
+            let reached = deployment.members.iter().filter(|(_, member)| member.reached);
+            newest.extend(reached.filter_map(|(device, member)| Some((device, member.before?))));
+        }
+        newest.into_values().collect()
     }
 
     /// A device stands elsewhere: its row, where it is in that deployment.

@@ -345,6 +345,28 @@ async fn rule_22_a_rollback_gives_back_what_each_had_and_lists_who_had_nothing()
 }
 
 #[tokio::test]
+async fn rule_22_a_rollback_lists_whom_a_security_counter_keeps() {
+    let site = Site::start().await;
+    let fixture = |name: &str| {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../store/tests/fixtures/formats/");
+        std::fs::read(format!("{folder}{name}")).unwrap()
+    };
+    let one = site.upload("app.bin", &fixture("mcuboot.bin")).await;
+    let two = site.upload("counted.bin", &fixture("mcuboot-counter.bin")).await;
+    let first = site.deploy(&one, ALL, r#""all""#).await;
+    update(&site, "dev-1", "1.2.3+4").await.end();
+    site.act(first, Act::Cancel).await;
+    let bad = site.deploy(&two, ALL, r#""all""#).await;
+    let mut device = update(&site, "dev-1", "2.0.0").await;
+    let acted = site.act(bad, Act::Rollback).await;
+    let left = acted.left.unwrap();
+    assert_eq!(left.len(), 1);
+    assert!(left[0].reason.contains("security counter is 0"), "{}", left[0].reason);
+    assert!(acted.rollbacks.unwrap().is_empty());
+    device.nothing();
+}
+
+#[tokio::test]
 async fn a_plan_says_who_would_get_it_and_who_not() {
     let site = Site::start().await;
     site.drop_file("devices/dev-1/pump-1.0.0.bin", &[1; 250]).await;
