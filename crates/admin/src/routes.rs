@@ -19,13 +19,13 @@ use crate::{
     doors::{self, Doors},
     events,
     extract::{MAX_BODY, MAX_IMPORT},
-    firmware, freeze,
+    firmware, fleet, freeze,
     health::{self, Readiness},
-    import, openapi,
+    import, metrics, openapi,
     problem::Problem,
-    retained,
+    retained, session,
     settings::Settings,
-    status, users,
+    status, ui, users,
 };
 
 /// What handlers share; cheap to clone.
@@ -33,6 +33,7 @@ use crate::{
 pub(crate) struct App {
     pub service: Service,
     pub broker: Arc<dyn hook::Broker>,
+    pub doors: Arc<Doors>,
     pub readiness: Readiness,
     pub backup: Backup,
     pub version: Arc<str>,
@@ -51,6 +52,7 @@ pub fn router(
     let app = App {
         service,
         broker,
+        doors: Arc::clone(&doors),
         readiness,
         backup,
         version: settings.version.into(),
@@ -64,9 +66,17 @@ pub fn router(
         .layer(middleware::from_fn(to_the_end))
         // Around the fallbacks as well: without the token nobody learns which addresses exist.
         .layer(middleware::from_fn_with_state(Arc::clone(&doors), doors::bearer));
+    let measured = Router::new()
+        .route("/metrics", get(metrics::metrics))
+        .layer(middleware::from_fn_with_state(Arc::clone(&doors), doors::bearer));
     open()
         .router
         .nest("/api", api)
+        .merge(measured)
+        // Before the inner door, since it is where a login comes from; for the page alone, so it is
+        // not described to programs.
+        .route("/api/v1/session", get(session::show).post(session::open).delete(session::close))
+        .merge(ui::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -117,6 +127,8 @@ pub(crate) fn api() -> Routes {
         .at("/v1/deployments", get(deployments::list).post(deployments::create))
         .at("/v1/deployments/{id}", get(deployments::one))
         .at("/v1/deployments/{id}/devices", get(deployments::devices))
+        .at("/v1/deployments/{id}/history", get(fleet::history))
+        .at("/v1/fleet", get(fleet::fleet))
         .at("/v1/deployments/{id}/approve", deployments::act(Act::Approve))
         .at("/v1/deployments/{id}/pause", deployments::act(Act::Pause))
         .at("/v1/deployments/{id}/resume", deployments::act(Act::Resume))
@@ -134,11 +146,12 @@ pub(crate) fn api() -> Routes {
         .at("/v1/openapi.json", get(openapi::show))
 }
 
-/// Answers may hold a token that is shown once, and are old the next moment.
+/// Answers may hold a token that is shown once, and are old the next moment; but for the page's
+/// files, which say themselves how long they hold.
 async fn never_cached(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

@@ -244,6 +244,8 @@ pub struct Db {
     jobs: Mutex<Option<SyncSender<Job>>>,
     writer: Mutex<Option<thread::JoinHandle<()>>>,
     problem: Arc<Mutex<Option<String>>>,
+    /// Of each group of jobs.
+    pub commit_time: Arc<hook::Histogram>,
     /// Jobs that were queued, for tests.
     #[cfg(test)]
     jobs_queued: std::sync::atomic::AtomicU64,
@@ -259,18 +261,21 @@ impl Db {
         let (sender, receiver) = sync_channel(QUEUE);
         let problem = Arc::new(Mutex::new(None));
         let shared = Arc::clone(&problem);
+        let commit_time = Arc::new(hook::Histogram::default());
+        let measured = Arc::clone(&commit_time);
         let reader = Connection::open(path).map_err(check::at_start(path))?;
         reader.busy_timeout(Duration::from_secs(5)).map_err(check::at_start(path))?;
         reader.pragma_update(None, "query_only", true).map_err(check::at_start(path))?;
         let path = path.to_owned();
         let writer = thread::Builder::new()
             .name("fuota-db".into())
-            .spawn(move || write(connection, &path, receiver, &shared))
+            .spawn(move || write(connection, &path, receiver, &shared, &measured))
             .map_err(|_| DbError::Closed)?;
         let db = Db {
             jobs: Mutex::new(Some(sender)),
             writer: Mutex::new(Some(writer)),
             problem,
+            commit_time,
             #[cfg(test)]
             jobs_queued: std::sync::atomic::AtomicU64::new(0),
             reader: Arc::new(Mutex::new(reader)),
@@ -420,12 +425,15 @@ fn write(
     path: &Path,
     jobs: Receiver<Job>,
     problem: &Mutex<Option<String>>,
+    commit_time: &hook::Histogram,
 ) {
     let mut said: Option<Instant> = None;
     while let Ok(first) = jobs.recv() {
         let mut group = vec![first];
         group.extend(jobs.try_iter().take(GROUP - 1));
+        let began = Instant::now();
         let (results, committed) = write_group(&mut connection, &group);
+        commit_time.observe(began.elapsed());
         let failure =
             committed.as_ref().err().or(results.iter().find_map(|result| result.as_ref().err()));
         let reason = failure.map(|failure| match failure {

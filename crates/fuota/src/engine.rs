@@ -99,6 +99,10 @@ pub struct Counters {
     pub refused: AtomicU64,
     pub batches: AtomicU64,
     pub failed_logins: AtomicU64,
+    /// From a request to its block in the outbox; where that was full, until it had room.
+    pub block_time: hook::Histogram,
+    /// Reads of blocks that were not in the cache.
+    pub read_time: hook::Histogram,
     /// The log's line on publishes that were refused.
     pub refused_line: Seldom,
 }

@@ -8,6 +8,7 @@
 //! | [`settings`] | what is configured |
 //! | [`views`] | what the service shows and takes |
 //! | [`service`] | what the admin interface asks and changes |
+//! | [`overview`] | the fleet counted: versions, groups, models; what took how long |
 //! | `plugin` | from the broker's phases to the engine |
 //! | `accounts` | users with passwords, rules of who may publish and subscribe where |
 //! | `identity` | who a client is; `names`, `secret`: ids, keyed hashes of tokens |
@@ -50,6 +51,7 @@ mod names;
 mod offers;
 mod order;
 mod outcome;
+pub mod overview;
 mod pace;
 mod plugin;
 mod policy;
@@ -92,6 +94,7 @@ pub use fleet::{
     },
 };
 pub use limits::Limits;
+pub use overview::{FleetView, Latencies, Named, VersionCount};
 pub use requests::check_key;
 pub use service::Service;
 pub use settings::{AuthMode, DropRollout, OnExisting, Settings};

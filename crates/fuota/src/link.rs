@@ -76,6 +76,8 @@ pub struct Wanted {
     /// Further blocks of the same request.
     pub more: Vec<Range<u32>>,
     pub echo: Echo,
+    /// When it was asked for, or its turn in a request for many came.
+    pub since: Instant,
 }
 
 impl Wanted {
@@ -300,7 +302,7 @@ impl Window {
         if self.backlog.len() + wanted.more.len() >= MAX_BACKLOG {
             return false;
         }
-        let Wanted { index, more, echo } = wanted;
+        let Wanted { index, more, echo, since: _ } = wanted;
         self.backlog.push_back((index..index + 1, echo.clone()));
         self.backlog.extend(more.into_iter().map(|range| (range, echo.clone())));
         true
@@ -312,7 +314,12 @@ impl Window {
             return None;
         }
         let (range, echo) = self.backlog.front_mut()?;
-        let wanted = Wanted { index: range.start, more: Vec::new(), echo: echo.clone() };
+        let wanted = Wanted {
+            index: range.start,
+            more: Vec::new(),
+            echo: echo.clone(),
+            since: Instant::now(),
+        };
         range.start += 1;
         if range.start >= range.end {
             self.backlog.pop_front();

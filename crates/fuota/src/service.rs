@@ -322,6 +322,10 @@ fn matches(query: &DeviceQuery, device: &Device) -> bool {
         && query.registered.is_none_or(|registered| registered == state.registered)
         && query.group.as_ref().is_none_or(|group| state.groups.contains(group))
         && (query.model.is_none() || query.model == state.model)
+        && (query.version.is_none() || query.version == state.version)
+        && query.digest.as_ref().is_none_or(|digest| {
+            state.transfer.as_ref().is_some_and(|transfer| transfer.pin.sha256 == *digest)
+        })
         && query.search.as_deref().is_none_or(|text| {
             device.id.contains(text) || client_id.is_some_and(|id| id.contains(text))
         })

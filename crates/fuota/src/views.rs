@@ -38,6 +38,10 @@ pub struct DeviceQuery {
     pub model: Option<String>,
     /// Only devices in this state, by its name.
     pub state: Option<String>,
+    /// Only devices that reported this version.
+    pub version: Option<String>,
+    /// Only devices whose newest offer is of this digest, in hex.
+    pub digest: Option<String>,
     /// Only devices whose id or original client id contains this.
     pub search: Option<String>,
 }

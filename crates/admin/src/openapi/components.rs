@@ -373,6 +373,27 @@ fn site() -> Value {
             none(),
         ),
         "Change": {"oneOf": changes()},
+        "Fleet": object(
+            json!({
+                "versions": list(object(
+                    json!({
+                        "title": maybe(text()), "version": maybe(text()),
+                        "devices": count(), "online": count(),
+                    }),
+                    none(),
+                )),
+                "other_versions": count(),
+                "groups": list(component("Named")), "models": list(component("Named")),
+                "labels": list(component("Named")),
+                "deployments": map(count()),
+            }),
+            none(),
+        ),
+        "Named": object(json!({"name": text(), "devices": count()}), none()),
+        "History": object(
+            json!({"points": list(object(json!({"at": time(), "counts": map(count())}), none()))}),
+            none(),
+        ),
         "Freeze": object(json!({"frozen": boolean()}), json!({"at": time(), "by": text()})),
         "AuditLine": object(
             json!({

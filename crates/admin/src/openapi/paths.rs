@@ -77,6 +77,8 @@ fn devices() -> Vec<Described> {
                         "Only devices whose newest offer is in this state.",
                         one_of(&fuota::UPDATE_STATES),
                     )
+                    .query("version", "Only devices that reported this version.", text())
+                    .query("digest", "Only devices whose newest offer has this SHA-256.", text())
                     .query("search", "Only devices whose id or client id contains this.", text())
                     .gives_of(200, "A page of devices.", page("devices", "Device")),
                 post("Register a device")
@@ -280,6 +282,13 @@ fn deployments() -> Vec<Described> {
                     .gives_of(200, "A page of devices.", page("devices", "Member")),
             ],
         ),
+        (
+            "/v1/deployments/{id}/history",
+            vec![
+                one(get("How many devices of a deployment had reached which state when"))
+                    .gives(200, "At most 121 moments, in the order of time.", "History"),
+            ],
+        ),
         ("/v1/deployments/{id}/approve", vec![act("Release a held deployment, or open the next wave")]),
         ("/v1/deployments/{id}/pause", vec![act("Stop new offers")]),
         ("/v1/deployments/{id}/resume", vec![act("Go on; the failures until now are known")]),
@@ -298,6 +307,13 @@ fn deployments() -> Vec<Described> {
 fn site() -> Vec<Described> {
     vec![
         ("/v1/status", vec![get("The daemon at a glance").about(ROLES).gives(200, "The daemon.", "Status")]),
+        (
+            "/v1/fleet",
+            vec![
+                get("The fleet counted: versions, groups, models, labels, deployments")
+                    .gives(200, "The fleet.", "Fleet"),
+            ],
+        ),
         (
             "/v1/freeze",
             vec![

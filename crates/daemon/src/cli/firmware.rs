@@ -12,7 +12,9 @@ use serde_json::Value;
 
 use super::{
     api::{Api, Remote},
-    output, signing,
+    output,
+    repeat::Repeat,
+    signing,
     table::{Table, field},
 };
 
@@ -70,6 +72,8 @@ pub enum Command {
         /// Its signature [default: FILE.minisig, where there is one]
         #[arg(long, value_name = "FILE")]
         signature: Option<PathBuf>,
+        #[command(flatten)]
+        repeat: Repeat,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -125,7 +129,7 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
         Command::Keygen(args) => signing::keygen(&args),
         Command::Sign(args) => signing::sign(&args),
         Command::Verify(args) => signing::verify(&args, config),
-        Command::Upload { file, title, version, model, notes, signature, json, remote } => {
+        Command::Upload { file, title, version, model, notes, signature, repeat, json, remote } => {
             let api = Api::new(&remote, config)?.patient();
             let image = Part::file(&file)
                 .await
@@ -151,7 +155,8 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
                     form = form.text(name, value);
                 }
             }
-            let uploaded = api.upload(&["firmware"], form.part("file", image)).await?;
+            let form = form.part("file", image);
+            let uploaded = api.upload(&["firmware"], &repeat.headers(), form).await?;
             if json {
                 return output::json(&uploaded);
             }

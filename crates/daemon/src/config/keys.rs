@@ -96,6 +96,7 @@ pub const KEYS: &[Key] = &[
     live("fuota.limits.jitter", "0s"),
     live("fuota.retention", "365d"),
     live("fuota.fetch_allow", ""),
+    key("events.webhooks", ""),
     live("limits.connections", "100000"),
     live("limits.connections_per_ip", ""),
     live("limits.connects_per_second", ""),

@@ -7,6 +7,7 @@
 //! | [`read`](mod@read) | typed reading, with an error that names the key |
 //! | [`limits`] | the lines of `fuota.limits.groups` |
 //! | [`check`] | what the keys must not say together |
+//! | [`webhooks`] | one key that is a list of tables |
 //! | [`values`](Values) | what changed between two readings |
 //! | [`secret`] | values that no output shows |
 
@@ -21,6 +22,7 @@ pub mod secret;
 mod tests;
 mod tree;
 mod values;
+pub mod webhooks;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -34,6 +36,7 @@ pub use error::ConfigError;
 pub use overview::Setting;
 pub use secret::Secret;
 pub use values::Values;
+pub use webhooks::Webhook;
 
 use broker::journal::Sync;
 use fuota::{AuthMode, DropRollout, OnExisting, Rule};
@@ -57,6 +60,8 @@ pub struct Config {
     pub store: Store,
     /// `fuota.*`.
     pub fuota: Fuota,
+    /// `events.webhooks`.
+    pub webhooks: Vec<Webhook>,
     /// `limits.*`.
     pub limits: Limits,
     /// `persistence.sync`.
@@ -368,6 +373,8 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let fetch_allow = fetch_allow(reader);
     let retention = reader.duration("fuota.retention", Duration::from_secs(3600));
 
+    let webhooks = webhooks::read(reader);
+
     let connections = reader.number("limits.connections", 1..=10_000_000);
     let connections_per_ip = reader.number_or_off("limits.connections_per_ip", 1..=10_000_000);
     let connects_per_second = reader.number_or_off("limits.connects_per_second", 1..=1_000_000);
@@ -455,6 +462,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
             fetch_allow,
             retention: retention?,
         },
+        webhooks,
         limits: Limits {
             connections: connections?,
             connections_per_ip,

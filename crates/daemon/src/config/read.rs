@@ -1,6 +1,12 @@
 //! From what was written to what a key needs, with an error that names the key.
 
-use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
     keys::{self, KEYS, Support},
@@ -190,6 +196,24 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The tables of a list; empty by default.
+    pub fn tables(&mut self, name: &'static str) -> Vec<BTreeMap<String, Raw>> {
+        let tables = self.value(name, "a list of tables, [[…]] in the file", |raw| {
+            let Raw::List(items) = raw else { return None };
+            let table = |item: &Raw| match item {
+                Raw::Table(members) => Some(members.clone()),
+                _ => None,
+            };
+            items.iter().map(table).collect::<Option<Vec<_>>>()
+        });
+        tables.unwrap_or_default()
+    }
+
+    /// Where relative paths begin.
+    pub fn base_dir(&self) -> &Path {
+        &self.tree.base_dir
+    }
+
     /// Notes a problem of a key whose type is right.
     pub fn problem(&mut self, name: &str, sentence: &str) {
         let place = self.tree.entries.get(name).map(|entry| self.tree.place(name, entry.origin));
@@ -238,6 +262,7 @@ fn is_off(raw: &Raw) -> bool {
         Raw::Float(_) => false,
         Raw::Text(text) => matches!(text.as_str(), "" | "off" | "false" | "none" | "0"),
         Raw::List(items) => items.is_empty(),
+        Raw::Table(_) => false,
     }
 }
 

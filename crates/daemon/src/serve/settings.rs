@@ -95,6 +95,8 @@ pub fn admin(config: &Config, token: &Secret, listen: &[SocketAddr]) -> admin::S
         listen: listen.to_vec(),
         allowed_hosts: config.admin.allowed_hosts.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        sessions: Some(config.data_dir.join("sessions.json")),
+        tls: config.admin.tls.is_some(),
     }
 }
 
