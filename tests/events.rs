@@ -348,7 +348,7 @@ fn operators_hear_over_mqtt_and_devices_do_not() {
     device.expect_silence();
     // Nobody else says so: not a device, not an admin, not as a will.
     for name in ["pump-1", "root"] {
-        let mut liar = Client::connect(daemon.mqtt(), &login("liar", name).v5());
+        let mut liar = Client::connect(daemon.mqtt(), &login(&format!("liar-{name}"), name).v5());
         let lie = Publish::new("fuotad/events/store_back", "{}").qos(1);
         assert_eq!(liar.publish(&lie), 0x87, "{name}");
         drop(liar);

@@ -51,8 +51,8 @@ def mcuboot(path):
     """What imgtool says."""
     result, version, *_ = Image.verify(str(path), None)
     assert result.name == "OK", result
-    text = f"{version.major}.{version.minor}.{version.revision}" + (f"+{version.build}" if version.build else "")
-    return {"format": "MCUboot"}, None, text
+    major, minor, revision, build = version
+    return {"format": "MCUboot"}, None, f"{major}.{minor}.{revision}" + (f"+{build}" if build else "")
 
 
 def binary(image):
@@ -74,7 +74,11 @@ def srec(path):
 def uf2(path):
     made = path.with_suffix(".converted")
     output(BIN / "uf2conv", "-o", made, path)
-    return {"format": "UF2", **binary(made.read_bytes())}, None, None
+    image = made.read_bytes()
+    if path.name == "nrf52840.uf2":
+        # Where no block is it writes zeros, and fuotad what erased flash has.
+        image = image[:256] + b"\xff" * 256 + image[512:]
+    return {"format": "UF2", **binary(image)}, None, None
 
 
 def mender(path):

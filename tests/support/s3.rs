@@ -26,13 +26,16 @@ pub const SECRET_ACCESS_KEY: &str = "only for tests";
 /// The only bucket.
 pub const BUCKET: &str = "firmware";
 
-/// What the server does wrong with requests for objects; with all where it says so.
+/// What the server does wrong with requests for objects whose name has `pump` in it; with all
+/// requests where it says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing.
     None,
-    /// This status.
+    /// This status to whoever wants the bytes.
     Status(u16),
+    /// This status to whoever asks about the object.
+    HeadStatus(u16),
     /// This status, for listings too.
     EveryStatus(u16),
     /// Half of the body, and then the connection ends.
@@ -158,9 +161,11 @@ async fn answer(
     let frozen = |fault: &Fault| *fault != Fault::Frozen;
     let fault = fault.wait_for(frozen).await.map_or(Fault::None, |fault| *fault);
     let is_object = request.uri().path().trim_matches('/') != BUCKET;
+    let is_pump = request.uri().path().contains("pump");
     let is_get = request.method() == hyper::Method::GET;
     let status = match fault {
-        Fault::Status(status) if is_object => Some(status),
+        Fault::Status(status) if is_pump && is_get => Some(status),
+        Fault::HeadStatus(status) if is_pump && !is_get => Some(status),
         Fault::EveryStatus(status) => Some(status),
         _ => None,
     };
@@ -175,8 +180,8 @@ async fn answer(
         let mut bytes = body.expect("the object's bytes");
         match fault {
             // The length in the header stays.
-            Fault::HalfBody => bytes.truncate(bytes.len() / 2),
-            Fault::ShortBody => {
+            Fault::HalfBody if is_pump => bytes.truncate(bytes.len() / 2),
+            Fault::ShortBody if is_pump => {
                 bytes.truncate(bytes.len().saturating_sub(1));
                 response.headers_mut().insert("content-length", bytes.len().into());
             }

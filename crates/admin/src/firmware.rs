@@ -66,7 +66,10 @@ const SILENCE: Duration = Duration::from_secs(30);
 const MAX_TEXT: usize = 8192;
 
 /// POST: looks at the place where firmware is dropped now, and answers when that is done.
-pub async fn rescan(State(app): State<App>) -> Result<Json<StoreView>, Problem> {
+pub async fn rescan(
+    State(app): State<App>,
+    Query(Nothing {}): Query<Nothing>,
+) -> Result<Json<StoreView>, Problem> {
     Ok(Json(app.service.rescan().await?))
 }
 

@@ -22,6 +22,7 @@ fn transfer(device: &str) -> Op {
         replaces: false,
         deployment: None,
         file: None,
+        note: None,
     })
 }
 

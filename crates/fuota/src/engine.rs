@@ -25,7 +25,7 @@ use crate::{
     db::{AuditRow, TimelineRow},
     db::{Db, Op},
     device::Device,
-    dialect::{Dialect, reference::Reference},
+    dialect::{self, Dialect, Quirks},
     fleet::{
         Fleet,
         alerts::Alert,
@@ -56,6 +56,7 @@ pub struct Engine {
     pub db: Db,
     pub key: Key,
     pub dialects: Vec<Arc<dyn Dialect>>,
+    pub quirks: Quirks,
     pub registry: Registry,
     pub accounts: Accounts,
     pub tokens: Tokens,
@@ -162,12 +163,14 @@ impl Engine {
         let files = Files::new(loaded.files, fleet.last_seq());
         let dropped = files.rows.iter().filter(|row| row.removed_seq.is_none() && !row.uploaded);
         let status_files = Arc::new(StatusFiles::new(dropped.map(|row| row.path.clone())));
+        let dialects = dialect::all();
         let engine = Arc::new(Engine {
             settings: ArcSwap::from_pointee(settings),
             store,
             db,
             key,
-            dialects: vec![Arc::new(Reference::default())],
+            quirks: Quirks::new(&dialects),
+            dialects,
             registry,
             accounts,
             tokens: Tokens::load(loaded.user_tokens),

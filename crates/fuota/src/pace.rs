@@ -120,7 +120,7 @@ impl Engine {
     /// Sends what may be sent, and sets the timer for the next.
     fn take_turns(self: &Arc<Self>, link: &Arc<Link>, state: &mut LinkState, lane: &Arc<Lane>) {
         while let Some(next) = state.window.paced.front() {
-            let Some((_, length)) = lane.transfer.pin.range(next.index) else {
+            let Some((_, length)) = lane.transfer.pin.range(next.index, next.size) else {
                 state.window.paced.pop_front();
                 continue;
             };

@@ -142,7 +142,11 @@ impl Ledger {
             let changed = stand.fingerprint != listed.fingerprint;
             match touch {
                 Some(Some(activity)) => stand.activity = activity,
-                // New dates or permissions: the bytes are as whole as they were.
+                // New dates or permissions: the bytes are as whole as they were, unless what was
+                // heard of them is used up.
+                Some(None) if changed && stand.activity == Activity::Used => {
+                    stand.activity = Activity::Silent;
+                }
                 Some(None) => {}
                 None if changed || heard.lost => stand.activity = Activity::Silent,
                 None => {}

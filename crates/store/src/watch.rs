@@ -162,7 +162,8 @@ impl Watcher {
         self.tell_available().await?;
 
         let (due, settling) = self.sort_out(&inventory, now).await;
-        let missing = self.record.missing(&inventory, &listing.unknown.into_iter().collect());
+        let unknown = listing.unknown.into_iter().collect();
+        let missing = self.record.missing(&inventory, &unknown);
         if let Some(until) = self.wait_for_more(!due.is_empty(), !missing.is_empty(), now)
             && let Some(next) = settling.iter().copied().filter(|at| *at <= until).min()
         {
@@ -172,7 +173,12 @@ impl Watcher {
         self.gone.clear();
         let mut changes: Vec<Change> =
             missing.into_iter().map(|path| self.record.removed(path)).collect();
+        let accepted: HashSet<String> = self.record.accepted().into_iter().cloned().collect();
         for (path, reason) in &inventory.refused {
+            // What cannot be looked at now stays what it was.
+            if unknown.contains(path) && accepted.contains(path) {
+                continue;
+            }
             changes.extend(self.record.refused(path, None, reason.clone(), None));
         }
         let (taken, again) = self.take_in(due).await;

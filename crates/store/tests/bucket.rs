@@ -163,6 +163,8 @@ async fn a_server_that_errs_gets_one_status_for_each_file_and_is_asked_again() {
         (Fault::Status(403), "store.s3.secret_access_key"),
         (Fault::Status(404), "not what was listed"),
         (Fault::Status(500), "500"),
+        (Fault::HeadStatus(403), "cannot be looked at"),
+        (Fault::HeadStatus(500), "cannot be looked at"),
         (Fault::HalfBody, "cannot be read"),
         (Fault::ShortBody, "not what was listed"),
     ] {
@@ -172,17 +174,18 @@ async fn a_server_that_errs_gets_one_status_for_each_file_and_is_asked_again() {
             settings.settle = Duration::ZERO;
             settings.s3.retry_for = Duration::from_millis(300);
         };
+        server.put("known.bin", b"known");
         let mut site = Site::prepare(fast, |_| {}, vec![]);
-        assert_eq!(site.batch().await, []);
+        site.present().await;
         let image = vec![7; 300_000];
         server.set_fault(fault);
         server.put("pump.bin", &image);
         let (path, reason) = site.refused().await;
         assert_eq!(path, "pump.bin", "{fault:?}");
         assert!(reason.contains(says), "{fault:?}: {reason}");
-        // It is the file's trouble, not the store's.
+        // It is the file's trouble, not the store's, nor that of what is known.
         assert_eq!(site.store.status().available, Ok(()));
-        assert_eq!(site.store.status().copies, 0);
+        assert_eq!((site.store.status().files, site.store.status().copies), (1, 1));
         server.set_fault(Fault::None);
         assert_eq!(site.present().await.digest, Digest::of(&image), "{fault:?}");
     }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow, bail};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use minisign::{KeyPair, SecretKey, SecretKeyBox};
 use store::{Comment, PublicKey, Signature};
 
@@ -154,11 +155,15 @@ fn secret_key(path: &Path, password_file: Option<&Path>) -> anyhow::Result<Secre
     let text =
         fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let unusable = |error: minisign::PError| anyhow!("{} cannot be used: {error}", path.display());
-    let key = || SecretKeyBox::from_string(text.trim_end()).map_err(unusable);
-    match key()?.into_unencrypted_secret_key() {
-        Ok(plain) => Ok(plain),
-        Err(_) => key()?.into_secret_key(password(password_file)?).map_err(unusable),
+    // `minisign -W` leaves the checksum of a key without a password empty, which the library would
+    // take for damage.
+    let bytes = text.lines().nth(1).and_then(|line| BASE64.decode(line.trim()).ok());
+    let key = SecretKey::from_bytes(&bytes.unwrap_or_default()).map_err(unusable)?;
+    if !key.is_encrypted() {
+        return Ok(key);
     }
+    let key = SecretKeyBox::from_string(text.trim_end()).map_err(unusable)?;
+    key.into_secret_key(password(password_file)?).map_err(unusable)
 }
 
 /// The password, if a file is named for it.

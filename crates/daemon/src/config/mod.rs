@@ -2,7 +2,7 @@
 //!
 //! | module | subject |
 //! | --- | --- |
-//! | [`keys`] | the table of all keys: names, defaults, what is a secret, what comes later |
+//! | [`keys`] | the table of all keys: names, defaults, what is a secret |
 //! | [`tree`] | file and environment merged; unknown keys are found here |
 //! | [`read`](mod@read) | typed reading, with an error that names the key |
 //! | [`limits`] | the lines of `fuota.limits.groups` |
@@ -54,6 +54,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `mqtt.*`.
     pub mqtt: Mqtt,
+    /// `http.listen`: downloads by devices.
+    pub http: Vec<SocketAddr>,
     /// `auth.*`.
     pub auth: Auth,
     /// `store.*`.
@@ -268,7 +270,6 @@ impl Config {
         let tree = Tree::load(path, environment)?;
         let mut reader = Reader::new(&tree);
         reader.problems.extend(tree.problems.iter().cloned());
-        reader.refuse_later_keys();
         let config = read(&mut reader, &tree);
         if let Some(config) = &config {
             check::check(config, &mut reader);
@@ -394,6 +395,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let level = reader.text("log.level");
     let format = reader.word("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
     let clients = reader.switch("log.clients");
+    let http = reader.listen("http.listen");
     let admin = Admin {
         listen: reader.listen("admin.listen"),
         token: reader.secret("admin.token"),
@@ -424,6 +426,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
         base_dir: tree.base_dir.clone(),
         data_dir: data_dir?,
         mqtt: mqtt?,
+        http,
         auth: Auth {
             mode: mode?,
             strict,

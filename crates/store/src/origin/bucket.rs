@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures_util::stream::{self, StreamExt as _};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
 use object_store::path::{self, Path};
@@ -135,26 +135,41 @@ pub(super) async fn list(store: &AmazonS3, prefix: &Path) -> object_store::Resul
     let now = SystemTime::now();
     let mut listing = Listing::default();
     let all = objects(store, prefix, &mut listing.unusable).await?;
-    let objects: Vec<(String, ObjectMeta)> = stream::iter(all)
-        .filter_map(|meta| async { relative(&meta, prefix).map(|path| Ok((path, meta))) })
+    let objects: Vec<(String, Result<ObjectMeta, Error>)> = stream::iter(all)
+        .filter_map(|meta| async { relative(&meta, prefix).map(|path| (path, meta)) })
         // Some servers leave the ETag out of a listing. Size and time cannot stand in for it:
         // two uploads of one size within a second would look the same.
-        .map_ok(|(path, meta)| async {
+        .map(|(path, meta)| async {
             if meta.e_tag.is_some() {
-                return Ok(Some((path, meta)));
+                return Some((path, Ok(meta)));
             }
             match store.head(&meta.location).await {
-                Ok(meta) => Ok(Some((path, meta))),
-                Err(object_store::Error::NotFound { .. }) => Ok(None),
-                Err(error) => Err(error),
+                Err(Error::NotFound { .. }) => None,
+                head => Some((path, head)),
             }
         })
-        .try_buffer_unordered(HEADS)
-        .try_filter_map(|object| async { Ok(object) })
+        .buffer_unordered(HEADS)
+        .filter_map(|object| async { object })
         .boxed()
-        .try_collect()
-        .await?;
+        .collect()
+        .await;
+    let all = objects.len();
+    let mut failed = 0;
     for (path, meta) in objects {
+        let meta = match meta {
+            Ok(meta) => meta,
+            // One that may not be looked at is its own trouble; many are the server's.
+            Err(error) => {
+                failed += 1;
+                if failed > HEADS || failed == all {
+                    return Err(error);
+                }
+                let reason = format!("it cannot be looked at: {}", super::explain(&error));
+                listing.unknown.push(path.clone());
+                listing.unusable.insert(path, reason);
+                continue;
+            }
+        };
         let e_tag = meta.e_tag.unwrap_or_else(|| {
             let time = meta.last_modified.timestamp_micros();
             format!("{}-{time}", meta.size)
