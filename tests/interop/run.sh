@@ -73,6 +73,9 @@ new=$(python 'paho-mqtt>=2' aiomqtt gmqtt)
 # Pinned: what it generates changes with its version.
 openapi=$(python 'paho-mqtt>=2' schemathesis==4.32.5)
 formats=$(python 'esptool==5.*' imgtool intelhex bincopy adafruit-nrfutil adafruit-uf2 swugenerator zigpy)
+# ThingsBoard's client brings a `paho` of its own, and installs what it misses when it is imported.
+thingsboard=$(python tb-mqtt-client==1.13.14 tb-paho-mqtt-client==2.1.2 mmh3 orjson requests)
+awsiot=$(python awsiotsdk==1.31.0 cbor2)
 if ! [ -d "$target/interop/npm/node_modules/mqtt" ]; then
   npm install --prefix "$target/interop/npm" --silent --no-audit --no-fund mqtt@5
 fi
@@ -84,7 +87,10 @@ at() { realpath --no-symlinks "$OLDPWD/$1"; }
 case $fuotad in /*) ;; *) fuotad=$(at "$fuotad") ;; esac
 case $target in
   /*) ;;
-  *) old=$(at "$old") new=$(at "$new") openapi=$(at "$openapi") formats=$(at "$formats") ;;
+  *)
+    old=$(at "$old") new=$(at "$new") openapi=$(at "$openapi") formats=$(at "$formats")
+    thingsboard=$(at "$thingsboard") awsiot=$(at "$awsiot")
+    ;;
 esac
 for python in "$old" "$new"; do
   count "$python" check.py "$fuotad"
@@ -95,6 +101,8 @@ count python3 clients.py "$fuotad" 'aiomqtt' tcp,tls,ws "$new" clients/aiomqtt_c
 count python3 clients.py "$fuotad" 'gmqtt' tcp,tls "$new" clients/gmqtt_client.py
 count python3 clients.py "$fuotad" 'MQTT.js' tcp,tls,ws,wss,mtls node clients/mqttjs.mjs
 count python3 clients.py "$fuotad" 'mosquitto' tcp,tls,mtls python3 clients/mosquitto_client.py
+count "$new" thingsboard.py "$fuotad" "$thingsboard"
+count python3 awsiot.py "$fuotad" "$awsiot"
 count "$new" migration.py "$fuotad"
 count "$openapi" openapi.py "$fuotad"
 count "$formats" formats.py "$fuotad"

@@ -109,6 +109,33 @@ pub async fn change(
     Ok(axum::Json(changed).into_response())
 }
 
+/// How long a link for downloads is to work.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewLink {
+    seconds: u64,
+}
+
+/// A link for downloads.
+#[derive(Debug, Serialize)]
+pub struct LinkView {
+    /// Below an address of `http.listen`.
+    path: String,
+    /// Seconds since 1970.
+    expires: u64,
+}
+
+/// POST one's links: a path by which its firmware can be fetched without its token.
+pub async fn link(
+    State(app): State<App>,
+    Id(id): Id,
+    Query(Nothing {}): Query<Nothing>,
+    Json(NewLink { seconds }): Json<NewLink>,
+) -> Result<axum::Json<LinkView>, Problem> {
+    let (path, expires) = app.service.link(&id, seconds)?;
+    Ok(axum::Json(LinkView { path, expires }))
+}
+
 /// DELETE one: it is forgotten, and its connections end at once.
 pub async fn remove(
     State(app): State<App>,

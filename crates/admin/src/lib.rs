@@ -18,6 +18,7 @@
 //! | `metrics` | `/metrics` for Prometheus |
 //! | `openapi` | what the interface takes and gives, at `/api/v1/openapi.json` |
 //! | `devices`, `users`, `import`, `firmware`, `deployments`, `freeze`, `audit`, `fleet`, `events`, `clients`, `retained`, `status`, `backup` | one resource each, under `/api/v1` |
+//! | `downloads` | what devices fetch, on a listener of its own |
 //! | `server`, `stall` | connections, time limits, the orderly stop |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -27,6 +28,7 @@ mod clients;
 mod deployments;
 mod devices;
 mod doors;
+mod downloads;
 mod events;
 mod extract;
 mod firmware;
@@ -51,6 +53,7 @@ mod ui;
 mod users;
 
 pub use backup::{Backup, BackupError, BackupFuture, BackupView};
+pub use downloads::downloads;
 pub use health::{Check, Readiness};
 pub use routes::router;
 pub use server::{Limits, TlsSource, serve, serve_with};

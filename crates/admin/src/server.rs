@@ -92,7 +92,7 @@ pub async fn serve_with(
             }
             Ok(None) => break,
             Err(error) => {
-                warn!(%error, "the admin interface cannot accept a connection");
+                warn!(%error, "a connection of HTTP cannot be accepted");
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
         }

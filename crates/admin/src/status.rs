@@ -1,5 +1,7 @@
 //! `/api/v1/status`: the whole daemon at a glance.
 
+use std::collections::BTreeMap;
+
 use axum::{Json, extract::State};
 use fuota::SiteStatus;
 use hook::Counters;
@@ -20,6 +22,8 @@ pub struct StatusView {
     ready: ReadyView,
     broker: BrokerView,
     fuota: SiteStatus,
+    /// What dialects tolerated since the start, by dialect and name.
+    quirks: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
 }
 
 /// The names of the broker's counters.
@@ -131,11 +135,16 @@ impl From<Counters> for BrokerView {
 
 /// GET.
 pub async fn status(State(app): State<App>, Query(Nothing {}): Query<Nothing>) -> Json<StatusView> {
+    let mut quirks = BTreeMap::<_, BTreeMap<_, _>>::new();
+    for (dialect, name, met) in app.service.quirks() {
+        quirks.entry(dialect).or_default().insert(name, met);
+    }
     Json(StatusView {
         version: app.version.to_string(),
         uptime_seconds: app.started.elapsed().as_secs(),
         ready: health::ready_view(&app.readiness),
         broker: app.broker.counters().into(),
         fuota: app.service.status(),
+        quirks,
     })
 }

@@ -44,6 +44,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("db/requests.sql"),
     include_str!("db/conditions.sql"),
     include_str!("db/firmware.sql"),
+    include_str!("db/dialects.sql"),
 ];
 /// Jobs that may wait.
 const QUEUE: usize = 16_384;
@@ -164,6 +165,7 @@ pub struct TransferRow {
     pub replaces: bool,
     pub deployment: Option<i64>,
     pub file: Option<i64>,
+    pub note: Option<String>,
 }
 
 /// A row of `history`.
@@ -197,8 +199,12 @@ pub enum Op {
     MemberGone(i64, String),
     Timeline(TimelineRow),
     Audit(AuditRow),
-    /// Deletes lines of the audit and the timelines from before this time, and superfluous ones.
-    Prune(u64),
+    /// Deletes lines of the audit and of the timelines from before these times, and superfluous
+    /// ones.
+    Prune {
+        audit: u64,
+        timeline: u64,
+    },
     /// A first full scan was taken in.
     Scanned,
     /// Who froze the site, as JSON.
@@ -515,11 +521,12 @@ fn apply(sql: &Savepoint<'_>, op: &Op) -> rusqlite::Result<()> {
             ])?,
         Op::FileGone(id) => sql.prepare_cached("DELETE FROM file WHERE id = ?1")?.execute([id])?,
         Op::Transfer(row) => sql
-            .prepare_cached("INSERT OR REPLACE INTO transfer VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16)")?
+            .prepare_cached("INSERT OR REPLACE INTO transfer VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17)")?
             .execute(params![
                 row.device, row.digest.as_bytes(), row.size as i64, row.chunk_size, row.path, row.title,
                 row.version, row.own_version, row.attempt, row.state, row.reason, row.served,
                 row.downloaded_at.map(|at| at as i64), row.replaces, row.deployment, row.file,
+                row.note,
             ])?,
         Op::History(row) => sql
             .prepare_cached("INSERT OR REPLACE INTO history VALUES (?1,?2,?3,?4,?5)")?
@@ -539,7 +546,7 @@ fn apply(sql: &Savepoint<'_>, op: &Op) -> rusqlite::Result<()> {
         Op::MemberGone(id, device) => fleet::remove_member(sql, *id, device)?,
         Op::Timeline(row) => fleet::add_to_timeline(sql, row)?,
         Op::Audit(row) => fleet::add_to_audit(sql, row)?,
-        Op::Prune(before) => fleet::prune(sql, *before)?,
+        Op::Prune { audit, timeline } => fleet::prune(sql, *audit, *timeline)?,
         Op::Scanned => sql.execute("UPDATE run SET scanned = 1", [])?,
         Op::Frozen(frozen) => sql.execute("UPDATE run SET frozen = ?1", [frozen])?,
         Op::Clean(clean) => sql.execute("UPDATE run SET clean = ?1", [clean])?,
@@ -618,6 +625,7 @@ fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
                 replaces: row.get("replaces")?,
                 deployment: row.get("deployment")?,
                 file: row.get("file")?,
+                note: row.get("note")?,
             })
         })?,
         history: all(connection, "history", |row| {

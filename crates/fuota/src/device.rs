@@ -175,6 +175,12 @@ impl Device {
         self.dirty.store(true, Ordering::Relaxed);
     }
 
+    /// It acted in this dialect.
+    pub fn speaks(&self, dialect: &str) {
+        self.state.lock().dialect = Some(dialect.into());
+        self.dirty.store(true, Ordering::Relaxed);
+    }
+
     /// Seconds since 1970.
     pub fn last_seen(&self) -> Option<u64> {
         Some(self.seen.load(Ordering::Relaxed)).filter(|at| *at != 0)

@@ -25,7 +25,7 @@ use crate::{
     db::{AuditRow, TimelineRow},
     db::{Db, Op},
     device::Device,
-    dialect::{Dialect, reference::Reference},
+    dialect::{self, Dialect, Quirks},
     fleet::{
         Fleet,
         alerts::Alert,
@@ -56,6 +56,7 @@ pub struct Engine {
     pub db: Db,
     pub key: Key,
     pub dialects: Vec<Arc<dyn Dialect>>,
+    pub quirks: Quirks,
     pub registry: Registry,
     pub accounts: Accounts,
     pub tokens: Tokens,
@@ -162,12 +163,14 @@ impl Engine {
         let files = Files::new(loaded.files, fleet.last_seq());
         let dropped = files.rows.iter().filter(|row| row.removed_seq.is_none() && !row.uploaded);
         let status_files = Arc::new(StatusFiles::new(dropped.map(|row| row.path.clone())));
+        let dialects = dialect::all();
         let engine = Arc::new(Engine {
             settings: ArcSwap::from_pointee(settings),
             store,
             db,
             key,
-            dialects: vec![Arc::new(Reference::default())],
+            quirks: Quirks::new(&dialects),
+            dialects,
             registry,
             accounts,
             tokens: Tokens::load(loaded.user_tokens),
@@ -327,12 +330,20 @@ impl Engine {
 
     /// Deletes old lines of the audit and of timelines.
     fn prune(&self) {
-        let before = unix_now().saturating_sub(self.settings().retention.as_secs());
         if self.is_ready() {
             self.store.need(self.needed_images());
         }
-        // Where the queue is full, the next hour does it.
-        drop(self.db.submit(vec![Op::Prune(before)], None));
+        let (now, settings) = (unix_now(), self.settings());
+        if !hook::clock::is_set(now) {
+            return; // how old anything is, nobody knows
+        }
+        let timeline = now.saturating_sub(settings.retention.as_secs());
+        let audit = now.saturating_sub(settings.audit_retention.as_secs());
+        let mut ops = vec![Op::Prune { audit, timeline }];
+        let mut fleet = self.fleet.lock();
+        ops.extend(fleet.forget(timeline));
+        // Where the queue is full, the next hour does it, or the next start.
+        drop(self.db.submit(ops, None));
     }
 
     /// Writes what changed since the last time and is not worth a commit of its own, and what

@@ -18,6 +18,8 @@
 //! | `fleet` | deployments, their waves, and what operators do with them |
 //! | `policy` | which image a device should run, and why not: pure functions |
 //! | `offers` | when a manifest goes out; `transfer`: one device, one image, the pin |
+//! | [`download`] | a device that fetches over HTTP |
+//! | `questions` | what a device asks about its update |
 //! | `serve`, `link` | the way of a block, and one connection's limits |
 //! | `window`, `limits`, `pace` | when manifests go out, and how much at once |
 //! | `outcome`, `state` | what became of an update, and the one function that moves its state |
@@ -37,6 +39,7 @@ mod catalog;
 mod db;
 mod device;
 mod dialect;
+pub mod download;
 mod engine;
 mod fetch;
 mod fleet;
@@ -55,6 +58,7 @@ pub mod overview;
 mod pace;
 mod plugin;
 mod policy;
+mod questions;
 mod registration;
 mod registry;
 mod requests;

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     ops::{Deref, DerefMut, Range},
-    sync::{Arc, LazyLock, Weak},
+    sync::{Arc, LazyLock, OnceLock, Weak},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     device::Device,
-    dialect::{Dialect, Echo},
+    dialect::{BlockSize, Dialect, Echo, ImageTag, Question, Talk},
     engine::Engine,
     limits::Bucket,
     transfer::Transfer,
@@ -27,6 +27,11 @@ const REPEAT_WINDOW: Duration = Duration::from_secs(60);
 const REPEAT_PACE: Duration = Duration::from_secs(1);
 /// How many image sizes one connection may ask for.
 const LOOP_FACTOR: u64 = 3;
+/// Blocks whose repetition is noticed, in words of 64: an image of the largest size in blocks of
+/// 4 KB has fewer.
+const MAX_ASKED_WORDS: usize = 1 << 14;
+/// Blocks whose repetition is remembered.
+const MAX_REPEATS: usize = 1 << 16;
 /// Ranges of blocks that may wait for room in the window.
 const MAX_BACKLOG: usize = 2048;
 /// Requests that may wait while an offer is written to the database.
@@ -36,7 +41,8 @@ const MAX_PENDING: usize = crate::dialect::MAX_REQUESTS;
 pub struct Link {
     pub client: Arc<Client>,
     pub outbox: Outbox,
-    pub dialect: Arc<dyn Dialect>,
+    /// The dialect that the client first acted in.
+    dialect: OnceLock<Arc<dyn Dialect>>,
     /// What the device is known as; `None` for a session without identity.
     pub name: Option<Arc<str>>,
     pub state: Mutex<LinkState>,
@@ -47,15 +53,18 @@ pub struct Link {
 pub struct LinkState {
     /// Set when the client first acts as a device.
     pub device: Option<Arc<Device>>,
-    /// The granted quality of service of its downlink subscription.
+    /// What was said so far in the dialect.
+    pub talk: Option<Box<dyn Talk>>,
+    /// The granted quality of service of its downlink subscription; `None` while the device does
+    /// not hear of new images.
     pub downlink: Option<Qos>,
     /// What it is served from.
     pub lane: Option<Arc<Lane>>,
     pub window: LazyWindow,
     /// Images whose manifest went out on this connection (rule 16).
     pub announced: Vec<Digest>,
-    /// Requests that came while the offer that answers them is written to the database.
-    pub pending: Vec<Wanted>,
+    /// What was asked while the offer that answers it is written to the database.
+    pub pending: Vec<Pending>,
     /// Whether an offer is being written because of this connection.
     pub waiting: bool,
     /// When the last manifest went out.
@@ -75,17 +84,38 @@ pub struct Wanted {
     pub index: u32,
     /// Further blocks of the same request.
     pub more: Vec<Range<u32>>,
+    pub size: BlockSize,
+    /// The image that it must come from.
+    pub image: Option<ImageTag>,
+    /// What lies past the end is left out.
+    pub trims: bool,
     pub echo: Echo,
     /// When it was asked for, or its turn in a request for many came.
     pub since: Instant,
 }
 
+/// What waits for an offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pending {
+    Blocks(Wanted),
+    Question(Question),
+}
+
 impl Wanted {
     /// Without what a run of blocks has past the end of an image of `total`; a run that begins
-    /// there stays, for its error.
+    /// there stays, for its error. One that trims has only what is within, if anything is.
     pub fn within(mut self, total: u32) -> Wanted {
+        if self.trims {
+            self.more.retain(|range| range.start < total);
+            if self.index >= total
+                && let Some(first) = self.more.first_mut()
+            {
+                self.index = first.start;
+                first.start += 1;
+            }
+        }
         for range in &mut self.more {
-            let counted = range.start == self.index + 1 && self.index < total;
+            let counted = range.start == self.index.saturating_add(1) && self.index < total;
             if range.start < total || counted {
                 range.end = range.end.min(total);
             }
@@ -96,19 +126,15 @@ impl Wanted {
 }
 
 impl Link {
-    pub fn new(
-        client: Arc<Client>,
-        outbox: Outbox,
-        dialect: Arc<dyn Dialect>,
-        name: Option<Arc<str>>,
-    ) -> Link {
+    pub fn new(client: Arc<Client>, outbox: Outbox, name: Option<Arc<str>>) -> Link {
         Link {
             client,
             outbox,
-            dialect,
+            dialect: OnceLock::new(),
             name,
             state: Mutex::new(LinkState {
                 device: None,
+                talk: None,
                 downlink: None,
                 lane: None,
                 window: LazyWindow::default(),
@@ -122,6 +148,29 @@ impl Link {
                 closed: false,
             }),
         }
+    }
+
+    /// The dialect that the client speaks; `None` while it has not acted as a device.
+    pub fn dialect(&self) -> Option<&Arc<dyn Dialect>> {
+        self.dialect.get()
+    }
+
+    /// Whether the client speaks this dialect; the first that is asked about is its own.
+    pub fn speaks(&self, dialect: &Arc<dyn Dialect>) -> bool {
+        let mut begins = false;
+        let own = self.dialect.get_or_init(|| {
+            self.state.lock().talk = Some(dialect.begin(self.name.as_ref()));
+            begins = true;
+            Arc::clone(dialect)
+        });
+        // Who was known before is a device already; which dialect it speaks shows now.
+        if begins {
+            let device = self.state.lock().device.clone();
+            if let Some(device) = device {
+                device.speaks(own.name());
+            }
+        }
+        own.name() == dialect.name()
     }
 }
 
@@ -143,10 +192,10 @@ impl LinkState {
         }
     }
 
-    /// Keeps a request until its offer stands; past the bound it is dropped.
-    pub fn keep(&mut self, wanted: Wanted) {
+    /// Keeps what was asked until its offer stands; past the bound it is dropped.
+    pub fn keep(&mut self, pending: Pending) {
         if self.pending.len() < MAX_PENDING {
-            self.pending.push(wanted);
+            self.pending.push(pending);
         }
     }
 }
@@ -160,19 +209,36 @@ pub struct Lane {
     pub engine: Weak<Engine>,
 }
 
+/// The receipt of blocks of another size than the lane's transfer has.
+pub struct Cut {
+    pub lane: Arc<Lane>,
+    pub size: BlockSize,
+}
+
 /// The tag of a manifest's receipt; no block has this index.
 pub const MANIFEST: u32 = u32::MAX;
 
 impl Receipt for Lane {
     fn written(&self, tag: u32) {
         if let (Some(engine), Some(link)) = (self.engine.upgrade(), self.link.upgrade()) {
-            engine.written(&link, self, tag);
+            engine.written(&link, self, BlockSize::Pinned, tag);
         }
     }
 
     fn dropped(&self, _tag: u32) {
         // The connection has ended: its window goes with it.
     }
+}
+
+impl Receipt for Cut {
+    fn written(&self, tag: u32) {
+        let lane = &self.lane;
+        if let (Some(engine), Some(link)) = (lane.engine.upgrade(), lane.link.upgrade()) {
+            engine.written(&link, lane, self.size, tag);
+        }
+    }
+
+    fn dropped(&self, _tag: u32) {}
 }
 
 /// What one connection asked for from one transfer.
@@ -183,7 +249,7 @@ pub struct Window {
     /// Ready to be sent, but the outbox was full.
     pub waiting: VecDeque<Wanted>,
     /// Named by requests for many blocks, and not yet their turn.
-    pub backlog: VecDeque<(Range<u32>, Echo)>,
+    pub backlog: VecDeque<(Range<u32>, BlockSize, Echo)>,
     /// Not in the cache: being read, or next to be.
     pub missing: VecDeque<Wanted>,
     /// Whether a task reads those.
@@ -199,6 +265,10 @@ pub struct Window {
     /// Whether the device was told that its window is full, since it last was not.
     pub told_full: bool,
     pub last_request: Option<Instant>,
+    /// The receipt of blocks of the size that was asked for last, where it is another.
+    pub cut: Option<Arc<Cut>>,
+    /// What the indices below count.
+    size: BlockSize,
     /// Firmware bytes that were accepted on this connection.
     bytes: u64,
     asked: Vec<u64>,
@@ -258,11 +328,18 @@ impl Window {
     pub fn admit(
         &mut self,
         index: u32,
+        size: BlockSize,
         length: usize,
         image: u64,
         max_window: u32,
         now: Instant,
     ) -> Admission {
+        if self.size != size {
+            // Repeats are told by the index; what is asked for in all counts on.
+            self.size = size;
+            self.asked.clear();
+            self.repeats.clear();
+        }
         if let Some(last) = self.last_request.replace(now) {
             self.gaps.add(now - last);
         }
@@ -302,9 +379,9 @@ impl Window {
         if self.backlog.len() + wanted.more.len() >= MAX_BACKLOG {
             return false;
         }
-        let Wanted { index, more, echo, since: _ } = wanted;
-        self.backlog.push_back((index..index + 1, echo.clone()));
-        self.backlog.extend(more.into_iter().map(|range| (range, echo.clone())));
+        let Wanted { index, more, size, echo, .. } = wanted;
+        self.backlog.push_back((index..index.saturating_add(1), size, echo.clone()));
+        self.backlog.extend(more.into_iter().map(|range| (range, size, echo.clone())));
         true
     }
 
@@ -313,10 +390,13 @@ impl Window {
         if self.open >= max_window {
             return None;
         }
-        let (range, echo) = self.backlog.front_mut()?;
+        let (range, size, echo) = self.backlog.front_mut()?;
         let wanted = Wanted {
             index: range.start,
             more: Vec::new(),
+            size: *size,
+            image: None,
+            trims: false,
             echo: echo.clone(),
             since: Instant::now(),
         };
@@ -327,6 +407,17 @@ impl Window {
         Some(wanted)
     }
 
+    /// The receipt of blocks of this size.
+    pub fn cut(&mut self, lane: &Arc<Lane>, size: BlockSize) -> Arc<Cut> {
+        match &self.cut {
+            Some(cut) if cut.size == size && Arc::ptr_eq(&cut.lane, lane) => Arc::clone(cut),
+            _ => {
+                let cut = Arc::new(Cut { lane: Arc::clone(lane), size });
+                Arc::clone(self.cut.insert(cut))
+            }
+        }
+    }
+
     /// One is written, or could not be served.
     pub fn close_one(&mut self) {
         self.open = self.open.saturating_sub(1);
@@ -335,6 +426,9 @@ impl Window {
     /// Whether the index was asked for before on this connection.
     fn note(&mut self, index: u32) -> bool {
         let (word, bit) = (index as usize / 64, 1u64 << (index % 64));
+        if word >= MAX_ASKED_WORDS || self.repeats.len() >= MAX_REPEATS {
+            return false; // what is asked for in all is bounded still
+        }
         if self.asked.len() <= word {
             self.asked.resize(word + 1, 0);
         }
@@ -400,7 +494,7 @@ mod tests {
     const IMAGE: u64 = 100_000;
 
     fn ask(window: &mut Window, index: u32, now: Instant) -> Admission {
-        let admission = window.admit(index, 1000, IMAGE, 4, now);
+        let admission = window.admit(index, BlockSize::Pinned, 1000, IMAGE, 4, now);
         if admission == Admission::Answer {
             window.close_one();
         }
@@ -411,14 +505,17 @@ mod tests {
     fn rule_17_the_window_answers_one_error() {
         let (mut window, now) = (Window::default(), Instant::now());
         for index in 0..4 {
-            assert_eq!(window.admit(index, 1000, IMAGE, 4, now), Admission::Answer);
+            assert_eq!(
+                window.admit(index, BlockSize::Pinned, 1000, IMAGE, 4, now),
+                Admission::Answer
+            );
         }
-        assert_eq!(window.admit(4, 1000, IMAGE, 4, now), Admission::Full);
-        assert_eq!(window.admit(5, 1000, IMAGE, 4, now), Admission::StillFull);
+        assert_eq!(window.admit(4, BlockSize::Pinned, 1000, IMAGE, 4, now), Admission::Full);
+        assert_eq!(window.admit(5, BlockSize::Pinned, 1000, IMAGE, 4, now), Admission::StillFull);
         window.close_one();
-        assert_eq!(window.admit(4, 1000, IMAGE, 4, now), Admission::Answer);
+        assert_eq!(window.admit(4, BlockSize::Pinned, 1000, IMAGE, 4, now), Admission::Answer);
         assert_eq!(
-            window.admit(5, 1000, IMAGE, 4, now),
+            window.admit(5, BlockSize::Pinned, 1000, IMAGE, 4, now),
             Admission::Full,
             "a new fullness is told anew"
         );

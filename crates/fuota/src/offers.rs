@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use hook::{Class, Outgoing, Qos, Refused};
+use hook::{Class, Qos, Refused};
 use parking_lot::MutexGuard;
 use tokio::time::Instant;
 
@@ -16,10 +16,10 @@ use crate::{
     catalog::Release,
     db::{DbError, Op},
     device::{Device, DeviceState},
-    dialect::Framing,
+    dialect::{Framing, Trouble},
     engine::{Counters, Engine},
     fleet::starts::Cap,
-    link::{Lane, Link, LinkState, MANIFEST, Wanted},
+    link::{Lane, Link, LinkState, MANIFEST, Pending},
     policy::{Decision, History},
     state::{Happened, UpdateState},
     transfer::{Pin, Transfer},
@@ -143,7 +143,7 @@ impl Engine {
         }
         if !self.must_renew(link, &transfer) {
             drop(state);
-        } else if self.renew(&device, state, link, &transfer) != Renewed::Same {
+        } else if self.renew(&device, state, link, &transfer, true) != Renewed::Same {
             return;
         }
         let mut state = link.state.lock();
@@ -163,8 +163,12 @@ impl Engine {
             return true;
         }
         let pin = &transfer.pin;
-        link.dialect.chunk_size(pin.chunk_size, pin.size, &self.framing(link))
-            != Some(pin.chunk_size)
+        self.chunk_size(link, pin.chunk_size, pin.size) != Some(pin.chunk_size)
+    }
+
+    /// Bytes of a block to this connection: at most `wanted`, for an image of this size.
+    fn chunk_size(&self, link: &Link, wanted: u32, image: u64) -> Option<u32> {
+        link.dialect()?.chunk_size(wanted, image, &self.framing(link))
     }
 
     /// Puts a new offer in the place of one that [`must_renew`](Engine::must_renew): of the new
@@ -175,18 +179,19 @@ impl Engine {
         mut state: MutexGuard<'_, DeviceState>,
         link: &Arc<Link>,
         transfer: &Arc<Transfer>,
+        announce: bool,
     ) -> Renewed {
         if transfer.overwritten.load(Ordering::Relaxed)
             && let Decision::Run(release) = self.decide(device, &state)
             && release.digest != transfer.pin.digest
         {
-            let offered = self.offer(device, state, link, &release, true);
+            let offered = self.offer(device, state, link, &release, announce);
             return if offered { Renewed::Offered } else { Renewed::Impossible };
         }
         // The new bytes are not for this device: it finishes what it began.
         transfer.overwritten.store(false, Ordering::Relaxed);
         let pin = &transfer.pin;
-        match link.dialect.chunk_size(pin.chunk_size, pin.size, &self.framing(link)) {
+        match self.chunk_size(link, pin.chunk_size, pin.size) {
             Some(chunk_size) if chunk_size == pin.chunk_size => {
                 drop(state);
                 self.enter(link, &mut link.state.lock(), device, transfer);
@@ -196,7 +201,7 @@ impl Engine {
             Some(chunk_size) => {
                 let total = pin.size.div_ceil(u64::from(chunk_size)) as u32;
                 let pin = Pin { chunk_size, total, ..pin.clone() };
-                self.pin(device, state, link, pin, true);
+                self.pin(device, state, link, pin, announce);
                 Renewed::Offered
             }
             None => {
@@ -223,7 +228,7 @@ impl Engine {
             Err(Some((reason, cap))) => {
                 state.why = Some(reason.clone());
                 drop(state);
-                self.fail_pending(link, &format!("no firmware: {reason}"));
+                self.fail_pending(link, Trouble::Nothing(format!("no firmware: {reason}")));
                 if let Some(cap) = cap {
                     self.wait_for(cap, device);
                 }
@@ -233,14 +238,13 @@ impl Engine {
         state.turn = None;
         let history = own.or_else(|| state.history.get(&release.digest).copied());
         let attempt = history.map_or(0, |history| history.offers) + 1;
-        let chunk_size =
-            link.dialect.chunk_size(self.settings().chunk_size, release.size, &self.framing(link));
+        let chunk_size = self.chunk_size(link, self.settings().chunk_size, release.size);
         let Some(pin) = chunk_size.and_then(|chunk_size| Pin::new(release, chunk_size, attempt))
         else {
             state.why = Some(too_small(link));
             drop(state);
             self.release_places(device);
-            self.fail_pending(link, &too_small(link));
+            self.fail_pending(link, Trouble::TooLarge(too_small(link)));
             return false;
         };
         self.pin(device, state, link, pin, announce);
@@ -351,7 +355,8 @@ impl Engine {
             let links = state.links.clone();
             drop(state);
             for waiting in links.iter().filter(|other| !Arc::ptr_eq(other, link)).chain([link]) {
-                self.fail_pending(waiting, "the server could not write the offer down; try again");
+                let text = "the server could not write the offer down; try again";
+                self.fail_pending(waiting, Trouble::Unavailable(text.into()));
             }
             let at = Instant::now() + RETRY;
             return self.timers.at(at, crate::timers::Event::Consider(Arc::downgrade(device)));
@@ -365,7 +370,7 @@ impl Engine {
         // It may have been cancelled, or held back, while its pin was written.
         if self.cancelled_meanwhile(device, &mut state, transfer) {
             drop(state);
-            return self.fail_pending(link, CANCELLED);
+            return self.fail_pending(link, Trouble::Nothing(CANCELLED.into()));
         }
         let announce = announce && self.held_back(transfer).is_none();
         state.why = self.held_back(transfer);
@@ -406,8 +411,14 @@ impl Engine {
             let pending = std::mem::take(&mut state.pending);
             let told = state.announced.len();
             drop(state);
-            for wanted in pending {
-                self.find_and_serve(&link, wanted);
+            for pending in pending {
+                match pending {
+                    Pending::Blocks(wanted) => self.find_and_serve(&link, wanted),
+                    Pending::Question(question) => {
+                        self.ask(&link, question);
+                        continue;
+                    }
+                }
                 // A manifest is the answer to all of them.
                 if link.state.lock().announced.len() > told {
                     break;
@@ -441,21 +452,12 @@ impl Engine {
     ) {
         let Some(lane) = state.lane.clone() else { return };
         let framing = self.framing(link);
-        let mut payload =
-            link.dialect.manifest(&transfer.pin.manifest(self.settings().max_window), false);
-        if framing.publish_size(link.dialect.downlink(), payload.len()) > framing.limit as usize {
-            payload =
-                link.dialect.manifest(&transfer.pin.manifest(self.settings().max_window), true);
-        }
-        let sent = link.outbox.send(Outgoing {
-            topic: Arc::clone(link.dialect.downlink()),
-            payload: payload.into(),
-            qos: state.downlink.unwrap_or_default(),
-            // Among the blocks, so that none of the image before is written after it.
-            class: Class::Block,
-            properties: None,
-            receipt: Some((lane, MANIFEST)),
-        });
+        let offer = transfer.offer(self.settings().max_window);
+        let Some(said) = state.talk.as_mut().map(|talk| talk.manifest(&offer, &framing)) else {
+            return;
+        };
+        // Among the blocks, so that none of the image before is written after it.
+        let sent = self.say(link, state, said, Class::Block, Some((lane, MANIFEST)));
         match sent {
             Ok(()) => {
                 if !state.announced.contains(&transfer.pin.digest) {
@@ -541,7 +543,7 @@ impl Engine {
         drop(state);
         let state = lane.device.state.lock();
         if state.pinning.is_none()
-            && self.renew(&lane.device, state, link, transfer) == Renewed::Same
+            && self.renew(&lane.device, state, link, transfer, true) == Renewed::Same
         {
             self.send_manifest(link, &mut link.state.lock(), transfer);
         }
@@ -558,13 +560,25 @@ impl Engine {
         }
     }
 
-    /// The requests that waited for an offer get an error.
-    pub fn fail_pending(self: &Arc<Self>, link: &Arc<Link>, problem: &str) {
+    /// What waited for an offer gets none: one error for the requests, and an answer for each
+    /// question.
+    pub fn fail_pending(self: &Arc<Self>, link: &Arc<Link>, trouble: Trouble) {
         let mut state = link.state.lock();
         state.waiting = false;
-        let pending: Vec<Wanted> = std::mem::take(&mut state.pending);
-        if let Some(wanted) = pending.first() {
-            self.send_error(link, &state, problem, &wanted.echo);
+        let mut told = false;
+        let mut questions = Vec::new();
+        for pending in std::mem::take(&mut state.pending) {
+            match pending {
+                Pending::Blocks(wanted) if !std::mem::replace(&mut told, true) => {
+                    self.send_error(link, &mut state, &trouble, &wanted.echo);
+                }
+                Pending::Blocks(_) => {}
+                Pending::Question(question) => questions.push(question),
+            }
+        }
+        drop(state);
+        for question in questions {
+            self.answer_question(link, &question, None);
         }
     }
 }

@@ -53,11 +53,11 @@ impl Asker {
     fn say(&self, tone: Tone, text: &str, reason: Option<&str>) {
         let (user, session) = (self.user.as_deref(), self.session.as_deref());
         let answer = Validation { text, tone, reason, user, session };
-        let Some(payload) = self.dialect.validation(&answer) else { return };
+        let Some(said) = self.dialect.validation(&answer) else { return };
         // One that is gone, or does not read, does without.
         let _ = self.outbox.send(Outgoing {
-            topic: Arc::clone(self.dialect.downlink()),
-            payload: payload.into(),
+            topic: said.topic,
+            payload: said.payload,
             qos: self.qos,
             class: Class::Control,
             properties: None,

@@ -42,13 +42,9 @@ impl Engine {
             *mean = Some(mean.map_or(pace, |mean| mean + (pace - mean) * NEWEST));
         }
         let pin = &transfer.pin;
-        let encoded = self.dialects.first().map_or(0, |dialect| {
-            let full = pin.range(0).map_or(0, |(_, length)| length);
-            dialect.block(0, &None, vec![0; full].into()).len()
-        });
         tracing::info!(
             device = %device.id, path = %pin.path, version = %pin.version, digest = %pin.sha256, chunks = pin.total,
-            chunk_size = pin.chunk_size, encoded_block = encoded, "every block is delivered"
+            chunk_size = pin.chunk_size, "every block is delivered"
         );
         let mut state = device.state.lock();
         self.delivered_member(device, pin);
@@ -149,7 +145,8 @@ impl Engine {
                 Some(ReportedState::Verified) => Some(Happened::ReportedVerified),
                 Some(ReportedState::Updating) => Some(Happened::ReportedUpdating),
                 Some(ReportedState::Failed(reason)) => Some(Happened::WentWrong(cut(&reason))),
-                None => None,
+                Some(ReportedState::Updated) => Some(Happened::ReportedVersion),
+                Some(ReportedState::Downloaded) | None => None,
             };
             if let Some(happened) = happened {
                 self.move_state(&device, &transfer, &happened);

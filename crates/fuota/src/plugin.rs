@@ -12,14 +12,17 @@ use tokio::time::Instant;
 
 use crate::{
     device::Device,
-    dialect::{Dialect, MAX_REQUESTS, Rest, Uplink},
+    dialect::{
+        Dialect, Heard, MAX_REQUESTS, Message, Rest, Trouble, Uplink, quirks::SECOND_DIALECT,
+    },
     engine::{Counters, Engine},
     identity::is_staff,
     link::Link,
 };
 
-/// Where services write to a device: this, its id, [`DOWN_END`].
-const DOWN_START: &str = "fuota/devices/";
+/// What concerns one device: this, its id, and the rest of the topic.
+const DEVICES: &str = "fuota/devices/";
+/// Where services write to a device.
 const DOWN_END: &str = "/down";
 /// What a device is called that is known for the time of its connection only.
 const UNKNOWN: &str = "(session)";
@@ -55,10 +58,8 @@ impl Hook for Plugin {
         }
         let engine = &self.0;
         engine.remember_runtime();
-        let Some(dialect) = engine.dialects.first() else { return };
         let name = engine.name_of(client);
-        let link =
-            Arc::new(Link::new(Arc::clone(client), outbox.clone(), Arc::clone(dialect), name));
+        let link = Arc::new(Link::new(Arc::clone(client), outbox.clone(), name));
         engine.registry.add_link(&link);
         slot.set(Arc::clone(&link));
         // Who is known already is online now; who is not becomes a device when it acts as one.
@@ -87,9 +88,9 @@ impl Hook for Plugin {
                 let text = "the account was removed or changed since the will was given";
                 return engine.refuse(context.client, text.into());
             }
-            if let Some(dialect) = engine.dialects.first()
-                && let Some(verdict) = engine.order(&context, dialect, publish, Some(id))
-            {
+            let mut dialects = engine.dialects.iter();
+            let order = |dialect| engine.order(&context, dialect, publish, Some(id));
+            if let Some(verdict) = dialects.find_map(order) {
                 return verdict;
             }
             return engine.downlink(context.client, id, publish);
@@ -103,15 +104,23 @@ impl Hook for Plugin {
         {
             return verdict;
         }
-        let link = context.slot.get_mut::<Arc<Link>>();
-        if publish.origin == Origin::Live
-            && let Some(link) = &link
-            && let Some(request) = dialect.read_request(publish.payload)
-        {
-            engine.request(link, request);
-            return PublishVerdict::Consume;
-        }
-        engine.uplink(context.client, link.map(|link| &*link), dialect.as_ref(), publish)
+        let heard = Heard::from(publish);
+        let link = context.slot.get_mut::<Arc<Link>>().map(|link| &*link);
+        let live = link.filter(|_| publish.origin == Origin::Live);
+        let Some(link) = live.filter(|link| link.speaks(dialect)) else {
+            return engine.uplink_of_none(context.client, live.is_some(), dialect, publish);
+        };
+        let read = {
+            let mut state = link.state.lock();
+            let Some(talk) = &mut state.talk else { return PublishVerdict::Continue };
+            if let Some(request) = talk.read_request(&heard) {
+                drop(state);
+                engine.request(link, request);
+                return PublishVerdict::Consume;
+            }
+            talk.read(&heard)
+        };
+        engine.uplink(context.client, link, dialect, read)
     }
 
     fn subscribe(&self, context: Context<'_>, subscription: &Subscription) -> SubscribeVerdict {
@@ -127,12 +136,11 @@ impl Hook for Plugin {
             }
             return SubscribeVerdict::Continue;
         }
-        if !engine.dialects.iter().any(|dialect| dialect.is_downlink(&subscription.filter)) {
-            return SubscribeVerdict::Continue;
-        }
+        let dialect = engine.dialects.iter().find(|one| one.is_downlink(&subscription.filter));
+        let Some(dialect) = dialect else { return SubscribeVerdict::Continue };
         match context.slot.get_mut::<Arc<Link>>() {
             Some(link) => {
-                engine.subscribed(link, subscription);
+                engine.subscribed(link, dialect, subscription);
                 SubscribeVerdict::Consume
             }
             // Services and operators read what all devices say there.
@@ -147,9 +155,13 @@ impl Hook for Plugin {
 
     fn unsubscribe(&self, context: Context<'_>, filter: &str) {
         if let Some(link) = context.slot.get_mut::<Arc<Link>>()
-            && link.dialect.is_downlink(filter)
+            && link.dialect().is_some_and(|dialect| dialect.is_downlink(filter))
         {
-            link.state.lock().downlink = None;
+            let mut state = link.state.lock();
+            if let Some(talk) = &mut state.talk {
+                talk.unsubscribed(filter);
+                state.downlink = talk.listens();
+            }
         }
     }
 
@@ -165,53 +177,87 @@ impl Engine {
     fn uplink(
         self: &Arc<Self>,
         client: &Client,
-        link: Option<&Arc<Link>>,
-        dialect: &dyn Dialect,
-        publish: &Publish<'_>,
+        link: &Arc<Link>,
+        dialect: &Arc<dyn Dialect>,
+        read: Uplink,
     ) -> PublishVerdict {
-        let read = dialect.read(publish.payload);
         if let Uplink::Forged { name } = read {
             return self.refuse(client, format!("{name} is not accepted from a client"));
         }
         // Who speaks where devices speak is one (rule 1).
-        if let (Some(link), Origin::Live) = (link, publish.origin) {
-            drop(self.device_of(link));
-        }
+        drop(self.device_of(link));
         let Uplink::Message(message) = read else { return PublishVerdict::Continue };
-        let asked = !message.requests.is_empty() || message.too_many;
-        match link {
-            // A will is sent when nobody is there to be answered.
-            _ if publish.origin == Origin::Will => {}
-            None if asked => {
-                return self.refuse(
-                    client,
-                    "only a device may request firmware; this account is none".into(),
-                );
-            }
-            None => {}
-            Some(link) => {
-                for request in message.requests {
-                    self.request(link, request);
-                }
-                if message.too_many {
-                    let text = format!(
-                        "more than {MAX_REQUESTS} requests in one message: the others were dropped"
-                    );
-                    self.send_error(link, &link.state.lock(), &text, &None);
-                }
-                if let Some(report) = message.report {
-                    self.report(link, report);
-                }
-            }
+        let Message { requests, too_many, questions, report, says, quirks, rest } = message;
+        for quirk in quirks {
+            self.quirks.count(dialect.name(), quirk);
         }
-        match message.rest {
-            Rest::All => PublishVerdict::Continue,
-            Rest::Nothing => PublishVerdict::Consume,
-            Rest::Part(payload) => PublishVerdict::Replace(Box::new(Replacement {
-                topic: None,
-                payload: Some(payload),
-            })),
+        if !says.is_empty() {
+            let state = link.state.lock();
+            self.say_all(link, &state, says);
         }
+        for request in requests {
+            self.request(link, request);
+        }
+        if too_many {
+            let text = format!(
+                "more than {MAX_REQUESTS} requests in one message: the others were dropped"
+            );
+            self.send_error(link, &mut link.state.lock(), &Trouble::TooMuch(text), &None);
+        }
+        if let Some(report) = report {
+            self.report(link, report);
+        }
+        for question in questions {
+            self.ask(link, question);
+        }
+        self.pass_on(client, link.name.as_deref(), rest)
+    }
+
+    /// The same from one that speaks no dialect here: an account that is no device, a will, or a
+    /// connection that speaks another one (`second`). What goes on goes on, nothing is answered.
+    fn uplink_of_none(
+        &self,
+        client: &Client,
+        second: bool,
+        dialect: &Arc<dyn Dialect>,
+        publish: &Publish<'_>,
+    ) -> PublishVerdict {
+        if second {
+            self.quirks.count(dialect.name(), SECOND_DIALECT);
+        }
+        let name = if is_staff(client.identity.role) { None } else { self.name_of(client) };
+        let message = match dialect.begin(name.as_ref()).read(&Heard::from(publish)) {
+            Uplink::Forged { name } => {
+                return self.refuse(client, format!("{name} is not accepted from a client"));
+            }
+            Uplink::Ordinary => return PublishVerdict::Continue,
+            Uplink::Message(message) => message,
+        };
+        let asked =
+            !message.requests.is_empty() || message.too_many || !message.questions.is_empty();
+        // A will is sent when nobody is there to be answered.
+        if asked && publish.origin != Origin::Will {
+            let text = match second {
+                true => "this connection speaks another dialect already",
+                false => "only a device may request firmware; this account is none",
+            };
+            return self.refuse(client, text.into());
+        }
+        self.pass_on(client, name.as_deref(), message.rest)
+    }
+
+    /// What remains of a message for its subscribers.
+    fn pass_on(&self, client: &Client, name: Option<&str>, rest: Rest) -> PublishVerdict {
+        let replacement = match (rest, name) {
+            (Rest::All, _) | (Rest::Below(_), None) => return PublishVerdict::Continue,
+            (Rest::Nothing, _) => return PublishVerdict::Consume,
+            (Rest::Refused(text), _) => return self.refuse(client, text),
+            (Rest::Part(payload), _) => Replacement { topic: None, payload: Some(payload) },
+            (Rest::Below(end), Some(name)) => {
+                Replacement { topic: Some(format!("{DEVICES}{name}/{end}")), payload: None }
+            }
+        };
+        PublishVerdict::Replace(Box::new(replacement))
     }
 
     /// A publish to one device's downlink.
@@ -234,8 +280,15 @@ impl Engine {
                 "the device is not connected, or has no downlink; nothing was delivered",
             ));
         };
+        let topic = link.state.lock().talk.as_ref().map(|talk| Arc::clone(talk.downlink()));
+        let Some(topic) = topic else {
+            return PublishVerdict::Reject(Reason::new(
+                ReasonKind::ImplementationSpecific,
+                "the device has not said how it hears the server; nothing was delivered",
+            ));
+        };
         let sent = link.outbox.send(Outgoing {
-            topic: Arc::clone(link.dialect.downlink()),
+            topic,
             payload: Bytes::copy_from_slice(publish.payload).into(),
             qos: qos.min(publish.qos),
             class: Class::Control,
@@ -259,8 +312,23 @@ impl Engine {
     }
 
     /// A connection has its downlink now.
-    fn subscribed(self: &Arc<Self>, link: &Arc<Link>, subscription: &Subscription) {
-        link.state.lock().downlink = Some(subscription.qos);
+    fn subscribed(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        dialect: &Arc<dyn Dialect>,
+        subscription: &Subscription,
+    ) {
+        if !link.speaks(dialect) {
+            // It is granted and stays silent: the server answers in the first one.
+            return self.quirks.count(dialect.name(), SECOND_DIALECT);
+        }
+        {
+            let mut state = link.state.lock();
+            if let Some(talk) = &mut state.talk {
+                talk.subscribed(&subscription.filter, subscription.qos);
+                state.downlink = talk.listens();
+            }
+        }
         if let Some(device) = self.device_of(link) {
             self.consider(&device);
         }
@@ -284,7 +352,9 @@ impl Engine {
             let came = state.links.is_empty();
             state.links.push(Arc::clone(link));
             state.away_since = None;
-            state.dialect = Some(link.dialect.name().into());
+            if let Some(dialect) = link.dialect() {
+                state.dialect = Some(dialect.name().into());
+            }
             state.client_id = Some(link.client.id.chars().take(256).collect());
             if came {
                 self.tell_presence(&device, "online");
@@ -320,7 +390,7 @@ impl Engine {
         }
     }
 
-    fn ended(self: &Arc<Self>, link: &Arc<Link>) {
+    pub fn ended(self: &Arc<Self>, link: &Arc<Link>) {
         self.registry.remove_link(link.client.connection);
         let device = {
             let mut state = link.state.lock();
@@ -362,7 +432,12 @@ impl Engine {
 
 /// The device that `fuota/devices/ID/down` names.
 pub fn downlink_device(topic: &str) -> Option<&str> {
-    topic.strip_prefix(DOWN_START)?.strip_suffix(DOWN_END)
+    topic.strip_prefix(DEVICES)?.strip_suffix(DOWN_END)
+}
+
+/// Whether only the server says something here: what devices sent, under their own names.
+pub fn is_about_device(topic: &str) -> bool {
+    topic.starts_with(DEVICES)
 }
 
 /// The filter inside `$share/NAME/FILTER`.

@@ -112,6 +112,12 @@ impl Key {
         TokenHash(self.hash("password", &[user.as_bytes(), &[0], salt, password].concat()))
     }
 
+    /// What makes a link for downloads one of this site's: hex digits.
+    pub fn link(&self, device: &str, expires: u64) -> String {
+        // A name holds no NUL: the parts cannot run together.
+        hex::encode(self.hash("link", format!("{device}\0{expires}").as_bytes()))
+    }
+
     /// The hash that a user's token for the admin interface is kept as.
     pub fn user_token(&self, token: &[u8]) -> TokenHash {
         TokenHash(self.hash("user token", token))
@@ -141,6 +147,11 @@ impl Key {
         mac.update(text);
         mac.finalize().into_bytes().into()
     }
+}
+
+/// Compares in a time that does not depend on where they differ.
+pub fn same(a: &[u8], b: &[u8]) -> bool {
+    a.ct_eq(b).into()
 }
 
 /// A new token: 160 random bits in hex.

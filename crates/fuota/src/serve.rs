@@ -14,17 +14,22 @@ use hook::{Class, Outgoing, Refused};
 use tokio::time::Instant;
 
 use crate::{
-    dialect::{Echo, Request},
+    dialect::{Block, BlockSize, Echo, Request, Said, Trouble},
     engine::{Counters, Engine},
-    link::{Admission, Lane, Link, LinkState, MANIFEST, Wanted},
+    link::{Admission, Lane, Link, LinkState, MANIFEST, Pending, Wanted},
     offers::{CANCELLED, Renewed, too_small},
     policy::Decision,
     state::{Happened, UpdateState},
     timers::Event,
+    transfer::tag_of,
 };
 
 /// After what a full outbox is tried again where nothing of ours is in it.
 const FULL_RETRY: Duration = Duration::from_millis(200);
+/// The longest block, in bytes: it is one allocation and one message.
+const MAX_BLOCK: usize = 4 * 1024 * 1024;
+/// What one hears who asks for an image that it is not being given.
+const OTHER_IMAGE: &str = "this image is not offered to this device, or no longer";
 
 /// What is to be done once the connection is unlocked.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,14 +49,14 @@ impl Engine {
         let index = match request.index {
             Ok(index) => index,
             Err(problem) => {
-                self.send_error(link, &state, &problem, &request.echo);
+                self.send_error(link, &mut state, &Trouble::Asked(problem), &request.echo);
                 drop(state);
                 drop(self.device_of(link));
                 return;
             }
         };
-        let wanted =
-            Wanted { index, more: request.more, echo: request.echo, since: Instant::now() };
+        let Request { more, size, image, trims, echo, .. } = request;
+        let wanted = Wanted { index, more, size, image, trims, echo, since: Instant::now() };
         match state.lane.clone() {
             Some(lane) if !state.waiting && !lane.transfer.overwritten.load(Ordering::Relaxed) => {
                 let then = self.serve(link, &mut state, &lane, wanted);
@@ -77,17 +82,18 @@ impl Engine {
                 // is the answer. Before a first offer the requests wait for it, and so do those
                 // on another connection of the device, since the first may be gone by then.
                 if on_link.lane.is_none() || !on_link.waiting {
-                    on_link.keep(wanted);
+                    on_link.keep(Pending::Blocks(wanted));
                 }
                 return;
             }
         }
         if let Some(transfer) = current {
             if self.must_renew(link, &transfer) {
-                match self.renew(&device, state, link, &transfer) {
-                    Renewed::Same => self.serve_kept(link, vec![wanted]),
+                match self.renew(&device, state, link, &transfer, true) {
+                    Renewed::Same => self.serve_kept(link, vec![Pending::Blocks(wanted)]),
                     Renewed::Impossible => {
-                        self.send_error(link, &link.state.lock(), &too_small(link), &wanted.echo);
+                        let trouble = Trouble::TooLarge(too_small(link));
+                        self.send_error(link, &mut link.state.lock(), &trouble, &wanted.echo);
                     }
                     // The manifest is the answer.
                     Renewed::Offered => {}
@@ -117,17 +123,18 @@ impl Engine {
             return self.then(link, &lane, then);
         }
         if !self.is_ready() {
-            let on_link = link.state.lock();
-            return self.send_error(
-                link,
-                &on_link,
-                "the firmware store is not read yet; try again",
-                &wanted.echo,
-            );
+            let mut on_link = link.state.lock();
+            let text = "the firmware store is not read yet; try again";
+            let trouble = Trouble::Unavailable(text.into());
+            return self.send_error(link, &mut on_link, &trouble, &wanted.echo);
         }
         match self.decide(&device, &state) {
             Decision::Run(release) => {
                 let mut on_link = link.state.lock();
+                if wanted.image.is_some_and(|tag| tag != tag_of(&release.digest)) {
+                    let trouble = Trouble::Nothing(OTHER_IMAGE.into());
+                    return self.send_error(link, &mut on_link, &trouble, &wanted.echo);
+                }
                 if on_link.announced.contains(&release.digest) {
                     let failed = state.transfer.as_ref().map(|transfer| transfer.state());
                     let reason =
@@ -135,11 +142,12 @@ impl Engine {
                     let text = format!(
                         "this update failed on this connection: {reason}; connect again for the next attempt"
                     );
-                    return self.send_error(link, &on_link, &text, &wanted.echo);
+                    let trouble = Trouble::Nothing(text);
+                    return self.send_error(link, &mut on_link, &trouble, &wanted.echo);
                 }
                 // A device with a downlink hears what it will get; without one it knows already.
                 let announce = on_link.downlink.is_some();
-                on_link.keep(wanted);
+                on_link.keep(Pending::Blocks(wanted));
                 drop(on_link);
                 self.offer(&device, state, link, &release, announce);
             }
@@ -151,15 +159,22 @@ impl Engine {
                 let text = if cancelled { CANCELLED.into() } else { format!("no firmware: {why}") };
                 state.why = Some(why);
                 drop(state);
-                let on_link = link.state.lock();
-                self.send_error(link, &on_link, &text, &wanted.echo);
+                let mut on_link = link.state.lock();
+                self.send_error(link, &mut on_link, &Trouble::Nothing(text), &wanted.echo);
             }
         }
     }
 
-    /// Requests that waited for their offer.
-    pub fn serve_kept(self: &Arc<Self>, link: &Arc<Link>, pending: Vec<Wanted>) {
-        for wanted in pending {
+    /// What waited for its offer.
+    pub fn serve_kept(self: &Arc<Self>, link: &Arc<Link>, pending: Vec<Pending>) {
+        for pending in pending {
+            let wanted = match pending {
+                Pending::Blocks(wanted) => wanted,
+                Pending::Question(question) => {
+                    self.ask(link, question);
+                    continue;
+                }
+            };
             let mut state = link.state.lock();
             let Some(lane) = state.lane.clone() else { return };
             let then = self.serve(link, &mut state, &lane, wanted);
@@ -176,14 +191,20 @@ impl Engine {
         lane: &Arc<Lane>,
         wanted: Wanted,
     ) -> Then {
+        let pin = &lane.transfer.pin;
+        if wanted.image.is_some_and(|tag| tag != pin.tag()) {
+            let trouble = Trouble::Nothing(OTHER_IMAGE.into());
+            self.send_error(link, state, &trouble, &wanted.echo);
+            return Then::Nothing;
+        }
         if wanted.more.is_empty() {
             return self.serve_one(link, state, lane, wanted);
         }
-        let echo = wanted.echo.clone();
-        if !state.window.queue(wanted.within(lane.transfer.pin.total)) {
+        let (echo, total) = (wanted.echo.clone(), pin.total_in(wanted.size));
+        if !state.window.queue(wanted.within(total)) {
             let text =
                 "too many blocks are asked for already: wait for them before asking for more";
-            self.send_error(link, state, text, &echo);
+            self.send_error(link, state, &Trouble::TooMuch(text.into()), &echo);
             return Then::Nothing;
         }
         self.serve_queued(link, state, lane)
@@ -198,13 +219,13 @@ impl Engine {
     ) -> Then {
         let mut then = Then::Nothing;
         while let Some(wanted) = state.window.next_queued(self.settings().max_window) {
-            let index = wanted.index;
+            let (index, size) = (wanted.index, wanted.size);
             match self.serve_one(link, state, lane, wanted) {
                 Then::Nothing => {}
                 other => then = other,
             }
             // Past the end, one error is enough for all that lies there.
-            if index >= lane.transfer.pin.total || then == Then::EndLoop {
+            if index >= lane.transfer.pin.total_in(size) || then == Then::EndLoop {
                 state.window.backlog.clear();
             }
         }
@@ -220,16 +241,17 @@ impl Engine {
         wanted: Wanted,
     ) -> Then {
         let pin = &lane.transfer.pin;
-        let Some((_, length)) = pin.range(wanted.index) else {
-            let text = format!(
-                "the chunk index {} is out of range: the image has {} chunks, 0 to {}",
-                wanted.index,
-                pin.total,
-                pin.total - 1,
-            );
-            self.send_error(link, state, &text, &wanted.echo);
+        let (index, size) = (wanted.index, wanted.size);
+        let Some((offset, length)) = pin.range(index, size) else {
+            let trouble = Trouble::PastEnd { index, total: pin.total_in(size) };
+            self.send_error(link, state, &trouble, &wanted.echo);
             return Then::Nothing;
         };
+        if length > MAX_BLOCK {
+            let text = format!("a block may have {MAX_BLOCK} bytes at most: ask for smaller ones");
+            self.send_error(link, state, &Trouble::TooLarge(text), &wanted.echo);
+            return Then::Nothing;
+        }
         if state.window.paced.contains(&wanted) {
             // The answer to the same waits for its turn.
             return Then::Nothing;
@@ -237,7 +259,7 @@ impl Engine {
         let now = Instant::now();
         let first = state.window.last_request.is_none();
         let max_window = self.settings().max_window;
-        match state.window.admit(wanted.index, length, pin.size, max_window, now) {
+        match state.window.admit(index, size, length, pin.size, max_window, now) {
             Admission::Answer => {}
             Admission::Later(at) => {
                 let event = Event::Deferred(Arc::downgrade(link), Arc::downgrade(lane), wanted);
@@ -249,16 +271,12 @@ impl Engine {
                 let text = format!(
                     "{max_window} blocks are in flight already: wait for them before asking for more"
                 );
-                self.send_error(link, state, &text, &wanted.echo);
+                self.send_error(link, state, &Trouble::TooMuch(text), &wanted.echo);
                 return Then::Nothing;
             }
             Admission::Loop => {
-                self.send_error(
-                    link,
-                    state,
-                    "loop: this connection asked for more than three times the image",
-                    &wanted.echo,
-                );
+                let text = "loop: this connection asked for more than three times the image";
+                self.send_error(link, state, &Trouble::TooMuch(text.into()), &wanted.echo);
                 return Then::EndLoop;
             }
         }
@@ -273,7 +291,7 @@ impl Engine {
                     self.timers.at(now, Event::Consider(Arc::downgrade(&lane.device)));
                 }
             }
-            if lane.transfer.close_gap(wanted.index) {
+            if lane.transfer.goes_on_at(offset) {
                 then = Then::Complete;
             }
             self.watch_asking(link, state);
@@ -290,7 +308,8 @@ impl Engine {
         lane: &Arc<Lane>,
         wanted: Wanted,
     ) {
-        let Some((offset, length)) = lane.transfer.pin.range(wanted.index) else { return };
+        let range = lane.transfer.pin.range(wanted.index, wanted.size);
+        let Some((offset, length)) = range else { return };
         match lane.transfer.image.cached(offset, length, &mut state.window.held) {
             Some(data) => self.send_block(link, state, lane, wanted, data),
             None => {
@@ -315,16 +334,15 @@ impl Engine {
         data: Bytes,
     ) {
         let length = data.len();
-        let payload = link.dialect.block(wanted.index, &wanted.echo, data);
-        let encoded = payload.len();
-        let sent = link.outbox.send(Outgoing {
-            topic: Arc::clone(link.dialect.downlink()),
-            payload,
-            qos: state.downlink.unwrap_or_default(),
-            class: Class::Block,
-            properties: None,
-            receipt: Some((Arc::clone(lane) as Arc<dyn hook::Receipt>, wanted.index)),
-        });
+        let (size, tag) = (wanted.size, lane.transfer.pin.tag());
+        let block = Block { index: wanted.index, size, echo: &wanted.echo, tag };
+        let Some(said) = state.talk.as_mut().map(|talk| talk.block(block, data)) else { return };
+        let encoded = said.payload.len();
+        let receipt: Arc<dyn hook::Receipt> = match size {
+            BlockSize::Pinned => Arc::clone(lane) as _,
+            _ => state.window.cut(lane, size),
+        };
+        let sent = self.say(link, state, said, Class::Block, Some((receipt, wanted.index)));
         match sent {
             Ok(()) => {
                 tracing::debug!(device = %lane.device.id, index = wanted.index, bytes = length, encoded, "block");
@@ -342,8 +360,8 @@ impl Engine {
             }
             Err(Refused::TooLarge) => {
                 state.window.close_one();
-                let text = "the block with its group is larger than the client's Maximum Packet Size: use a shorter group";
-                self.send_error(link, state, text, &None);
+                let text = "the block is larger than the client's Maximum Packet Size: ask for a smaller one, or with a shorter group";
+                self.send_error(link, state, &Trouble::TooLarge(text.into()), &wanted.echo);
             }
             Err(Refused::Closed) => state.window.close_one(),
         }
@@ -369,7 +387,8 @@ impl Engine {
                     }
                 }
             };
-            let Some((offset, length)) = lane.transfer.pin.range(wanted.index) else { continue };
+            let range = lane.transfer.pin.range(wanted.index, wanted.size);
+            let Some((offset, length)) = range else { continue };
             let began = Instant::now();
             let read = lane.transfer.image.read(offset, length).await;
             self.counters.read_time.observe(began.elapsed());
@@ -388,7 +407,7 @@ impl Engine {
                         "an operator must look at the server's log"
                     };
                     let text = format!("chunk {} cannot be read now: {advice}", wanted.index);
-                    self.send_error(&link, &state, &text, &wanted.echo);
+                    self.send_error(&link, &mut state, &Trouble::Unavailable(text), &wanted.echo);
                 }
             }
         }
@@ -399,7 +418,7 @@ impl Engine {
         let mut state = link.state.lock();
         let here = state.lane.as_ref().is_some_and(|now| Arc::ptr_eq(now, lane));
         let Some((_, length)) =
-            lane.transfer.pin.range(wanted.index).filter(|_| here && !state.closed)
+            lane.transfer.pin.range(wanted.index, wanted.size).filter(|_| here && !state.closed)
         else {
             return;
         };
@@ -410,11 +429,15 @@ impl Engine {
     }
 
     /// The receipt of a block or a manifest.
-    pub fn written(self: &Arc<Self>, link: &Arc<Link>, lane: &Lane, tag: u32) {
-        if tag == MANIFEST {
-            return lane.transfer.announced();
-        }
-        let complete = lane.transfer.mark(tag);
+    pub fn written(self: &Arc<Self>, link: &Arc<Link>, lane: &Lane, size: BlockSize, tag: u32) {
+        let transfer = &lane.transfer;
+        let complete = match size {
+            BlockSize::Pinned if tag == MANIFEST => return transfer.announced(),
+            BlockSize::Pinned => transfer.mark(tag),
+            _ => transfer.pin.range(tag, size).is_some_and(|(offset, length)| {
+                transfer.mark_bytes(offset, offset + length as u64)
+            }),
+        };
         let (mut then, mut outdated) = (Then::Nothing, None);
         {
             let mut state = link.state.lock();
@@ -472,17 +495,27 @@ impl Engine {
     }
 
     /// Tells the device why it gets no block.
-    pub fn send_error(&self, link: &Link, state: &LinkState, text: &str, echo: &Echo) {
-        tracing::debug!(client = %link.client.id, error = text, "refused a request");
+    pub fn send_error(&self, link: &Link, state: &mut LinkState, trouble: &Trouble, echo: &Echo) {
+        tracing::debug!(client = %link.client.id, error = %trouble, "refused a request");
         Counters::add(&self.counters.errors, 1);
-        // A client that provokes more errors than it reads loses some of them.
-        let _ = link.outbox.send(Outgoing {
-            topic: Arc::clone(link.dialect.downlink()),
-            payload: link.dialect.error(text, echo).into(),
-            qos: state.downlink.unwrap_or_default(),
-            class: Class::Control,
-            properties: None,
-            receipt: None,
-        });
+        let said = state.talk.as_mut().and_then(|talk| talk.error(trouble, echo));
+        if let Some(said) = said {
+            // A client that provokes more errors than it reads loses some of them.
+            let _ = self.say(link, state, said, Class::Control, None);
+        }
+    }
+
+    /// Sends one message of the dialect.
+    pub fn say(
+        &self,
+        link: &Link,
+        state: &LinkState,
+        said: Said,
+        class: Class,
+        receipt: Option<(Arc<dyn hook::Receipt>, u32)>,
+    ) -> Result<(), Refused> {
+        let Said { topic, payload, qos, properties } = said;
+        let qos = qos.or(state.downlink).unwrap_or_default();
+        link.outbox.send(Outgoing { topic, payload, qos, class, properties, receipt })
     }
 }

@@ -241,6 +241,12 @@ impl Service {
         }
     }
 
+    /// What dialects tolerated since the start: dialect, name and how often, also those that were
+    /// never met.
+    pub fn quirks(&self) -> Vec<(&'static str, &'static str, u64)> {
+        self.0.quirks.all().collect()
+    }
+
     /// Copies what the update engine keeps to a new `data_dir`: database, keys, images. `at` is
     /// called at the moment that the copy is of; nothing changes in the database meanwhile.
     /// Returns how many images there are, and their bytes.

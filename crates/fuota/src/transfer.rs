@@ -1,6 +1,7 @@
 //! One device and one image: the pin, and which blocks were served.
 
 use std::{
+    collections::BTreeMap,
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 use crate::{
     catalog::Release,
     db::TransferRow,
-    dialect::Manifest,
+    dialect::{BlockSize, ImageTag, Offer},
     state::{Happened, UpdateState},
 };
 
@@ -60,27 +61,52 @@ impl Pin {
         })
     }
 
-    /// Where block `index` lies: its offset and length in bytes. `None` past the end.
-    pub fn range(&self, index: u32) -> Option<(u64, usize)> {
-        if index >= self.total {
-            return None;
+    /// Bytes of a block of this size.
+    fn bytes_of(&self, size: BlockSize) -> u64 {
+        match size {
+            BlockSize::Pinned => u64::from(self.chunk_size),
+            BlockSize::Bytes(bytes) => u64::from(bytes.get()),
+            BlockSize::Whole => self.size,
+            BlockSize::Run { bytes, .. } => u64::from(bytes.get()),
         }
-        let offset = u64::from(index) * u64::from(self.chunk_size);
-        Some((offset, u64::from(self.chunk_size).min(self.size - offset) as usize))
     }
 
-    /// As a dialect announces it.
-    pub fn manifest(&self, window: u32) -> Manifest<'_> {
-        Manifest {
-            window,
-            size: self.size,
-            total: self.total,
-            chunk_size: self.chunk_size,
-            version: &self.version,
-            title: self.title.as_deref(),
-            sha256: &self.sha256,
+    /// The offsets between which blocks of this size lie.
+    fn bounds(&self, size: BlockSize) -> (u64, u64) {
+        match size {
+            BlockSize::Run { from, to, .. } => (from, to.min(self.size)),
+            _ => (0, self.size),
         }
     }
+
+    /// Blocks of this size; at most as many as can be counted.
+    pub fn total_in(&self, size: BlockSize) -> u32 {
+        match size {
+            BlockSize::Pinned => self.total,
+            _ => {
+                let (from, to) = self.bounds(size);
+                let total = to.saturating_sub(from).div_ceil(self.bytes_of(size).max(1));
+                u32::try_from(total).unwrap_or(u32::MAX - 1)
+            }
+        }
+    }
+
+    /// Where block `index` of this size lies: its offset and length in bytes. `None` past the end.
+    pub fn range(&self, index: u32, size: BlockSize) -> Option<(u64, usize)> {
+        let (bytes, (from, to)) = (self.bytes_of(size), self.bounds(size));
+        let offset = from.checked_add(u64::from(index) * bytes)?;
+        (offset < to).then(|| (offset, bytes.min(to - offset) as usize))
+    }
+
+    /// By which requests name the image.
+    pub fn tag(&self) -> ImageTag {
+        tag_of(&self.digest)
+    }
+}
+
+/// By which requests name an image: the beginning of its digest.
+pub fn tag_of(digest: &Digest) -> ImageTag {
+    digest.as_bytes().iter().take(8).fold(0, |tag, byte| tag << 8 | u64::from(*byte))
 }
 
 fn blocks(size: u64, chunk_size: u32) -> Option<u32> {
@@ -121,7 +147,18 @@ struct Status {
     announced: bool,
     /// Loaded after a run that did not end in order: the last marks may be lost.
     gap_possible: bool,
+    /// What the device's dialect keeps with it.
+    note: Option<String>,
+    /// Of blocks that were served in part, by requests of another block size: the parts, as
+    /// offsets in the image, sorted and apart.
+    parts: BTreeMap<u32, Vec<(u64, u64)>>,
 }
+
+/// Blocks of which parts are remembered. A request for a range leaves two at most, so that this
+/// is reached only by one who asks at random; then the first are forgotten and asked for again.
+const MAX_PARTS: usize = 1024;
+/// Parts of one block.
+const MAX_PARTS_OF_ONE: usize = 64;
 
 impl Transfer {
     /// A new offer.
@@ -144,6 +181,8 @@ impl Transfer {
                 nudges: 0,
                 announced: false,
                 gap_possible: false,
+                note: None,
+                parts: BTreeMap::new(),
             }),
         }
     }
@@ -181,6 +220,7 @@ impl Transfer {
         // Whether its manifest left is not known, so a device is given the time to go on.
         status.announced = true;
         status.gap_possible = !clean;
+        status.note.clone_from(&row.note);
         drop(status);
         transfer.replaces.store(row.replaces, Ordering::Relaxed);
         transfer.dirty.store(false, Ordering::Relaxed);
@@ -207,6 +247,7 @@ impl Transfer {
             replaces: self.replaces.load(Ordering::Relaxed),
             deployment: self.pin.deployment,
             file: self.pin.file,
+            note: status.note.clone(),
         }
     }
 
@@ -228,9 +269,91 @@ impl Transfer {
         self.missing.fetch_sub(1, Ordering::Relaxed) == 1
     }
 
+    /// Marks bytes as served, whatever blocks they were asked for in; `true` where the last
+    /// missing ones are among them.
+    pub fn mark_bytes(&self, from: u64, to: u64) -> bool {
+        let unit = u64::from(self.pin.chunk_size);
+        let mut done = false;
+        let mut at = from;
+        while at < to {
+            let index = (at / unit) as u32;
+            let (start, end) = (u64::from(index) * unit, (u64::from(index) + 1) * unit);
+            let end = end.min(self.pin.size);
+            let part = (at, to.min(end));
+            let whole = part == (start, end) || self.is_served(index);
+            if whole || self.add_part(index, part, (start, end)) {
+                done |= self.mark(index);
+            }
+            at = end.max(at + 1);
+        }
+        done
+    }
+
+    /// Adds a part of a block; `true` where all of it is there now.
+    fn add_part(&self, index: u32, part: (u64, u64), whole: (u64, u64)) -> bool {
+        let mut status = self.status.lock();
+        let parts = status.parts.entry(index).or_default();
+        parts.push(part);
+        parts.sort_unstable();
+        let mut merged: Vec<(u64, u64)> = Vec::with_capacity(parts.len());
+        for (from, to) in parts.drain(..) {
+            match merged.last_mut().filter(|last| from <= last.1) {
+                Some(last) => last.1 = last.1.max(to),
+                None => merged.push((from, to)),
+            }
+        }
+        merged.truncate(MAX_PARTS_OF_ONE);
+        let done = merged == [whole];
+        *parts = merged;
+        if done {
+            status.parts.remove(&index);
+        } else if status.parts.len() > MAX_PARTS {
+            status.parts.pop_first();
+        }
+        done
+    }
+
+    /// The first request on a connection is for bytes from here on. A device that goes on in the
+    /// middle of a block, all before which were served, has the block's beginning: which part of
+    /// it was served is not written down.
+    pub fn goes_on_at(&self, offset: u64) -> bool {
+        let unit = u64::from(self.pin.chunk_size);
+        let index = (offset / unit) as u32;
+        let done = self.close_gap(index);
+        let start = u64::from(index) * unit;
+        let within = offset > start && (0..index).all(|index| self.is_served(index));
+        done | (within && self.mark_bytes(start, offset))
+    }
+
     /// Different blocks that were served.
     pub fn sent(&self) -> u32 {
         self.pin.total - self.missing.load(Ordering::Relaxed)
+    }
+
+    /// Keeps what the device's dialect wants kept with it.
+    pub fn set_note(&self, note: String) {
+        self.status.lock().note = Some(note);
+        self.dirty.store(true, Ordering::Relaxed);
+    }
+
+    /// As a dialect announces it.
+    pub fn offer(&self, window: u32) -> Offer<'_> {
+        let status = self.status.lock();
+        let pin = &self.pin;
+        Offer {
+            window,
+            size: pin.size,
+            total: pin.total,
+            chunk_size: pin.chunk_size,
+            version: &pin.version,
+            title: pin.title.as_deref(),
+            file: pin.path.rsplit('/').next().unwrap_or_default(),
+            sha256: &pin.sha256,
+            tag: pin.tag(),
+            attempt: pin.attempt,
+            state: status.state.clone(),
+            note: status.note.clone(),
+        }
     }
 
     fn is_served(&self, index: u32) -> bool {

@@ -144,6 +144,7 @@ pub(crate) mod tests {
             chunk_size,
             version: "1.0".into(),
             sha256: Some(digest_of(image)),
+            image: None,
         }
     }
 

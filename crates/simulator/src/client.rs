@@ -10,10 +10,10 @@ use crate::assembly::Verified;
 use crate::device::{Action, Behaviour, Device, Event};
 use crate::faults::{Dice, Fate, Mishap};
 use crate::link::{Link, LinkError, Login};
-use crate::options::Protocol;
 use crate::progress::Meter;
 use crate::summary::DeviceReport;
-use crate::wire::{self, Message};
+use crate::wire::Message;
+use crate::words::Words;
 
 /// The pause before a connection is tried again, doubled at each failure up to the second one.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -153,14 +153,17 @@ impl Client {
 
     async fn exchange(&mut self, link: &mut Link) -> Result<std::convert::Infallible, Over> {
         let login = &self.setup.login;
-        if let (Protocol::V311, Some(model)) = (login.protocol, &login.model) {
-            link.publish(&wire::status(None, Some(model)));
+        // What it is in the middle of it goes on with, and need not ask what there is.
+        let in_the_middle = self.device.image().is_some();
+        let greeting = self.words().greeting(login.protocol, login.model.as_deref());
+        if let Some(greeting) = greeting.filter(|_| !in_the_middle) {
+            link.publish(&greeting);
         }
         self.step(Event::Connected, link).await?;
         link.flush().await?;
         loop {
             while let Some(payload) = link.buffered()? {
-                for message in wire::decode(&payload) {
+                for message in self.words().decode(&payload, self.device.image()) {
                     self.hear(message, link).await?;
                 }
             }
@@ -200,9 +203,10 @@ impl Client {
         let now = Instant::now();
         let mut actions = std::mem::take(&mut self.actions);
         self.device.step(now, event, &mut actions);
+        let mut requests = Vec::new();
         for action in actions.drain(..) {
             match action {
-                Action::Request(index) => self.request(index, link),
+                Action::Request(index) => requests.push(index),
                 Action::Started(chunks) => {
                     self.started.get_or_insert(now);
                     self.setup.dice.started(chunks);
@@ -219,6 +223,7 @@ impl Client {
             }
         }
         self.actions = actions;
+        self.request(&requests, link);
         if let Some((stored, _)) = self.device.progress() {
             self.setup.meter.stored(stored);
         }
@@ -226,16 +231,22 @@ impl Client {
         Ok(())
     }
 
-    fn request(&mut self, index: u32, link: &mut Link) {
-        let payload = wire::request(index);
-        match self.setup.dice.fate() {
-            Fate::Lost => self.lost += 1,
-            Fate::Arrives => link.publish(&payload),
-            Fate::Twice => {
-                link.publish(&payload);
-                link.publish(&payload);
+    fn request(&mut self, indices: &[u32], link: &mut Link) {
+        let mut sent = Vec::with_capacity(indices.len());
+        for index in indices {
+            match self.setup.dice.fate() {
+                Fate::Lost => self.lost += 1,
+                Fate::Arrives => sent.push(*index),
+                Fate::Twice => sent.extend([*index; 2]),
             }
         }
+        for message in self.words().requests(&sent, self.device.image()) {
+            link.publish(&message);
+        }
+    }
+
+    fn words(&self) -> Words {
+        self.setup.login.words
     }
 
     async fn complete(
@@ -247,10 +258,8 @@ impl Client {
         self.setup.meter.completed();
         let image = verified.image.take();
         if self.setup.report {
-            link.publish(&wire::status(
-                Some(&verified.manifest.version),
-                self.setup.login.model.as_deref(),
-            ));
+            let model = self.setup.login.model.as_deref();
+            link.publish(&self.words().updated(&verified.manifest.version, model));
         }
         let elapsed = self.started.map_or(Duration::ZERO, |started| now - started);
         self.verified = Some((verified, elapsed));

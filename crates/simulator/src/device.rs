@@ -158,6 +158,14 @@ impl Device {
         }
     }
 
+    /// How requests name the image, while a download runs and they do.
+    pub(crate) fn image(&self) -> Option<[u8; 8]> {
+        match &self.state {
+            State::Downloading { assembly, .. } => assembly.manifest().image,
+            State::Waiting | State::Finished => None,
+        }
+    }
+
     /// When [`Event::Woken`] is due next. Never while disconnected: nothing could be sent.
     pub(crate) fn next_wake(&self) -> Option<Instant> {
         match &self.state {
@@ -210,6 +218,10 @@ impl Device {
 
     fn start(&mut self, now: Instant, manifest: Manifest, actions: &mut Vec<Action>) {
         if matches!(self.state, State::Finished) {
+            return;
+        }
+        // Where an image has a name, the same manifest again is no reason to begin anew.
+        if manifest.image.is_some() && manifest.image == self.image() {
             return;
         }
         if let State::Downloading { assembly, .. } = &self.state

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::mqtt::{self, Connect, Malformed, Packet};
 use crate::options::Protocol;
-use crate::wire;
+use crate::words::Words;
 
 /// As the reference device has it, in seconds.
 const KEEP_ALIVE: u16 = 60;
@@ -27,6 +27,7 @@ pub(crate) struct Login {
     pub client_id: String,
     pub token: Option<String>,
     pub model: Option<String>,
+    pub words: Words,
 }
 
 /// Why there is no connection, or none any more.
@@ -40,8 +41,8 @@ pub(crate) enum LinkError {
     Refused(u8),
     #[error("the broker answers the login with something other than a CONNACK")]
     NoConnAck,
-    #[error("the broker refuses the subscription of {topic} with code {code:#04x}", topic = wire::TOPIC)]
-    SubscriptionRefused { code: u8 },
+    #[error("the broker refuses the subscription of {topic} with code {code:#04x}")]
+    SubscriptionRefused { topic: &'static str, code: u8 },
     #[error("the broker closed the connection")]
     Closed,
     #[error("the broker ended the connection with reason {0:#04x}")]
@@ -87,6 +88,7 @@ fn describe(code: u8) -> String {
 pub(crate) struct Link {
     stream: TcpStream,
     protocol: Protocol,
+    words: Words,
     read: BytesMut,
     write: BytesMut,
     last_write: Instant,
@@ -103,6 +105,7 @@ impl Link {
             let mut link = Self {
                 stream,
                 protocol: login.protocol,
+                words: login.words,
                 read: BytesMut::new(),
                 write: BytesMut::new(),
                 last_write: Instant::now(),
@@ -129,14 +132,17 @@ impl Link {
             Packet::ConnAck(code) => return Err(LinkError::Refused(code)),
             _ => return Err(LinkError::NoConnAck),
         }
-        mqtt::subscribe(self.protocol, wire::TOPIC, &mut self.write);
+        let downlink = self.words.downlink();
+        mqtt::subscribe(self.protocol, downlink, &mut self.write);
         self.flush().await?;
         // A server may deliver before it sends the SUBACK.
         loop {
             match self.packet().await? {
                 Packet::SubAck(code) if code < 0x80 => return Ok(()),
-                Packet::SubAck(code) => return Err(LinkError::SubscriptionRefused { code }),
-                Packet::Publish { topic, payload } if topic == wire::TOPIC => {
+                Packet::SubAck(code) => {
+                    return Err(LinkError::SubscriptionRefused { topic: downlink, code });
+                }
+                Packet::Publish { topic, payload } if topic == downlink => {
                     self.early.push_back(payload)
                 }
                 Packet::Disconnect(code) => return Err(LinkError::Disconnected(code)),
@@ -145,9 +151,9 @@ impl Link {
         }
     }
 
-    /// Puts a publish on the reference topic into the write buffer.
-    pub(crate) fn publish(&mut self, payload: &str) {
-        mqtt::publish(self.protocol, wire::TOPIC, payload.as_bytes(), &mut self.write);
+    /// Puts a publish on the topic where devices speak into the write buffer.
+    pub(crate) fn publish(&mut self, payload: &[u8]) {
+        mqtt::publish(self.protocol, self.words.uplink(), payload, &mut self.write);
     }
 
     /// Writes what is in the write buffer, in one go.
@@ -160,14 +166,14 @@ impl Link {
         Ok(())
     }
 
-    /// The next message on the reference topic that has already been read, if any.
+    /// The next message on the downlink that has already been read, if any.
     pub(crate) fn buffered(&mut self) -> Result<Option<Bytes>, LinkError> {
         if let Some(payload) = self.early.pop_front() {
             return Ok(Some(payload));
         }
         while let Some(packet) = mqtt::decode(self.protocol, &mut self.read)? {
             match packet {
-                Packet::Publish { topic, payload } if topic == wire::TOPIC => {
+                Packet::Publish { topic, payload } if topic == self.words.downlink() => {
                     return Ok(Some(payload));
                 }
                 Packet::Disconnect(code) => return Err(LinkError::Disconnected(code)),

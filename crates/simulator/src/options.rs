@@ -20,12 +20,18 @@ pub struct Options {
     pub credentials: Vec<Credential>,
     /// MQTT version.
     pub protocol: Protocol,
+    /// What the devices speak.
+    pub dialect: Dialect,
+    /// Bytes of firmware in the blocks that a device of the native dialect asks for, 1 to 65,535.
+    /// Those of the reference get what the manifest says.
+    pub block_size: u16,
     /// Tell the broker this model: as an MQTT 5 user property, or in a `firmware_status` variable
     /// after the SUBSCRIBE with MQTT 3.1.1.
     pub model: Option<String>,
     /// Pause between a block and the next request; the reference device waits 100 ms.
     pub pace: Duration,
-    /// Requests in flight at once, 1 to 64; the reference device has 1.
+    /// Requests in flight at once, 1 to 64, in the native dialect to 4,096; the reference device
+    /// has 1.
     pub window: u16,
     /// How long a device waits for a block before it asks again.
     pub retry_after: Duration,
@@ -71,6 +77,8 @@ impl Default for Options {
             empty_client_id: false,
             credentials: Vec::new(),
             protocol: Protocol::V311,
+            dialect: Dialect::default(),
+            block_size: 4096,
             model: None,
             pace: Duration::ZERO,
             window: 1,
@@ -162,6 +170,25 @@ pub enum Protocol {
     V5,
 }
 
+/// What the devices speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// JSON on `tago/data/post`, as the devices of the field do.
+    #[default]
+    Reference,
+    /// The binary dialect of `docs/dialects/native.md`.
+    Native,
+}
+
+impl Dialect {
+    fn max_window(self) -> u16 {
+        match self {
+            Dialect::Reference => 64,
+            Dialect::Native => 4096,
+        }
+    }
+}
+
 /// How progress is shown, on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Progress {
@@ -182,8 +209,13 @@ impl Options {
         let probability = |p: f64| (0.0..=1.0).contains(&p);
         if self.devices == 0 {
             Some("devices must be at least 1".into())
-        } else if !(1..=64).contains(&self.window) {
-            Some(format!("window is {}, but must be 1 to 64", self.window))
+        } else if !(1..=self.dialect.max_window()).contains(&self.window) {
+            let most = self.dialect.max_window();
+            Some(format!("window is {}, but must be 1 to {most}", self.window))
+        } else if self.block_size == 0 {
+            Some("block_size must be at least 1".into())
+        } else if self.strict_reference && self.dialect != Dialect::Reference {
+            Some("strict_reference is for devices of the reference".into())
         } else if !probability(self.faults.loss) || !probability(self.faults.duplicates) {
             Some("loss and duplicates are probabilities: they must be 0 to 1".into())
         } else if self.retry_after.is_zero() {

@@ -15,6 +15,7 @@ use crate::link::Login;
 use crate::options::Options;
 use crate::progress::{self, Meter};
 use crate::summary::{DeviceReport, Summary};
+use crate::words::Words;
 
 /// Why a run could not begin. A device that fails is no error: the [`Summary`] tells of it.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +141,7 @@ fn login(options: &Options, number: u32) -> Login {
         client_id: if options.empty_client_id { String::new() } else { options.name(number) },
         token: options.credentials.get(number as usize).map(|credential| credential.token.clone()),
         model: options.model.clone(),
+        words: Words::new(options),
     }
 }
 

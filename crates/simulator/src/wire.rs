@@ -30,6 +30,8 @@ pub(crate) struct Manifest {
     pub version: String,
     /// Digest of the image, where the server says it.
     pub sha256: Option<Digest>,
+    /// How requests name the image, where they do.
+    pub image: Option<[u8; 8]>,
 }
 
 /// What a device can hear.
@@ -134,7 +136,7 @@ impl Metadata<'_> {
         let version = self.version.ok_or_else(|| missing("version"))?;
         let sha256 = self.sha256.map(|text| text.parse()).transpose();
         let sha256 = sha256.map_err(|error| format!("metadata.sha256: {error}"))?;
-        Ok(Manifest { total_size, total_chunks, chunk_size, version, sha256 })
+        Ok(Manifest { total_size, total_chunks, chunk_size, version, sha256, image: None })
     }
 }
 
@@ -173,6 +175,7 @@ mod tests {
             chunk_size: 4096,
             version: "1.2".into(),
             sha256: None,
+            image: None,
         };
         assert_eq!(decode(text("").as_bytes()), [Message::Manifest(plain.clone())]);
         let digest = format!(r#","sha256":"{}","name":"pump""#, "0f".repeat(32));

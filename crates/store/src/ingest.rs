@@ -101,6 +101,7 @@ fn hint(error: &io::Error) -> &'static str {
 
 /// What came of a file that was read.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every one is the large one")]
 pub(crate) enum Outcome {
     /// It is in the content-addressed place.
     Stored { ingested: Ingested, sidecar: Option<Sidecar>, verdict: Verdict },

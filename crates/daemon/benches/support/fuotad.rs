@@ -17,6 +17,8 @@ pub struct Site<'a> {
     pub tls: Option<(&'a Path, &'a Path)>,
     /// Whether every client needs a token.
     pub tokens: bool,
+    /// Whether devices may fetch over HTTP.
+    pub http: bool,
     /// `persistence.sync`, where it is not the default.
     pub sync: Option<&'a str>,
 }
@@ -27,7 +29,7 @@ pub const CONFIG: &str = "broker.toml";
 impl Site<'_> {
     pub async fn start(&self) -> anyhow::Result<Process> {
         let dir = tempfile::tempdir()?;
-        let [address, admin] = free_addresses()?;
+        let [address, admin, http] = free_addresses()?;
         let door = match self.tls {
             None => format!("[mqtt]\nlisten = \"{address}\"\n"),
             Some((cert, key)) => format!(
@@ -36,6 +38,8 @@ impl Site<'_> {
             ),
         };
         let sync = self.sync.unwrap_or("os");
+        let downloads =
+            if self.http { format!("[http]\nlisten = \"{http}\"\n") } else { String::new() };
         let mode = if self.tokens { "token" } else { "open" };
         let config = format!(
             "data_dir = \"data\"\n\
@@ -43,6 +47,7 @@ impl Site<'_> {
              [auth]\nmode = \"{mode}\"\n\
              [store]\nurl = \"file:firmware\"\nsettle = \"100ms\"\n\
              [admin]\nlisten = \"{admin}\"\n\
+             {downloads}\
              [persistence]\nsync = \"{sync}\"\n\
              [log]\nlevel = \"warn\"\n"
         );
@@ -53,6 +58,8 @@ impl Site<'_> {
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_fuotad"));
         command.arg("--config").arg(dir.path().join(CONFIG));
-        Process::start("fuotad", address, command, Some(dir)).await
+        let mut process = Process::start("fuotad", address, command, Some(dir)).await?;
+        process.http = self.http.then_some(http);
+        Ok(process)
     }
 }

@@ -18,6 +18,8 @@ const START_WITHIN: Duration = Duration::from_secs(60);
 pub struct Process {
     pub name: &'static str,
     pub address: SocketAddr,
+    /// Where devices fetch over HTTP, if they may.
+    pub http: Option<SocketAddr>,
     child: Child,
     /// Its configuration and data.
     dir: Option<TempDir>,
@@ -45,7 +47,7 @@ impl Process {
         tokio::time::timeout(START_WITHIN, listens)
             .await
             .with_context(|| format!("{name} does not listen on {address}"))??;
-        Ok(Self { name, address, child, dir })
+        Ok(Self { name, address, http: None, child, dir })
     }
 
     /// Its configuration and data, where it has any.

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use simulator::{Credential, Digest, Faults, Options, Progress, Protocol};
+use simulator::{Credential, Dialect, Digest, Faults, Options, Progress, Protocol};
 use tokio_util::sync::CancellationToken;
 
 use super::{exit, output};
@@ -35,13 +35,19 @@ pub struct Args {
     /// MQTT version
     #[arg(long, value_enum, default_value_t = Version::V311)]
     protocol: Version,
+    /// What the devices speak
+    #[arg(long, value_enum, default_value_t = Speak::Reference)]
+    dialect: Speak,
+    /// Bytes of the blocks that devices of the native dialect ask for
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    block_size: u16,
     /// Model that the devices name
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Pause between a block and the next request; the reference device waits 100ms
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
     pace: Duration,
-    /// Requests in flight, 1 to 64
+    /// Requests in flight, 1 to 64, in the native dialect to 4096
     #[arg(long, value_name = "N", default_value_t = 1)]
     window: u16,
     /// How long a device waits for a block before it asks again
@@ -111,6 +117,15 @@ enum Version {
     V5,
 }
 
+/// What the devices speak.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Speak {
+    /// JSON on tago/data/post
+    Reference,
+    /// The binary dialect
+    Native,
+}
+
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Show {
@@ -175,6 +190,11 @@ fn options(args: Args, config: Option<&Path>) -> anyhow::Result<Options> {
             Version::V311 => Protocol::V311,
             Version::V5 => Protocol::V5,
         },
+        dialect: match args.dialect {
+            Speak::Reference => Dialect::Reference,
+            Speak::Native => Dialect::Native,
+        },
+        block_size: args.block_size,
         model: args.model,
         pace: args.pace,
         window: args.window,

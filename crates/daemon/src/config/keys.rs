@@ -10,23 +10,12 @@ pub struct Key {
     pub default: &'static str,
     /// Whether values show up in no output.
     pub secret: bool,
-    /// What this version can do with it.
-    pub support: Support,
     /// Whether a change counts when the configuration is read again, or only after a restart.
     pub live: bool,
 }
 
-/// What this version can do with a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Support {
-    /// Everything that the documentation says.
-    Full,
-    /// The name is reserved: anything but off or the default is refused.
-    Later,
-}
-
 const fn key(name: &'static str, default: &'static str) -> Key {
-    Key { name, default, secret: false, support: Support::Full, live: false }
+    Key { name, default, secret: false, live: false }
 }
 
 /// A key that can change while the daemon runs.
@@ -36,10 +25,6 @@ const fn live(name: &'static str, default: &'static str) -> Key {
 
 const fn secret(name: &'static str) -> Key {
     Key { secret: true, ..key(name, "") }
-}
-
-const fn later(name: &'static str, default: &'static str) -> Key {
-    Key { support: Support::Later, ..key(name, default) }
 }
 
 /// All keys, in the order in which people read them.
@@ -54,7 +39,7 @@ pub const KEYS: &[Key] = &[
     key("mqtt.ws.path", "/mqtt"),
     key("mqtt.wss.listen", ""),
     key("mqtt.wss.path", "/mqtt"),
-    later("http.listen", ""),
+    key("http.listen", ""),
     key("auth.mode", "open"),
     key("auth.allow_open_network", "false"),
     live("auth.open_downlink", "false"),
@@ -95,6 +80,7 @@ pub const KEYS: &[Key] = &[
     live("fuota.limits.groups", ""),
     live("fuota.limits.jitter", "0s"),
     live("fuota.retention", "365d"),
+    live("fuota.audit_retention", "365d"),
     live("fuota.fetch_allow", ""),
     key("events.webhooks", ""),
     live("limits.connections", "100000"),

@@ -2,7 +2,7 @@
 //!
 //! | module | subject |
 //! | --- | --- |
-//! | [`keys`] | the table of all keys: names, defaults, what is a secret, what comes later |
+//! | [`keys`] | the table of all keys: names, defaults, what is a secret |
 //! | [`tree`] | file and environment merged; unknown keys are found here |
 //! | [`read`](mod@read) | typed reading, with an error that names the key |
 //! | [`limits`] | the lines of `fuota.limits.groups` |
@@ -54,6 +54,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `mqtt.*`.
     pub mqtt: Mqtt,
+    /// `http.listen`: downloads by devices.
+    pub http: Vec<SocketAddr>,
     /// `auth.*`.
     pub auth: Auth,
     /// `store.*`.
@@ -186,8 +188,10 @@ pub struct Fuota {
     pub jitter: Duration,
     /// Where images may be fetched from.
     pub fetch_allow: Vec<fuota::Allow>,
-    /// How long the audit and timelines are kept.
+    /// How long timelines and deployments that are over are kept.
     pub retention: Duration,
+    /// How long the audit is kept.
+    pub audit_retention: Duration,
 }
 
 /// `limits.*`; the broker's documentation says what each bounds.
@@ -268,7 +272,6 @@ impl Config {
         let tree = Tree::load(path, environment)?;
         let mut reader = Reader::new(&tree);
         reader.problems.extend(tree.problems.iter().cloned());
-        reader.refuse_later_keys();
         let config = read(&mut reader, &tree);
         if let Some(config) = &config {
             check::check(config, &mut reader);
@@ -373,6 +376,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let fetch_allow = fetch_allow(reader);
     let retention = reader.duration("fuota.retention", Duration::from_secs(3600));
 
+    let audit_retention = reader.duration("fuota.audit_retention", Duration::from_secs(3600));
     let webhooks = webhooks::read(reader);
 
     let connections = reader.number("limits.connections", 1..=10_000_000);
@@ -394,6 +398,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let level = reader.text("log.level");
     let format = reader.word("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
     let clients = reader.switch("log.clients");
+    let http = reader.listen_or_off("http.listen");
     let admin = Admin {
         listen: reader.listen("admin.listen"),
         token: reader.secret("admin.token"),
@@ -424,6 +429,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
         base_dir: tree.base_dir.clone(),
         data_dir: data_dir?,
         mqtt: mqtt?,
+        http,
         auth: Auth {
             mode: mode?,
             strict,
@@ -461,6 +467,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
             jitter: jitter?,
             fetch_allow,
             retention: retention?,
+            audit_retention: audit_retention?,
         },
         webhooks,
         limits: Limits {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    keys::{self, KEYS, Support},
+    keys,
     secret::Secret,
     tree::{Raw, Tree},
 };
@@ -26,22 +26,6 @@ impl<'a> Reader<'a> {
     /// A reader over what is set.
     pub fn new(tree: &'a Tree) -> Self {
         Reader { tree, problems: Vec::new() }
-    }
-
-    /// Notes each key that asks for something that this version cannot do.
-    pub fn refuse_later_keys(&mut self) {
-        for key in KEYS {
-            let Some(entry) = self.tree.entries.get(key.name) else { continue };
-            let place = self.tree.place(key.name, entry.origin);
-            match key.support {
-                Support::Full => {}
-                Support::Later if is_off(&entry.raw) || is_text(&entry.raw, key.default) => {}
-                Support::Later => {
-                    self.problems
-                        .push(format!("{place}: {} is not available in this version", key.name));
-                }
-            }
-        }
     }
 
     /// A whole number within bounds.

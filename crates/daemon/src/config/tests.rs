@@ -335,17 +335,10 @@ fn bounds_that_are_off_unless_set() {
 }
 
 #[test]
-fn keys_of_later_versions_are_refused_unless_off() {
-    for key in KEYS.iter().filter(|key| key.support == keys::Support::Later) {
-        let line = error(&format!("{} = \"something\"", key.name));
-        assert_eq!(line, format!("broker.toml: {} is not available in this version", key.name));
-        load(&format!("{} = \"off\"", key.name));
-        load(&format!("{} = {:?}", key.name, key.default));
+fn a_listener_that_is_off_is_none() {
+    for off in ["\"\"", "\"off\""] {
+        assert!(load(&format!("http.listen = {off}")).http.is_empty(), "{off}");
     }
-    for off in ["false", "[]", "0", "\"\""] {
-        load(&format!("http.listen = {off}"));
-    }
-    assert!(error("fuota.fetch_allow = [\"https://a/\"]").contains("not available"));
 }
 
 #[test]

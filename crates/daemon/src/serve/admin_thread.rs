@@ -11,11 +11,11 @@ use tokio_util::sync::CancellationToken;
 /// Sockets that are bound and not yet served.
 pub struct Doors(Vec<std::net::TcpListener>);
 
-/// Binds all addresses of `admin.listen`, or none.
+/// Binds all addresses of this key, or none.
 ///
 /// # Errors
 /// The first that cannot be bound, with the reason.
-pub fn bind(addresses: &[SocketAddr]) -> anyhow::Result<Doors> {
+pub fn bind(key: &'static str, addresses: &[SocketAddr]) -> anyhow::Result<Doors> {
     let one = |address: &SocketAddr| -> anyhow::Result<std::net::TcpListener> {
         let listener = std::net::TcpListener::bind(address).map_err(|error| {
             let reason = match error.kind() {
@@ -26,9 +26,9 @@ pub fn bind(addresses: &[SocketAddr]) -> anyhow::Result<Doors> {
                 }
                 _ => error.to_string(),
             };
-            anyhow!("admin.listen: cannot listen on {address}: {reason}")
+            anyhow!("{key}: cannot listen on {address}: {reason}")
         })?;
-        listener.set_nonblocking(true).context("admin.listen")?;
+        listener.set_nonblocking(true).context(key)?;
         Ok(listener)
     };
     addresses.iter().map(one).collect::<anyhow::Result<_>>().map(Doors)
@@ -78,7 +78,8 @@ impl AdminThread {
     }
 }
 
-async fn serve(
+/// Serves until cancelled: so many connections at once, over all addresses.
+pub async fn serve(
     doors: Doors,
     router: Router,
     tls: Option<Arc<Tls>>,
@@ -99,7 +100,7 @@ async fn serve(
                 serving.spawn(admin::serve_with(listener, router, tls.clone(), cancel, limits));
             }
             Err(error) => {
-                tracing::error!(%error, "an address of the admin interface is not served")
+                tracing::error!(%error, "an address for HTTP is not served")
             }
         }
     }

@@ -91,14 +91,18 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 
 async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow::Result<()> {
     let started = Instant::now();
-    let files = OpenFiles::claim()?;
+    let mut files = OpenFiles::claim()?;
+    if !config.http.is_empty() {
+        files = files.with_downloads();
+    }
     files.report(config.limits.connections);
     let mut signals = Signals::listen()?;
     let hangups = Signals::hangups()?;
     let certificates = Certificates::load(config)?;
     // First the sockets: a port that is taken should end the start before anything is opened.
     let mqtt = mqtt_doors::bind(&config.mqtt, certificates.mqtt.as_ref())?;
-    let doors = admin_thread::bind(&config.admin.listen)?;
+    let doors = admin_thread::bind("admin.listen", &config.admin.listen)?;
+    let downloads = admin_thread::bind("http.listen", &config.http)?;
 
     let store = store::FirmwareStore::open(settings::store(config)).map_err(one_error)?;
     let fuota =
@@ -129,6 +133,12 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
             .local_addrs()
             .iter()
             .map(|address| format!("admin listening on {scheme}://{address}")),
+    );
+    lines.extend(
+        downloads
+            .local_addrs()
+            .iter()
+            .map(|address| format!("downloads listening on http://{address}")),
     );
     if config.admin.token.is_none() {
         lines.push(format!("admin token in {}", config.token_path().display()));
@@ -169,6 +179,14 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
         let (server, cancel) = (Arc::clone(&server), close_doors.clone());
         async move { server.serve(mqtt, cancel).await }
     });
+    // On the runtime of the sessions: an image is more than a page of the admin interface.
+    let downloads_task = tokio::spawn(admin_thread::serve(
+        downloads,
+        admin::downloads(fuota.service()),
+        None,
+        files.downloads,
+        close_doors.clone(),
+    ));
     tokio::spawn(certificates.clone().watch(close_doors.clone()));
     let (server, fuota) = (Arc::clone(&server), Arc::clone(&fuota));
     let reload = Reload::new(config, Parts { level, files, server, fuota, store, certificates });
@@ -199,6 +217,8 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
         // It bounds its own stop: see broker::Settings::drain.
         let _ = broker_task.await;
     }
+    // Bounded as well: see admin::Limits::drain.
+    let _ = downloads_task.await;
     close_admin.cancel();
     admin_thread.ended().await;
     stop_fuota.cancel();

@@ -9,7 +9,7 @@
 //! | half of it, 512 at most | what is not a client |
 //! | half of that | connections of the admin interface |
 //! | the other half | listeners, the runtime, database and log, images that are copied or read |
-//! | all the rest | clients |
+//! | all the rest | clients; with `http.listen` a quarter of it, 1024 at most, for downloads |
 
 use anyhow::bail;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -27,7 +27,12 @@ pub struct OpenFiles {
     clients: Option<usize>,
     /// Of the admin interface, over all its addresses.
     pub admin: usize,
+    /// Of downloads over HTTP, likewise.
+    pub downloads: usize,
 }
+
+/// Downloads at once where there is room for them.
+const DOWNLOADS: usize = 1024;
 
 impl OpenFiles {
     /// Raises the soft limit to the hard one, and divides that.
@@ -47,7 +52,7 @@ impl OpenFiles {
 
     fn of(files: Option<usize>) -> anyhow::Result<Self> {
         let Some(files) = files else {
-            return Ok(OpenFiles { clients: None, admin: RESERVED / 2 });
+            return Ok(OpenFiles { clients: None, admin: RESERVED / 2, downloads: 0 });
         };
         if files < LEAST {
             bail!(
@@ -56,7 +61,14 @@ impl OpenFiles {
             );
         }
         let reserved = RESERVED.min(files / 2);
-        Ok(OpenFiles { clients: Some(files - reserved), admin: reserved / 2 })
+        Ok(OpenFiles { clients: Some(files - reserved), admin: reserved / 2, downloads: 0 })
+    }
+
+    /// With room for downloads.
+    pub fn with_downloads(self) -> Self {
+        let downloads = self.clients.map_or(DOWNLOADS, |room| DOWNLOADS.min(room / 4));
+        let clients = self.clients.map(|room| room - downloads);
+        OpenFiles { clients, downloads, ..self }
     }
 
     /// The connections of clients, where the configuration wants so many.
@@ -83,9 +95,11 @@ mod tests {
     #[test]
     fn a_part_is_set_aside_and_clients_get_the_rest() {
         let of = |files| OpenFiles::of(files).unwrap();
-        assert_eq!(of(Some(20_000)), OpenFiles { clients: Some(19_488), admin: 256 });
-        assert_eq!(of(Some(1024)), OpenFiles { clients: Some(512), admin: 256 });
-        assert_eq!(of(Some(256)), OpenFiles { clients: Some(128), admin: 64 });
+        assert_eq!(of(Some(20_000)), OpenFiles { clients: Some(19_488), admin: 256, downloads: 0 });
+        assert_eq!(of(Some(1024)), OpenFiles { clients: Some(512), admin: 256, downloads: 0 });
+        assert_eq!(of(Some(256)), OpenFiles { clients: Some(128), admin: 64, downloads: 0 });
+        let with = of(Some(1024)).with_downloads();
+        assert_eq!(with, OpenFiles { clients: Some(384), admin: 256, downloads: 128 });
         assert_eq!(of(None).connections(100_000), 100_000);
         assert_eq!((of(Some(1024)).connections(600), of(Some(1024)).connections(7)), (512, 7));
         let refused = OpenFiles::of(Some(LEAST - 1)).unwrap_err().to_string();

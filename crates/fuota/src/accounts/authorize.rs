@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     engine::{Counters, Engine},
-    plugin::{downlink_device, shared_filter},
+    plugin::{downlink_device, is_about_device, shared_filter},
     settings::AuthMode,
 };
 
@@ -83,7 +83,11 @@ impl Engine {
             None => {}
         }
         // What is written to a downlink is judged with its content, in the publish phase.
-        let exempt = self.is_dialect(topic) || downlink_device(topic).is_some();
+        let downlink = downlink_device(topic).is_some();
+        if is_bounded(role) && !downlink && is_about_device(topic) {
+            return self.refuse_access("here the server says what devices sent");
+        }
+        let exempt = self.is_dialect(topic) || downlink;
         if self.accounts.rules.load().strict
             && is_bounded(role)
             && !exempt

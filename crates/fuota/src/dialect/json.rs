@@ -10,6 +10,9 @@ use serde_json::value::RawValue;
 
 use super::Problem;
 
+/// A byte order mark, which some writers put before JSON.
+pub const MARK: &[u8] = b"\xEF\xBB\xBF";
+
 /// What a payload holds.
 pub enum Payload<'a> {
     /// One object.
@@ -108,7 +111,7 @@ pub fn text(raw: &str) -> Option<Cow<'_, str>> {
 
 /// Reads a payload; `None` where it is not JSON, or neither an object nor an array.
 pub fn read(payload: &[u8]) -> Option<Payload<'_>> {
-    let payload = payload.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(payload);
+    let payload = payload.strip_prefix(MARK).unwrap_or(payload);
     match payload.trim_ascii_start().first()? {
         b'{' => serde_json::from_slice(payload).ok().map(Payload::One),
         b'[' => {

@@ -4,13 +4,13 @@
 use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use hook::Encode;
+use hook::{Encode, Qos};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Dialect, Echo, Framing, MAX_REQUESTS, Manifest, Message, Problem, Report, ReportedState,
-    Request, Rest, Uplink,
+    Answer, BlockSize, Dialect, Echo, Framing, Heard, MAX_REQUESTS, Message, Offer, Problem,
+    Question, Report, ReportedState, Request, Rest, Said, Talk, Trouble, Uplink,
     json::{self, Payload, Variable},
     order,
 };
@@ -33,7 +33,19 @@ const MAX_MISSING: usize = 1024;
 /// makes them, quoted and named, and some more.
 const ECHO_ROOM: usize = 64;
 
+/// What is tolerated; `docs/dialects/reference.md` has the list.
+const QUIRKS: [&str; 4] = [TEXT_INDEX, ODD_NUMBER, BYTE_ORDER_MARK, DOUBLE_NAME];
+/// An index that is a text.
+const TEXT_INDEX: &str = "index_as_text";
+/// `NaN` or `Infinity`, which JSON does not have.
+const ODD_NUMBER: &str = "number_that_is_none";
+/// A byte order mark before the JSON.
+const BYTE_ORDER_MARK: &str = "byte_order_mark";
+/// `variable` twice in one object.
+const DOUBLE_NAME: &str = "variable_twice";
+
 /// See [the module](self).
+#[derive(Clone)]
 pub struct Reference {
     topic: Arc<str>,
 }
@@ -49,32 +61,16 @@ impl Dialect for Reference {
         "reference"
     }
 
+    fn quirks(&self) -> &'static [&'static str] {
+        &QUIRKS
+    }
+
     fn claims(&self, topic: &str) -> bool {
         topic == TOPIC
     }
 
     fn is_downlink(&self, filter: &str) -> bool {
         filter == TOPIC
-    }
-
-    fn downlink(&self) -> &Arc<str> {
-        &self.topic
-    }
-
-    fn read_request(&self, payload: &[u8]) -> Option<Request> {
-        plain_request(payload)
-    }
-
-    fn read(&self, payload: &[u8]) -> Uplink {
-        if let Some(read) = json::read(payload) {
-            return uplink(read, payload);
-        }
-        // The copy has the payload's length, so its elements lie where the payload's do.
-        match json::without_odd_numbers(payload) {
-            Some(copy) => json::read(&copy)
-                .map_or(Uplink::Ordinary, |read| uplink_of_copy(read, &copy, payload)),
-            None => Uplink::Ordinary,
-        }
     }
 
     fn forgery(&self, payload: &[u8]) -> Option<String> {
@@ -98,40 +94,13 @@ impl Dialect for Reference {
         }
     }
 
-    fn manifest(&self, manifest: &Manifest<'_>, brief: bool) -> Bytes {
-        let Manifest { size, total, chunk_size, .. } = manifest;
-        let mut text = format!(
-            "{{\"variable\":\"firmware_manifest\",\"value\":\"pending\",\"metadata\":{{\
-             \"total_size\":{size},\"total_chunks\":{total},\"chunk_size\":{chunk_size},\"version\":{}",
-            quoted(manifest.version),
-        );
-        if !brief {
-            text += &format!(",\"sha256\":{}", quoted(manifest.sha256));
-            text += &format!(",\"window\":{}", manifest.window);
-            if let Some(title) = manifest.title {
-                text += &format!(",\"title\":{}", quoted(title));
-            }
-        }
-        text += "}}";
-        text.into()
-    }
-
-    fn block(&self, index: u32, echo: &Echo, data: Bytes) -> hook::Payload {
-        hook::Payload::Deferred(Arc::new(Block { index, echo: echo.clone(), data }))
-    }
-
-    fn error(&self, text: &str, echo: &Echo) -> Bytes {
-        let group = echo.as_ref().map_or(String::new(), |group| format!(",\"group\":{group}"));
-        format!("{{\"variable\":\"fuota_error\",\"value\":{}{group}}}", quoted(text)).into()
-    }
-
     fn order(&self, payload: &[u8]) -> Option<order::Order> {
         let reserved: Vec<&str> = SERVER_ONLY.into_iter().chain([REQUEST]).collect();
         order::read(payload, &reserved)
     }
 
-    fn validation(&self, answer: &order::Validation<'_>) -> Option<Bytes> {
-        Some(order::validation(answer))
+    fn validation(&self, answer: &order::Validation<'_>) -> Option<Said> {
+        Some(Said::new(&self.topic, order::validation(answer)))
     }
 
     fn chunk_size(&self, wanted: u32, image: u64, framing: &Framing) -> Option<u32> {
@@ -152,6 +121,128 @@ impl Dialect for Reference {
         let round = if chunk >= 64 { chunk / 16 * 16 } else { chunk };
         Some(round).filter(|chunk| enough(*chunk) && size(*chunk) <= limit)
     }
+
+    fn begin(&self, _device: Option<&Arc<str>>) -> Box<dyn Talk> {
+        Box::new(Conversation { reference: self.clone(), downlink: None })
+    }
+}
+
+impl Reference {
+    /// The quick way of a request.
+    pub fn read_request(&self, payload: &[u8]) -> Option<Request> {
+        plain_request(payload)
+    }
+
+    /// Any publish on the topic.
+    pub fn read(&self, payload: &[u8]) -> Uplink {
+        let mut odd = false;
+        let mut read = match json::read(payload) {
+            Some(read) => uplink(read, payload),
+            // The copy has the payload's length, so its elements lie where the payload's do.
+            None => match json::without_odd_numbers(payload) {
+                Some(copy) => {
+                    odd = true;
+                    json::read(&copy)
+                        .map_or(Uplink::Ordinary, |read| uplink_of_copy(read, &copy, payload))
+                }
+                None => Uplink::Ordinary,
+            },
+        };
+        if let Uplink::Message(message) = &mut read {
+            message.quirks.extend(odd.then_some(ODD_NUMBER));
+            message.quirks.extend(payload.starts_with(json::MARK).then_some(BYTE_ORDER_MARK));
+        }
+        read
+    }
+
+    /// The announcement of an image. `brief` leaves out what devices can do without.
+    pub fn manifest(&self, offer: &Offer<'_>, brief: bool) -> Bytes {
+        let Offer { size, total, chunk_size, .. } = offer;
+        let mut text = format!(
+            "{{\"variable\":\"firmware_manifest\",\"value\":\"pending\",\"metadata\":{{\
+             \"total_size\":{size},\"total_chunks\":{total},\"chunk_size\":{chunk_size},\"version\":{}",
+            quoted(offer.version),
+        );
+        if !brief {
+            text += &format!(",\"sha256\":{}", quoted(offer.sha256));
+            text += &format!(",\"window\":{}", offer.window);
+            if let Some(title) = offer.title {
+                text += &format!(",\"title\":{}", quoted(title));
+            }
+        }
+        text += "}}";
+        text.into()
+    }
+
+    /// One block.
+    pub fn block(&self, index: u32, echo: &Echo, data: Bytes) -> hook::Payload {
+        hook::Payload::Deferred(Arc::new(Block { index, echo: echo.clone(), data }))
+    }
+
+    /// An error.
+    pub fn error(&self, text: &str, echo: &Echo) -> Bytes {
+        let group = group_of(echo).map_or(String::new(), |group| format!(",\"group\":{group}"));
+        format!("{{\"variable\":\"fuota_error\",\"value\":{}{group}}}", quoted(text)).into()
+    }
+}
+
+/// One connection: all that is known of it is whether it hears.
+struct Conversation {
+    reference: Reference,
+    downlink: Option<Qos>,
+}
+
+impl Talk for Conversation {
+    fn subscribed(&mut self, _filter: &str, qos: Qos) {
+        self.downlink = Some(qos);
+    }
+
+    fn unsubscribed(&mut self, _filter: &str) {
+        self.downlink = None;
+    }
+
+    fn listens(&self) -> Option<Qos> {
+        self.downlink
+    }
+
+    fn downlink(&self) -> &Arc<str> {
+        &self.reference.topic
+    }
+
+    fn read_request(&mut self, heard: &Heard<'_>) -> Option<Request> {
+        self.reference.read_request(heard.payload)
+    }
+
+    fn read(&mut self, heard: &Heard<'_>) -> Uplink {
+        self.reference.read(heard.payload)
+    }
+
+    fn manifest(&mut self, offer: &Offer<'_>, framing: &Framing) -> Said {
+        let topic = &self.reference.topic;
+        let full = self.reference.manifest(offer, false);
+        if framing.publish_size(topic, full.len()) <= framing.limit as usize {
+            return Said::new(topic, full);
+        }
+        Said::new(topic, self.reference.manifest(offer, true))
+    }
+
+    fn answer(&mut self, _question: &Question, _offer: Option<&Offer<'_>>) -> Answer {
+        Answer::default() // nothing can be asked but blocks
+    }
+
+    fn block(&mut self, block: super::Block<'_>, data: Bytes) -> Said {
+        Said::new(&self.reference.topic, self.reference.block(block.index, block.echo, data))
+    }
+
+    fn error(&mut self, trouble: &Trouble, echo: &Echo) -> Option<Said> {
+        let payload = self.reference.error(&trouble.to_string(), echo);
+        Some(Said::new(&self.reference.topic, payload))
+    }
+}
+
+/// The group as it stood in the request.
+fn group_of(echo: &Echo) -> Option<&str> {
+    std::str::from_utf8(echo.as_deref()?).ok()
 }
 
 const HEAD: &[u8] = b"{\"variable\":\"firmware_block\",\"value\":";
@@ -255,6 +346,9 @@ fn take(variable: &Variable<'_>, message: &mut Message) -> Taken {
             message.too_many = true;
         } else {
             message.requests.push(request(variable));
+            let text = variable.value.is_some_and(|value| value.get().starts_with('"'));
+            message.quirks.extend(text.then_some(TEXT_INDEX));
+            message.quirks.extend((variable.names.len() > 1).then_some(DOUBLE_NAME));
         }
         return Taken::Request;
     }
@@ -269,13 +363,14 @@ fn request(variable: &Variable<'_>) -> Request {
     let group = variable.group.map(RawValue::get);
     if group.is_some_and(|group| group.len() > MAX_ECHO) {
         let index = Err(format!("the group is longer than {MAX_ECHO} bytes"));
-        return Request { index, more: Vec::new(), echo: None };
+        return Request { index, ..Request::default() };
     }
     let (index, more) = match blocks(variable) {
         Ok((index, more)) => (Ok(index), more),
         Err(problem) => (Err(problem), Vec::new()),
     };
-    Request { index, more, echo: group.map(Into::into) }
+    let echo = group.map(|group| Arc::from(group.as_bytes()));
+    Request { index, more, echo, size: BlockSize::Pinned, image: None, trims: false }
 }
 
 /// The blocks that a request names: `value`; with `metadata.count` so many from there on; with
@@ -381,7 +476,8 @@ fn plain_request(payload: &[u8]) -> Option<Request> {
             b"unit" if !unit => (unit, rest) = (true, plain_text(rest)?.1),
             b"group" if echo.is_none() => {
                 let (group, after) = plain_text(rest)?;
-                echo = Some(format!("\"{}\"", std::str::from_utf8(group).ok()?).into_boxed_str());
+                let group = format!("\"{}\"", std::str::from_utf8(group).ok()?);
+                echo = Some(Arc::from(group.as_bytes()));
                 rest = after;
             }
             _ => return None,
@@ -392,7 +488,7 @@ fn plain_request(payload: &[u8]) -> Option<Request> {
         }
     }
     let end = skip(rest, b'}')?.is_empty();
-    Some(Request { index: Ok(index?), more: Vec::new(), echo }).filter(|_| named && end)
+    Some(Request { index: Ok(index?), echo, ..Request::default() }).filter(|_| named && end)
 }
 
 fn space(text: &[u8]) -> &[u8] {
@@ -453,7 +549,7 @@ impl Encode for Block {
         push_number(out, self.index);
         if let Some(group) = &self.echo {
             out.extend_from_slice(GROUP);
-            out.extend_from_slice(group.as_bytes());
+            out.extend_from_slice(group);
         }
         out.extend_from_slice(DATA);
         let start = out.len();

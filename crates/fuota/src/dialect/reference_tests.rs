@@ -1,4 +1,5 @@
 use super::*;
+use crate::state::UpdateState;
 use hook::{Protocol, Qos};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -26,7 +27,7 @@ fn the_usual_request_takes_the_quick_way() {
         "{ \"value\":7 ,\n\"unit\":\"index\",\"variable\":\"firmware_request\" }",
     ] {
         let request = dialect().read_request(payload.as_bytes()).expect(payload);
-        assert_eq!(request, Request { index: Ok(7), more: Vec::new(), echo: None });
+        assert_eq!(request, Request { index: Ok(7), ..Request::default() });
         assert_eq!(message(payload).requests, [request]);
     }
 }
@@ -68,7 +69,7 @@ fn a_bad_index_is_a_request_with_a_problem() {
 fn rule_25_other_elements_stay_byte_for_byte() {
     let payload = r#"[ {"variable" : "temp", "value": 1.50} , {"variable":"firmware_request","value":"3"},{"x":"é\u00e9","y":1e2}]"#;
     let read = message(payload);
-    assert_eq!(read.requests, [Request { index: Ok(3), more: Vec::new(), echo: None }]);
+    assert_eq!(read.requests, [Request { index: Ok(3), ..Request::default() }]);
     let Rest::Part(rest) = read.rest else { panic!("a part stays") };
     assert_eq!(
         rest,
@@ -156,8 +157,13 @@ fn a_status_is_read_and_goes_on() {
 
 #[test]
 fn a_manifest_is_the_references_and_more() {
-    let manifest = Manifest {
+    let manifest = Offer {
         window: 64,
+        file: "t.bin",
+        tag: 0,
+        attempt: 1,
+        state: UpdateState::Offered,
+        note: None,
         size: 10_000,
         total: 3,
         chunk_size: 4096,
@@ -193,7 +199,7 @@ proptest! {
         let framing = framing(limit, Qos::from_bits(qos).expect("below 3"), protocol);
         if let Some(chunk) = dialect().chunk_size(wanted, image, &framing) {
             prop_assert!(chunk >= 1 && chunk <= wanted);
-            let group: Echo = Some("\"0123456789abcdef01234567\"".into());
+            let group: Echo = Some(Arc::from(&b"\"0123456789abcdef01234567\""[..]));
             let last = (image.div_ceil(u64::from(chunk)) - 1) as u32;
             let block = dialect().block(last, &group, vec![0; chunk as usize].into());
             prop_assert!(framing.publish_size(TOPIC, block.len()) <= limit as usize);

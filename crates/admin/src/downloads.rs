@@ -1,0 +1,276 @@
+//! Downloads by devices, on a listener of their own: nothing of the admin interface is here, and
+//! the admin token opens nothing.
+
+use std::net::SocketAddr;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{DefaultBodyLimit, Path, Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use fuota::{
+    Service,
+    download::{Caller, Fetch, FetchError, HttpReport, Image},
+};
+
+use crate::{doors::PeerAddress, problem::Problem};
+
+/// The most bytes of a report.
+const MAX_REPORT: usize = 16 * 1024;
+
+/// Everything that devices reach.
+pub fn downloads(service: Service) -> Router {
+    Router::new()
+        .route("/devices/{id}/firmware", get(own))
+        .route("/devices/{id}/status", post(status))
+        .route("/links/{id}/{expires}/{signature}", get(linked))
+        .fallback(async |uri: Uri| {
+            Problem::not_found(format!("there is nothing at {}", uri.path()))
+        })
+        .layer(DefaultBodyLimit::max(MAX_REPORT))
+        .with_state(service)
+}
+
+/// GET and HEAD: what this device should run, by its token.
+async fn own(
+    State(service): State<Service>,
+    Path(id): Path<String>,
+    parts: Parts,
+) -> Result<Response, Problem> {
+    let fetch = by_token(&service, &id, &parts).await?;
+    respond(fetch, &parts).await
+}
+
+/// The same by a link, which is all the proof.
+async fn linked(
+    State(service): State<Service>,
+    Path((id, expires, signature)): Path<(String, u64, String)>,
+    parts: Parts,
+) -> Result<Response, Problem> {
+    let caller = Caller::Link { id: &id, expires, signature: &signature };
+    respond(service.caller(caller, peer(&parts)).await?, &parts).await
+}
+
+/// POST: what a device says about itself.
+async fn status(
+    State(service): State<Service>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    let (parts, body) = request.into_parts();
+    let fetch = by_token(&service, &id, &parts).await?;
+    let body = axum::body::to_bytes(body, MAX_REPORT).await;
+    let body = body.map_err(|_| Problem::bad_request("the report is too long, or ended early"))?;
+    let report: HttpReport = serde_json::from_slice(&body)
+        .map_err(|error| Problem::bad_request(format!("the report cannot be read: {error}")))?;
+    fetch.report(report).map_err(Problem::bad_request)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn by_token(service: &Service, id: &str, parts: &Parts) -> Result<Fetch, Problem> {
+    let given = parts.headers.get(header::AUTHORIZATION);
+    let login = given.map(|value| value.to_str().ok().and_then(login).ok_or(value)).transpose();
+    let login = login.map_err(|_| {
+        Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "send the device's token as Authorization: Bearer TOKEN, or a user by Basic",
+        )
+    })?;
+    let (user, token) = match &login {
+        None => (None, None),
+        Some((user, token)) => (user.as_deref(), Some(&**token)),
+    };
+    Ok(service.caller(Caller::Device { id, user, token }, peer(parts)).await?)
+}
+
+/// User, where there is one, and token.
+fn login(value: &str) -> Option<(Option<String>, String)> {
+    let (scheme, given) = value.split_once(' ')?;
+    let given = given.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some((None, given.to_owned()));
+    }
+    let decoded = scheme.eq_ignore_ascii_case("basic").then(|| STANDARD.decode(given).ok())??;
+    let (user, token) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    Some((Some(user.to_owned()), token.to_owned()))
+}
+
+fn peer(parts: &Parts) -> Option<SocketAddr> {
+    parts.extensions.get::<PeerAddress>().map(|PeerAddress(peer)| *peer)
+}
+
+impl From<FetchError> for Problem {
+    fn from(error: FetchError) -> Self {
+        let status = match error {
+            FetchError::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            FetchError::Forbidden(_) => StatusCode::FORBIDDEN,
+            FetchError::Expired(_) => StatusCode::GONE,
+            FetchError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Problem::new(status, error.to_string())
+    }
+}
+
+async fn respond(fetch: Fetch, parts: &Parts) -> Result<Response, Problem> {
+    let Some(image) = fetch.image().await? else {
+        // What the device runs is right, as far as is known, or nothing is for it.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    };
+    let etag = format!("\"{}\"", image.sha256());
+    let mut response = match asked(&parts.headers, &etag, image.size()) {
+        Asked::Unchanged => StatusCode::NOT_MODIFIED.into_response(),
+        Asked::Unsatisfiable => {
+            let mut response =
+                Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "the range is past the end")
+                    .into_response();
+            put(&mut response, header::CONTENT_RANGE, format!("bytes */{}", image.size()));
+            response
+        }
+        Asked::Bytes(from, to, partial) => {
+            let (size, mut response) = (image.size(), Response::new(Body::empty()));
+            describe(&mut response, &image);
+            put(&mut response, header::CONTENT_LENGTH, (to - from).to_string());
+            if partial {
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                let range = format!("bytes {from}-{}/{size}", to - 1);
+                put(&mut response, header::CONTENT_RANGE, range);
+            }
+            if parts.method != Method::HEAD {
+                *response.body_mut() = Body::from_stream(image.read(from, to));
+            }
+            response
+        }
+    };
+    put(&mut response, header::ETAG, etag);
+    put(&mut response, header::ACCEPT_RANGES, "bytes".to_owned());
+    put(&mut response, header::CACHE_CONTROL, "private, no-cache".to_owned());
+    Ok(response)
+}
+
+fn describe(response: &mut Response, image: &Image) {
+    put(response, header::CONTENT_TYPE, "application/octet-stream".to_owned());
+    put(
+        response,
+        header::HeaderName::from_static("x-firmware-version"),
+        image.version().to_owned(),
+    );
+    put(response, header::HeaderName::from_static("x-firmware-sha256"), image.sha256().to_owned());
+}
+
+fn put(response: &mut Response, name: header::HeaderName, value: String) {
+    // A version may hold what no header can; then it is left out.
+    if let Ok(value) = HeaderValue::from_str(&value) {
+        response.headers_mut().insert(name, value);
+    }
+}
+
+/// What of the image is asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    /// From one offset to before another; `true`: as a part of it.
+    Bytes(u64, u64, bool),
+    /// The client has it.
+    Unchanged,
+    /// Nothing of the image is in the range.
+    Unsatisfiable,
+}
+
+/// RFC 9110: `If-None-Match`, `If-Range` and `Range`. A range that is malformed, of another unit
+/// or of several parts is ignored, as it may be; so is one for another image.
+fn asked(headers: &HeaderMap, etag: &str, size: u64) -> Asked {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    if let Some(known) = text(header::IF_NONE_MATCH)
+        && known
+            .split(',')
+            .map(str::trim)
+            .any(|one| one == "*" || one.trim_start_matches("W/") == etag)
+    {
+        return Asked::Unchanged;
+    }
+    let whole = Asked::Bytes(0, size, false);
+    // A date never matches: what counts is the digest.
+    if text(header::IF_RANGE).is_some_and(|condition| condition.trim() != etag) {
+        return whole;
+    }
+    let range = text(header::RANGE).and_then(|range| range.trim().strip_prefix("bytes="));
+    let Some((first, last)) = range.and_then(|range| range.split_once('-')) else { return whole };
+    let number = |text: &str| -> Option<u64> {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| text.parse().unwrap_or(u64::MAX))
+    };
+    let (from, to) = match (first.trim(), last.trim()) {
+        ("", last) => match number(last) {
+            Some(suffix) => (size - suffix.min(size), size),
+            None => return whole,
+        },
+        (first, "") => match number(first) {
+            Some(first) => (first, size),
+            None => return whole,
+        },
+        (first, last) => match (number(first), number(last)) {
+            (Some(first), Some(last)) if first <= last => (first, last.saturating_add(1).min(size)),
+            _ => return whole,
+        },
+    };
+    if from >= size || from >= to { Asked::Unsatisfiable } else { Asked::Bytes(from, to, true) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(headers: &[(header::HeaderName, &str)]) -> Asked {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()));
+        asked(&headers.collect(), "\"ab\"", 1000)
+    }
+
+    #[test]
+    fn ranges_are_read_as_rfc_9110_has_them() {
+        for (range, expected) in [
+            ("bytes=0-", Asked::Bytes(0, 1000, true)),
+            ("bytes=0-0", Asked::Bytes(0, 1, true)),
+            ("bytes=10-19", Asked::Bytes(10, 20, true)),
+            ("bytes=990-5000", Asked::Bytes(990, 1000, true)),
+            ("bytes=-10", Asked::Bytes(990, 1000, true)),
+            ("bytes=-5000", Asked::Bytes(0, 1000, true)),
+            ("bytes=-0", Asked::Unsatisfiable),
+            ("bytes=1000-", Asked::Unsatisfiable),
+            ("bytes=1000-1001", Asked::Unsatisfiable),
+            ("bytes=99999999999999999999999-", Asked::Unsatisfiable),
+            ("bytes=20-10", Asked::Bytes(0, 1000, false)),
+            ("bytes=a-b", Asked::Bytes(0, 1000, false)),
+            ("bytes=-", Asked::Bytes(0, 1000, false)),
+            ("bytes=0-1,5-6", Asked::Bytes(0, 1000, false)),
+            ("lines=0-1", Asked::Bytes(0, 1000, false)),
+        ] {
+            assert_eq!(with(&[(header::RANGE, range)]), expected, "{range}");
+        }
+        assert_eq!(with(&[]), Asked::Bytes(0, 1000, false));
+    }
+
+    #[test]
+    fn conditions_go_by_the_digest() {
+        let range = (header::RANGE, "bytes=5-");
+        for (condition, expected) in [
+            ("\"ab\"", Asked::Bytes(5, 1000, true)),
+            ("\"cd\"", Asked::Bytes(0, 1000, false)),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", Asked::Bytes(0, 1000, false)),
+        ] {
+            assert_eq!(with(&[range.clone(), (header::IF_RANGE, condition)]), expected);
+        }
+        for (known, expected) in [
+            ("\"ab\"", Asked::Unchanged),
+            ("\"x\", W/\"ab\"", Asked::Unchanged),
+            ("*", Asked::Unchanged),
+            ("\"x\"", Asked::Bytes(0, 1000, false)),
+        ] {
+            assert_eq!(with(&[(header::IF_NONE_MATCH, known)]), expected, "{known}");
+        }
+    }
+}

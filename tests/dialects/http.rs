@@ -1,0 +1,225 @@
+//! Downloads over HTTP, with curl where it is there and by hand in any case.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    process::Command,
+};
+
+use serde_json::json;
+
+use crate::support::{Client, Connect, PATIENCE, Site, eventually, image, sha256};
+
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+/// One request on a connection of its own.
+pub fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[String],
+    body: &str,
+) -> Answer {
+    let mut stream = TcpStream::connect(address).expect("the listener");
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+    let length = body.len();
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{lines}\r\n{body}").unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("an answer");
+    let end = bytes.windows(4).position(|part| part == b"\r\n\r\n").expect("a head") + 4;
+    let head = String::from_utf8(bytes[..end].to_vec()).expect("text");
+    Answer { status: head[9..12].parse().unwrap(), head, body: bytes[end..].to_vec() }
+}
+
+fn get(address: SocketAddr, path: &str, headers: &[&str]) -> Answer {
+    let headers: Vec<String> = headers.iter().map(|&line| line.to_owned()).collect();
+    request(address, "GET", path, &headers, "")
+}
+
+pub fn site() -> Site {
+    let mut site = Site::new();
+    site.set("http.listen", "\"127.0.0.1:0\"");
+    site
+}
+
+#[test]
+fn ranges_conditions_and_what_is_past_the_end() {
+    let bytes = image(1, 300_000);
+    let site = site();
+    site.drop_file("pump-1.4.2.bin", &bytes);
+    let daemon = site.start();
+    let http = daemon.address_after("downloads listening on http://");
+    let path = "/devices/dev-1/firmware";
+    let state = || daemon.admin().get("/api/v1/devices/dev-1");
+    let etag = format!("\"{}\"", sha256(&bytes));
+
+    let head = request(http, "HEAD", path, &[], "");
+    assert_eq!((head.status, head.header("content-length")), (200, Some("300000")));
+    assert_eq!((head.header("etag"), head.body.len()), (Some(&*etag), 0));
+    assert_eq!(state()["progress"]["chunks_sent"], 0);
+
+    let part = get(http, path, &["Range: bytes=100-199999"]);
+    assert_eq!((part.status, part.header("content-range")), (206, Some("bytes 100-199999/300000")));
+    assert!(part.body == bytes[100..200_000]);
+    let past = get(http, path, &["Range: bytes=300000-"]);
+    assert_eq!((past.status, past.header("content-range")), (416, Some("bytes */300000")));
+    assert_eq!(get(http, path, &[&format!("If-None-Match: {etag}")]).status, 304);
+    let other = get(http, path, &["Range: bytes=5-9", "If-Range: \"another\""]);
+    assert_eq!((other.status, other.body.len()), (200, 300_000));
+    assert!(other.body == bytes);
+    assert_eq!(other.header("x-firmware-version"), Some("1.4.2"));
+    eventually("downloaded", || (state()["state"] == "downloaded").then_some(()));
+    assert_eq!(state()["dialect"], "http");
+
+    let said = request(http, "POST", "/devices/dev-1/status", &[], r#"{"version":"1.4.2"}"#);
+    assert_eq!(said.status, 204);
+    eventually("updated", || (state()["state"] == "updated").then_some(()));
+    assert_eq!(get(http, path, &[]).status, 204, "it has it");
+    for (body, status) in [("nonsense", 400), (r#"{"state":"well"}"#, 400), ("{}", 204)] {
+        assert_eq!(request(http, "POST", "/devices/dev-1/status", &[], body).status, status);
+    }
+}
+
+#[test]
+fn parts_of_two_responses_make_a_whole_delivery() {
+    let bytes = image(2, 200_000);
+    let site = site();
+    site.drop_file("pump-1.0.0.bin", &bytes);
+    let daemon = site.start();
+    let http = daemon.address_after("downloads listening on http://");
+    let state = || daemon.admin().get("/api/v1/devices/dev-1");
+    let path = "/devices/dev-1/firmware";
+    let first = get(http, path, &["Range: bytes=0-99999"]);
+    assert_eq!(state()["state"], "downloading");
+    // Resumed after a restart of the server, in the middle of a block of its own counting.
+    daemon.stop();
+    let daemon = site.start();
+    let http = daemon.address_after("downloads listening on http://");
+    let state = || daemon.admin().get("/api/v1/devices/dev-1");
+    let rest = get(http, path, &["Range: bytes=100000-"]);
+    assert!([first.body, rest.body].concat() == bytes);
+    eventually("downloaded", || (state()["state"] == "downloaded").then_some(()));
+}
+
+#[test]
+fn a_token_or_a_signed_link_opens_and_nothing_else() {
+    let bytes = image(3, 5000);
+    let mut site = site();
+    site.set("auth.mode", "\"token\"").set("fuota.drop_rollout", "\"all\"");
+    site.set("fuota.on_existing", "\"deploy\"");
+    site.drop_file("pump-1.0.0.bin", &bytes);
+    let daemon = site.start();
+    let http = daemon.address_after("downloads listening on http://");
+    let admin = daemon.admin();
+    let add = |id: &str| {
+        let answer = admin.request("POST", "/api/v1/devices", Some(&json!({ "id": id })));
+        answer.json()["token"].as_str().unwrap().to_owned()
+    };
+    let (one, two) = (add("dev-1"), add("dev-2"));
+    let path = "/devices/dev-1/firmware";
+    let bearer = |token: &str| format!("Authorization: Bearer {token}");
+    assert_eq!(get(http, path, &[&bearer(&one)]).body, bytes);
+    for (header, status) in [
+        (bearer(&two), 401),
+        (bearer(admin.token()), 401),
+        (bearer("x"), 401),
+        ("Authorization: Nonsense".into(), 401),
+        ("X: y".into(), 401),
+    ] {
+        assert_eq!(get(http, path, &[&header]).status, status, "{header}");
+    }
+    // Nothing of the admin interface is here.
+    for path in ["/api/v1/devices", "/healthz", "/"] {
+        assert_eq!(get(http, path, &[&bearer(admin.token())]).status, 404);
+    }
+    let answer =
+        admin.request("POST", "/api/v1/devices/dev-2/links", Some(&json!({ "seconds": 60 })));
+    let link = answer.json()["path"].as_str().unwrap().to_owned();
+    assert_eq!(get(http, &link, &[]).body, bytes);
+    let parts: Vec<&str> = link.split('/').collect();
+    let expires: u64 = parts[3].parse().unwrap();
+    for (forged, status) in [
+        (link.replace("dev-2", "dev-1"), 403),
+        (link.replace(parts[3], &(expires + 1).to_string()), 403),
+        (link.replace(parts[4], &"0".repeat(64)), 403),
+        (format!("{link}0"), 403),
+        (link.replace(parts[3], "x"), 400),
+    ] {
+        assert_eq!(get(http, &forged, &[]).status, status, "{forged}");
+    }
+    let wrong =
+        admin.request("POST", "/api/v1/devices/dev-2/links", Some(&json!({ "seconds": 0 })));
+    assert_eq!(wrong.status, 422);
+    let short =
+        admin.request("POST", "/api/v1/devices/dev-2/links", Some(&json!({ "seconds": 1 })));
+    let link = short.json()["path"].as_str().unwrap().to_owned();
+    eventually("the link ends", || (get(http, &link, &[]).status == 410).then_some(()));
+}
+
+#[test]
+fn a_replaced_image_is_never_mixed_with_the_old_one() {
+    let (old, new) = (image(4, 100_000), image(5, 100_000));
+    let site = site();
+    site.drop_file("pump-1.0.0.bin", &old);
+    let daemon = site.start();
+    let http = daemon.address_after("downloads listening on http://");
+    let path = "/devices/dev-1/firmware";
+    let first = get(http, path, &["Range: bytes=0-999"]);
+    let etag = first.header("etag").unwrap().to_owned();
+    site.drop_file("pump-1.0.0.bin", &new);
+    let condition = format!("If-Range: {etag}");
+    let whole = eventually("the new image", || {
+        let answer = get(http, path, &["Range: bytes=1000-1999", &condition]);
+        (answer.status == 200).then_some(answer)
+    });
+    assert!(whole.body == new);
+}
+
+#[test]
+fn curl_resumes_and_gets_the_image() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        eprintln!("skipped: no curl here");
+        return;
+    }
+    let bytes = image(6, 1_000_000);
+    let site = site();
+    site.drop_file("pump-1.0.0.bin", &bytes);
+    let daemon = site.start();
+    let url = format!(
+        "http://{}/devices/dev-1/firmware",
+        daemon.address_after("downloads listening on http://")
+    );
+    let file = site.path().join("image");
+    std::fs::write(&file, &bytes[..123_457]).unwrap();
+    let curl = Command::new("curl")
+        .args(["--silent", "--fail", "--continue-at", "-", "--output"])
+        .arg(&file)
+        .arg(&url)
+        .status();
+    assert!(curl.unwrap().success());
+    assert!(std::fs::read(&file).unwrap() == bytes);
+    // What curl had already was not served by this server: 30 blocks and a part of the next. An
+    // MQTT connection of the same device knows of it.
+    let mut device = Client::connect(daemon.mqtt(), &Connect::id("dev-1"));
+    device.ping();
+    let state = daemon.admin().get("/api/v1/devices/dev-1");
+    assert_eq!(
+        state["progress"]["chunks_sent"],
+        state["progress"]["chunks_total"].as_u64().unwrap() - 31,
+        "{state}"
+    );
+}

@@ -1,0 +1,10 @@
+//! Devices of every dialect against the running daemon.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod aws;
+mod http;
+mod native;
+#[path = "../support/mod.rs"]
+mod support;
+mod thingsboard;
+mod together;

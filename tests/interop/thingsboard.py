@@ -1,0 +1,176 @@
+"""Drives the real daemon with devices on ThingsBoard's client library (`clients/thingsboard_client.py`).
+
+Usage: thingsboard.py FUOTAD PYTHON, where PYTHON has tb-mqtt-client, and this interpreter paho-mqtt 2.
+Prints a line for each case, and at the end `N passed, N failed`.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import queue
+import signal
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+import paho.mqtt.client as mqtt
+
+from check import image
+from daemon import PATIENCE, Lines, Site
+
+CLIENT = pathlib.Path(__file__).resolve().parent / "clients/thingsboard_client.py"
+FUOTAD, PYTHON = (os.path.abspath(path) for path in sys.argv[1:3])
+
+
+class Field(Site):
+    """A site with ThingsBoard devices."""
+
+    def __init__(self):
+        self.devices = []
+        super().__init__(FUOTAD)
+
+    def device(self, name, chunk_size, *versions, telemetry=None):
+        token = self.add_device(name)
+        place = tempfile.TemporaryDirectory(prefix="thingsboard-")
+        command = [PYTHON, CLIENT, "--port", str(self.ports["tcp"]), "--token", token]
+        command += ["--chunk-size", str(chunk_size), "--versions", *versions]
+        if telemetry:
+            command += ["--telemetry", telemetry]
+        device = Lines(command, cwd=place.name)
+        device.place = place
+        self.devices.append(device)
+        return device
+
+    def about(self, name):
+        request = urllib.request.Request(
+            f"{self.admin}/api/v1/devices/{name}",
+            headers={"Authorization": "Bearer " + (self.path / "data/admin.token").read_text().strip()},
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return json.load(answer)
+
+    def until(self, name, reached):
+        deadline = time.monotonic() + PATIENCE
+        while not reached(about := self.about(name)):
+            assert time.monotonic() < deadline, about
+            time.sleep(0.02)
+        return about
+
+    def close(self):
+        for device in self.devices:
+            device.end()
+            device.place.cleanup()
+        super().close()
+
+
+def sha256(bytes_):
+    return hashlib.sha256(bytes_).hexdigest()
+
+
+def every_chunk_size(site):
+    """None, sizes below and above the image, and an image that is a multiple of the chunk."""
+    images = {"odd": image(1, 20 * 4096 + 17), "even": image(2, 32 * 4096)}
+    devices = {}
+    for kind, expected in images.items():
+        for chunk_size in (0, 1024, 4096, 65536, 200_000):
+            name = f"{kind}-{chunk_size}"
+            site.drop(f"devices/{name}/pump-1.4.2.bin", expected)
+            devices[name] = site.device(name, chunk_size, "1.4.2"), expected
+    for name, (device, expected) in devices.items():
+        assert device.wait_for(r"complete pump 1.4.2 (\w+)")[1] == sha256(expected), name
+        about = site.until(name, lambda about: about["state"] == "updated")
+        assert about["dialect"] == "thingsboard" and about["version"] == "1.4.2", about
+
+
+def nothing_assigned_and_then_something(site):
+    device = site.device("pump-1", 4096, "1.0.0")
+    device.wait_for("asked")
+    site.until("pump-1", lambda about: about["version"] == "v0")
+    expected = image(3, 5 * 4096)
+    site.drop("pump-1.0.0.bin", expected)
+    assert device.wait_for(r"complete pump 1.0.0 (\w+)")[1] == sha256(expected)
+
+
+def reassigned_while_online(site):
+    old, new = image(4, 50_000), image(5, 60_001)
+    site.drop("pump-1.0.0.bin", old)
+    device = site.device("pump-1", 1000, "1.0.0", "1.1.0")
+    assert device.wait_for(r"complete pump 1.0.0 (\w+)")[1] == sha256(old)
+    site.drop("pump-1.1.0.bin", new)
+    assert device.wait_for(r"complete pump 1.1.0 (\w+)")[1] == sha256(new)
+    site.until("pump-1", lambda about: about["state"] == "updated")
+
+
+def the_broker_dies_in_mid_transfer(site):
+    expected = image(6, 4_000_000)
+    site.drop("pump-1.0.0.bin", expected)
+    device = site.device("pump-1", 1000, "1.0.0")
+    site.until("pump-1", lambda about: about["progress"]["chunks_sent"] > 20)
+    site.daemon.end(signal.SIGKILL)
+    assert site.path.exists() and device.process.poll() is None
+    site.start()
+    assert device.wait_for(r"complete pump 1.0.0 (\w+)")[1] == sha256(expected)
+    site.until("pump-1", lambda about: about["state"] == "updated")
+
+
+def what_is_no_firmware_goes_on_to_others(site):
+    heard = queue.Queue()
+    onlooker = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    subscribed = threading.Event()
+    onlooker.on_subscribe = lambda *_: subscribed.set()
+    onlooker.on_message = lambda _client, _data, message: heard.put((message.topic, message.payload))
+    password = "a password of the dashboard"
+    site.add("users", name="dashboard", role="service", password=password)
+    onlooker.username_pw_set("dashboard", password)
+    onlooker.connect("127.0.0.1", site.ports["tcp"])
+    onlooker.loop_start()
+    onlooker.subscribe([("#", 1)])
+    assert subscribed.wait(PATIENCE)
+    expected = image(7, 9000)
+    site.drop("pump-1.0.0.bin", expected)
+    device = site.device("pump-1", 4096, "1.0.0", telemetry="21.5")
+    assert device.wait_for(r"complete pump 1.0.0 (\w+)")[1] == sha256(expected)
+    said = []
+    while b"UPDATED" not in (message := heard.get(timeout=PATIENCE))[1]:
+        said.append(message)
+    onlooker.disconnect()
+    onlooker.loop_stop()
+    topics = {topic for topic, _ in said}
+    assert topics == {"fuota/devices/pump-1/telemetry", "fuota/devices/pump-1/attributes"}, topics
+    bodies = b"".join(payload for _, payload in said)
+    assert b'"temperature":"21.5"' in bodies and b'"serial":"21.5"' in bodies, bodies
+
+
+CASES = [
+    every_chunk_size,
+    nothing_assigned_and_then_something,
+    reassigned_while_online,
+    the_broker_dies_in_mid_transfer,
+    what_is_no_firmware_goes_on_to_others,
+]
+
+
+def main():
+    failed = 0
+    for case in CASES:
+        site = Field()
+        try:
+            case(site)
+            print(f"tb-mqtt-client: {case.__name__} ... ok", flush=True)
+        except Exception as error:  # each case is reported, whatever went wrong in it
+            failed += 1
+            print(f"tb-mqtt-client: {case.__name__} ... FAILED: {error!r}", flush=True)
+            print("\n".join(site.daemon.seen[-20:]), flush=True)
+            for device in site.devices:
+                print("\n".join(device.seen[-20:]), flush=True)
+        finally:
+            site.close()
+    print(f"{len(CASES) - failed} passed, {failed} failed", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
