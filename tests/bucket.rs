@@ -5,7 +5,7 @@
 mod s3;
 mod support;
 
-use s3::S3Server;
+use s3::{Fault, S3Server};
 use support::{Connect, Daemon, Device, Site, eventually, image};
 
 /// A server, and a site that watches `s3://firmware/site-a`.
@@ -112,6 +112,51 @@ fn an_outage_is_no_deletion() {
     let newer = image(8, 9_000);
     bucket.put("pump-1.1.0.bin", &newer);
     done.expect_update(&newer);
+}
+
+#[test]
+fn a_server_that_freezes_amid_a_rollout_stops_nobody() {
+    let bucket = Bucket::new();
+    let bytes = image(10, 200_000);
+    bucket.put("pump-1.0.0.bin", &bytes);
+    let daemon = bucket.site.start();
+    let mut done = Device::connect(daemon.mqtt(), &Connect::id("done"));
+    done.expect_update(&bytes);
+    let mut busy = Device::connect(daemon.mqtt(), &Connect::id("busy"));
+    let manifest = busy.manifest();
+    busy.fetch(0);
+
+    // It takes connections and requests, and answers nothing.
+    bucket.server.set_fault(Fault::Frozen);
+    let newer = image(11, 9_000);
+    bucket.put("pump-1.1.0.bin", &newer);
+    assert!(busy.download(manifest).1 == bytes);
+    Device::connect(daemon.mqtt(), &Connect::id("new")).expect_update(&bytes);
+    done.client.expect_silence();
+    bucket.server.set_fault(Fault::None);
+    done.expect_update(&newer);
+}
+
+#[test]
+fn a_look_can_be_asked_for() {
+    let mut bucket = Bucket::new();
+    bucket.site.set("store.poll_interval", "\"1h\"");
+    let daemon = bucket.site.start();
+    let url = format!("http://{}", daemon.admin_address());
+    let bytes = image(12, 9_000);
+    bucket.put("pump-1.0.0.bin", &bytes);
+    bucket.put("attic/lost.bin", &bytes);
+    let answer = bucket.site.run(&["firmware", "rescan", "--json", "--url", &url]);
+    assert!(answer.status.success(), "{:?}", answer.log);
+    let answer: serde_json::Value = serde_json::from_str(&answer.stdout.join("\n")).unwrap();
+    assert_eq!((&answer["files"], &answer["refused"]), (&1.into(), &1.into()), "{answer}");
+    Device::connect(daemon.mqtt(), &Connect::id("pump-1")).expect_update(&bytes);
+    let reader = daemon.admin().request("GET", "/api/v1/firmware/rescan", None);
+    assert_eq!(reader.status, 405, "looking changes something");
+
+    bucket.server.set_fault(Fault::EveryStatus(403));
+    let answer = bucket.site.run(&["firmware", "rescan", "--url", &url]);
+    assert!(answer.stdout.join("\n").contains("cannot list s3://"), "{:?}", answer.stdout);
 }
 
 #[test]

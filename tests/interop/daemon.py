@@ -103,11 +103,10 @@ class Site:
         target.parent.mkdir(parents=True, exist_ok=True)
         staged.rename(target)
 
-    def add(self, collection, **fields):
-        """Adds a device or a user, and gives the answer."""
+    def ask(self, path, data=None):
         request = urllib.request.Request(
-            f"{self.admin}/api/v1/{collection}",
-            data=json.dumps(fields).encode(),
+            f"{self.admin}/api/v1/{path}",
+            data=data,
             headers={
                 "Authorization": "Bearer " + (self.path / "data/admin.token").read_text().strip(),
                 "Content-Type": "application/json",
@@ -115,6 +114,14 @@ class Site:
         )
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)
+
+    def get(self, path):
+        """What the admin interface answers."""
+        return self.ask(path)
+
+    def add(self, collection, **fields):
+        """Adds a device or a user, and gives the answer."""
+        return self.ask(collection, json.dumps(fields).encode())
 
     def add_device(self, name):
         """Registers a device and gives its token."""

@@ -21,7 +21,8 @@ EXAMPLES = "25"
 
 
 def inhabit(site):
-    """Something to list: a session, a device, retained messages, firmware. Ends with the process."""
+    """Something to list: a session, a device, retained messages, firmware, whose id it gives. The
+    session ends with the process."""
     client, subscribed = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "pump-1"), threading.Event()
     client.on_connect = lambda client, *_: client.subscribe("tago/data/post", 1)
     client.on_subscribe = lambda *_: subscribed.set()
@@ -34,6 +35,10 @@ def inhabit(site):
     site.drop("attic/lost.bin", b"a lost image")
     site.add("users", name="ann", role="operator")
     site.add("devices", id="pump-2", groups=["hall-1"], labels={"hall": "1"}, model="pump")
+    while True:
+        files = site.get("firmware")["firmware"]
+        if found := [file["id"] for file in files if file["path"] == "pump-1.4.2.bin"]:
+            return found[0]
 
 
 def main():
@@ -43,7 +48,7 @@ def main():
     arguments = parser.parse_args()
     site = Site(os.path.abspath(arguments.fuotad))
     try:
-        inhabit(site)
+        firmware = inhabit(site)
         backups = site.path / "backups"
         backups.mkdir()
         token = (site.path / "data/admin.token").read_text().strip()
@@ -52,7 +57,11 @@ def main():
         command += [f"{site.admin}/api/v1/openapi.json", "--header", f"Authorization: Bearer {token}"]
         command += ["--checks", "all", "--seed", SEED, "--max-examples", EXAMPLES]
         command += ["--request-timeout", "30", "--continue-on-failure", *arguments.more]
-        environment = os.environ | {"OPENAPI_BACKUPS": str(backups), "SCHEMATHESIS_HOOKS": str(HERE / "openapi/hooks.py")}
+        environment = os.environ | {
+            "OPENAPI_BACKUPS": str(backups),
+            "OPENAPI_FIRMWARE": firmware,
+            "SCHEMATHESIS_HOOKS": str(HERE / "openapi/hooks.py"),
+        }
         # Its notes on earlier runs would stand in the checkout otherwise.
         code = subprocess.run(command, cwd=site.path, env=environment).returncode
         alive = site.daemon.process.poll() is None

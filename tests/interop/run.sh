@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Foreign client libraries against the real daemon: the reference's devices on paho-mqtt, and what
 # other programs of a site do, on paho-mqtt, aiomqtt, gmqtt, MQTT.js and mosquitto's commands, over
-# TCP, TLS and WebSocket; a mosquitto site that moves; and schemathesis on the admin interface.
+# TCP, TLS and WebSocket; a mosquitto site that moves; schemathesis on the admin interface; and
+# firmware files and signatures of the tools that make them.
 # Usage: tests/interop/run.sh [FUOTAD]; without a binary, the debug build is made and used.
 # What it needs from PyPI and npm goes into target/interop; programs that are missing are installed
 # with apt-get where that is allowed.
@@ -28,6 +29,10 @@ need node nodejs
 need npm npm
 need mosquitto_sub mosquitto-clients
 need mosquitto mosquitto
+need mender-artifact mender-artifact
+need rauc rauc
+need mksquashfs squashfs-tools
+need minisign minisign
 
 target=${CARGO_TARGET_DIR:-target}
 fuotad=${1:-}
@@ -67,6 +72,7 @@ old=$(python 'paho-mqtt==1.6.1')
 new=$(python 'paho-mqtt>=2' aiomqtt gmqtt)
 # Pinned: what it generates changes with its version.
 openapi=$(python 'paho-mqtt>=2' schemathesis==4.32.5)
+formats=$(python 'esptool==5.*' imgtool intelhex bincopy adafruit-nrfutil adafruit-uf2 swugenerator zigpy)
 # ThingsBoard's client brings a `paho` of its own, and installs what it misses when it is imported.
 thingsboard=$(python tb-mqtt-client==1.13.14 tb-paho-mqtt-client==2.1.2 mmh3 orjson requests)
 awsiot=$(python awsiotsdk==1.31.0 cbor2)
@@ -79,7 +85,13 @@ export INTEROP_NODE_MODULES
 cd tests/interop
 at() { realpath --no-symlinks "$OLDPWD/$1"; }
 case $fuotad in /*) ;; *) fuotad=$(at "$fuotad") ;; esac
-case $target in /*) ;; *) old=$(at "$old") new=$(at "$new") openapi=$(at "$openapi") ;; esac
+case $target in
+  /*) ;;
+  *)
+    old=$(at "$old") new=$(at "$new") openapi=$(at "$openapi") formats=$(at "$formats")
+    thingsboard=$(at "$thingsboard") awsiot=$(at "$awsiot")
+    ;;
+esac
 for python in "$old" "$new"; do
   count "$python" check.py "$fuotad"
 done
@@ -93,5 +105,6 @@ count "$new" thingsboard.py "$fuotad" "$thingsboard"
 count python3 awsiot.py "$fuotad" "$awsiot"
 count "$new" migration.py "$fuotad"
 count "$openapi" openapi.py "$fuotad"
+count "$formats" formats.py "$fuotad"
 echo "interop: $passed passed, $failed failed"
 [ "$failed" -eq 0 ]

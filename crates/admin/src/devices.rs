@@ -26,6 +26,8 @@ pub struct ListQuery {
     group: Option<String>,
     model: Option<String>,
     state: Option<String>,
+    version: Option<String>,
+    digest: Option<String>,
     search: Option<String>,
 }
 
@@ -52,6 +54,8 @@ pub async fn list(
         group: query.group,
         model: query.model,
         state: query.state,
+        version: query.version,
+        digest: query.digest,
         search: query.search,
     });
     let (devices, next) = page::cut(found, limit, |device| &device.id);

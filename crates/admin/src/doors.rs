@@ -21,7 +21,11 @@ use fuota::{Actor, Service, ServiceError, UserRole};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::{problem::Problem, settings::Settings};
+use crate::{
+    problem::Problem,
+    session::{self, Sessions},
+    settings::Settings,
+};
 
 /// The local address of a request's connection, set by the server.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +44,9 @@ pub struct Doors {
     names: Vec<String>,
     /// Who knows the users; `None`: only the token opens.
     users: Option<Service>,
+    /// Logins of the page.
+    sessions: Sessions,
+    tls: bool,
 }
 
 impl Doors {
@@ -50,6 +57,8 @@ impl Doors {
             addresses: settings.listen.iter().map(|address| address.ip().to_canonical()).collect(),
             names: settings.allowed_hosts.iter().map(|name| name.to_ascii_lowercase()).collect(),
             users: None,
+            sessions: Sessions::load(settings.sessions.clone()),
+            tls: settings.tls,
         }
     }
 
@@ -74,7 +83,28 @@ impl Doors {
             || (self.addresses.contains(&address) && !address.is_unspecified())
     }
 
-    fn is_our_token(&self, given: &str) -> bool {
+    /// Who knows the users.
+    pub fn users(&self) -> Option<&Service> {
+        self.users.as_ref()
+    }
+
+    /// Logins of the page.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// What a login with the admin token hangs on.
+    pub fn token_stamp(&self) -> [u8; 32] {
+        self.token
+    }
+
+    /// Whether the interface is served over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Whether this is the admin token, in a time that says nothing about it.
+    pub fn is_our_token(&self, given: &str) -> bool {
         let given: [u8; 32] = Sha256::digest(given.as_bytes()).into();
         given.ct_eq(&self.token).into()
     }
@@ -151,7 +181,14 @@ pub async fn bearer(State(doors): State<Arc<Doors>>, mut request: Request, next:
                 .await
                 .map(|()| name)
         }
-        Ok(None) => check_token(&doors, &request),
+        Ok(None) => match session::of_request(&doors, &request) {
+            Ok(Some(session)) => {
+                let (name, path) = (session.actor(), request.uri().path());
+                check_role(&name, session.role, request.method(), path).map(|()| name)
+            }
+            Ok(None) => check_token(&doors, &request),
+            Err(problem) => Err(problem),
+        },
         Err(problem) => Err(problem),
     };
     match name {

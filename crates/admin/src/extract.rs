@@ -11,7 +11,7 @@ use axum::{
 use fuota::Actor;
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::problem::Problem;
+use crate::{doors::PeerAddress, problem::Problem};
 
 /// The largest body that is read, in bytes: a device with all its labels is far smaller.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -66,8 +66,8 @@ async fn read<S: Send + Sync, T: DeserializeOwned>(
         }
     };
     // A list would be read as the members in their order.
-    if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        return Err(Problem::bad_request("the body cannot be used: it is no JSON object"));
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|first| *first != b'{') {
+        return Err(Problem::bad_request("the body cannot be used: expected a JSON object"));
     }
     axum::Json::from_bytes(&body).map(|axum::Json(value)| value).map_err(|rejection| {
         Problem::bad_request(format!("the body cannot be used: {}", cause(&rejection.body_text())))
@@ -148,6 +148,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Who {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         Ok(Who(parts.extensions.get::<Actor>().cloned().unwrap_or_default()))
+    }
+}
+
+/// Where the request comes from.
+pub struct Peer(pub Option<PeerAddress>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Peer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Peer(parts.extensions.get::<PeerAddress>().copied()))
     }
 }
 

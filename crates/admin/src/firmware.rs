@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use fuota::{FirmwareView, Upload, UploadedBytes};
+use fuota::{FirmwareView, StoreView, Upload, UploadedBytes};
 use futures_util::{Stream, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
@@ -65,8 +65,16 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// The longest text field, in bytes.
 const MAX_TEXT: usize = 8192;
 
+/// POST: looks at the place where firmware is dropped now, and answers when that is done.
+pub async fn rescan(
+    State(app): State<App>,
+    Query(Nothing {}): Query<Nothing>,
+) -> Result<Json<StoreView>, Problem> {
+    Ok(Json(app.service.rescan().await?))
+}
+
 /// POST: catalogues the image of a form with `file`, and `name`, `version`, `model` and `notes`
-/// where the file's name does not say it. 201, or 200 where it was there already.
+/// where the image does not say it; `signature` is the text of its `FILE.minisig`. 201, or 200 where it was there already.
 pub async fn upload(
     State(app): State<App>,
     Query(Nothing {}): Query<Nothing>,
@@ -93,10 +101,12 @@ pub async fn upload(
             "version" => &mut upload.version,
             "model" => &mut upload.model,
             "notes" => &mut upload.notes,
+            "signature" => &mut upload.signature,
             "file" => return Err(Problem::bad_request("the form has two files")),
             _ => {
                 return Err(Problem::bad_request(format!(
-                    "the form has a field {name:?}; it takes file, name, version, model and notes"
+                    "the form has a field {name:?}; it takes file, name, version, model, notes and \
+                     signature"
                 )));
             }
         };

@@ -13,8 +13,11 @@
 //! | `extract` | bodies, queries and paths, bounded and strict |
 //! | `page` | listings in pages |
 //! | `health` | `/healthz` and `/readyz` |
+//! | `session` | logins of the page: cookies, CSRF |
+//! | `ui` | the page's files, embedded |
+//! | `metrics` | `/metrics` for Prometheus |
 //! | `openapi` | what the interface takes and gives, at `/api/v1/openapi.json` |
-//! | `devices`, `users`, `import`, `firmware`, `deployments`, `freeze`, `audit`, `events`, `clients`, `retained`, `status`, `backup` | one resource each, under `/api/v1` |
+//! | `devices`, `users`, `import`, `firmware`, `deployments`, `freeze`, `audit`, `fleet`, `events`, `clients`, `retained`, `status`, `backup` | one resource each, under `/api/v1` |
 //! | `downloads` | what devices fetch, on a listener of its own |
 //! | `server`, `stall` | connections, time limits, the orderly stop |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -29,20 +32,24 @@ mod downloads;
 mod events;
 mod extract;
 mod firmware;
+mod fleet;
 mod freeze;
 mod health;
 mod import;
+mod metrics;
 mod openapi;
 mod page;
 mod problem;
 mod retained;
 mod routes;
 mod server;
+mod session;
 pub mod settings;
 mod stall;
 mod status;
 #[cfg(test)]
 mod tests;
+mod ui;
 mod users;
 
 pub use backup::{Backup, BackupError, BackupFuture, BackupView};

@@ -38,6 +38,12 @@ impl Problem {
         Problem { status, detail: detail.into(), field: None, rows: Vec::new() }
     }
 
+    /// The status, for tests.
+    #[cfg(test)]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// 400.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)

@@ -19,13 +19,13 @@ use crate::{
     doors::{self, Doors},
     events,
     extract::{MAX_BODY, MAX_IMPORT},
-    firmware, freeze,
+    firmware, fleet, freeze,
     health::{self, Readiness},
-    import, openapi,
+    import, metrics, openapi,
     problem::Problem,
-    retained,
+    retained, session,
     settings::Settings,
-    status, users,
+    status, ui, users,
 };
 
 /// What handlers share; cheap to clone.
@@ -33,6 +33,7 @@ use crate::{
 pub(crate) struct App {
     pub service: Service,
     pub broker: Arc<dyn hook::Broker>,
+    pub doors: Arc<Doors>,
     pub readiness: Readiness,
     pub backup: Backup,
     pub version: Arc<str>,
@@ -51,6 +52,7 @@ pub fn router(
     let app = App {
         service,
         broker,
+        doors: Arc::clone(&doors),
         readiness,
         backup,
         version: settings.version.into(),
@@ -64,9 +66,13 @@ pub fn router(
         .layer(middleware::from_fn(to_the_end))
         // Around the fallbacks as well: without the token nobody learns which addresses exist.
         .layer(middleware::from_fn_with_state(Arc::clone(&doors), doors::bearer));
+    let measured =
+        measured().router.layer(middleware::from_fn_with_state(Arc::clone(&doors), doors::bearer));
     open()
         .router
         .nest("/api", api)
+        .merge(measured)
+        .merge(ui::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -92,7 +98,16 @@ impl Routes {
 
 /// Open to everybody who reaches the port.
 pub(crate) fn open() -> Routes {
-    Routes::default().at("/healthz", get(health::healthz)).at("/readyz", get(health::readyz))
+    Routes::default()
+        .at("/healthz", get(health::healthz))
+        .at("/readyz", get(health::readyz))
+        // Before the inner door, since it is where a login of the page comes from.
+        .at("/api/v1/session", get(session::show).post(session::open).delete(session::close))
+}
+
+/// Behind the inner door, at an address that programs expect.
+pub(crate) fn measured() -> Routes {
+    Routes::default().at("/metrics", get(metrics::metrics))
 }
 
 /// Below `/api`, behind the inner door.
@@ -113,10 +128,13 @@ pub(crate) fn api() -> Routes {
             // An image is larger than any other body; how large is the store's to say.
             get(firmware::list).post(firmware::upload).layer(DefaultBodyLimit::disable()),
         )
+        .at("/v1/firmware/rescan", post(firmware::rescan))
         .at("/v1/firmware/{id}", get(firmware::one).delete(firmware::withdraw))
         .at("/v1/deployments", get(deployments::list).post(deployments::create))
         .at("/v1/deployments/{id}", get(deployments::one))
         .at("/v1/deployments/{id}/devices", get(deployments::devices))
+        .at("/v1/deployments/{id}/history", get(fleet::history))
+        .at("/v1/fleet", get(fleet::fleet))
         .at("/v1/deployments/{id}/approve", deployments::act(Act::Approve))
         .at("/v1/deployments/{id}/pause", deployments::act(Act::Pause))
         .at("/v1/deployments/{id}/resume", deployments::act(Act::Resume))
@@ -134,11 +152,12 @@ pub(crate) fn api() -> Routes {
         .at("/v1/openapi.json", get(openapi::show))
 }
 
-/// Answers may hold a token that is shown once, and are old the next moment.
+/// Answers may hold a token that is shown once, and are old the next moment; but for the page's
+/// files, which say themselves how long they hold.
 async fn never_cached(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

@@ -1,6 +1,6 @@
 //! What the daemon gives.
 
-use std::{fmt, net::SocketAddr};
+use std::{fmt, net::SocketAddr, path::PathBuf};
 
 /// Who may ask, and how the daemon calls itself.
 #[derive(Clone)]
@@ -13,6 +13,10 @@ pub struct Settings {
     pub allowed_hosts: Vec<String>,
     /// The daemon's version, shown in the status.
     pub version: String,
+    /// Where logins of the page are kept over a restart; `None`: they end with it.
+    pub sessions: Option<PathBuf>,
+    /// Whether the interface is served over TLS: then cookies are for TLS alone.
+    pub tls: bool,
 }
 
 // The token must not reach a log through `{:?}`.

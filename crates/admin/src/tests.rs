@@ -34,6 +34,8 @@ fn settings() -> Settings {
         listen: vec!["192.0.2.7:8080".parse().unwrap(), "0.0.0.0:81".parse().unwrap()],
         allowed_hosts: vec!["Broker.example".into(), "203.0.113.9".into()],
         version: "0".into(),
+        sessions: None,
+        tls: false,
     }
 }
 
@@ -206,7 +208,9 @@ async fn bodies_are_strict_and_bounded() {
     for (body, part) in [
         ("", "EOF"),
         ("{", "EOF"),
-        ("[]", "expected"),
+        ("[]", "expected a JSON object"),
+        ("[5]", "expected a JSON object"),
+        ("5", "expected a JSON object"),
         ("{}", "missing field `size`"),
         ("{\"size\": 5, \"colour\": 1}", "colour"),
         ("{\"size\": 256}", "size"),
@@ -220,7 +224,7 @@ async fn bodies_are_strict_and_bounded() {
     let (status, text) = post_body(json, vec![b' '; MAX_BODY + 1]).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     assert!(text.contains("65536 bytes"), "{text}");
-    let deep = "[".repeat(60_000);
+    let deep = "{\"size\":".to_owned() + &"[".repeat(60_000);
     assert_eq!(
         post_body(json, deep).await.0,
         StatusCode::BAD_REQUEST,

@@ -92,6 +92,14 @@ impl Tls {
         &self.files
     }
 
+    /// When the server's certificate ends, in seconds since 1970, as its file has it now. Blocks
+    /// on the file system.
+    pub fn ends(&self) -> Option<u64> {
+        let chain = certificates(&self.files.cert).ok()?;
+        let (_, parsed) = X509Certificate::from_der(chain.first()?).ok()?;
+        u64::try_from(parsed.validity().not_after.timestamp()).ok()
+    }
+
     /// What new connections are accepted with.
     pub fn config(&self) -> Arc<ServerConfig> {
         self.config.load_full()

@@ -67,8 +67,13 @@ fn make(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `None` for a bucket.
-fn path(config: &Config) -> Option<PathBuf> {
+/// Whether it is the directory that is made where nobody named another.
+pub fn is_default(config: &Config) -> bool {
+    config.store.url == DEFAULT_URL
+}
+
+/// Where the watched directory is; `None` for a bucket.
+pub fn path(config: &Config) -> Option<PathBuf> {
     let path = config.store.url.strip_prefix("file:")?;
     // `file:///srv/firmware` is the same place as `file:/srv/firmware`.
     let path = path.strip_prefix("//").unwrap_or(path);

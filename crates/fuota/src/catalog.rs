@@ -12,7 +12,7 @@ use std::{
 
 use semver::Version;
 use serde::{Deserialize, Serialize};
-use store::Digest;
+use store::{Comment, Digest, Facts, Header, Verdict as Signed};
 
 use crate::{
     db::FileRow,
@@ -20,8 +20,8 @@ use crate::{
         deployment::{Deployment, DeploymentState},
         target::Target,
     },
-    policy::Facts,
-    views::{Decided, FirmwareState, FirmwareView},
+    policy::{Facts as DeviceFacts, same_version},
+    views::{Decided, FirmwareState, FirmwareView, SignatureView},
 };
 
 /// A value and what decided it.
@@ -34,9 +34,13 @@ pub struct Named {
 /// What decided a title, version or model; the earlier wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
+    /// The trusted comment of a signature (rule 30).
+    Signature,
     Sidecar,
     Upload,
     Folder,
+    /// The image itself.
+    Header,
     FileName,
     Digest,
 }
@@ -47,14 +51,22 @@ impl Named {
     }
 
     fn view(&self) -> Decided {
-        let from = match self.from {
+        Decided { value: self.text.clone(), from: self.from.name() }
+    }
+}
+
+impl Source {
+    /// The name in listings.
+    fn name(self) -> &'static str {
+        match self {
+            Source::Signature => "trusted comment",
             Source::Sidecar => "sidecar",
             Source::Upload => "upload",
             Source::Folder => "folder",
+            Source::Header => "image header",
             Source::FileName => "file name",
             Source::Digest => "digest",
-        };
-        Decided { value: self.text.clone(), from }
+        }
     }
 }
 
@@ -79,6 +91,13 @@ pub struct Release {
     pub model: Option<Named>,
     pub min_version: Option<Version>,
     pub notes: Option<String>,
+    /// The version in the file's name.
+    pub label: Option<String>,
+    /// What its bytes say.
+    pub header: Header,
+    /// The digest of what was dropped, where the image was unpacked from it.
+    pub dropped: Option<Digest>,
+    pub signature: Signed,
     /// Position in the order of creations and removals.
     pub created: i64,
     /// Seconds since 1970.
@@ -90,7 +109,7 @@ pub struct Release {
 impl Release {
     /// The title, unless only the file's name says so (rule 8).
     pub fn explicit_title(&self) -> Option<&str> {
-        let said = |title: &&Named| matches!(title.from, Source::Sidecar | Source::Upload);
+        let said = |title: &&Named| title.from != Source::FileName;
         let title = self.title.as_ref().filter(said);
         title.map(|title| &*title.text)
     }
@@ -112,17 +131,35 @@ impl Release {
         let target = Target::from_text(&row.target).unwrap_or(Target::All);
         let said = if row.uploaded { Source::Upload } else { Source::Sidecar };
         let named = |text: Option<String>, from| text.map(|text| Named::new(text, from));
+        let json = |text: &Option<String>| text.clone().unwrap_or_else(|| "{}".into());
+        let facts: Facts = serde_json::from_str(&json(&row.facts)).unwrap_or_default();
+        let signature: Signed = serde_json::from_str(&json(&row.signature)).unwrap_or_default();
+        let comment = match &signature {
+            Signed::Trusted { comment, .. } => comment.clone(),
+            _ => Comment::default(),
+        };
+        let header = facts.header;
         let from_folder = match &target {
             Target::Model(model) => Some(Named::new(model, Source::Folder)),
             _ => None,
         };
         Release {
-            title: named(sidecar.name, said)
+            title: named(comment.title, Source::Signature)
+                .or_else(|| named(sidecar.name, said))
+                .or_else(|| named(header.title.clone(), Source::Header))
                 .or_else(|| named(row.name_title.clone(), Source::FileName)),
-            version: named(sidecar.version, said)
+            version: named(comment.version, Source::Signature)
+                .or_else(|| named(sidecar.version, said))
+                .or_else(|| named(header.version.clone(), Source::Header))
                 .or_else(|| named(row.name_version.clone(), Source::FileName))
                 .unwrap_or_else(|| Named::new(row.digest.short(), Source::Digest)),
-            model: named(sidecar.model, said).or(from_folder),
+            model: named(comment.model, Source::Signature)
+                .or_else(|| named(sidecar.model, said))
+                .or(from_folder),
+            label: row.name_version.clone(),
+            header,
+            dropped: facts.dropped,
+            signature,
             // The store refuses a sidecar whose bound is not semantic.
             min_version: sidecar.min_version.as_deref().and_then(semantic),
             notes: sidecar.notes,
@@ -138,6 +175,48 @@ impl Release {
             created_at: row.created_at,
             removed: row.removed_seq,
         }
+    }
+
+    /// What is odd about it and worth a look before it is offered, a sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(inside) = &self.header.version {
+            let differs = |label: &&str| !same_version(label, inside);
+            let (label, from) = match self.version.from {
+                Source::Header => (self.label.as_deref(), Source::FileName),
+                from => (Some(&*self.version.text), from),
+            };
+            if let Some(label) = label.filter(differs) {
+                let counts = if self.version.from == Source::Header { inside } else { label };
+                warnings.push(format!(
+                    "the {} says version {label}, the image itself {inside}: {counts} counts here, \
+                     and devices most likely report {inside}",
+                    from.name(),
+                ));
+            }
+        }
+        if let Signed::Unknown { key } = &self.signature {
+            warnings.push(format!(
+                "it is signed by key {key}, which is none of store.trusted_keys, so the signature \
+                 says nothing"
+            ));
+        }
+        warnings.extend(self.header.warnings.iter().cloned());
+        warnings
+    }
+
+    /// Why a device that has run `newer` cannot go to this one: its boot loader counts (rule 22).
+    pub fn counter_forbids(&self, newer: &Release) -> Option<String> {
+        let (own, seen) = (self.header.security_counter, newer.header.security_counter);
+        let (own, seen) = (own.unwrap_or(0), seen.unwrap_or(0));
+        (self.header.format == newer.header.format && own < seen).then(|| {
+            format!(
+                "its security counter is {own} and that of {} {} is {seen}: the boot loader \
+                 would refuse it",
+                newer.title.as_ref().map_or("version", |title| &title.text),
+                newer.version.text,
+            )
+        })
     }
 
     /// This file as a deployment offers it.
@@ -183,7 +262,17 @@ pub fn sidecar_text(sidecar: Option<&store::Sidecar>) -> String {
     serde_json::to_string(&text).unwrap_or_default()
 }
 
-/// The same of an upload.
+/// For the `facts` column.
+pub fn facts_text(facts: &Facts) -> String {
+    serde_json::to_string(facts).unwrap_or_default()
+}
+
+/// For the `signature` column.
+pub fn signature_text(verdict: &Signed) -> String {
+    serde_json::to_string(verdict).unwrap_or_default()
+}
+
+/// The same as `sidecar_text` of an upload.
 pub fn upload_text(
     name: Option<String>,
     version: Option<String>,
@@ -356,7 +445,7 @@ impl Catalog {
     }
 
     /// What is, or was, for this device; of rollbacks all.
-    pub fn releases_for(&self, device: &Facts<'_>) -> impl Iterator<Item = &Arc<Release>> {
+    pub fn releases_for(&self, device: &DeviceFacts<'_>) -> impl Iterator<Item = &Arc<Release>> {
         let mut targets = vec![format!("device:{}", device.id), "all".into()];
         targets.extend(device.groups.iter().map(|group| format!("group:{group}")));
         targets.extend(device.model.map(|model| format!("model:{model}")));
@@ -403,8 +492,10 @@ fn judge(
         return Err((
             FirmwareState::Refused,
             format!(
-                "the sidecar names model {:?}, the folder {folder:?}: a sidecar may only narrow; move the file to models/{}/",
-                model.text, model.text,
+                "the {} names model {:?}, the folder {folder:?}: it may only narrow; move the file to models/{}/",
+                model.from.name(),
+                model.text,
+                model.text,
             ),
         ));
     }
@@ -468,11 +559,24 @@ fn view(
     deployments: &[&Deployment],
     uploaded: bool,
 ) -> FirmwareView {
+    let mut warnings = release.warnings();
+    warnings.extend(
+        reason.as_deref().and_then(|reason| reason.strip_prefix("warning: ")).map(str::to_owned),
+    );
+    // Where nothing keeps it from being offered, a list has room for what is odd about it.
+    let reason = reason.or_else(|| Some(format!("warning: {}", warnings.first()?)));
     FirmwareView {
         id: release_id(release),
         path: release.path.clone(),
         state,
         reason,
+        warnings,
+        format: Some(release.header.format.name()),
+        chip: release.header.chip.clone(),
+        hardware: release.header.hardware.clone(),
+        security_counter: release.header.security_counter,
+        signature: Some(signature_view(release)),
+        dropped_digest: release.dropped.map(|digest| digest.to_string()),
         title: release.title.as_ref().map(Named::view),
         version: Some(release.version.view()),
         model: release.model.as_ref().map(Named::view),
@@ -486,12 +590,28 @@ fn view(
     }
 }
 
+fn signature_view(release: &Release) -> SignatureView {
+    let (state, key) = match &release.signature {
+        Signed::Unsigned => ("unsigned", None),
+        Signed::Unknown { key } => ("unknown", Some(key.clone())),
+        Signed::Trusted { key, .. } => ("trusted", Some(key.clone())),
+    };
+    SignatureView { state, key, embedded: release.header.signed }
+}
+
 fn refused_view(path: &str, reason: &str) -> FirmwareView {
     FirmwareView {
         id: view_id(path, "refused"),
         path: path.into(),
         state: FirmwareState::Refused,
         reason: Some(reason.into()),
+        warnings: Vec::new(),
+        format: None,
+        chip: None,
+        hardware: Vec::new(),
+        security_counter: None,
+        signature: None,
+        dropped_digest: None,
         title: None,
         version: None,
         model: None,

@@ -22,6 +22,8 @@ pub(crate) fn row(path: &str, target: &str, bytes: &str, seq: i64, sidecar: &str
         removed_seq: None,
         uploaded: false,
         withdrawn: None,
+        facts: None,
+        signature: None,
     }
 }
 
@@ -180,4 +182,104 @@ fn rule_10_withdrawn_bytes_are_withdrawn_wherever_they_lie() {
     assert_eq!((&*view.path, view.state), ("groups/g/a-1.bin", FirmwareState::Withdrawn));
     assert!(view.reason.as_deref().unwrap().contains("ann withdrew"), "{view:?}");
     assert!(catalog.blocked(2).is_some());
+}
+
+/// What was found out about a file and its signature, as the database holds it.
+fn found(row: FileRow, header: &str, comment: Option<&str>) -> FileRow {
+    let trusted = |comment| format!(r#"{{"state":"trusted","key":"1A2B","comment":{comment}}}"#);
+    FileRow {
+        facts: Some(format!(r#"{{"header":{header}}}"#)),
+        signature: comment.map(trusted),
+        ..row
+    }
+}
+
+#[test]
+fn comment_sidecar_header_and_file_name_decide_in_this_order() {
+    let header = r#"{"format":"esp-idf","title":"H","version":"3.0.0"}"#;
+    let sidecar = r#"{"name":"S","version":"2.0.0","model":"s"}"#;
+    let comment = r#"{"title":"C","version":"4.0.0","model":"c"}"#;
+    let file = |sidecar| row("fw-1.0.0.bin", "all", "a", 1, sidecar);
+    for (row, title, version, model, explicit) in [
+        (file("{}"), "fw (file name)", "1.0.0 (file name)", None, None),
+        (
+            found(file("{}"), header, None),
+            "H (image header)",
+            "3.0.0 (image header)",
+            None,
+            Some("H"),
+        ),
+        (
+            found(file(sidecar), header, None),
+            "S (sidecar)",
+            "2.0.0 (sidecar)",
+            Some("s (sidecar)"),
+            Some("S"),
+        ),
+        (
+            found(file(sidecar), header, Some(comment)),
+            "C (trusted comment)",
+            "4.0.0 (trusted comment)",
+            Some("c (trusted comment)"),
+            Some("C"),
+        ),
+        (
+            found(file(sidecar), header, Some(r#"{"version":"4.0.0"}"#)),
+            "S (sidecar)",
+            "4.0.0 (trusted comment)",
+            Some("s (sidecar)"),
+            Some("S"),
+        ),
+    ] {
+        let catalog = catalog(std::slice::from_ref(&row), Site::default());
+        let view = &catalog.views()[0];
+        let text = |decided: &Option<Decided>| {
+            decided.as_ref().map(|decided| format!("{} ({})", decided.value, decided.from))
+        };
+        assert_eq!(text(&view.title).as_deref(), Some(title));
+        assert_eq!(text(&view.version).as_deref(), Some(version));
+        assert_eq!(text(&view.model).as_deref(), model);
+        assert_eq!(catalog.file(1).unwrap().explicit_title(), explicit);
+    }
+}
+
+#[test]
+fn rule_30_a_comment_that_names_another_model_than_the_folder_is_refused() {
+    let file = row("models/m/fw-1.0.0.bin", "model:m", "a", 1, "{}");
+    let signed = found(file, "{}", Some(r#"{"model":"other"}"#));
+    let catalog = catalog(&[signed], Site::default());
+    assert_eq!(catalog.views()[0].state, FirmwareState::Refused);
+    let reason = catalog.views()[0].reason.as_deref().unwrap();
+    assert!(reason.contains("trusted comment names model \"other\""), "{reason}");
+}
+
+#[test]
+fn a_label_that_differs_from_what_is_inside_is_a_warning() {
+    let header = r#"{"format":"esp-idf","version":"v1.4.2"}"#;
+    for (path, sidecar, says) in [
+        ("fw-1.4.2.bin", "{}", None),
+        ("fw.bin", "{}", None),
+        (
+            "fw-1.4.3.bin",
+            "{}",
+            Some("file name says version 1.4.3, the image itself v1.4.2: v1.4.2"),
+        ),
+        (
+            "fw.bin",
+            r#"{"version":"2.0.0"}"#,
+            Some("sidecar says version 2.0.0, the image itself v1.4.2: 2.0.0"),
+        ),
+    ] {
+        let file = found(row(path, "all", "a", 1, sidecar), header, None);
+        let catalog = catalog(&[file], Site::default());
+        let view = &catalog.views()[0];
+        assert_eq!(view.state, FirmwareState::Accepted);
+        match says {
+            Some(says) => {
+                assert!(view.warnings[0].contains(says), "{:?}", view.warnings);
+                assert!(view.reason.as_deref().unwrap().starts_with("warning: "));
+            }
+            None => assert_eq!((&view.reason, &view.warnings), (&None, &Vec::new()), "{path}"),
+        }
+    }
 }

@@ -43,6 +43,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("db/fleet.sql"),
     include_str!("db/requests.sql"),
     include_str!("db/conditions.sql"),
+    include_str!("db/firmware.sql"),
     include_str!("db/dialects.sql"),
 ];
 /// Jobs that may wait.
@@ -139,6 +140,10 @@ pub struct FileRow {
     pub removed_seq: Option<i64>,
     pub uploaded: bool,
     pub withdrawn: Option<String>,
+    /// JSON of [`store::Facts`]; `None` where they were never found out.
+    pub facts: Option<String>,
+    /// JSON of [`store::Verdict`].
+    pub signature: Option<String>,
 }
 
 /// A row of `transfer`.
@@ -194,8 +199,12 @@ pub enum Op {
     MemberGone(i64, String),
     Timeline(TimelineRow),
     Audit(AuditRow),
-    /// Deletes lines of the audit and the timelines from before this time, and superfluous ones.
-    Prune(u64),
+    /// Deletes lines of the audit and of the timelines from before these times, and superfluous
+    /// ones.
+    Prune {
+        audit: u64,
+        timeline: u64,
+    },
     /// A first full scan was taken in.
     Scanned,
     /// Who froze the site, as JSON.
@@ -241,6 +250,8 @@ pub struct Db {
     jobs: Mutex<Option<SyncSender<Job>>>,
     writer: Mutex<Option<thread::JoinHandle<()>>>,
     problem: Arc<Mutex<Option<String>>>,
+    /// Of each group of jobs.
+    pub commit_time: Arc<hook::Histogram>,
     /// Jobs that were queued, for tests.
     #[cfg(test)]
     jobs_queued: std::sync::atomic::AtomicU64,
@@ -256,18 +267,21 @@ impl Db {
         let (sender, receiver) = sync_channel(QUEUE);
         let problem = Arc::new(Mutex::new(None));
         let shared = Arc::clone(&problem);
+        let commit_time = Arc::new(hook::Histogram::default());
+        let measured = Arc::clone(&commit_time);
         let reader = Connection::open(path).map_err(check::at_start(path))?;
         reader.busy_timeout(Duration::from_secs(5)).map_err(check::at_start(path))?;
         reader.pragma_update(None, "query_only", true).map_err(check::at_start(path))?;
         let path = path.to_owned();
         let writer = thread::Builder::new()
             .name("fuota-db".into())
-            .spawn(move || write(connection, &path, receiver, &shared))
+            .spawn(move || write(connection, &path, receiver, &shared, &measured))
             .map_err(|_| DbError::Closed)?;
         let db = Db {
             jobs: Mutex::new(Some(sender)),
             writer: Mutex::new(Some(writer)),
             problem,
+            commit_time,
             #[cfg(test)]
             jobs_queued: std::sync::atomic::AtomicU64::new(0),
             reader: Arc::new(Mutex::new(reader)),
@@ -417,12 +431,15 @@ fn write(
     path: &Path,
     jobs: Receiver<Job>,
     problem: &Mutex<Option<String>>,
+    commit_time: &hook::Histogram,
 ) {
     let mut said: Option<Instant> = None;
     while let Ok(first) = jobs.recv() {
         let mut group = vec![first];
         group.extend(jobs.try_iter().take(GROUP - 1));
+        let began = Instant::now();
         let (results, committed) = write_group(&mut connection, &group);
+        commit_time.observe(began.elapsed());
         let failure =
             committed.as_ref().err().or(results.iter().find_map(|result| result.as_ref().err()));
         let reason = failure.map(|failure| match failure {
@@ -496,11 +513,11 @@ fn apply(sql: &Savepoint<'_>, op: &Op) -> rusqlite::Result<()> {
             ])?,
         Op::DeviceGone(id) => sql.prepare_cached("DELETE FROM device WHERE id = ?1")?.execute([id])?,
         Op::File(row) => sql
-            .prepare_cached("INSERT OR REPLACE INTO file VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)")?
+            .prepare_cached("INSERT OR REPLACE INTO file VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16)")?
             .execute(params![
                 row.id, row.path, row.fingerprint, row.digest.as_bytes(), row.size as i64, row.target,
                 row.sidecar, row.name_title, row.name_version, row.created_seq, row.created_at as i64,
-                row.removed_seq, row.uploaded, row.withdrawn,
+                row.removed_seq, row.uploaded, row.withdrawn, row.facts, row.signature,
             ])?,
         Op::FileGone(id) => sql.prepare_cached("DELETE FROM file WHERE id = ?1")?.execute([id])?,
         Op::Transfer(row) => sql
@@ -529,7 +546,7 @@ fn apply(sql: &Savepoint<'_>, op: &Op) -> rusqlite::Result<()> {
         Op::MemberGone(id, device) => fleet::remove_member(sql, *id, device)?,
         Op::Timeline(row) => fleet::add_to_timeline(sql, row)?,
         Op::Audit(row) => fleet::add_to_audit(sql, row)?,
-        Op::Prune(before) => fleet::prune(sql, *before)?,
+        Op::Prune { audit, timeline } => fleet::prune(sql, *audit, *timeline)?,
         Op::Scanned => sql.execute("UPDATE run SET scanned = 1", [])?,
         Op::Frozen(frozen) => sql.execute("UPDATE run SET frozen = ?1", [frozen])?,
         Op::Clean(clean) => sql.execute("UPDATE run SET clean = ?1", [clean])?,
@@ -586,6 +603,8 @@ fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
                 removed_seq: row.get("removed_seq")?,
                 uploaded: row.get("uploaded")?,
                 withdrawn: row.get("withdrawn")?,
+                facts: row.get("facts")?,
+                signature: row.get("signature")?,
             })
         })?,
         transfers: all(connection, "transfer", |row| {

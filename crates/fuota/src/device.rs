@@ -245,6 +245,7 @@ impl DeviceState {
             model: self.model.as_deref(),
             title: self.title.as_deref(),
             version: self.version.as_deref(),
+            confirmed: self.confirmed,
             history: &self.history,
         }
     }

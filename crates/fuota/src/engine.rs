@@ -38,6 +38,7 @@ use crate::{
     registry::Registry,
     requests::Requests,
     secret::Key,
+    status_files::StatusFiles,
     timers::{Event, Timers},
     transfer::{Transfer, unix_now},
     views::{Actor, UserRole},
@@ -85,6 +86,7 @@ pub struct Engine {
     /// Whether that ever happened, in this run or before.
     pub scanned: AtomicBool,
     pub store_problem: Mutex<Option<String>>,
+    pub status_files: Arc<StatusFiles>,
     runtime: OnceLock<Handle>,
 }
 
@@ -98,6 +100,10 @@ pub struct Counters {
     pub refused: AtomicU64,
     pub batches: AtomicU64,
     pub failed_logins: AtomicU64,
+    /// From a request to its block in the outbox; where that was full, until it had room.
+    pub block_time: hook::Histogram,
+    /// Reads of blocks that were not in the cache.
+    pub read_time: hook::Histogram,
     /// The log's line on publishes that were refused.
     pub refused_line: Seldom,
 }
@@ -155,6 +161,8 @@ impl Engine {
             }
         }
         let files = Files::new(loaded.files, fleet.last_seq());
+        let dropped = files.rows.iter().filter(|row| row.removed_seq.is_none() && !row.uploaded);
+        let status_files = Arc::new(StatusFiles::new(dropped.map(|row| row.path.clone())));
         let dialects = dialect::all();
         let engine = Arc::new(Engine {
             settings: ArcSwap::from_pointee(settings),
@@ -184,6 +192,7 @@ impl Engine {
             ready: AtomicBool::new(false),
             scanned: AtomicBool::new(loaded.scanned),
             store_problem: Mutex::new(None),
+            status_files,
             runtime: OnceLock::new(),
         });
         engine.rebuild_catalog();
@@ -227,6 +236,8 @@ impl Engine {
         self.remember_runtime();
         let known = self.files.lock().known();
         let mut events = self.store.watch(known, cancel.clone());
+        let status_files = Arc::clone(&self.status_files);
+        tokio::spawn(status_files.run(Arc::clone(&self.store), cancel.clone()));
         let mut flush = tokio::time::interval(self.settings().flush_interval);
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut prune = tokio::time::interval(PRUNE_INTERVAL);
@@ -319,9 +330,20 @@ impl Engine {
 
     /// Deletes old lines of the audit and of timelines.
     fn prune(&self) {
-        let before = unix_now().saturating_sub(self.settings().retention.as_secs());
-        // Where the queue is full, the next hour does it.
-        drop(self.db.submit(vec![Op::Prune(before)], None));
+        if self.is_ready() {
+            self.store.need(self.needed_images());
+        }
+        let (now, settings) = (unix_now(), self.settings());
+        if !hook::clock::is_set(now) {
+            return; // how old anything is, nobody knows
+        }
+        let timeline = now.saturating_sub(settings.retention.as_secs());
+        let audit = now.saturating_sub(settings.audit_retention.as_secs());
+        let mut ops = vec![Op::Prune { audit, timeline }];
+        let mut fleet = self.fleet.lock();
+        ops.extend(fleet.forget(timeline));
+        // Where the queue is full, the next hour does it, or the next start.
+        drop(self.db.submit(ops, None));
     }
 
     /// Writes what changed since the last time and is not worth a commit of its own, and what
@@ -389,6 +411,7 @@ impl Engine {
                 reason: view.reason.clone(),
             });
         }
+        self.tell_status_files();
         self.drive_all();
     }
 

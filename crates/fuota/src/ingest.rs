@@ -5,10 +5,10 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use store::{Change, Dropped, Event, Fingerprint, Known};
+use store::{Change, Digest, Dropped, Event, Fingerprint, Known};
 
 use crate::{
-    catalog::sidecar_text,
+    catalog::{facts_text, sidecar_text, signature_text},
     db::{FileRow, Op},
     device::{Device, DeviceState},
     engine::{Counters, Engine},
@@ -56,6 +56,7 @@ impl Files {
                 fingerprint: Fingerprint::new(row.fingerprint.clone()),
                 digest: row.digest,
                 size: row.size,
+                facts: row.facts.as_deref().and_then(|facts| serde_json::from_str(facts).ok()),
             })
             .collect()
     }
@@ -114,14 +115,19 @@ impl Files {
 
     fn present(&mut self, dropped: Dropped, applied: &mut Applied) {
         let sidecar = sidecar_text(dropped.sidecar.as_ref());
+        let facts = Some(facts_text(&dropped.facts));
+        let signature = Some(signature_text(&dropped.signature));
         let fingerprint = dropped.fingerprint.as_str().to_owned();
         let present = |row: &&mut FileRow| row.removed_seq.is_none() && row.path == dropped.path;
         if let Some(row) = self.rows.iter_mut().find(present) {
             if row.digest == dropped.digest {
-                // The same bytes seen again; the sidecar may be new.
-                if row.sidecar != sidecar || row.fingerprint != fingerprint {
+                // The same bytes seen again; the sidecar or the signature may be new.
+                let before = (&row.sidecar, &row.fingerprint, &row.facts, &row.signature);
+                if before != (&sidecar, &fingerprint, &facts, &signature) {
                     row.sidecar = sidecar;
                     row.fingerprint = fingerprint;
+                    row.facts = facts;
+                    row.signature = signature;
                     applied.ops.push(Op::File(row.clone()));
                 }
                 return;
@@ -146,6 +152,8 @@ impl Files {
             removed_seq: None,
             uploaded: false,
             withdrawn: None,
+            facts,
+            signature,
         };
         drop(self.add(row, applied));
     }
@@ -222,6 +230,8 @@ impl Engine {
         }
         self.rebuild_catalog();
         self.ready.store(true, Ordering::Release);
+        self.tell_status_files();
+        self.store.need(self.needed_images());
         self.reconsider_all().await;
         Counters::add(&self.counters.batches, 1);
     }
@@ -249,6 +259,22 @@ impl Engine {
         needed.extend(fleet.files());
         files.forget(&needed, &mut ops);
         ops
+    }
+
+    /// What may still be asked for: what is catalogued, what each device runs, and what it ran
+    /// before that, which is its way back (rule 22).
+    pub fn needed_images(&self) -> HashSet<Digest> {
+        let mut needed: HashSet<i64> = HashSet::new();
+        for device in self.registry.all() {
+            let state = device.state.lock();
+            needed.extend(state.confirmed);
+            needed.extend(state.transfer.as_ref().and_then(|transfer| transfer.pin.file));
+        }
+        let files = self.files.lock();
+        needed.extend(self.fleet.lock().ways_back());
+        let rows = files.rows.iter();
+        let rows = rows.filter(|row| row.removed_seq.is_none() || needed.contains(&row.id));
+        rows.map(|row| row.digest).collect()
     }
 
     /// Whether a device was offered an image, has not asked for any of it, and should run
@@ -306,6 +332,10 @@ pub fn log(view: &FirmwareView) {
     let digest = view.digest.as_deref().unwrap_or_default();
     // Left out of the line where there is none.
     let reason = view.reason.as_deref();
+    let format = view.format;
+    for warning in &view.warnings {
+        tracing::warn!(path = view.path, warning, "firmware warning");
+    }
     match view.state {
         FirmwareState::Accepted => {
             let target = view.target.as_deref().unwrap_or_default();
@@ -314,6 +344,7 @@ pub fn log(view: &FirmwareView) {
                 title,
                 version,
                 target,
+                format,
                 digest,
                 reason,
                 "firmware accepted"
@@ -332,7 +363,7 @@ pub fn log(view: &FirmwareView) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use store::{Digest, NameParts, Target};
+    use store::{NameParts, Target};
 
     /// Applies a batch, forgetting what is not needed by these rows.
     fn apply(files: &mut Files, batch: Vec<Change>, complete: bool, needed: &[i64]) -> Vec<Op> {
@@ -348,6 +379,8 @@ mod tests {
             digest: Digest::of(bytes.as_bytes()),
             size: bytes.len() as u64,
             fingerprint: Fingerprint::new(bytes),
+            facts: store::Facts::default(),
+            signature: store::Verdict::Unsigned,
             sidecar: None,
             from_name: NameParts::default(),
         })

@@ -8,11 +8,13 @@
 //! | [`settings`] | what is configured |
 //! | [`views`] | what the service shows and takes |
 //! | [`service`] | what the admin interface asks and changes |
+//! | [`overview`] | the fleet counted: versions, groups, models; what took how long |
 //! | `plugin` | from the broker's phases to the engine |
 //! | `accounts` | users with passwords, rules of who may publish and subscribe where |
 //! | `identity` | who a client is; `names`, `secret`: ids, keyed hashes of tokens |
 //! | `engine` | the parts together, their start, the run loop; `timers`: what is due later |
 //! | `ingest`, `catalog` | from what the store saw to what is accepted, held or in conflict |
+//! | `status_files` | what became of a dropped file, beside it |
 //! | `fleet` | deployments, their waves, and what operators do with them |
 //! | `policy` | which image a device should run, and why not: pure functions |
 //! | `offers` | when a manifest goes out; `transfer`: one device, one image, the pin |
@@ -52,6 +54,7 @@ mod names;
 mod offers;
 mod order;
 mod outcome;
+pub mod overview;
 mod pace;
 mod plugin;
 mod policy;
@@ -64,6 +67,7 @@ mod serve;
 pub mod service;
 pub mod settings;
 mod state;
+mod status_files;
 mod timers;
 mod transfer;
 pub mod views;
@@ -94,6 +98,7 @@ pub use fleet::{
     },
 };
 pub use limits::Limits;
+pub use overview::{FleetView, Latencies, Named, VersionCount};
 pub use requests::check_key;
 pub use service::Service;
 pub use settings::{AuthMode, DropRollout, OnExisting, Settings};
@@ -101,8 +106,8 @@ pub use views::{
     Actor, AddedDevice, AddedToken, AddedUser, ChangedDevice, ChangedUser, Decided, DeviceCounts,
     DevicePatch, DeviceQuery, DeviceView, FirmwareState, FirmwareView, Import, ImportError,
     Imported, ImportedDevice, ImportedUser, NewDevice, NewToken, NewUser, OfferedFirmware,
-    Parameters, Password, Progress, RowProblem, ServiceError, SiteStatus, TokenView, UserPatch,
-    UserRole, UserView,
+    Parameters, Password, Progress, RowProblem, ServiceError, SignatureView, SiteStatus, StoreView,
+    TokenView, UserPatch, UserRole, UserView,
 };
 pub use window::{Window, WindowError, Windows};
 

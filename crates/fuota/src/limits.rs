@@ -10,6 +10,9 @@ use tokio::time::{Duration, Instant};
 /// twentieth at most.
 const BURST: Duration = Duration::from_millis(50);
 
+/// The most bytes a second: up to here every JSON number is exact.
+const MOST_BYTES: u64 = 1 << 53;
+
 /// Caps of the site, of a group or of a deployment; `None`: there is none. They hold back, and
 /// fail nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,13 +20,13 @@ const BURST: Duration = Duration::from_millis(50);
 pub struct Limits {
     /// Transfers under way at once, at least 1. One that is under way goes on whatever becomes
     /// of its connection, so after a restart there may be more for a while.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "crate::whole::maybe")]
     pub transfers: Option<u32>,
     /// Firmware bytes a second, before encoding, at least 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "crate::whole::maybe")]
     pub bytes_per_second: Option<u64>,
     /// Transfers that begin in a minute, at least 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "crate::whole::maybe")]
     pub starts_per_minute: Option<u32>,
 }
 
@@ -35,6 +38,11 @@ impl Limits {
 
     /// One sentence where a number makes no sense.
     pub(crate) fn check(&self) -> Result<(), String> {
+        if self.bytes_per_second.is_some_and(|bytes| bytes > MOST_BYTES) {
+            return Err(format!(
+                "bytes_per_second is more than {MOST_BYTES}; leave it out for no cap"
+            ));
+        }
         let zero = [
             ("transfers", self.transfers == Some(0)),
             ("bytes_per_second", self.bytes_per_second == Some(0)),
@@ -69,9 +77,12 @@ impl Bucket {
         Bucket { epoch: Instant::now(), rate: AtomicU64::new(rate), paid: AtomicU64::new(0) }
     }
 
-    /// From now on, so many bytes a second; 0 lets everything through.
+    /// From now on, so many bytes a second; 0 lets everything through. What was reserved at
+    /// another rate is not paid for.
     pub fn set(&self, rate: u64) {
-        self.rate.store(rate, Ordering::Relaxed);
+        if self.rate.swap(rate, Ordering::Relaxed) != rate {
+            self.paid.store(0, Ordering::Relaxed);
+        }
     }
 
     /// When these bytes may be sent. They count as sent.
@@ -148,6 +159,8 @@ mod tests {
         bucket.set(1000);
         assert_eq!(bucket.reserve(1000, now), now);
         assert_eq!(bucket.reserve(1, now), now + Duration::from_millis(950));
+        bucket.set(10);
+        assert_eq!(bucket.reserve(10, now), now, "who raises a cap need not wait for the old one");
     }
 
     #[test]

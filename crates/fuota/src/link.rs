@@ -96,6 +96,8 @@ pub struct Wanted {
     /// What lies past the end is left out.
     pub trims: bool,
     pub echo: Echo,
+    /// When it was asked for, or its turn in a request for many came.
+    pub since: Instant,
 }
 
 /// What waits for an offer.
@@ -405,6 +407,7 @@ impl Window {
             image: None,
             trims: false,
             echo: echo.clone(),
+            since: Instant::now(),
         };
         range.start += 1;
         if range.start >= range.end {

@@ -274,6 +274,7 @@ impl Engine {
             version: version.map(str::to_owned),
             model: None,
             notes: None,
+            signature: None,
         };
         let again = taken.again();
         match service.add_firmware(upload(name.clone(), None), taken, None, actor).await {

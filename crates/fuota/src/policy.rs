@@ -37,6 +37,8 @@ pub struct Facts<'a> {
     pub title: Option<&'a str>,
     /// The version that it reported last; `None` while it never reported.
     pub version: Option<&'a str>,
+    /// The file that it was confirmed with last.
+    pub confirmed: Option<i64>,
     pub history: &'a HashMap<Digest, History>,
 }
 
@@ -74,7 +76,7 @@ pub fn decide(
         if matches!(release.target, Target::Rollback(_)) && !gate.lists(release) {
             continue;
         }
-        match fits(release, device) {
+        match fits(release, device, catalog) {
             Ok(()) => fitting.push(release),
             Err(reason) => drop(misfit.get_or_insert(reason)),
         }
@@ -111,8 +113,19 @@ fn is_superseded(release: &Release, better: &[&Arc<Release>]) -> bool {
 }
 
 /// Rule 8 and the narrowing of rule 9.
-fn fits(release: &Release, device: &Facts<'_>) -> Result<(), String> {
+fn fits(release: &Release, device: &Facts<'_>, catalog: &Catalog) -> Result<(), String> {
     let name = describe(release);
+    if let (Some(chip), Some(own)) = (&release.header.chip, device.labels.get("chip"))
+        && *chip != plain_chip(own)
+    {
+        return Err(format!("{name} is for the chip {chip}, this device has an {own}"));
+    }
+    if let Some(runs) = device.confirmed.and_then(|file| catalog.file(file))
+        && runs.digest != release.digest
+        && let Some(why) = release.counter_forbids(runs)
+    {
+        return Err(format!("{name}: {why}"));
+    }
     match (&release.model, device.model) {
         (Some(model), Some(own)) if model.text != own => {
             return Err(format!("{name} is for model {}, this device is a {own}", model.text));
@@ -148,6 +161,11 @@ fn fits(release: &Release, device: &Facts<'_>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A chip's name as images have it: people write `ESP32-S3`.
+fn plain_chip(name: &str) -> String {
+    name.chars().filter(|c| c.is_alphanumeric()).map(|c| c.to_ascii_lowercase()).collect()
 }
 
 /// Rule 12, best first.

@@ -39,6 +39,7 @@ struct Known {
     model: Option<&'static str>,
     title: Option<&'static str>,
     version: Option<&'static str>,
+    confirmed: Option<i64>,
     history: HashMap<Digest, History>,
 }
 
@@ -49,6 +50,7 @@ fn known() -> Known {
         model: Some("m"),
         title: None,
         version: None,
+        confirmed: None,
         history: HashMap::new(),
     }
 }
@@ -66,6 +68,7 @@ impl Known {
             model: self.model,
             title: self.title,
             version: self.version,
+            confirmed: self.confirmed,
             history: &self.history,
         };
         decide(catalog, &facts, 3, door)
@@ -331,4 +334,42 @@ fn rule_20_who_waits_for_the_newer_is_not_given_the_older() {
     let door = Door { waiting: vec![2], ..Door::default() };
     let why = known().decide_at(&catalog(&rows), &door);
     assert!(path(&why).contains("2.0.0 (fw-2.0.0.bin) waits: its turn"), "{why:?}");
+}
+
+#[test]
+fn rule_8_a_chip_that_the_header_names() {
+    let mut chip = row("fw-1.0.0.bin", "all", "c3", 1, "{}");
+    chip.facts = Some(r#"{"header":{"format":"esp-idf","chip":"esp32c3"}}"#.into());
+    let mut device = known();
+    assert_eq!(device.runs(std::slice::from_ref(&chip)), Ok("c3"), "its own is not known");
+    for own in ["esp32c3", "ESP32-C3"] {
+        device.labels.insert("chip".into(), own.into());
+        assert_eq!(device.runs(std::slice::from_ref(&chip)), Ok("c3"), "{own}");
+    }
+    device.labels.insert("chip".into(), "ESP32-S3".into());
+    let why = device.runs(&[chip]).unwrap_err();
+    assert!(why.contains("for the chip esp32c3, this device has an ESP32-S3"), "{why}");
+}
+
+#[test]
+fn rule_22_a_security_counter_allows_no_way_back() {
+    let counted = |bytes: &str, seq, counter: &str| {
+        let mut row = row(&format!("fw-{seq}.bin"), "all", bytes, seq, "{}");
+        row.facts =
+            Some(format!(r#"{{"header":{{"format":"mcuboot","security_counter":{counter}}}}}"#));
+        row
+    };
+    let mut device = known();
+    // What it runs has a counter of 3; that its file is gone from the folder does not matter.
+    let mut runs = counted("runs", 1, "3");
+    runs.removed_seq = Some(2);
+    device.confirmed = Some(1);
+    for (counter, goes) in [("4", true), ("3", true), ("2", false), ("null", false)] {
+        let rows = [runs.clone(), counted("new", 3, counter)];
+        assert_eq!(device.runs(&rows).is_ok(), goes, "{counter}: {:?}", device.runs(&rows));
+    }
+    let why = device.runs(&[runs.clone(), counted("new", 3, "2")]).unwrap_err();
+    assert!(why.contains("security counter is 2") && why.contains("is 3"), "{why}");
+    let plain = row("data-3.bin", "all", "data", 3, "{}");
+    assert_eq!(device.runs(&[runs, plain]), Ok("data"), "a file of another format counts nothing");
 }

@@ -56,7 +56,7 @@ impl Engine {
             }
         };
         let Request { more, size, image, trims, echo, .. } = request;
-        let wanted = Wanted { index, more, size, image, trims, echo };
+        let wanted = Wanted { index, more, size, image, trims, echo, since: Instant::now() };
         match state.lane.clone() {
             Some(lane) if !state.waiting && !lane.transfer.overwritten.load(Ordering::Relaxed) => {
                 let then = self.serve(link, &mut state, &lane, wanted);
@@ -348,6 +348,7 @@ impl Engine {
                 tracing::debug!(device = %lane.device.id, index = wanted.index, bytes = length, encoded, "block");
                 Counters::add(&self.counters.blocks, 1);
                 Counters::add(&self.counters.block_bytes, length as u64);
+                self.counters.block_time.observe(wanted.since.elapsed());
             }
             // It keeps its place in the window and goes when something was written.
             Err(Refused::Full) => {
@@ -388,7 +389,9 @@ impl Engine {
             };
             let range = lane.transfer.pin.range(wanted.index, wanted.size);
             let Some((offset, length)) = range else { continue };
+            let began = Instant::now();
             let read = lane.transfer.image.read(offset, length).await;
+            self.counters.read_time.observe(began.elapsed());
             let mut state = link.state.lock();
             if !here(&state) {
                 return;
@@ -419,7 +422,9 @@ impl Engine {
         else {
             return;
         };
-        state.window.admit_deferred(wanted.index, length, Instant::now());
+        // It waited on purpose, which is no latency.
+        let wanted = Wanted { since: Instant::now(), ..wanted };
+        state.window.admit_deferred(wanted.index, length, wanted.since);
         self.in_turn(link, &mut state, lane, wanted);
     }
 

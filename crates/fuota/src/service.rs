@@ -14,9 +14,12 @@ use crate::{
     secret::{TokenHash, new_token},
     views::{
         Actor, ChangedDevice, DeviceCounts, DevicePatch, DeviceQuery, DeviceView, FirmwareState,
-        FirmwareView, ServiceError, SiteStatus, UserRole,
+        FirmwareView, ServiceError, SiteStatus, StoreView, UserRole,
     },
 };
+
+/// How long a look at the place where firmware is dropped may take.
+const RESCAN: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Devices in one answer, where the query names no number.
 const DEFAULT_LIMIT: usize = 1000;
@@ -158,6 +161,39 @@ impl Service {
         self.0.catalog.load().views().iter().find(|view| view.id == id).cloned()
     }
 
+    /// The place where firmware is dropped.
+    pub fn firmware_store(&self) -> StoreView {
+        let status = self.0.store.status();
+        let seconds = |time: std::time::SystemTime| {
+            time.duration_since(std::time::UNIX_EPOCH).map(|it| it.as_secs()).ok()
+        };
+        StoreView {
+            url: status.url,
+            problem: status.available.err(),
+            files: status.files,
+            bytes: status.bytes,
+            refused: status.refused,
+            scanned: status.scanned.and_then(seconds),
+            copies: status.copies,
+            copied_bytes: status.copied_bytes,
+            cached_bytes: status.cached_bytes,
+        }
+    }
+
+    /// Looks at where firmware is dropped, and waits until it has. Files that are still settling
+    /// come later.
+    ///
+    /// # Errors
+    /// [`ServiceError::Unavailable`] where it takes longer than a minute.
+    pub async fn rescan(&self) -> Result<StoreView, ServiceError> {
+        let looked = tokio::time::timeout(RESCAN, self.0.store.rescanned()).await;
+        looked.map_err(|_| {
+            let seconds = RESCAN.as_secs();
+            ServiceError::Unavailable(format!("the look takes longer than {seconds} s"))
+        })?;
+        Ok(self.firmware_store())
+    }
+
     /// The site at a glance.
     pub fn status(&self) -> SiteStatus {
         let engine = &self.0;
@@ -292,6 +328,10 @@ fn matches(query: &DeviceQuery, device: &Device) -> bool {
         && query.registered.is_none_or(|registered| registered == state.registered)
         && query.group.as_ref().is_none_or(|group| state.groups.contains(group))
         && (query.model.is_none() || query.model == state.model)
+        && (query.version.is_none() || query.version == state.version)
+        && query.digest.as_ref().is_none_or(|digest| {
+            state.transfer.as_ref().is_some_and(|transfer| transfer.pin.sha256 == *digest)
+        })
         && query.search.as_deref().is_none_or(|text| {
             device.id.contains(text) || client_id.is_some_and(|id| id.contains(text))
         })

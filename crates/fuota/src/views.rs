@@ -38,6 +38,10 @@ pub struct DeviceQuery {
     pub model: Option<String>,
     /// Only devices in this state, by its name.
     pub state: Option<String>,
+    /// Only devices that reported this version.
+    pub version: Option<String>,
+    /// Only devices whose newest offer is of this digest, in hex.
+    pub digest: Option<String>,
     /// Only devices whose id or original client id contains this.
     pub search: Option<String>,
 }
@@ -373,6 +377,8 @@ pub struct FirmwareView {
     pub state: FirmwareState,
     /// Why it is not accepted, and what to do; or a warning about an accepted one.
     pub reason: Option<String>,
+    /// What is odd about it and worth a look before it is offered, a sentence each.
+    pub warnings: Vec<String>,
     /// Its title, and what decided it.
     pub title: Option<Decided>,
     /// Its version, and what decided it.
@@ -388,8 +394,20 @@ pub struct FirmwareView {
     pub target: Option<String>,
     /// The deployments that offer it, or wait for an approval to.
     pub deployments: Vec<String>,
-    /// SHA-256 in hex.
+    /// What its bytes are, as in `ESP-IDF` or `binary`; of what was unpacked, what it was.
+    pub format: Option<&'static str>,
+    /// The chip that the image names.
+    pub chip: Option<String>,
+    /// The devices that a container names, in its own words.
+    pub hardware: Vec<String>,
+    /// The security version or counter in the image.
+    pub security_counter: Option<u32>,
+    /// What its signature is worth.
+    pub signature: Option<SignatureView>,
+    /// SHA-256 in hex of what devices get.
     pub digest: Option<String>,
+    /// The same of what was dropped, where what devices get was unpacked from it.
+    pub dropped_digest: Option<String>,
     /// Bytes.
     pub size: Option<u64>,
     /// When it was accepted, in seconds since 1970.
@@ -401,8 +419,42 @@ pub struct FirmwareView {
 pub struct Decided {
     /// The value.
     pub value: String,
-    /// `sidecar`, `upload`, `file name`, `folder` or `digest`.
+    /// `trusted comment`, `sidecar`, `upload`, `image header`, `file name`, `folder` or `digest`.
     pub from: &'static str,
+}
+
+/// What the signature of a file is worth.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SignatureView {
+    /// `trusted`, `unknown` (by a key that is not trusted) or `unsigned`.
+    pub state: &'static str,
+    /// The key that made it, as minisign names it.
+    pub key: Option<String>,
+    /// Whether the image carries a signature for the device to check.
+    pub embedded: bool,
+}
+
+/// The place where firmware is dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StoreView {
+    /// Where it is.
+    pub url: String,
+    /// Why it cannot be read now.
+    pub problem: Option<String>,
+    /// Accepted files.
+    pub files: usize,
+    /// Their images together, in bytes.
+    pub bytes: u64,
+    /// Files and folders that are not accepted.
+    pub refused: usize,
+    /// When the last look ended that succeeded, in seconds since 1970.
+    pub scanned: Option<u64>,
+    /// Copies in `data_dir`, and their bytes.
+    pub copies: usize,
+    /// Their bytes.
+    pub copied_bytes: u64,
+    /// Bytes of images in memory.
+    pub cached_bytes: usize,
 }
 
 /// What became of a dropped file.

@@ -10,6 +10,7 @@
 //! | [`address`] | which addresses count as one: [`network`] |
 //! | [`client`] | who is connected: [`Client`], [`Identity`], [`Role`] |
 //! | [`clock`] | the wall clock, and how far it can be trusted |
+//! | [`histogram`] | how long things took: [`Histogram`] |
 //! | [`message`] | what is published: [`Publish`], [`Qos`], [`Properties`] |
 //! | [`verdict`] | what a hook decides: one enum per phase, and the [`Reason`] of a refusal |
 //! | [`phase`] | the trait [`Hook`], phase by phase, and the [`Context`] that it is called with |
@@ -24,6 +25,7 @@ pub mod address;
 pub mod broker;
 pub mod client;
 pub mod clock;
+pub mod histogram;
 pub mod message;
 pub mod outbox;
 pub mod phase;
@@ -34,6 +36,7 @@ pub mod verdict;
 pub use address::network;
 pub use broker::{Broker, ClientQuery, ClientStatus, Counters, RetainedMessage, RetainedPage};
 pub use client::{Client, ConnectRequest, Identity, Protocol, Role};
+pub use histogram::{Distribution, Histogram};
 pub use message::{Origin, Properties, Publish, Qos, Subscription};
 pub use outbox::{Class, Encode, Outbox, Outgoing, Payload, Receipt, Refused, Sink};
 pub use phase::{BoxFuture, Context, Hook, SessionEnd};

@@ -1,10 +1,12 @@
 //! What the store tells whoever watches it.
 
 use crate::digest::Digest;
+use crate::ingest::Facts;
 use crate::names::NameParts;
 use crate::origin::Fingerprint;
 use crate::paths::Target;
 use crate::sidecar::Sidecar;
+use crate::signature::Verdict;
 
 /// News of the watched place, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,10 +55,14 @@ pub struct Dropped {
     pub path: String,
     /// Whom its folder names.
     pub target: Target,
-    /// The SHA-256 of its bytes.
+    /// The SHA-256 of the image that is served, which is what was dropped or was unpacked from it.
     pub digest: Digest,
-    /// Its size in bytes, at least 1.
+    /// The image's size in bytes, at least 1.
     pub size: u64,
+    /// What was found out about it; to be kept and given back as [`Known`] as well.
+    pub facts: Facts,
+    /// What its signature is worth.
+    pub signature: Verdict,
     /// To be kept with the path and given back as [`Known`] at the next start.
     pub fingerprint: Fingerprint,
     /// What `FILE.toml` says, if there is one.
@@ -76,4 +82,6 @@ pub struct Known {
     pub digest: Digest,
     /// As in [`Dropped::size`].
     pub size: u64,
+    /// As in [`Dropped::facts`]; without them the file is read anew.
+    pub facts: Option<Facts>,
 }

@@ -8,7 +8,7 @@
 //! A file is open only while a segment is loaded: a site where each device has an image of its
 //! own needs no more file descriptors than one with a single image.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -446,6 +446,16 @@ impl Reader {
             by_digest.remove(&idle);
         }
         image
+    }
+
+    /// The images that somebody holds.
+    pub(crate) fn in_use(&self) -> HashSet<Digest> {
+        let images = self.images.lock();
+        let held = images.by_digest.iter().filter(|(_, (image, _))| {
+            // This map's own, and the reader's.
+            Arc::strong_count(&image.inner) > 1
+        });
+        held.map(|(digest, _)| *digest).collect()
     }
 
     /// Lets go of all images, which refer back to the reader.

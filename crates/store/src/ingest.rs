@@ -2,23 +2,70 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::format::{self, Header, Problem, Source};
+use crate::image::Reader;
 use crate::inventory::{Beside, Item};
 use crate::objects::{Copied, Objects};
 use crate::origin::{Origin, OriginError};
 use crate::sidecar::{self, MAX_COMPANION, Sidecar};
+use crate::signature::{Evidence, Needs, Signature, Trust, Verdict};
+use crate::store::Tuning;
 
 /// An image that is in the content-addressed place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ingested {
     /// The SHA-256 of its bytes.
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
+    /// What was found out about what it came from.
+    pub facts: Facts,
+}
+
+/// What was found out about a file when it was read. To be kept with it, as JSON, so that it need
+/// not be read again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Facts {
+    /// What its bytes say.
+    pub header: Header,
+    /// The SHA-256 of what was dropped, where the image was unpacked from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<Digest>,
+    /// Nothing was looked at, because the sidecar said so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    as_is: bool,
+    /// BLAKE2b-512 of what was dropped, in hex, where a signature was checked with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prehash: Option<String>,
+    /// Marks an old signature that was checked with the whole file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checked: Option<Digest>,
+}
+
+impl Facts {
+    /// Whether they say what a signature needs to be judged.
+    fn meet(&self, needs: Needs) -> bool {
+        match needs {
+            Needs::Nothing => true,
+            Needs::Prehash => self.prehash.is_some(),
+            Needs::WholeFile(mark) => self.checked == Some(mark),
+        }
+    }
+
+    fn judge(&self, trust: &Trust, signature: Option<&Signature>) -> Result<Verdict, String> {
+        let mut hash = [0; 64];
+        let decoded = self.prehash.as_deref().map(|text| hex::decode_to_slice(text, &mut hash));
+        let prehash = matches!(decoded, Some(Ok(()))).then_some(&hash);
+        trust.judge(signature, Evidence { prehash, checked: self.checked })
+    }
 }
 
 /// Why a stream of bytes was not taken in. Nothing of it is left.
@@ -33,6 +80,9 @@ pub enum IngestError {
     /// The stream broke off.
     #[error("it broke off: {0}")]
     Source(io::Error),
+    /// It is nothing that a device should get.
+    #[error("{0}")]
+    Refused(String),
     /// The copy could not be written.
     #[error("the copy could not be written into data_dir ({0}): {hint}", hint = hint(.0))]
     Write(io::Error),
@@ -40,9 +90,11 @@ pub enum IngestError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "free some space there, it is tried again by itself"
+        io::ErrorKind::QuotaExceeded => {
+            "withdraw or delete firmware that no device needs, or raise store.quota; it is tried \
+             again by itself"
         }
+        io::ErrorKind::StorageFull => "free some space there, it is tried again by itself",
         _ => "let the daemon's user write there, it is tried again by itself",
     }
 }
@@ -51,7 +103,7 @@ fn hint(error: &io::Error) -> &'static str {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// It is in the content-addressed place.
-    Stored { ingested: Ingested, sidecar: Option<Sidecar> },
+    Stored { ingested: Ingested, sidecar: Option<Sidecar>, verdict: Verdict },
     /// It is being changed, or gone: look again.
     Changed,
     /// It is not what `FILE.sha256` says; the digest that it has.
@@ -73,17 +125,39 @@ enum CopyError<E> {
     Write(io::Error),
 }
 
-/// Takes in the file at `path`. `known` is its digest if these very bytes were copied before
-/// and the copy is still there.
+/// Where copies go, and who reads them.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) objects: Arc<Objects>,
+    pub(crate) reader: Arc<Reader>,
+}
+
+impl Place {
+    /// Removes what was unused for so long. Blocks.
+    pub(crate) fn sweep(&self, keep_unused: Duration) {
+        self.objects.sweep(keep_unused, &self.reader.in_use());
+    }
+
+    /// A disk that is full may have room for the next try when what nothing needs is gone.
+    async fn make_room_after(&self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::StorageFull {
+            let place = self.clone();
+            let _ = tokio::task::spawn_blocking(move || place.sweep(Duration::ZERO)).await;
+        }
+    }
+}
+
+/// Takes in the file at `path`. `known` is what is known of these very bytes, if they were copied
+/// before and the copy is still there.
 pub(crate) async fn take_in(
     origin: &Origin,
-    objects: &Arc<Objects>,
-    max_size: u64,
+    place: &Place,
+    tuning: &Tuning,
     path: &str,
     item: &Item,
-    known: Option<Ingested>,
+    known: Option<&Ingested>,
 ) -> Outcome {
-    let size = item.listed.size;
+    let (size, max_size) = (item.listed.size, tuning.max_size);
     if size == 0 {
         return Outcome::refused("it is empty (0 bytes): copy it again");
     }
@@ -102,42 +176,79 @@ pub(crate) async fn take_in(
         Ok(sum) => sum,
         Err(outcome) => return outcome,
     };
-    let mismatch = |digest| sum.is_some_and(|sum| sum != digest);
-    if let Some(ingested) = known {
-        if mismatch(ingested.digest) {
-            return Outcome::Mismatch(ingested.digest);
-        }
-        return Outcome::Stored { ingested, sidecar };
-    }
-    let parts = std::pin::pin!(origin.read(path, &item.listed));
-    let copied = match copy(objects, parts, size).await {
-        Ok(copied) => copied,
-        Err(CopyError::Source(error)) => return unreadable(error),
-        Err(CopyError::TooLarge) => return Outcome::Changed,
-        Err(CopyError::Write(error)) => return unwritable(error),
+    let signature = match companion(origin, item.signature.as_ref(), Signature::parse).await {
+        Ok(signature) => signature,
+        Err(outcome) => return outcome,
     };
-    match origin.confirm(path, &item.listed).await {
-        Ok(()) if copied.size == size => {}
-        Ok(()) => return Outcome::Changed,
-        Err(error) => return unreadable(error),
+    let needs = tuning.trust.needs(signature.as_ref());
+    let as_is = sidecar.as_ref().is_some_and(|sidecar| sidecar.as_is);
+    let mismatch = |digest| sum.is_some_and(|sum| sum != digest);
+    let known = known.filter(|known| known.facts.as_is == as_is && known.facts.meet(needs));
+    let objects = &place.objects;
+    let (ingested, copied) = match known {
+        Some(known) => (known.clone(), None),
+        None => {
+            let parts = std::pin::pin!(origin.read(path, &item.listed));
+            let copied = match copy(place, parts, size, needs == Needs::Prehash).await {
+                Ok(copied) => copied,
+                Err(CopyError::Source(error)) => return unreadable(error),
+                Err(CopyError::TooLarge) => return Outcome::Changed,
+                Err(CopyError::Write(error)) => return unwritable(place, error).await,
+            };
+            match origin.confirm(path, &item.listed).await {
+                Ok(()) if copied.size == size => {}
+                Ok(()) => return Outcome::Changed,
+                Err(error) => return unreadable(error),
+            }
+            if mismatch(copied.digest) {
+                return Outcome::Mismatch(copied.digest);
+            }
+            let (objects, trust) = (objects.clone(), tuning.trust.clone());
+            let whole = signature.clone().filter(|_| matches!(needs, Needs::WholeFile(_)));
+            let looked = blocking(move || {
+                let mut copied = copied;
+                let checked = match &whole {
+                    Some(signature) => trust.check_whole(signature, copied.file()?)?,
+                    None => None,
+                };
+                Ok(look(&objects, copied, max_size, as_is).map(|(mut image, copied)| {
+                    image.facts.checked = checked;
+                    (image, copied)
+                }))
+            });
+            match looked.await {
+                Ok(Ok((ingested, copied))) => (ingested, Some(copied)),
+                Ok(Err(Problem::Refused(reason))) => return Outcome::refused(reason),
+                Ok(Err(Problem::Io(error))) | Err(error) => return unwritable(place, error).await,
+            }
+        }
+    };
+    let digest = ingested.facts.dropped.unwrap_or(ingested.digest);
+    if mismatch(digest) {
+        return Outcome::Mismatch(digest);
     }
-    if mismatch(copied.digest) {
-        return Outcome::Mismatch(copied.digest);
+    let verdict = match ingested.facts.judge(&tuning.trust, signature.as_ref()) {
+        Ok(verdict) => verdict,
+        Err(reason) => return Outcome::refused(reason),
+    };
+    if let Some(copied) = copied
+        && let Err(error) = keep(place, copied).await
+    {
+        return unwritable(place, error).await;
     }
-    match keep(objects, copied).await {
-        Ok(ingested) => Outcome::Stored { ingested, sidecar },
-        Err(error) => unwritable(error),
-    }
+    Outcome::Stored { ingested, sidecar, verdict }
 }
 
 /// Takes in bytes that come by another way than the watched place.
 pub(crate) async fn take_in_stream(
-    objects: &Arc<Objects>,
-    max_size: u64,
+    place: &Place,
+    tuning: &Tuning,
     parts: impl Stream<Item = io::Result<Bytes>>,
 ) -> Result<Ingested, IngestError> {
     let parts = std::pin::pin!(parts);
-    let copied = copy(objects, parts, max_size).await.map_err(|error| match error {
+    let max_size = tuning.max_size;
+    let copied = copy(place, parts, max_size, tuning.trust.has_keys()).await;
+    let copied = copied.map_err(|error| match error {
         CopyError::Source(error) => IngestError::Source(error),
         CopyError::TooLarge => IngestError::TooLarge(max_size),
         CopyError::Write(error) => IngestError::Write(error),
@@ -145,17 +256,81 @@ pub(crate) async fn take_in_stream(
     if copied.size == 0 {
         return Err(IngestError::Empty);
     }
-    keep(objects, copied).await.map_err(IngestError::Write)
+    let objects = place.objects.clone();
+    let looked = blocking(move || Ok(look(&objects, copied, max_size, false))).await;
+    let (ingested, copied) = match looked {
+        Ok(Ok(looked)) => looked,
+        Ok(Err(Problem::Refused(reason))) => return Err(IngestError::Refused(reason)),
+        Ok(Err(Problem::Io(error))) | Err(error) => return Err(IngestError::Write(error)),
+    };
+    keep(place, copied).await.map_err(IngestError::Write)?;
+    Ok(ingested)
+}
+
+/// What the signature of an upload is worth. Its file was hashed if any key was trusted.
+pub(crate) fn judge_upload(
+    trust: &Trust,
+    uploaded: &Ingested,
+    signature: Option<&Signature>,
+) -> Result<Verdict, String> {
+    match trust.needs(signature) {
+        Needs::WholeFile(_) => {
+            Err("its signature is of minisign's old form: sign it without -l".into())
+        }
+        _ => uploaded.facts.judge(trust, signature),
+    }
+}
+
+/// Looks at what was copied, and unpacks it where a device could not take it as it is. Returns the
+/// copy that is to be kept. Blocks.
+fn look(
+    objects: &Objects,
+    mut copied: Copied,
+    max_size: u64,
+    as_is: bool,
+) -> Result<(Ingested, Copied), Problem> {
+    let prehash = copied.prehash.map(hex::encode);
+    let mut facts = Facts { as_is, prehash, ..Facts::default() };
+    if as_is {
+        return Ok((Ingested { digest: copied.digest, size: copied.size, facts }, copied));
+    }
+    let size = copied.size;
+    let mut source = Source::new(copied.file()?, size);
+    let examined = format::examine(&mut source, max_size)?;
+    facts.header = examined.header;
+    if let Some(how) = examined.unpack {
+        let unpacked = objects
+            .writer()?
+            .fill(|file| format::unpack(&mut source, &how, max_size, file).map(drop));
+        let mut unpacked = unpacked?;
+        let size = unpacked.size;
+        let inner = format::examine(&mut Source::new(unpacked.file()?, size), max_size)?;
+        if inner.unpack.is_some() {
+            return Err(Problem::Refused(format!(
+                "it is {} with {} in it: drop what is in it",
+                facts.header.format.name(),
+                inner.header.format.name(),
+            )));
+        }
+        facts.header = format::joined(facts.header, inner.header);
+        facts.dropped = Some(copied.digest);
+        copied = unpacked;
+    }
+    Ok((Ingested { digest: copied.digest, size: copied.size, facts }, copied))
 }
 
 /// Copies part after part, hashing and writing where blocking is allowed.
 async fn copy<E>(
-    objects: &Arc<Objects>,
+    place: &Place,
     mut parts: impl Stream<Item = Result<Bytes, E>> + Unpin,
     max_size: u64,
+    prehash: bool,
 ) -> Result<Copied, CopyError<E>> {
-    let begin = objects.clone();
-    let mut writer = blocking(move || begin.writer()).await.map_err(CopyError::Write)?;
+    let objects = place.objects.clone();
+    let mut writer = blocking(move || objects.writer()).await.map_err(CopyError::Write)?;
+    if prehash {
+        writer = writer.prehash();
+    }
     while let Some(part) = parts.next().await {
         let part = part.map_err(CopyError::Source)?;
         if writer.size() + part.len() as u64 > max_size {
@@ -170,11 +345,15 @@ async fn copy<E>(
     blocking(move || Ok(writer.finish())).await.map_err(CopyError::Write)
 }
 
-async fn keep(objects: &Arc<Objects>, copied: Copied) -> io::Result<Ingested> {
-    let ingested = Ingested { digest: copied.digest, size: copied.size };
-    let objects = objects.clone();
-    blocking(move || objects.keep(copied)).await?;
-    Ok(ingested)
+async fn keep(place: &Place, copied: Copied) -> io::Result<()> {
+    let place = place.clone();
+    let kept = blocking(move || {
+        if !place.objects.has_room(copied.digest, copied.size) {
+            place.sweep(Duration::ZERO);
+        }
+        place.objects.keep(copied)
+    });
+    kept.await
 }
 
 async fn blocking<T: Send + 'static>(
@@ -223,6 +402,7 @@ fn unreadable(error: OriginError) -> Outcome {
     }
 }
 
-fn unwritable(error: io::Error) -> Outcome {
+async fn unwritable(place: &Place, error: io::Error) -> Outcome {
+    place.make_room_after(&error).await;
     Outcome::Refused { reason: IngestError::Write(error).to_string(), retry: true }
 }

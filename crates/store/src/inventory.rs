@@ -12,6 +12,7 @@ pub(crate) struct Item {
     pub(crate) listed: Listed,
     pub(crate) sidecar: Option<Beside>,
     pub(crate) sum: Option<Beside>,
+    pub(crate) signature: Option<Beside>,
 }
 
 /// A companion file.
@@ -27,6 +28,7 @@ pub(crate) struct State {
     pub(crate) file: Fingerprint,
     pub(crate) sidecar: Option<Fingerprint>,
     pub(crate) sum: Option<Fingerprint>,
+    pub(crate) signature: Option<Fingerprint>,
 }
 
 impl Item {
@@ -36,7 +38,13 @@ impl Item {
             file: self.listed.fingerprint.clone(),
             sidecar: of(&self.sidecar),
             sum: of(&self.sum),
+            signature: of(&self.signature),
         }
+    }
+
+    /// The companion files that there are.
+    pub(crate) fn companions(&self) -> impl Iterator<Item = &Beside> {
+        [&self.sidecar, &self.sum, &self.signature].into_iter().flatten()
     }
 }
 
@@ -55,7 +63,13 @@ impl Inventory {
         for (path, listed) in &listing.files {
             match paths::classify(path) {
                 Place::Firmware(target) => {
-                    let item = Item { target, listed: listed.clone(), sidecar: None, sum: None };
+                    let item = Item {
+                        target,
+                        listed: listed.clone(),
+                        sidecar: None,
+                        sum: None,
+                        signature: None,
+                    };
                     inventory.firmware.insert(path.clone(), item);
                 }
                 Place::Companion { of, kind } => companions.push((path, listed, of, kind)),
@@ -74,7 +88,7 @@ impl Inventory {
             match kind {
                 Companion::Sidecar => item.sidecar = beside,
                 Companion::Sum => item.sum = beside,
-                Companion::Signature => {}
+                Companion::Signature => item.signature = beside,
             }
         }
         inventory

@@ -19,8 +19,12 @@
 //! | `settle` | when a file is complete |
 //! | `watch` | the watcher, which ties these together |
 //! | `record` | what was told of each path |
-//! | `ingest` | copying while hashing |
+//! | `ingest` | copying while hashing; [`Facts`] |
+//! | `format` | what the bytes say of themselves: [`Header`] |
+//! | `signature` | `FILE.minisig`: [`Trust`], [`Verdict`] |
 //! | `objects` | the content-addressed place |
+//! | `shelf` | which copies are needed, and which may go |
+//! | `status_file` | what became of a file, beside it |
 //! | `image` | ranges of verified bytes: [`Image`], [`ReadError`] |
 //! | `cache` | segments in memory: [`Segment`] |
 //! | `digest` | [`Digest`] |
@@ -33,6 +37,7 @@
 mod cache;
 mod digest;
 mod event;
+mod format;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod image;
@@ -46,18 +51,23 @@ mod paths;
 mod record;
 mod settings;
 mod settle;
+mod shelf;
 mod sidecar;
+mod signature;
+mod status_file;
 mod store;
 mod watch;
 
 pub use cache::Segment;
 pub use digest::{Digest, ParseDigestError};
 pub use event::{Change, Dropped, Event, Known};
+pub use format::{Format, Header};
 pub use image::{Image, ReadError, ReadErrorKind};
-pub use ingest::{IngestError, Ingested};
+pub use ingest::{Facts, IngestError, Ingested};
 pub use names::NameParts;
 pub use origin::Fingerprint;
 pub use paths::{Target, is_valid_name};
 pub use settings::{S3Settings, Settings, StoreError};
 pub use sidecar::Sidecar;
+pub use signature::{Comment, KeyId, PublicKey, Signature, Trust, TrustError, Verdict};
 pub use store::{FirmwareStore, Status, Tuning};

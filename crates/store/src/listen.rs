@@ -92,6 +92,9 @@ fn note(heard: &mut Heard, root: &Path, event: &Event) -> bool {
             worth_a_look = true;
             continue;
         };
+        if path.ends_with(crate::status_file::ENDING) || path.ends_with(".status.json.tmp") {
+            continue; // our own
+        }
         let path = path.to_owned();
         let (activity, look) = match event.kind {
             EventKind::Create(CreateKind::Folder) => {

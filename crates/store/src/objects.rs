@@ -6,14 +6,19 @@
 //!
 //! All functions block; callers run them where blocking is allowed.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::digest::{Digest, Hasher};
+use crate::shelf::Shelf;
+use crate::signature::Prehash;
 
 /// The content-addressed place.
 #[derive(Debug)]
@@ -22,11 +27,14 @@ pub(crate) struct Objects {
     incoming: PathBuf,
     /// Makes temporary names unique within the process, which holds `data_dir` alone.
     next: AtomicU64,
+    shelf: Mutex<Shelf>,
+    /// The most bytes that copies may have together.
+    quota: Option<u64>,
 }
 
 impl Objects {
     /// Creates the directories below `data_dir` and removes what an earlier run left unfinished.
-    pub(crate) fn open(data_dir: &Path) -> io::Result<Self> {
+    pub(crate) fn open(data_dir: &Path, quota: Option<u64>) -> io::Result<Self> {
         let objects = data_dir.join("objects").join("sha256");
         let incoming = data_dir.join("objects").join("incoming");
         create_private_dir(&objects)?;
@@ -37,7 +45,52 @@ impl Objects {
                 tracing::warn!(path = %path.display(), %error, "cannot remove an unfinished copy");
             }
         }
-        Ok(Self { objects, incoming, next: AtomicU64::new(0) })
+        let mut shelf = Shelf::default();
+        for folder in fs::read_dir(&objects)? {
+            for object in fs::read_dir(folder?.path())? {
+                let object = object?;
+                let name = object.file_name();
+                if let Some(digest) = name.to_str().and_then(|name| name.parse().ok()) {
+                    shelf.add(digest, object.metadata()?.len(), None);
+                }
+            }
+        }
+        let shelf = Mutex::new(shelf);
+        Ok(Self { objects, incoming, next: AtomicU64::new(0), shelf, quota })
+    }
+
+    /// Tells which copies the watched place names.
+    pub(crate) fn set_dropped(&self, digests: HashSet<Digest>) {
+        self.shelf.lock().set_dropped(digests);
+    }
+
+    /// Tells which copies the user of the store names.
+    pub(crate) fn set_needed(&self, digests: HashSet<Digest>) {
+        self.shelf.lock().set_needed(digests);
+    }
+
+    /// How many copies there are, and their bytes.
+    pub(crate) fn sum(&self) -> (usize, u64) {
+        self.shelf.lock().sum()
+    }
+
+    /// Removes what was unused for so long. `read` are the copies that readers hold.
+    pub(crate) fn sweep(&self, keep_unused: Duration, read: &HashSet<Digest>) {
+        let mut shelf = self.shelf.lock();
+        for digest in shelf.superfluous(Instant::now(), keep_unused, read) {
+            match self.unlink(digest) {
+                Ok(()) => {
+                    shelf.remove(digest);
+                    tracing::info!(%digest, "removed a copy that nothing needs any more");
+                }
+                Err(error) => tracing::warn!(%digest, %error, "cannot remove a superfluous copy"),
+            }
+        }
+    }
+
+    /// Whether a copy of that size fits into the quota.
+    pub(crate) fn has_room(&self, digest: Digest, size: u64) -> bool {
+        self.quota.is_none_or(|quota| self.shelf.lock().bytes_with(digest, size) <= quota)
     }
 
     /// Where the copy with this digest is, or would be.
@@ -53,6 +106,13 @@ impl Objects {
 
     /// Removes a copy that turned out to be bad, so that the next scan makes a new one.
     pub(crate) fn remove(&self, digest: Digest) -> io::Result<()> {
+        let mut shelf = self.shelf.lock();
+        self.unlink(digest)?;
+        shelf.remove(digest);
+        Ok(())
+    }
+
+    fn unlink(&self, digest: Digest) -> io::Result<()> {
         match fs::remove_file(self.path(digest)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -92,20 +152,36 @@ impl Objects {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.incoming.join(format!("{number}.tmp"));
         let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
+        options.read(true).write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(&path)?;
-        Ok(Writer { file, temporary: Temporary(path), hasher: Hasher::default(), size: 0 })
+        Ok(Writer {
+            file,
+            temporary: Temporary(path),
+            hasher: Hasher::default(),
+            prehash: None,
+            size: 0,
+        })
     }
 
     /// Makes a finished copy durable under the name of its digest. A copy that is there
     /// already is replaced, which heals it if it was damaged; who reads it keeps the old one.
     pub(crate) fn keep(&self, copy: Copied) -> io::Result<()> {
+        if let Some(quota) = self.quota.filter(|_| !self.has_room(copy.digest, copy.size)) {
+            return Err(io::Error::new(
+                io::ErrorKind::QuotaExceeded,
+                format!(
+                    "with its {} bytes the copies would have more than store.quota allows ({quota})",
+                    copy.size
+                ),
+            ));
+        }
         let path = self.path(copy.digest);
         let folder = path.parent().unwrap_or(&self.objects);
         create_private_dir(folder)?;
         copy.file.sync_all()?;
+        self.shelf.lock().add(copy.digest, copy.size, Some(Instant::now()));
         fs::rename(&copy.temporary.0, &path)?;
         sync_dir(folder)?;
         sync_dir(&self.objects)
@@ -118,15 +194,46 @@ pub(crate) struct Writer {
     file: File,
     temporary: Temporary,
     hasher: Hasher,
+    prehash: Option<Prehash>,
     size: u64,
 }
 
 impl Writer {
+    /// Hashes it for a signature as well.
+    pub(crate) fn prehash(mut self) -> Self {
+        self.prehash = Some(Prehash::default());
+        self
+    }
+
     pub(crate) fn write(&mut self, bytes: &Bytes) -> io::Result<()> {
         self.file.write_all(bytes)?;
-        self.hasher.update(bytes);
-        self.size += bytes.len() as u64;
+        self.note(bytes);
         Ok(())
+    }
+
+    /// Lets `fill` write the file in any order, and hashes what came of it.
+    pub(crate) fn fill<E: From<io::Error>>(
+        mut self,
+        fill: impl FnOnce(&mut File) -> Result<(), E>,
+    ) -> Result<Copied, E> {
+        fill(&mut self.file)?;
+        self.file.rewind()?;
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let read = self.file.read(&mut buffer)?;
+            if read == 0 {
+                return Ok(self.finish());
+            }
+            self.note(&buffer[..read]);
+        }
+    }
+
+    fn note(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        if let Some(prehash) = &mut self.prehash {
+            prehash.update(bytes);
+        }
+        self.size += bytes.len() as u64;
     }
 
     /// Bytes written so far.
@@ -138,6 +245,7 @@ impl Writer {
     pub(crate) fn finish(self) -> Copied {
         Copied {
             digest: self.hasher.finish(),
+            prehash: self.prehash.map(Prehash::finish),
             size: self.size,
             file: self.file,
             temporary: self.temporary,
@@ -149,9 +257,19 @@ impl Writer {
 #[derive(Debug)]
 pub(crate) struct Copied {
     pub(crate) digest: Digest,
+    /// If it was asked for.
+    pub(crate) prehash: Option<[u8; 64]>,
     pub(crate) size: u64,
     file: File,
     temporary: Temporary,
+}
+
+impl Copied {
+    /// The file, for reading from its beginning.
+    pub(crate) fn file(&mut self) -> io::Result<&mut File> {
+        self.file.rewind()?;
+        Ok(&mut self.file)
+    }
 }
 
 /// Removes the file of that name when dropped; after the rename there is none.
@@ -190,7 +308,7 @@ mod tests {
     #[test]
     fn a_copy_gets_the_name_of_its_digest() {
         let dir = tempfile::tempdir().unwrap();
-        let objects = Objects::open(dir.path()).unwrap();
+        let objects = Objects::open(dir.path(), None).unwrap();
         let mut writer = objects.writer().unwrap();
         writer.write(&Bytes::from_static(b"ab")).unwrap();
         writer.write(&Bytes::from_static(b"c")).unwrap();
@@ -209,7 +327,7 @@ mod tests {
     #[test]
     fn what_is_not_finished_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let objects = Objects::open(dir.path()).unwrap();
+        let objects = Objects::open(dir.path(), None).unwrap();
         let mut writer = objects.writer().unwrap();
         writer.write(&Bytes::from_static(b"ab")).unwrap();
         drop(writer);
@@ -218,7 +336,7 @@ mod tests {
 
         // A crash runs no destructor.
         fs::write(objects.incoming.join("7.tmp"), b"half").unwrap();
-        let objects = Objects::open(dir.path()).unwrap();
+        let objects = Objects::open(dir.path(), None).unwrap();
         assert_eq!(names(&objects.incoming), 0);
         assert_eq!(names(&objects.objects), 0);
     }
@@ -226,7 +344,7 @@ mod tests {
     #[test]
     fn a_damaged_copy_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        let objects = Objects::open(dir.path()).unwrap();
+        let objects = Objects::open(dir.path(), None).unwrap();
         let digest = Digest::of(b"abc");
         for _ in 0..2 {
             let mut writer = objects.writer().unwrap();

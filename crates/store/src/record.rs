@@ -12,6 +12,7 @@ use crate::names::NameParts;
 use crate::origin::Fingerprint;
 use crate::settle::is_below;
 use crate::sidecar::Sidecar;
+use crate::signature::Verdict;
 
 /// The watcher's memory. Bounded by what is at the origin.
 #[derive(Debug, Default)]
@@ -31,13 +32,12 @@ enum Told {
     Present {
         state: State,
         ingested: Ingested,
+        verdict: Verdict,
+        /// Its signature is to be judged once more.
+        again: bool,
     },
     /// `state` is absent where there is no file to speak of. With `again` it is tried then.
-    Refused {
-        state: Option<State>,
-        reason: String,
-        again: Option<Instant>,
-    },
+    Refused { state: Option<State>, reason: String, again: Option<Instant> },
 }
 
 /// What there is to do about a file in the state that it is in.
@@ -73,14 +73,16 @@ impl Record {
     /// Which bytes these are, if they were seen before at that path.
     pub(crate) fn known(&self, path: &str, fingerprint: &Fingerprint) -> Option<Ingested> {
         let known = self.known.get(path)?;
-        (known.fingerprint == *fingerprint)
-            .then_some(Ingested { digest: known.digest, size: known.size })
+        let facts = known.facts.clone().filter(|_| known.fingerprint == *fingerprint)?;
+        Some(Ingested { digest: known.digest, size: known.size, facts })
     }
 
     /// What there is to do about a file; `has_copy` says whether its bytes are at hand.
     pub(crate) fn task(&self, path: &str, state: &State, has_copy: bool, now: Instant) -> Task {
         match self.told.get(path) {
-            Some(Told::Present { state: told, .. }) if told == state && has_copy => Task::Nothing,
+            Some(Told::Present { state: told, again: false, .. }) if told == state && has_copy => {
+                Task::Nothing
+            }
             Some(Told::Refused { state: Some(told), again, .. }) if told == state => match again {
                 None => Task::Nothing,
                 Some(at) if *at > now => Task::Again(*at),
@@ -98,18 +100,29 @@ impl Record {
         item: Item,
         ingested: Ingested,
         sidecar: Option<Sidecar>,
+        verdict: Verdict,
     ) -> Option<Change> {
-        let Ingested { digest, size } = ingested;
+        let Ingested { digest, size, facts } = ingested.clone();
         let state = item.state();
         let fingerprint = item.listed.fingerprint;
-        let known = Known { path: path.clone(), fingerprint: fingerprint.clone(), digest, size };
+        let known = Known {
+            path: path.clone(),
+            fingerprint: fingerprint.clone(),
+            digest,
+            size,
+            facts: Some(facts.clone()),
+        };
         self.known.insert(path.clone(), known);
         self.compared.remove(&path);
-        let told = Told::Present { state: state.clone(), ingested };
-        if let Some(Told::Present { state: before, ingested: copied_before }) =
+        let told = Told::Present {
+            state: state.clone(),
+            ingested: ingested.clone(),
+            verdict: verdict.clone(),
+            again: false,
+        };
+        if let Some(Told::Present { state: before, ingested: copied, verdict: judged, .. }) =
             self.told.insert(path.clone(), told)
-            && before == state
-            && copied_before == ingested
+            && (before, copied, judged) == (state, ingested, verdict.clone())
         {
             return None;
         }
@@ -122,6 +135,8 @@ impl Record {
             digest,
             size,
             fingerprint,
+            facts,
+            signature: verdict,
             sidecar,
         }))
     }
@@ -148,6 +163,17 @@ impl Record {
         for told in self.told.values_mut() {
             if let Told::Refused { again, .. } = told {
                 *again = Some(now);
+            }
+        }
+    }
+
+    /// Other keys are trusted: every signature is judged once more, and what was refused is tried
+    /// again.
+    pub(crate) fn judge_again(&mut self, now: Instant) {
+        self.try_refused_again(now);
+        for told in self.told.values_mut() {
+            if let Told::Present { again, .. } = told {
+                *again = true;
             }
         }
     }

@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::signature::Trust;
 
 /// Where firmware comes from, where copies go, and the limits between.
 #[derive(Debug, Clone)]
@@ -24,6 +27,13 @@ pub struct Settings {
     /// The most bytes of images kept in memory between reads. At least one segment of 1 MiB
     /// is always kept.
     pub cache_bytes: usize,
+    /// The most bytes that copies may have together in `data_dir`; `None`: as many as the disk
+    /// holds. What no device needs goes first.
+    pub quota: Option<u64>,
+    /// How long a copy that nothing needs is kept.
+    pub keep_unused: Duration,
+    /// Which signatures are believed, and whether there must be one.
+    pub trust: Arc<Trust>,
 }
 
 impl Default for Settings {
@@ -37,13 +47,16 @@ impl Default for Settings {
             poll_interval: Duration::from_secs(30),
             max_size: 512 << 20,
             cache_bytes: 64 << 20,
+            quota: None,
+            keep_unused: Duration::from_secs(24 * 3600),
+            trust: Arc::default(),
         }
     }
 }
 
 /// How a bucket is reached. What is absent comes from the usual `AWS_*` variables, and then
 /// from the environment's own credentials (web identity, container, instance).
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct S3Settings {
     /// Base address of the server, such as `https://garage.example:3900`; buckets are
     /// addressed by path below it. Absent: Amazon's, in `region`.
@@ -56,6 +69,22 @@ pub struct S3Settings {
     pub secret_access_key: Option<String>,
     /// Permits an endpoint without TLS.
     pub allow_http: bool,
+    /// How long a request is tried again before it counts as failed. The next listing is due soon
+    /// anyway, and until then nothing is known to have changed.
+    pub retry_for: Duration,
+}
+
+impl Default for S3Settings {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            region: None,
+            access_key_id: None,
+            secret_access_key: None,
+            allow_http: false,
+            retry_for: Duration::from_secs(15),
+        }
+    }
 }
 
 impl fmt::Debug for S3Settings {

@@ -30,6 +30,8 @@ pub(crate) enum Activity {
     Silent,
     /// Somebody writes to it.
     Writing,
+    /// Nothing since it was read as it stands.
+    Used,
 }
 
 /// What notifications told since the last look.
@@ -140,7 +142,11 @@ impl Ledger {
             let changed = stand.fingerprint != listed.fingerprint;
             match touch {
                 Some(Some(activity)) => stand.activity = activity,
-                // New dates or permissions: the bytes are as whole as they were.
+                // New dates or permissions: the bytes are as whole as they were, unless what was
+                // heard of them is used up.
+                Some(None) if changed && stand.activity == Activity::Used => {
+                    stand.activity = Activity::Silent;
+                }
                 Some(None) => {}
                 None if changed || heard.lost => stand.activity = Activity::Silent,
                 None => {}
@@ -159,7 +165,9 @@ impl Ledger {
             return Verdict::Writing;
         };
         let rest = match (stand.activity, kind) {
-            (Activity::Renamed, _) | (Activity::Closed, Kind::Companion) => Duration::ZERO,
+            (Activity::Renamed | Activity::Used, _) | (Activity::Closed, Kind::Companion) => {
+                Duration::ZERO
+            }
             (Activity::Closed, Kind::Binary) | (Activity::Found, _) => self.settle,
             (Activity::Silent, _) => self.settle.max(self.poll_interval),
             (Activity::Writing, _) => return Verdict::Writing,
@@ -179,7 +187,7 @@ impl Ledger {
         if let Some(stand) = self.stands.get_mut(path)
             && stand.activity != Activity::Writing
         {
-            stand.activity = Activity::Silent;
+            stand.activity = Activity::Used;
         }
     }
 }

@@ -26,6 +26,10 @@ pub struct Sidecar {
     pub min_version: Option<String>,
     /// For people.
     pub notes: Option<String>,
+    /// The bytes are served as they are, whatever they look like: a device that unpacks gzip, or
+    /// takes HEX. Nothing in them is looked at then.
+    #[serde(default)]
+    pub as_is: bool,
 }
 
 impl Sidecar {

@@ -1,24 +1,28 @@
 //! [`FirmwareStore`]: the one thing that the rest of the daemon holds of this crate.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::Stream;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::digest::Digest;
 use crate::event::{Event, Known};
 use crate::image::{Image, Reader};
-use crate::ingest::{self, IngestError, Ingested};
+use crate::ingest::{self, IngestError, Ingested, Place};
 use crate::objects::Objects;
 use crate::origin::Origin;
 use crate::record::Counts;
 use crate::settings::{Settings, StoreError};
+use crate::signature::{Signature, Trust, Verdict};
+use crate::status_file;
 use crate::watch::Watcher;
 
 /// Events that wait for the receiver. A batch is the unit, so few are enough; when they are all
@@ -29,7 +33,6 @@ const EVENTS: usize = 16;
 #[derive(Debug)]
 pub struct FirmwareStore {
     shared: Arc<Shared>,
-    reader: Arc<Reader>,
 }
 
 /// What the store and its watcher share.
@@ -41,6 +44,11 @@ pub(crate) struct Shared {
     pub(crate) objects: Arc<Objects>,
     /// Rung by [`FirmwareStore::rescan`].
     pub(crate) asked: Notify,
+    /// How often it was rung.
+    pub(crate) questions: AtomicU64,
+    /// Up to which of those the watcher has looked.
+    pub(crate) answered: watch::Sender<u64>,
+    pub(crate) reader: Arc<Reader>,
     /// Rung by a reader that found a copy missing or damaged.
     pub(crate) damaged: Arc<Notify>,
     /// Written by the watcher after each look, copied by whoever asks.
@@ -48,7 +56,7 @@ pub(crate) struct Shared {
 }
 
 /// Those of [`Settings`] that can change while the store is watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tuning {
     /// [`Settings::settle`].
     pub settle: Duration,
@@ -56,6 +64,8 @@ pub struct Tuning {
     pub poll_interval: Duration,
     /// [`Settings::max_size`].
     pub max_size: u64,
+    /// [`Settings::trust`].
+    pub trust: Arc<Trust>,
 }
 
 impl Tuning {
@@ -65,6 +75,7 @@ impl Tuning {
             settle: settings.settle,
             poll_interval: settings.poll_interval,
             max_size: settings.max_size,
+            trust: settings.trust.clone(),
         }
     }
 }
@@ -94,6 +105,10 @@ pub struct Status {
     pub scanned: Option<SystemTime>,
     /// Bytes of images in memory; see [`Settings::cache_bytes`].
     pub cached_bytes: usize,
+    /// Copies in `data_dir`, needed or not.
+    pub copies: usize,
+    /// Their sizes together, in bytes; see [`Settings::quota`].
+    pub copied_bytes: u64,
 }
 
 impl FirmwareStore {
@@ -105,7 +120,7 @@ impl FirmwareStore {
     /// If the settings are wrong or `data_dir` cannot be written to.
     pub fn open(settings: Settings) -> Result<Arc<Self>, StoreError> {
         let origin = Origin::open(&settings)?;
-        let objects = Objects::open(&settings.data_dir)
+        let objects = Objects::open(&settings.data_dir, settings.quota)
             .map_err(|source| StoreError::DataDir { path: settings.data_dir.clone(), source })?;
         let objects = Arc::new(objects);
         let damaged = Arc::new(Notify::new());
@@ -121,10 +136,13 @@ impl FirmwareStore {
             origin,
             objects,
             asked: Notify::new(),
+            questions: AtomicU64::new(0),
+            answered: watch::Sender::new(0),
+            reader: Arc::new(reader),
             damaged,
             status: Mutex::new(status),
         };
-        Ok(Arc::new(Self { shared: Arc::new(shared), reader: Arc::new(reader) }))
+        Ok(Arc::new(Self { shared: Arc::new(shared) }))
     }
 
     /// Watches where firmware is dropped, until `cancel` or until the receiver is dropped. Must
@@ -152,28 +170,76 @@ impl FirmwareStore {
         self.rescan();
     }
 
+    /// What it goes by now.
+    pub fn tuning(&self) -> Tuning {
+        self.shared.tuning.lock().clone()
+    }
+
     /// Looks now instead of after `poll_interval`. Returns at once.
     pub fn rescan(&self) {
+        self.shared.questions.fetch_add(1, Ordering::AcqRel);
         self.shared.asked.notify_one();
+    }
+
+    /// The same, and waits for the end of that look. It waits as long as the origin takes, and for
+    /// ever where nobody watches.
+    pub async fn rescanned(&self) {
+        self.rescan();
+        let question = self.shared.questions.load(Ordering::Acquire);
+        let mut answered = self.shared.answered.subscribe();
+        // The sender lives as long as the store.
+        let _ = answered.wait_for(|answered| *answered >= question).await;
+    }
+
+    /// Says which images must be kept beside those that lie where firmware is dropped and those
+    /// that are being read: all that may still be asked for. The others go, by and by.
+    pub fn need(&self, digests: HashSet<Digest>) {
+        self.shared.objects.set_needed(digests);
+    }
+
+    /// Writes `FILE.status.json` beside a file of the watched directory, or removes it. That it
+    /// cannot be written is no error: a folder may well be read-only. In a bucket there is none.
+    pub async fn publish_status(&self, path: String, status: Option<Vec<u8>>) {
+        let Some(root) = self.shared.origin.directory() else { return };
+        let work = move || {
+            if let Err(error) = status_file::write(&root, &path, status.as_deref()) {
+                tracing::debug!(path, %error, "the status file was not written");
+            }
+        };
+        let _ = tokio::task::spawn_blocking(work).await;
     }
 
     /// A handle for reading an image whose copy should be there. No I/O happens here.
     pub fn image(&self, digest: Digest, size: u64) -> Image {
-        self.reader.image(digest, size)
+        self.shared.reader.image(digest, size)
     }
 
     /// Takes in an image that comes by another way than the watched place, such as an upload.
     /// Only one part of it is in memory at a time.
     ///
     /// # Errors
-    /// If there are no bytes, more than [`Settings::max_size`], the stream fails, or the copy
-    /// cannot be written. Nothing is left behind then.
+    /// If there are no bytes, more than [`Settings::max_size`], the stream fails, the copy cannot
+    /// be written, or it is nothing that a device should get. Nothing is left behind then.
     pub async fn ingest_stream(
         &self,
         bytes: impl Stream<Item = io::Result<Bytes>> + Send,
     ) -> Result<Ingested, IngestError> {
-        let max_size = self.shared.tuning.lock().max_size;
-        ingest::take_in_stream(&self.shared.objects, max_size, bytes).await
+        let tuning = self.shared.tuning.lock().clone();
+        ingest::take_in_stream(&self.shared.place(), &tuning, bytes).await
+    }
+
+    /// What the detached signature of an upload is worth.
+    ///
+    /// # Errors
+    /// Why the upload is not accepted, as the end of a sentence that begins with its name.
+    pub fn judge_upload(
+        &self,
+        uploaded: &Ingested,
+        signature: Option<&[u8]>,
+    ) -> Result<Verdict, String> {
+        let trust = self.shared.tuning.lock().trust.clone();
+        let signature = signature.map(Signature::parse).transpose()?;
+        ingest::judge_upload(&trust, uploaded, signature.as_ref())
     }
 
     /// The largest image that is taken in, in bytes.
@@ -192,6 +258,7 @@ impl FirmwareStore {
 
     /// How the store is now.
     pub fn status(&self) -> Status {
+        let (copies, copied_bytes) = self.shared.objects.sum();
         let scan = self.shared.status.lock();
         Status {
             url: self.shared.settings.url.clone(),
@@ -200,13 +267,22 @@ impl FirmwareStore {
             bytes: scan.counts.bytes,
             refused: scan.counts.refused,
             scanned: scan.scanned,
-            cached_bytes: self.reader.cached_bytes(),
+            cached_bytes: self.shared.reader.cached_bytes(),
+            copies,
+            copied_bytes,
         }
+    }
+}
+
+impl Shared {
+    /// Where copies go.
+    pub(crate) fn place(&self) -> Place {
+        Place { objects: self.objects.clone(), reader: self.reader.clone() }
     }
 }
 
 impl Drop for FirmwareStore {
     fn drop(&mut self) {
-        self.reader.close();
+        self.shared.reader.close();
     }
 }

@@ -4,8 +4,9 @@
 //! every `poll_interval`, and when asked. Every look is a whole listing, so that nothing depends
 //! on a notification having come. One task owns all the state here.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::digest::Digest;
 use crate::event::{Change, Event, Known};
 use crate::ingest::{self, Ingested, Outcome};
-use crate::inventory::{Inventory, Item};
+use crate::inventory::{Inventory, Item, State};
 use crate::listen::{Hints, Listener};
 use crate::origin::Listing;
 use crate::record::{Record, Task};
@@ -29,6 +30,10 @@ const COPIES: usize = 2;
 
 /// How long notifications of deletions may lag behind the deletions.
 const LAG: Duration = Duration::from_millis(200);
+
+/// After so many readings that were not what was listed a file is refused: somebody writes to it
+/// all the time, or the server says one thing and gives another.
+const UNSTEADY: u32 = 4;
 
 /// From a copy that was found damaged to the look that makes it anew.
 const DAMAGE_PAUSE: Duration = Duration::from_millis(300);
@@ -59,6 +64,8 @@ pub(crate) struct Watcher {
     unavailable: bool,
     /// Since when something complete waits for what settles soon after it.
     due_since: Option<Instant>,
+    /// Files that were not what was listed when they were read, and how often in that state.
+    unsteady: HashMap<String, (State, u32)>,
 }
 
 /// A file that may be read.
@@ -78,7 +85,7 @@ impl Watcher {
             .origin
             .directory()
             .map(|root| Arc::new(Mutex::new(Listener::new(root, hints.clone()))));
-        let tuning = *shared.tuning.lock();
+        let tuning = shared.tuning.lock().clone();
         Self {
             ledger: Ledger::new(tuning.settle, tuning.poll_interval),
             tuning,
@@ -93,6 +100,7 @@ impl Watcher {
             began: None,
             unavailable: false,
             due_since: None,
+            unsteady: HashMap::new(),
         }
     }
 
@@ -115,6 +123,24 @@ impl Watcher {
 
     /// Looks once and tells what is new. Returns when to look again at the latest.
     async fn look(&mut self) -> Result<Instant, Closed> {
+        let question = self.shared.questions.load(Ordering::Acquire);
+        let next = self.look_once().await?;
+        // While something complete waits for what comes with it, the look is not over.
+        if self.due_since.is_none() {
+            self.sweep().await;
+            self.shared.answered.send_replace(question);
+        }
+        Ok(next)
+    }
+
+    /// Removes copies that nothing needs any more.
+    async fn sweep(&self) {
+        self.shared.objects.set_dropped(self.record.copies().iter().map(|(it, _)| *it).collect());
+        let (place, keep) = (self.shared.place(), self.shared.settings.keep_unused);
+        let _ = tokio::task::spawn_blocking(move || place.sweep(keep)).await;
+    }
+
+    async fn look_once(&mut self) -> Result<Instant, Closed> {
         self.take_tuning();
         let poll = Instant::now() + self.tuning.poll_interval;
         let listing = match self.list().await {
@@ -136,7 +162,8 @@ impl Watcher {
         self.tell_available().await?;
 
         let (due, settling) = self.sort_out(&inventory, now).await;
-        let missing = self.record.missing(&inventory, &listing.unknown.into_iter().collect());
+        let unknown = listing.unknown.into_iter().collect();
+        let missing = self.record.missing(&inventory, &unknown);
         if let Some(until) = self.wait_for_more(!due.is_empty(), !missing.is_empty(), now)
             && let Some(next) = settling.iter().copied().filter(|at| *at <= until).min()
         {
@@ -146,7 +173,12 @@ impl Watcher {
         self.gone.clear();
         let mut changes: Vec<Change> =
             missing.into_iter().map(|path| self.record.removed(path)).collect();
+        let accepted: HashSet<String> = self.record.accepted().into_iter().cloned().collect();
         for (path, reason) in &inventory.refused {
+            // What cannot be looked at now stays what it was.
+            if unknown.contains(path) && accepted.contains(path) {
+                continue;
+            }
             changes.extend(self.record.refused(path, None, reason.clone(), None));
         }
         let (taken, again) = self.take_in(due).await;
@@ -161,7 +193,10 @@ impl Watcher {
 
     /// What was configured since the last look counts from this one on.
     fn take_tuning(&mut self) {
-        let tuning = *self.shared.tuning.lock();
+        let tuning = self.shared.tuning.lock().clone();
+        if tuning.trust != self.tuning.trust {
+            self.record.judge_again(Instant::now());
+        }
         if tuning.max_size != self.tuning.max_size {
             self.record.try_refused_again(Instant::now());
         }
@@ -239,7 +274,7 @@ impl Watcher {
         let mut settling = Vec::new();
         for (path, item) in &inventory.firmware {
             let known = self.record.known(path, &item.listed.fingerprint);
-            let copy = known.filter(|known| !lost.contains(&known.digest));
+            let copy = known.clone().filter(|known| !lost.contains(&known.digest));
             let task = self.record.task(path, &item.state(), copy.is_some(), now);
             match task {
                 Task::Nothing => continue,
@@ -249,9 +284,8 @@ impl Watcher {
                 }
                 Task::Read | Task::ReadWhenSettled => {}
             }
-            let companions = [&item.sidecar, &item.sum]
-                .into_iter()
-                .flatten()
+            let companions = item
+                .companions()
                 .map(|beside| self.verdict(&beside.path, Kind::Companion, now))
                 .fold(Verdict::Complete, later);
             let file = match known {
@@ -310,14 +344,13 @@ impl Watcher {
 
     /// Copies what is due. Returns what to tell, and when to try again what did not work.
     async fn take_in(&mut self, due: Vec<Due>) -> (Vec<Change>, Vec<Instant>) {
-        let shared = self.shared.clone();
-        let max_size = self.tuning.max_size;
+        let (shared, tuning) = (self.shared.clone(), self.tuning.clone());
         let outcomes: Vec<(Due, Outcome)> = stream::iter(due)
             .map(|due| async {
-                let (origin, objects) = (&shared.origin, &shared.objects);
+                let (origin, place, tuning) = (&shared.origin, shared.place(), &tuning);
+                let copy = due.copy.as_ref();
                 let outcome =
-                    ingest::take_in(origin, objects, max_size, &due.path, &due.item, due.copy);
-                let outcome = outcome.await;
+                    ingest::take_in(origin, &place, tuning, &due.path, &due.item, copy).await;
                 (due, outcome)
             })
             .buffered(COPIES)
@@ -327,14 +360,15 @@ impl Watcher {
         let mut again = Vec::new();
         for (due, outcome) in outcomes {
             let state = due.item.state();
+            let outcome = self.count_unsteady(&due.path, &state, outcome);
             match outcome {
-                Outcome::Stored { ingested, sidecar } => {
+                Outcome::Stored { ingested, sidecar, verdict } => {
                     self.ledger.used(&due.path);
-                    for beside in [&due.item.sidecar, &due.item.sum].into_iter().flatten() {
+                    for beside in due.item.companions() {
                         self.ledger.used(&beside.path);
                     }
                     let Due { path, item, .. } = due;
-                    changes.extend(self.record.stored(path, item, ingested, sidecar));
+                    changes.extend(self.record.stored(path, item, ingested, sidecar, verdict));
                 }
                 Outcome::Changed => {
                     // If no notification comes of it, the next settled look is soon enough.
@@ -360,6 +394,27 @@ impl Watcher {
             }
         }
         (changes, again)
+    }
+
+    /// What is never what was listed gets a status in the end.
+    fn count_unsteady(&mut self, path: &str, state: &State, outcome: Outcome) -> Outcome {
+        if !matches!(outcome, Outcome::Changed) {
+            self.unsteady.remove(path);
+            return outcome;
+        }
+        let (known, times) =
+            self.unsteady.entry(path.to_owned()).or_insert_with(|| (state.clone(), 0));
+        if known != state {
+            (*known, *times) = (state.clone(), 0);
+        }
+        *times += 1;
+        if *times < UNSTEADY {
+            return Outcome::Changed;
+        }
+        self.unsteady.remove(path);
+        let reason = "what is read of it is not what was listed, again and again: the listing and \
+                      the file differ in size or ETag; copy it there again, or look at the server";
+        Outcome::Refused { reason: reason.into(), retry: true }
     }
 
     async fn tell_unavailable(&mut self, reason: String) -> Result<(), Closed> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use object_store::ObjectStoreExt as _;
 use object_store::aws::AmazonS3Builder;
+use s3::Fault;
 use store::{Change, Digest, Event, S3Settings, Settings, Target};
 use support::{Site, files, known};
 
@@ -21,6 +22,7 @@ fn bucket(server: &s3::S3Server, prefix: &str) -> impl FnOnce(&mut Settings) + u
         access_key_id: Some(s3::ACCESS_KEY_ID.into()),
         secret_access_key: Some(s3::SECRET_ACCESS_KEY.into()),
         allow_http: true,
+        ..S3Settings::default()
     };
     move |settings| {
         settings.url = url;
@@ -107,6 +109,130 @@ async fn an_outage_or_an_emptied_bucket_is_no_deletion() {
     server.put("b.bin", b"b");
     let changes = site.batch().await;
     assert!(files(&changes).contains(&("b.bin", Digest::of(b"b"))), "{changes:?}");
+}
+
+#[tokio::test]
+async fn a_look_that_was_asked_for_has_seen_what_was_there() {
+    let server = s3::S3Server::start().await;
+    let seldom = |settings: &mut Settings| {
+        bucket(&server, "site")(settings);
+        settings.poll_interval = Duration::from_secs(3600);
+    };
+    let mut site = Site::prepare(seldom, |_| {}, vec![]);
+    // The first look waits for what is still coming.
+    site.store.rescan();
+    drop(site.event().await);
+    for number in 1..=3 {
+        server.put(&format!("site/{number}.bin"), &[number as u8]);
+        site.store.rescanned().await;
+        assert_eq!(site.store.status().files, number);
+        site.present().await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_used_is_refused_alone() {
+    let server = s3::S3Server::start().await;
+    // Around it what fits, and more than a page's worth behind it.
+    server.put("site/a.bin", b"a");
+    server.put("site/b\u{7f}b.bin", b"b");
+    for number in 0..1100 {
+        server.put(&format!("site/groups/g/{number}.bin"), b"c");
+    }
+    server.put("site/z\u{7f}/z.bin", b"z");
+    let mut site = Site::prepare(bucket(&server, "site"), |_| {}, vec![]);
+    let mut refused = Vec::new();
+    let mut present = 0;
+    for change in site.batch().await {
+        match change {
+            Change::Refused { path, reason } => refused.push((path, reason)),
+            _ => present += 1,
+        }
+    }
+    assert_eq!(present, 1101);
+    let paths: Vec<_> = refused.iter().map(|(path, _)| &**path).collect();
+    assert_eq!(paths, ["b\\u{7f}b.bin", "z\\u{7f}/z.bin"]);
+    assert!(refused.iter().all(|(_, reason)| reason.contains("rename it")), "{refused:?}");
+    server.delete("site/b\u{7f}b.bin");
+    assert_eq!(site.change().await, Change::Removed { path: "b\\u{7f}b.bin".into() });
+}
+
+#[tokio::test]
+async fn a_server_that_errs_gets_one_status_for_each_file_and_is_asked_again() {
+    for (fault, says) in [
+        (Fault::Status(403), "store.s3.secret_access_key"),
+        (Fault::Status(404), "not what was listed"),
+        (Fault::Status(500), "500"),
+        (Fault::HeadStatus(403), "cannot be looked at"),
+        (Fault::HeadStatus(500), "cannot be looked at"),
+        (Fault::HalfBody, "cannot be read"),
+        (Fault::ShortBody, "not what was listed"),
+    ] {
+        let server = s3::S3Server::start().await;
+        let fast = |settings: &mut Settings| {
+            bucket(&server, "")(settings);
+            settings.settle = Duration::ZERO;
+            settings.s3.retry_for = Duration::from_millis(300);
+        };
+        server.put("known.bin", b"known");
+        let mut site = Site::prepare(fast, |_| {}, vec![]);
+        site.present().await;
+        let image = vec![7; 300_000];
+        server.set_fault(fault);
+        server.put("pump.bin", &image);
+        let (path, reason) = site.refused().await;
+        assert_eq!(path, "pump.bin", "{fault:?}");
+        assert!(reason.contains(says), "{fault:?}: {reason}");
+        // It is the file's trouble, not the store's, nor that of what is known.
+        assert_eq!(site.store.status().available, Ok(()));
+        assert_eq!((site.store.status().files, site.store.status().copies), (1, 1));
+        server.set_fault(Fault::None);
+        assert_eq!(site.present().await.digest, Digest::of(&image), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_errs_about_everything_is_unavailable_and_nothing_is_gone() {
+    let server = s3::S3Server::start().await;
+    server.put("pump.bin", b"image");
+    let fast = |settings: &mut Settings| {
+        bucket(&server, "")(settings);
+        settings.s3.retry_for = Duration::from_millis(300);
+    };
+    let mut site = Site::prepare(fast, |_| {}, vec![]);
+    let dropped = site.present().await;
+    for status in [403, 404, 500, 503] {
+        server.set_fault(Fault::EveryStatus(status));
+        let reason = site.unavailable().await;
+        assert!(reason.contains("cannot list s3://"), "{status}: {reason}");
+        let image = site.store.image(dropped.digest, dropped.size);
+        assert_eq!(image.read(0, 5).await.unwrap(), "image");
+        server.set_fault(Fault::None);
+        assert_eq!(site.event().await, Event::Available);
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_devices_on_a_cold_image_read_each_byte_once() {
+    let server = s3::S3Server::start().await;
+    let image: Vec<u8> = (0..5_000_001u32).map(|n| (n % 251) as u8).collect();
+    server.put("pump.bin", &image);
+    let mut site = Site::prepare(bucket(&server, ""), |_| {}, vec![]);
+    let dropped = site.present().await;
+    let read = site.store.image(dropped.digest, dropped.size);
+    let devices = (0..1000u64).map(|device| {
+        let (read, image) = (read.clone(), &image);
+        async move {
+            for block in 0..20 {
+                let at = (device * 4_999 + block * 249_997) % 4_995_000;
+                let bytes = read.read(at, 4096).await.unwrap();
+                assert!(bytes == image[at as usize..at as usize + 4096]);
+            }
+        }
+    });
+    futures_util::future::join_all(devices).await;
+    // From the server, once, when it was taken in; and never again.
+    assert_eq!(server.sent(), image.len() as u64);
 }
 
 #[tokio::test]

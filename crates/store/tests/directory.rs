@@ -362,16 +362,22 @@ async fn settings_change_while_it_watches() {
     site.rename_in("large.bin", &[1; 200]);
     assert!(site.refused().await.1.contains("store.max_size"));
     let tuning = store::Tuning::of(&site.settings);
+    let trust = site.settings.trust.clone();
     site.store.tune(store::Tuning { max_size: 300, ..tuning });
     assert_eq!(site.present().await.path, "large.bin");
 
     // A plain copy that would have to stand still for an hour.
     std::fs::write(site.root.join("copied.bin"), [2; 50]).unwrap();
     let settle = Duration::from_millis(100);
-    site.store.tune(store::Tuning { max_size: 300, settle, poll_interval: settle });
+    site.store.tune(store::Tuning {
+        max_size: 300,
+        settle,
+        poll_interval: settle,
+        trust: trust.clone(),
+    });
     assert_eq!(site.present().await.path, "copied.bin");
     // And back: the file that is there stays, a new one is too large.
-    site.store.tune(store::Tuning { max_size: 10, settle, poll_interval: settle });
+    site.store.tune(store::Tuning { max_size: 10, settle, poll_interval: settle, trust });
     site.rename_in("another.bin", &[3; 50]);
     assert!(site.refused().await.0.contains("another.bin"));
     assert_eq!(site.store.status().files, 2);

@@ -150,6 +150,7 @@ async fn an_empty_directory_at_start_is_no_deletion() {
         fingerprint: store::Fingerprint::new("1"),
         digest: Digest::of(b"image"),
         size: 5,
+        facts: Some(store::Facts::default()),
     };
     let fill = |root: &Path| fs::create_dir(root).unwrap();
     let mut site = Site::prepare(|_| {}, fill, vec![remembered]);

@@ -56,6 +56,11 @@ fn password() -> Value {
     plain(8, 1024)
 }
 
+/// Maintenance windows such as `mon-fri 22:00-04:00 Europe/Berlin`.
+fn windows() -> Value {
+    json!({"type": "array", "items": {"type": "string", "maxLength": 200}, "maxItems": 32})
+}
+
 /// Known by its id, and perhaps new: ids of the form that unregistered devices have are not taken.
 fn new_id() -> Value {
     pattern("^(?![tc]-[0-9A-Fa-f]{16}$)[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")
@@ -81,6 +86,10 @@ fn devices() -> Value {
         "reason": maybe(text()),
         "progress": object(json!({"chunks_sent": count(), "chunks_total": count()}), none()),
         "firmware": maybe(offered),
+        "parameters": about(
+            "Those of the reference, for its newest offer.",
+            maybe(object(json!({"ota_url": text(), "ota_size": count(), "ota_chunks": count()}), none())),
+        ),
         "registered": boolean(),
         "groups": list(name()),
         "labels": map(text()),
@@ -175,6 +184,27 @@ fn users() -> Value {
                 "properties": {"password": {"type": "string"}, "new_password": {"const": true}},
             },
         },
+        "Session": object(
+            json!({
+                "name": maybe(text()), "role": maybe(one_of(&ROLES)),
+                "csrf": about("What changes carry in `X-CSRF-Token`.", maybe(text())),
+                "version": maybe(text()),
+            }),
+            none(),
+        ),
+        "Login": {
+            "type": "object", "additionalProperties": false,
+            "properties": {"token": maybe(text()), "name": maybe(text()), "password": maybe(text())},
+            // The admin token, or name and password.
+            "oneOf": [
+                {"required": ["token"], "properties": {
+                    "token": text(), "name": {"type": "null"}, "password": {"type": "null"},
+                }},
+                {"required": ["name", "password"], "properties": {
+                    "token": {"type": "null"}, "name": text(), "password": text(),
+                }},
+            ],
+        },
         "Token": object(token, none()),
         "AddedToken": object(added_token, none()),
         "NewLink": object(json!({"seconds": between(1, 2_592_000)}), none()),
@@ -190,7 +220,7 @@ fn firmware() -> Value {
     let decided = object(
         json!({
             "value": text(),
-            "from": one_of(&["sidecar", "upload", "image", "signature", "file name", "folder", "digest"]),
+            "from": one_of(&["trusted comment", "sidecar", "upload", "image header", "file name", "folder", "digest"]),
         }),
         none(),
     );
@@ -201,6 +231,7 @@ fn firmware() -> Value {
                 "path": text(),
                 "state": one_of(&FIRMWARE_STATES),
                 "reason": maybe(text()),
+                "warnings": about("What is worth a look before it is offered.", list(text())),
                 "title": maybe(component("Decided")),
                 "version": maybe(component("Decided")),
                 "model": maybe(component("Decided")),
@@ -208,13 +239,35 @@ fn firmware() -> Value {
                 "notes": maybe(text()),
                 "target": about("`all`, `group:NAME`, `model:NAME` or `device:ID`; null for an upload.", maybe(text())),
                 "deployments": list(number()),
-                "digest": maybe(digest()),
+                "format": about("Such as `ESP-IDF` or `binary`.", maybe(text())),
+                "chip": about("That the image names.", maybe(text())),
+                "hardware": about("Devices that a container names, in its own words.", list(text())),
+                "security_counter": maybe(count()),
+                "signature": maybe(component("Signature")),
+                "digest": about("Of what devices get.", maybe(digest())),
+                "dropped_digest": about("Where what devices get was unpacked from it.", maybe(digest())),
                 "size": maybe(count()),
                 "created": maybe(time()),
             }),
             none(),
         ),
         "Decided": decided,
+        "Signature": object(
+            json!({
+                "state": one_of(&["trusted", "unknown", "unsigned"]),
+                "key": about("As minisign names it.", maybe(text())),
+                "embedded": about("Whether the image carries one for the device to check.", boolean()),
+            }),
+            none(),
+        ),
+        "Store": object(
+            json!({
+                "url": text(), "problem": maybe(text()), "files": count(), "bytes": count(),
+                "refused": count(), "scanned": maybe(time()), "copies": count(),
+                "copied_bytes": count(), "cached_bytes": count(),
+            }),
+            none(),
+        ),
     })
 }
 
@@ -244,6 +297,8 @@ fn deployments() -> Value {
         "counts": object(Value::Object(counts), none()),
     });
     let more = json!({
+        "windows": about("Instead of the site's; empty: at any time.", windows()),
+        "limits": component("Limits"),
         "not_offered": about("Devices that are meant and were not offered it. Not in listings.", count()),
         "complete": about("Not in listings.", boolean()),
     });
@@ -278,8 +333,15 @@ fn deployments() -> Value {
             json!({
                 "rollout": maybe(json!({"anyOf": [one_of(&["all", "canary"]), component("Waves")]})),
                 "downgrade": boolean(),
+                "windows": maybe(windows()),
+                "limits": component("Limits"),
             }),
         ),
+        "Limits": object(none(), json!({
+            "transfers": about("Under way at once.", maybe(between(1, u32::MAX.into()))),
+            "starts_per_minute": maybe(between(1, u32::MAX.into())),
+            "bytes_per_second": about("Firmware, before encoding.", maybe(between(1, 1 << 53))),
+        })),
         "Deployment": object(deployment.clone(), more),
         "Acted": object(deployment, acted),
         "Excluded": object(json!({"device": name(), "reason": text()}), none()),
@@ -324,6 +386,8 @@ fn site() -> Value {
         "Site": object(
             json!({
                 "ready": boolean(), "store_problem": maybe(text()), "database_problem": maybe(text()),
+                "window_closed": about("Why nothing new is offered on the site now.", maybe(text())),
+                "clock_problem": maybe(text()),
                 "devices": object(json!({"total": count(), "registered": count(), "online": count()}), none()),
                 "states": states(&fuota::UPDATE_STATES),
                 "firmware": states(&FIRMWARE_STATES),
@@ -333,6 +397,27 @@ fn site() -> Value {
             none(),
         ),
         "Change": {"oneOf": changes()},
+        "Fleet": object(
+            json!({
+                "versions": list(object(
+                    json!({
+                        "title": maybe(text()), "version": maybe(text()),
+                        "devices": count(), "online": count(),
+                    }),
+                    none(),
+                )),
+                "other_versions": count(),
+                "groups": list(component("Named")), "models": list(component("Named")),
+                "labels": list(component("Named")),
+                "deployments": map(count()),
+            }),
+            none(),
+        ),
+        "Named": object(json!({"name": text(), "devices": count()}), none()),
+        "History": object(
+            json!({"points": list(object(json!({"at": time(), "counts": map(count())}), none()))}),
+            none(),
+        ),
         "Freeze": object(json!({"frozen": boolean()}), json!({"at": time(), "by": text()})),
         "AuditLine": object(
             json!({

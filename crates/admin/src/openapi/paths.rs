@@ -39,7 +39,29 @@ pub fn open() -> Vec<Described> {
                 "Ready",
             )],
         ),
+        (
+            "/api/v1/session",
+            vec![
+                get("Who is logged in to the page, with the request's cookie")
+                    .gives(200, "Nulls where nobody is.", "Session"),
+                post("Log in to the page")
+                    .about("For browsers; programs use tokens. The answer sets a cookie that no script sees.")
+                    .takes("Login")
+                    .gives(201, "Logged in.", "Session")
+                    .fails(&[401, 500, 503]),
+                delete("Log out of the page")
+                    .about("With the cookie, a change needs its `X-CSRF-Token`.")
+                    .done("Nobody is logged in with this cookie any more.")
+                    .fails(&[401, 500, 503]),
+            ],
+        ),
     ]
+}
+
+/// For Prometheus.
+pub fn measured() -> Vec<Described> {
+    let metrics = get("Counters, gauges and histograms in the text form of Prometheus");
+    vec![("/metrics", vec![metrics.gives_text(200, "All of them.", "text/plain")])]
 }
 
 /// Everything below `/api`, by what it is about.
@@ -77,6 +99,8 @@ fn devices() -> Vec<Described> {
                         "Only devices whose newest offer is in this state.",
                         one_of(&fuota::UPDATE_STATES),
                     )
+                    .query("version", "Only devices that reported this version.", text())
+                    .query("digest", "Only devices whose newest offer has this SHA-256.", text())
                     .query("search", "Only devices whose id or client id contains this.", text())
                     .gives_of(200, "A page of devices.", page("devices", "Device")),
                 post("Register a device")
@@ -228,11 +252,19 @@ fn firmware() -> Vec<Described> {
                     .repeatable()
                     .takes_form(
                         json!({"file": bytes}),
-                        json!({"name": short(), "version": short(), "model": name(), "notes": {"type": "string", "maxLength": 1024}}),
+                        json!({"name": short(), "version": short(), "model": name(), "notes": {"type": "string", "maxLength": 1024}, "signature": {"type": "string", "maxLength": 8192}}),
                     )
                     .makes(201, "It is catalogued.", "Firmware")
                     .makes(200, "It was there already.", "Firmware")
                     .fails(&[409, 422]),
+            ],
+        ),
+        (
+            "/v1/firmware/rescan",
+            vec![
+                post("Look at the place where firmware is dropped now")
+                    .about("Answers when that look has ended.")
+                    .gives(200, "What is there.", "Store"),
             ],
         ),
         (
@@ -282,6 +314,13 @@ fn deployments() -> Vec<Described> {
                     .gives_of(200, "A page of devices.", page("devices", "Member")),
             ],
         ),
+        (
+            "/v1/deployments/{id}/history",
+            vec![
+                one(get("How many devices of a deployment had reached which state when"))
+                    .gives(200, "At most 121 moments, in the order of time.", "History"),
+            ],
+        ),
         ("/v1/deployments/{id}/approve", vec![act("Release a held deployment, or open the next wave")]),
         ("/v1/deployments/{id}/pause", vec![act("Stop new offers")]),
         ("/v1/deployments/{id}/resume", vec![act("Go on; the failures until now are known")]),
@@ -300,6 +339,13 @@ fn deployments() -> Vec<Described> {
 fn site() -> Vec<Described> {
     vec![
         ("/v1/status", vec![get("The daemon at a glance").about(ROLES).gives(200, "The daemon.", "Status")]),
+        (
+            "/v1/fleet",
+            vec![
+                get("The fleet counted: versions, groups, models, labels, deployments")
+                    .gives(200, "The fleet.", "Fleet"),
+            ],
+        ),
         (
             "/v1/freeze",
             vec![

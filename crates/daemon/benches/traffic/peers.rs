@@ -93,6 +93,7 @@ impl Peers {
                     tls: setting.tls,
                     tokens: setting.accounts.is_some(),
                     image: None,
+                    http: false,
                     sync: setting.sync,
                 };
                 let process = site.start().await?;

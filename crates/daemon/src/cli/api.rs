@@ -21,6 +21,10 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// The same for what takes as long as a disk needs.
 const PATIENT: Duration = Duration::from_secs(6 * 3600);
+/// The same for what goes on until somebody ends it.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// The longest line of an event that is read, in bytes.
+const LONGEST_LINE: usize = 1024 * 1024;
 /// Entries asked for at once.
 const PAGE: &str = "1000";
 
@@ -30,7 +34,7 @@ pub struct Remote {
     /// Address of the admin interface [default: from the configuration]
     #[arg(long, env = "FUOTAD_URL", value_name = "URL")]
     url: Option<String>,
-    /// File with the admin token [default: from the configuration]
+    /// File with the admin token, or with a token of a user [default: from the configuration]
     #[arg(long, env = "FUOTAD_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -218,10 +222,53 @@ impl Api {
     pub async fn upload(
         &self,
         path: &[&str],
+        headers: &[(&str, String)],
         form: reqwest::multipart::Form,
     ) -> anyhow::Result<Value> {
-        let request = self.request(Method::POST, path, &[]);
+        let mut request = self.request(Method::POST, path, &[]);
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
         self.answer(request.multipart(form)).await
+    }
+
+    /// GET of server-sent events, each given to `heard` with its `id` and the JSON of its `data`,
+    /// until that says `false` or the stream ends.
+    pub async fn events(
+        &self,
+        query: &[(&str, String)],
+        since: Option<&str>,
+        mut heard: impl FnMut(&str, &str) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let mut request = self.request(Method::GET, &["events"], query).timeout(FOREVER);
+        if let Some(since) = since {
+            request = request.header("Last-Event-ID", since);
+        }
+        let mut response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        if !response.status().is_success() {
+            return self.read(response).await.map(drop);
+        }
+        let (mut rest, mut id, mut data) = (Vec::new(), String::new(), String::new());
+        while let Some(piece) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            rest.extend_from_slice(&piece);
+            if rest.len() > LONGEST_LINE {
+                return Err(self.nonsense("an event has no end").into());
+            }
+            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                let line = String::from_utf8_lossy(&line);
+                match line.trim_end().split_once(':') {
+                    Some(("id", value)) => id = value.trim().to_owned(),
+                    Some(("data", value)) => data = value.trim().to_owned(),
+                    // The empty line behind an event.
+                    None if !data.is_empty() && !heard(&id, &std::mem::take(&mut data))? => {
+                        return Ok(());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
     }
 
     fn request(
@@ -242,6 +289,10 @@ impl Api {
 
     async fn answer(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        self.read(response).await
+    }
+
+    async fn read(&self, response: reqwest::Response) -> anyhow::Result<Value> {
         let status = response.status();
         let text = response.text().await.map_err(|error| self.unreachable(&error))?;
         if status == StatusCode::NO_CONTENT {

@@ -2,7 +2,6 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -10,11 +9,10 @@ use serde_json::{Value, json};
 use super::{
     api::{Api, Remote},
     firmware, output,
+    repeat::Repeat,
     table::{Table, field},
+    watch,
 };
-
-/// How often a watched deployment is looked at.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// What to do with deployments.
 #[derive(Debug, Subcommand)]
@@ -47,9 +45,11 @@ pub enum Command {
     Create {
         #[command(flatten)]
         what: What,
-        /// Names this request: repeated with the same key it makes nothing new
-        #[arg(long, value_name = "KEY")]
-        idempotency_key: Option<String>,
+        #[command(flatten)]
+        repeat: Repeat,
+        /// Follow it until it is complete; fails unless every device got the image
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -161,7 +161,7 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
             if json { output::json(&all) } else { output::text(&table(&all)) }
         }
         Command::Show { id, watch: true, remote, .. } => {
-            watch(&Api::new(&remote, config)?, &id).await
+            watch::deployment(&Api::new(&remote, config)?, &id).await
         }
         Command::Show { id, json, remote, .. } => {
             let api = Api::new(&remote, config)?;
@@ -173,18 +173,18 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
             }
             output::text(&format!("{}\n{}", table(std::slice::from_ref(&one)), members(&devices)))
         }
-        Command::Create { what, idempotency_key, json, remote } => {
+        Command::Create { what, repeat, watch, json, remote } => {
             let api = Api::new(&remote, config)?;
             let body = what.body(&api).await?;
-            let headers: Vec<_> =
-                idempotency_key.map(|key| ("Idempotency-Key", key)).into_iter().collect();
+            let headers = repeat.headers();
             let one =
                 api.send_with(Method::POST, &["deployments"], &[], &headers, Some(&body)).await?;
             if json {
-                output::json(&one)
-            } else {
-                output::text(&format!("{}\n", field(&one, "id")))
+                return output::json(&one);
             }
+            let id = field(&one, "id");
+            output::text(&format!("{id}\n"))?;
+            if watch { watch::deployment(&api, &id).await } else { Ok(()) }
         }
         Command::Plan { what, json, remote } => {
             let api = Api::new(&remote, config)?;
@@ -290,41 +290,7 @@ fn rollout(text: &str) -> Result<Value, String> {
     Ok(json!({"waves": waves}))
 }
 
-/// Follows a deployment until it is complete or stands still for good.
-async fn watch(api: &Api, id: &str) -> anyhow::Result<()> {
-    let bar = indicatif::ProgressBar::new(0);
-    let style = indicatif::ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}")
-        .context("the progress bar")?;
-    bar.set_style(style);
-    loop {
-        let one = api.get(&["deployments", id]).await?;
-        let counts = one["counts"].as_object().cloned().unwrap_or_default();
-        let number = |name: &str| counts.get(name).and_then(Value::as_u64).unwrap_or(0);
-        let offered: u64 = counts.values().filter_map(Value::as_u64).sum();
-        let done = number("updated") + number("updated_unconfirmed");
-        bar.set_length(offered + one["not_offered"].as_u64().unwrap_or(0));
-        bar.set_position(done);
-        let busy: Vec<_> = counts.iter().filter(|(_, number)| number.as_u64() > Some(0)).collect();
-        let parts: Vec<_> = busy.iter().map(|(name, number)| format!("{number} {name}")).collect();
-        let state = field(&one, "state");
-        bar.set_message(format!("{state}, wave {}: {}", field(&one, "wave"), parts.join(", ")));
-        if one["complete"] == Value::Bool(true) {
-            bar.abandon();
-            output::text(&table(std::slice::from_ref(&one)))?;
-            let lost = number("failed") + number("silent") + number("cancelled");
-            anyhow::ensure!(
-                state == "running",
-                "the deployment is {state}: {}",
-                field(&one, "reason")
-            );
-            anyhow::ensure!(lost == 0, "{lost} devices did not get it");
-            return Ok(());
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-fn table(deployments: &[Value]) -> String {
+pub fn table(deployments: &[Value]) -> String {
     let mut table = Table::new(&[
         "ID", "STATE", "FIRMWARE", "VERSION", "TARGET", "WAVE", "OFFERED", "DONE", "FAILED",
         "REASON",

@@ -11,8 +11,11 @@ use serde_json::{Map, Value, json};
 
 use super::{
     api::{Api, Remote},
-    import, output, secret_file,
-    table::{Table, field},
+    import, output,
+    repeat::Repeat,
+    secret_file,
+    table::{Table, field, time},
+    watch,
 };
 
 /// What to do with devices.
@@ -34,6 +37,11 @@ pub enum Command {
         /// Its model
         #[arg(long, value_name = "NAME")]
         model: Option<String>,
+        /// Only say whether it could be registered
+        #[arg(long, conflicts_with = "json")]
+        dry_run: bool,
+        #[command(flatten)]
+        repeat: Repeat,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -70,6 +78,9 @@ pub enum Command {
     Show {
         /// Its id
         id: String,
+        /// Follow its update until that has an outcome; fails unless it is a good one
+        #[arg(long)]
+        watch: bool,
         #[command(flatten)]
         remote: Remote,
     },
@@ -144,6 +155,8 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
         #[command(flatten)]
+        repeat: Repeat,
+        #[command(flatten)]
         remote: Remote,
     },
     /// Change a device's token
@@ -172,7 +185,17 @@ pub enum TokenCommand {
 /// Does it.
 pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> {
     match command {
-        Command::Add { id, device_token_file, groups, labels, model, json, remote } => {
+        Command::Add {
+            id,
+            device_token_file,
+            groups,
+            labels,
+            model,
+            dry_run,
+            repeat,
+            json,
+            remote,
+        } => {
             let api = Api::new(&remote, config)?;
             let mut body = json!({"id": id, "groups": groups, "labels": map(labels)});
             if let Some(path) = device_token_file {
@@ -181,7 +204,13 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
             if let Some(model) = model {
                 body["model"] = model.into();
             }
-            let added = api.send(Method::POST, &["devices"], &[], Some(&body)).await?;
+            let query = [("dry_run", dry_run.to_string())];
+            let headers = repeat.headers();
+            let added =
+                api.send_with(Method::POST, &["devices"], &query, &headers, Some(&body)).await?;
+            if dry_run {
+                return output::text("it would be registered\n");
+            }
             if json {
                 return output::json(&added);
             }
@@ -206,7 +235,10 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
             let devices = Api::new(&remote, config)?.list(&["devices"], &query).await?;
             if json { output::json(&devices) } else { output::text(&table(&devices)) }
         }
-        Command::Show { id, remote } => {
+        Command::Show { id, watch: true, remote } => {
+            watch::device(&Api::new(&remote, config)?, &id).await
+        }
+        Command::Show { id, remote, .. } => {
             output::json(&Api::new(&remote, config)?.get(&["devices", &id]).await?)
         }
         Command::Why { id, json, remote } => {
@@ -260,8 +292,8 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
             api.send(Method::DELETE, &["devices", &id], &[], None::<&()>).await?;
             Ok(())
         }
-        Command::Import { file, dry_run, remote } => {
-            import::run(&Api::new(&remote, config)?, &file, dry_run).await
+        Command::Import { file, dry_run, repeat, remote } => {
+            import::run(&Api::new(&remote, config)?, &file, dry_run, repeat).await
         }
         Command::Token(TokenCommand::Rotate { id, now, json, remote }) => {
             let patch = json!({"rotate_token": true, "now": now});
@@ -313,10 +345,8 @@ fn table(devices: &[Value]) -> String {
 fn timeline(lines: &[Value]) -> String {
     let mut table = Table::new(&["AT", "WHAT", "DEPLOYMENT", "DETAIL"]);
     for line in lines {
-        let at = line["at"].as_u64().unwrap_or(0);
-        let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(at);
         table.row(&[
-            humantime::format_rfc3339_seconds(at).to_string(),
+            time(line, "at"),
             field(line, "action"),
             field(line, "deployment"),
             field(line, "detail"),

@@ -14,6 +14,9 @@ use super::{
 /// Where.
 #[derive(ClapArgs, Debug)]
 pub struct Args {
+    /// Change nothing; only say whether offers are stopped, and by whom
+    #[arg(long)]
+    show: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -23,13 +26,17 @@ pub struct Args {
 
 /// Does it.
 pub async fn run(args: &Args, freeze: bool, config: Option<&Path>) -> anyhow::Result<()> {
-    let method = if freeze { Method::PUT } else { Method::DELETE };
+    let method = match (args.show, freeze) {
+        (true, _) => Method::GET,
+        (false, true) => Method::PUT,
+        (false, false) => Method::DELETE,
+    };
     let api = Api::new(&args.remote, config)?;
     let now = api.send(method, &["freeze"], &[], None::<&()>).await?;
     if args.json {
         return output::json(&now);
     }
-    match freeze {
+    match now["frozen"] == serde_json::Value::Bool(true) {
         true => output::text(&format!(
             "all offers are stopped, by {}\n",
             output::safe(&field(&now, "by"))

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::{
     api::{Api, ApiError},
     csv, output,
+    repeat::Repeat,
     table::field,
 };
 
@@ -38,13 +39,15 @@ struct Row {
 
 /// Adds the devices of the table and prints `id,token` for those whose token was made up;
 /// a dry run ends before the first.
-pub async fn run(api: &Api, path: &Path, dry_run: bool) -> anyhow::Result<()> {
+pub async fn run(api: &Api, path: &Path, dry_run: bool, repeat: Repeat) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("{} cannot be read", path.display()))?;
     let rows = read(&text).map_err(|problem| anyhow::anyhow!("{}: {problem}", path.display()))?;
     let query = [("dry_run", dry_run.to_string())];
     let body = json!({"devices": rows});
-    let imported = match api.send(Method::POST, &["import"], &query, Some(&body)).await {
+    let headers = repeat.headers();
+    let sent = api.send_with(Method::POST, &["import"], &query, &headers, Some(&body)).await;
+    let imported = match sent {
         Ok(imported) => imported,
         Err(error) => {
             let Some(ApiError::Rows { rows: refused, .. }) = error.downcast_ref() else {

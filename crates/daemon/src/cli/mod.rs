@@ -2,24 +2,30 @@
 //! stream, and the exit code says what happened (see [`exit`]).
 
 mod api;
+mod audit;
 mod backup;
 mod check_config;
 mod client;
 mod csv;
 mod deployment;
 mod device;
+mod doctor;
+mod events;
 mod firmware;
 mod freeze;
 mod import;
 mod mosquitto;
 mod output;
+mod repeat;
 mod retained;
+mod signing;
 mod simulate;
 mod status;
 mod table;
 #[cfg(test)]
 mod tests;
 mod user;
+mod watch;
 
 use std::{
     io::Read as _,
@@ -65,6 +71,9 @@ enum Command {
     Serve,
     /// Check the configuration, and show every setting with its source
     CheckConfig(check_config::Args),
+    /// Look at configuration, certificates, clock, disk, limits and store, and say what to do; fails
+    /// where something is a problem
+    Doctor(doctor::Args),
     /// Run simulated devices against a broker; fails unless all of them got the image
     Simulate(Box<simulate::Args>),
     /// Register, list, change and remove devices
@@ -86,6 +95,12 @@ enum Command {
     Freeze(freeze::Args),
     /// Let offers go on
     Unfreeze(freeze::Args),
+    /// Who did what to what, when, from where
+    Audit(audit::Args),
+    /// Every change as it happens
+    Events(events::Args),
+    /// The description of the admin interface: OpenAPI, as JSON
+    Openapi(OpenapiArgs),
     /// Sessions of the broker
     #[command(subcommand)]
     Client(client::Command),
@@ -96,6 +111,12 @@ enum Command {
     Status(status::Args),
     /// Copy database, sessions, retained messages and images at one moment, while the daemon runs
     Backup(backup::Args),
+}
+
+#[derive(clap::Args, Debug)]
+struct OpenapiArgs {
+    #[command(flatten)]
+    remote: api::Remote,
 }
 
 #[derive(Debug, Subcommand)]
@@ -122,6 +143,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         None | Some(Command::Serve) => serve::run(Config::load(config)?)?,
         Some(Command::CheckConfig(args)) => return check_config::run(&args, config),
+        Some(Command::Doctor(args)) => {
+            return client_runtime()?.block_on(doctor::run(&args, config));
+        }
         Some(Command::Simulate(args)) => {
             return client_runtime()?.block_on(simulate::run(*args, config));
         }
@@ -150,6 +174,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Retained(command)) => {
             client_runtime()?.block_on(retained::run(command, config))?
         }
+        Some(Command::Audit(args)) => client_runtime()?.block_on(audit::run(&args, config))?,
+        Some(Command::Events(args)) => client_runtime()?.block_on(events::run(&args, config))?,
+        Some(Command::Openapi(args)) => client_runtime()?.block_on(async {
+            output::json(&api::Api::new(&args.remote, config)?.get(&["openapi.json"]).await?)
+        })?,
         Some(Command::Status(args)) => client_runtime()?.block_on(status::run(&args, config))?,
         Some(Command::Backup(args)) => client_runtime()?.block_on(backup::run(&args, config))?,
     }

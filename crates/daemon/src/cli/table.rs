@@ -1,5 +1,7 @@
 //! Columns for people.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use serde_json::Value;
 
 use super::output::safe;
@@ -51,6 +53,16 @@ impl Table {
 /// What stands at the path (`progress/chunks_sent`), as text; empty where nothing does.
 pub fn field(value: &Value, path: &str) -> String {
     value.pointer(&format!("/{path}")).map(text).unwrap_or_default()
+}
+
+/// The time that stands at the path, in seconds since 1970, as people read it; empty where there
+/// is none.
+pub fn time(value: &Value, path: &str) -> String {
+    let seconds = value.pointer(&format!("/{path}")).and_then(Value::as_u64);
+    // The year 9999 is as far as the form goes.
+    let seconds = seconds.filter(|seconds| *seconds <= 253_402_300_799);
+    let at = seconds.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
+    at.map(|at| humantime::format_rfc3339_seconds(at).to_string()).unwrap_or_default()
 }
 
 fn text(value: &Value) -> String {

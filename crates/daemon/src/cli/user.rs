@@ -8,8 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::{
     api::{Api, Remote},
-    output, secret_file,
-    table::{Table, field},
+    output,
+    repeat::Repeat,
+    secret_file,
+    table::{Table, field, time},
 };
 
 /// What a user may do.
@@ -47,12 +49,21 @@ pub enum Command {
         /// What it may do
         #[arg(long, value_name = "ROLE")]
         role: Role,
-        /// File with its password, or - for the standard input; at least 8 bytes
+        /// File with its password, or - for the standard input; at least 8 characters
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
+        #[command(flatten)]
+        repeat: Repeat,
         /// Print JSON
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show one user, as JSON
+    Show {
+        /// Its name
+        name: String,
         #[command(flatten)]
         remote: Remote,
     },
@@ -83,10 +94,55 @@ pub enum Command {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Remove a user, and end its connections
+    /// Remove a user with its tokens, and end its connections
     Remove {
         /// Its name
         name: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Tokens with which scripts use the admin interface in a user's name
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+/// What to do with a user's tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it; it may do what the user may
+    Create {
+        /// The user's name
+        name: String,
+        /// What it is for
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        label: String,
+        /// After how many days it ends [default: never]
+        #[arg(long, value_name = "DAYS")]
+        expires_in_days: Option<u32>,
+        #[command(flatten)]
+        repeat: Repeat,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// List the tokens of a user, without the tokens themselves
+    List {
+        /// The user's name
+        name: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Revoke a token: it opens nothing any more
+    Revoke {
+        /// The user's name
+        name: String,
+        /// The token's id, as `fuotad user token list` shows it
+        id: String,
         #[command(flatten)]
         remote: Remote,
     },
@@ -95,14 +151,19 @@ pub enum Command {
 /// Does it.
 pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> {
     match command {
-        Command::Add { name, role, password_file, json, remote } => {
+        Command::Add { name, role, password_file, repeat, json, remote } => {
             let api = Api::new(&remote, config)?;
             let mut body = json!({"name": name, "role": role.name()});
             if let Some(path) = password_file {
                 body["password"] = secret_file(&path, "the user's password")?.into();
             }
-            show(&api.send(Method::POST, &["users"], &[], Some(&body)).await?, json)
+            let headers = repeat.headers();
+            show(&api.send_with(Method::POST, &["users"], &[], &headers, Some(&body)).await?, json)
         }
+        Command::Show { name, remote } => {
+            output::json(&Api::new(&remote, config)?.get(&["users", &name]).await?)
+        }
+        Command::Token(command) => token(command, config).await,
         Command::List { json, remote } => {
             let users = Api::new(&remote, config)?.list(&["users"], &[]).await?;
             if json { output::json(&users) } else { output::text(&table(&users)) }
@@ -129,6 +190,51 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
         Command::Remove { name, remote } => {
             let api = Api::new(&remote, config)?;
             api.send(Method::DELETE, &["users", &name], &[], None::<&()>).await?;
+            Ok(())
+        }
+    }
+}
+
+async fn token(command: TokenCommand, config: Option<&Path>) -> anyhow::Result<()> {
+    match command {
+        TokenCommand::Create { name, label, expires_in_days, repeat, json, remote } => {
+            let api = Api::new(&remote, config)?;
+            let body = json!({"label": label, "expires_in_days": expires_in_days});
+            let (path, headers) = (["users", &name, "tokens"], repeat.headers());
+            let made = api.send_with(Method::POST, &path, &[], &headers, Some(&body)).await?;
+            if json {
+                return output::json(&made);
+            }
+            output::text(&format!(
+                "id     {}\ntoken  {}\n",
+                field(&made, "id"),
+                field(&made, "token")
+            ))?;
+            eprintln!("the token is shown only now");
+            Ok(())
+        }
+        TokenCommand::List { name, json, remote } => {
+            let api = Api::new(&remote, config)?;
+            let tokens = api.list(&["users", &name, "tokens"], &[]).await?;
+            if json {
+                return output::json(&tokens);
+            }
+            let mut table = Table::new(&["ID", "LABEL", "CREATED", "EXPIRES", "LAST USED"]);
+            for token in &tokens {
+                table.row(&[
+                    field(token, "id"),
+                    field(token, "label"),
+                    time(token, "created"),
+                    time(token, "expires"),
+                    time(token, "last_used"),
+                ]);
+            }
+            output::text(&table.render())
+        }
+        TokenCommand::Revoke { name, id, remote } => {
+            let api = Api::new(&remote, config)?;
+            let path = ["users", &name, "tokens", &id];
+            api.send(Method::DELETE, &path, &[], None::<&()>).await?;
             Ok(())
         }
     }

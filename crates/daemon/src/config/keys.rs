@@ -10,23 +10,12 @@ pub struct Key {
     pub default: &'static str,
     /// Whether values show up in no output.
     pub secret: bool,
-    /// What this version can do with it.
-    pub support: Support,
     /// Whether a change counts when the configuration is read again, or only after a restart.
     pub live: bool,
 }
 
-/// What this version can do with a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Support {
-    /// Everything that the documentation says.
-    Full,
-    /// The name is reserved: anything but off or the default is refused.
-    Later,
-}
-
 const fn key(name: &'static str, default: &'static str) -> Key {
-    Key { name, default, secret: false, support: Support::Full, live: false }
+    Key { name, default, secret: false, live: false }
 }
 
 /// A key that can change while the daemon runs.
@@ -36,10 +25,6 @@ const fn live(name: &'static str, default: &'static str) -> Key {
 
 const fn secret(name: &'static str) -> Key {
     Key { secret: true, ..key(name, "") }
-}
-
-const fn later(name: &'static str, default: &'static str) -> Key {
-    Key { support: Support::Later, ..key(name, default) }
 }
 
 /// All keys, in the order in which people read them.
@@ -66,6 +51,10 @@ pub const KEYS: &[Key] = &[
     live("store.poll_interval", "30s"),
     live("store.max_size", "512 MB"),
     key("store.cache", "64 MiB"),
+    key("store.quota", ""),
+    key("store.keep_unused", "1d"),
+    live("store.trusted_keys", ""),
+    live("store.require_signature", "false"),
     key("store.s3.endpoint", ""),
     key("store.s3.region", ""),
     secret("store.s3.access_key_id"),
@@ -73,8 +62,6 @@ pub const KEYS: &[Key] = &[
     secret("store.s3.secret_access_key"),
     key("store.s3.secret_access_key_file", ""),
     key("store.s3.allow_http", "false"),
-    later("store.trusted_keys", ""),
-    later("store.require_signature", "false"),
     live("fuota.chunk_size", "4096"),
     live("fuota.max_message", ""),
     live("fuota.max_window", "64"),
@@ -93,7 +80,9 @@ pub const KEYS: &[Key] = &[
     live("fuota.limits.groups", ""),
     live("fuota.limits.jitter", "0s"),
     live("fuota.retention", "365d"),
+    live("fuota.audit_retention", "365d"),
     live("fuota.fetch_allow", ""),
+    key("events.webhooks", ""),
     live("limits.connections", "100000"),
     live("limits.connections_per_ip", ""),
     live("limits.connects_per_second", ""),

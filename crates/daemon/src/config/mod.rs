@@ -2,11 +2,12 @@
 //!
 //! | module | subject |
 //! | --- | --- |
-//! | [`keys`] | the table of all keys: names, defaults, what is a secret, what comes later |
+//! | [`keys`] | the table of all keys: names, defaults, what is a secret |
 //! | [`tree`] | file and environment merged; unknown keys are found here |
 //! | [`read`](mod@read) | typed reading, with an error that names the key |
 //! | [`limits`] | the lines of `fuota.limits.groups` |
 //! | [`check`] | what the keys must not say together |
+//! | [`webhooks`] | one key that is a list of tables |
 //! | [`values`](Values) | what changed between two readings |
 //! | [`secret`] | values that no output shows |
 
@@ -21,11 +22,13 @@ pub mod secret;
 mod tests;
 mod tree;
 mod values;
+pub mod webhooks;
 
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -33,6 +36,7 @@ pub use error::ConfigError;
 pub use overview::Setting;
 pub use secret::Secret;
 pub use values::Values;
+pub use webhooks::Webhook;
 
 use broker::journal::Sync;
 use fuota::{AuthMode, DropRollout, OnExisting, Rule};
@@ -58,6 +62,8 @@ pub struct Config {
     pub store: Store,
     /// `fuota.*`.
     pub fuota: Fuota,
+    /// `events.webhooks`.
+    pub webhooks: Vec<Webhook>,
     /// `limits.*`.
     pub limits: Limits,
     /// `persistence.sync`.
@@ -122,6 +128,12 @@ pub struct Store {
     pub max_size: u64,
     /// Firmware kept in memory, in bytes.
     pub cache_bytes: usize,
+    /// The most bytes of copies in `data_dir`; `None` for no bound.
+    pub quota: Option<u64>,
+    /// How long a copy that no device needs is kept.
+    pub keep_unused: Duration,
+    /// Which signatures are believed, and whether there must be one.
+    pub trust: Arc<store::Trust>,
     /// Access to a bucket.
     pub s3: S3,
 }
@@ -176,8 +188,10 @@ pub struct Fuota {
     pub jitter: Duration,
     /// Where images may be fetched from.
     pub fetch_allow: Vec<fuota::Allow>,
-    /// How long the audit and timelines are kept.
+    /// How long timelines and deployments that are over are kept.
     pub retention: Duration,
+    /// How long the audit is kept.
+    pub audit_retention: Duration,
 }
 
 /// `limits.*`; the broker's documentation says what each bounds.
@@ -258,7 +272,6 @@ impl Config {
         let tree = Tree::load(path, environment)?;
         let mut reader = Reader::new(&tree);
         reader.problems.extend(tree.problems.iter().cloned());
-        reader.refuse_later_keys();
         let config = read(&mut reader, &tree);
         if let Some(config) = &config {
             check::check(config, &mut reader);
@@ -324,6 +337,9 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let poll_interval = reader.duration("store.poll_interval", Duration::from_millis(100));
     let max_size = reader.size("store.max_size", 1..=BYTES);
     let cache_bytes = reader.size("store.cache", 1 << 20..=BYTES);
+    let quota = reader.size("store.quota", 1..=BYTES);
+    let keep_unused = reader.duration("store.keep_unused", Duration::ZERO);
+    let trust = trust(reader, &tree.base_dir);
     let s3 = S3 {
         endpoint: reader.text("store.s3.endpoint"),
         region: reader.text("store.s3.region"),
@@ -360,6 +376,9 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let fetch_allow = fetch_allow(reader);
     let retention = reader.duration("fuota.retention", Duration::from_secs(3600));
 
+    let audit_retention = reader.duration("fuota.audit_retention", Duration::from_secs(3600));
+    let webhooks = webhooks::read(reader);
+
     let connections = reader.number("limits.connections", 1..=10_000_000);
     let connections_per_ip = reader.number_or_off("limits.connections_per_ip", 1..=10_000_000);
     let connects_per_second = reader.number_or_off("limits.connects_per_second", 1..=1_000_000);
@@ -379,7 +398,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let level = reader.text("log.level");
     let format = reader.word("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
     let clients = reader.switch("log.clients");
-    let http = reader.listen("http.listen");
+    let http = reader.listen_or_off("http.listen");
     let admin = Admin {
         listen: reader.listen("admin.listen"),
         token: reader.secret("admin.token"),
@@ -425,6 +444,9 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
             poll_interval: poll_interval?,
             max_size: max_size?,
             cache_bytes: cache_bytes?,
+            quota,
+            keep_unused: keep_unused?,
+            trust: trust?,
             s3,
         },
         fuota: Fuota {
@@ -445,7 +467,9 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
             jitter: jitter?,
             fetch_allow,
             retention: retention?,
+            audit_retention: audit_retention?,
         },
+        webhooks,
         limits: Limits {
             connections: connections?,
             connections_per_ip,
@@ -478,6 +502,27 @@ fn fetch_allow(reader: &mut Reader<'_>) -> Vec<fuota::Allow> {
         }
     }
     allowed
+}
+
+/// The keys of `store.trusted_keys`, which must be there and be keys.
+fn trust(reader: &mut Reader<'_>, base_dir: &Path) -> Option<Arc<store::Trust>> {
+    let files = reader.texts("store.trusted_keys");
+    let files: Vec<PathBuf> = files.iter().map(|file| base_dir.join(file)).collect();
+    let require = reader.switch("store.require_signature");
+    match store::Trust::load(&files, require) {
+        Ok(trust) => Some(trust),
+        Err(store::TrustError::NoKeys) => {
+            reader.problem(
+                "store.require_signature",
+                "needs store.trusted_keys, or no firmware could ever be accepted",
+            );
+            None
+        }
+        Err(error) => {
+            reader.problem("store.trusted_keys", &format!("cannot be used: {error}"));
+            None
+        }
+    }
 }
 
 /// Those of `auth.rules` that are rules; each of the others is a problem.

@@ -2,11 +2,7 @@
 
 use serde::Serialize;
 
-use super::{
-    keys::{KEYS, Support},
-    secret::REDACTED,
-    tree::Tree,
-};
+use super::{keys::KEYS, secret::REDACTED, tree::Tree};
 
 /// One key and its value, secrets redacted.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -19,7 +15,7 @@ pub struct Setting {
     pub source: String,
 }
 
-/// All settings that this version knows, and the reserved ones where somebody set them.
+/// All settings.
 pub fn settings(tree: &Tree) -> Vec<Setting> {
     KEYS.iter()
         .filter_map(|key| match tree.entries.get(key.name) {
@@ -28,7 +24,6 @@ pub fn settings(tree: &Tree) -> Vec<Setting> {
                 value: Some(if key.secret { REDACTED.to_owned() } else { entry.raw.to_string() }),
                 source: tree.place(key.name, entry.origin),
             }),
-            None if key.support == Support::Later => None,
             None => Some(Setting {
                 key: key.name,
                 value: (!key.default.is_empty()).then(|| written(key.default)),

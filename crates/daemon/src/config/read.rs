@@ -1,9 +1,15 @@
 //! From what was written to what a key needs, with an error that names the key.
 
-use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
-    keys::{self, KEYS, Support},
+    keys,
     secret::Secret,
     tree::{Raw, Tree},
 };
@@ -20,22 +26,6 @@ impl<'a> Reader<'a> {
     /// A reader over what is set.
     pub fn new(tree: &'a Tree) -> Self {
         Reader { tree, problems: Vec::new() }
-    }
-
-    /// Notes each key that asks for something that this version cannot do.
-    pub fn refuse_later_keys(&mut self) {
-        for key in KEYS {
-            let Some(entry) = self.tree.entries.get(key.name) else { continue };
-            let place = self.tree.place(key.name, entry.origin);
-            match key.support {
-                Support::Full => {}
-                Support::Later if is_off(&entry.raw) || is_text(&entry.raw, key.default) => {}
-                Support::Later => {
-                    self.problems
-                        .push(format!("{place}: {} is not available in this version", key.name));
-                }
-            }
-        }
     }
 
     /// A whole number within bounds.
@@ -190,6 +180,24 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The tables of a list; empty by default.
+    pub fn tables(&mut self, name: &'static str) -> Vec<BTreeMap<String, Raw>> {
+        let tables = self.value(name, "a list of tables, [[…]] in the file", |raw| {
+            let Raw::List(items) = raw else { return None };
+            let table = |item: &Raw| match item {
+                Raw::Table(members) => Some(members.clone()),
+                _ => None,
+            };
+            items.iter().map(table).collect::<Option<Vec<_>>>()
+        });
+        tables.unwrap_or_default()
+    }
+
+    /// Where relative paths begin.
+    pub fn base_dir(&self) -> &Path {
+        &self.tree.base_dir
+    }
+
     /// Notes a problem of a key whose type is right.
     pub fn problem(&mut self, name: &str, sentence: &str) {
         let place = self.tree.entries.get(name).map(|entry| self.tree.place(name, entry.origin));
@@ -238,6 +246,7 @@ fn is_off(raw: &Raw) -> bool {
         Raw::Float(_) => false,
         Raw::Text(text) => matches!(text.as_str(), "" | "off" | "false" | "none" | "0"),
         Raw::List(items) => items.is_empty(),
+        Raw::Table(_) => false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Every line that a configuration can fail with.
 
-use std::{collections::HashMap, fs, path::PathBuf, time::Duration};
+use std::{collections::HashMap, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{keys::KEYS, *};
 
@@ -335,19 +335,24 @@ fn bounds_that_are_off_unless_set() {
 }
 
 #[test]
-fn keys_of_later_versions_are_refused_unless_off() {
-    for key in KEYS.iter().filter(|key| key.support == keys::Support::Later) {
-        let line = error(&format!("{} = \"something\"", key.name));
-        assert_eq!(line, format!("broker.toml: {} is not available in this version", key.name));
-        load(&format!("{} = \"off\"", key.name));
-        load(&format!("{} = {:?}", key.name, key.default));
+fn a_listener_that_is_off_is_none() {
+    for off in ["\"\"", "\"off\""] {
+        assert!(load(&format!("http.listen = {off}")).http.is_empty(), "{off}");
     }
-    for off in ["false", "[]", "0", "\"\""] {
-        load(&format!("store.require_signature = {off}"));
-    }
-    let line = error("store.require_signature = true");
-    assert!(line.ends_with("store.require_signature is not available in this version"));
-    assert!(error("store.trusted_keys = [\"a.pub\"]").contains("not available"));
+}
+
+#[test]
+fn keys_of_signatures_must_be_there_and_be_keys() {
+    assert!(error("store.require_signature = true").contains("needs store.trusted_keys"));
+    assert!(error("store.trusted_keys = [\"missing.pub\"]").contains("missing.pub"));
+    let site = Site::new();
+    std::fs::write(site.path("site.pub"), "hello").unwrap();
+    let wrong = site.load("store.trusted_keys = \"site.pub\"", &[]).unwrap_err().to_string();
+    assert!(wrong.contains("site.pub") && wrong.contains("no public key"), "{wrong}");
+    let key = include_str!("../../../store/tests/fixtures/formats/minisign.pub");
+    std::fs::write(site.path("site.pub"), key).unwrap();
+    let text = "store.trusted_keys = [\"site.pub\"]\nstore.require_signature = true";
+    assert_ne!(site.load(text, &[]).unwrap().store.trust, Arc::default());
 }
 
 #[test]
@@ -420,9 +425,8 @@ fn plain_http_to_a_bucket_must_be_meant() {
 
 #[test]
 fn one_look_finds_all_problems_and_shows_one_line() {
-    let error = Site::new()
-        .load("colour = 1\nlog.format = \"xml\"\nstore.require_signature = true", &[])
-        .unwrap_err();
+    let error =
+        Site::new().load("colour = 1\nlog.format = \"xml\"\nhttp.listen = \"x\"", &[]).unwrap_err();
     assert_eq!(error.problems().len(), 3, "{:?}", error.problems());
     assert!(
         error.to_string().ends_with("(and 2 more: `fuotad check-config` lists all)"),

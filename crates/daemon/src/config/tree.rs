@@ -30,6 +30,8 @@ pub enum Raw {
     Bool(bool),
     /// A list.
     List(Vec<Raw>),
+    /// A table in a list. It may hold a secret: only `{:#}` shows what is in it.
+    Table(BTreeMap<String, Raw>),
 }
 
 impl fmt::Display for Raw {
@@ -43,11 +45,13 @@ impl fmt::Display for Raw {
             Raw::List(items) => {
                 f.write_str("[")?;
                 for (index, item) in items.iter().enumerate() {
-                    let comma = if index > 0 { ", " } else { "" };
-                    write!(f, "{comma}{item}")?;
+                    f.write_str(if index > 0 { ", " } else { "" })?;
+                    fmt::Display::fmt(item, f)?;
                 }
                 f.write_str("]")
             }
+            Raw::Table(members) if f.alternate() => write!(f, "{members:?}"),
+            Raw::Table(_) => f.write_str("{…}"),
         }
     }
 }
@@ -229,11 +233,21 @@ fn raw(kind: ValueKind) -> Result<Option<Raw>, ()> {
         ValueKind::Float(number) => Raw::Float(number),
         ValueKind::String(text) => Raw::Text(text),
         ValueKind::Array(items) => {
-            let items: Result<Vec<_>, ()> = items.into_iter().map(|item| raw(item.kind)).collect();
+            let items: Result<Vec<_>, ()> =
+                items.into_iter().map(|item| item_of(item.kind)).collect();
             Raw::List(items?.into_iter().flatten().collect())
         }
         ValueKind::Table(_) => return Err(()),
     }))
+}
+
+/// An item of a list, which may be a table.
+fn item_of(kind: ValueKind) -> Result<Option<Raw>, ()> {
+    let ValueKind::Table(table) = kind else { return raw(kind) };
+    let members = table.into_iter().map(|(name, value)| Ok((name, raw(value.kind)?)));
+    let members: Result<Vec<_>, ()> = members.collect();
+    let members = members?.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    Ok(Some(Raw::Table(members.collect())))
 }
 
 /// A parser's message without its excerpt of the file, which may hold a secret.

@@ -27,7 +27,7 @@ impl Values {
     /// Those of this reading; `secrets` are the keys whose value may come from a file.
     pub fn of(tree: &Tree, secrets: [(&'static str, Option<&Secret>); 3]) -> Self {
         let of = |key: &Key| match tree.entries.get(key.name) {
-            Some(entry) => entry.raw.to_string(),
+            Some(entry) => format!("{:#}", entry.raw),
             None => written(key.default),
         };
         let mut values: BTreeMap<_, _> =

@@ -172,6 +172,8 @@ impl Interface {
             listen: vec![address],
             allowed_hosts: Vec::new(),
             version: "1.2.3".into(),
+            sessions: None,
+            tls: false,
         };
         let as_broker: Arc<dyn Broker> = broker.clone();
         let backup: admin::Backup = Arc::new(|_| Box::pin(async { Err(admin::BackupError::Busy) }));
@@ -419,8 +421,15 @@ async fn retained_messages_are_listed_in_pages_and_removed_by_filter() {
 #[tokio::test]
 async fn nothing_there_and_not_like_that() {
     let interface = Interface::start().await;
-    for path in ["/", "/api", "/api/", "/api/v1", "/api/v1/nothing", "/api/v2/devices", "/nothing"]
-    {
+    for path in [
+        "/index.html",
+        "/api",
+        "/api/",
+        "/api/v1",
+        "/api/v1/nothing",
+        "/api/v2/devices",
+        "/nothing",
+    ] {
         let answer = interface.problem(Method::GET, path, None).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
     }
@@ -467,4 +476,74 @@ async fn readiness_has_its_reasons() {
     assert_eq!(status["broker"]["connections"], 7);
     assert_eq!(status["broker"]["router_renewals"], 1);
     assert!(status["fuota"]["devices"]["total"].is_u64(), "{status}");
+}
+
+#[tokio::test]
+async fn the_page_is_open_and_the_metrics_are_not() {
+    let interface = Interface::start().await;
+    let get = |path: &str| interface.http.get(format!("http://{}{path}", interface.address));
+    let page = get("/").send().await.unwrap();
+    assert_eq!(page.status(), StatusCode::OK);
+    assert!(page.headers()["content-type"].to_str().unwrap().starts_with("text/html"));
+    assert_eq!(get("/metrics").send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    let metrics = get("/metrics").bearer_auth(TOKEN).send().await.unwrap();
+    assert_eq!(metrics.status(), StatusCode::OK);
+    let text = metrics.text().await.unwrap();
+    assert!(text.contains("\nfuotad_mqtt_connections 7\n"), "{text}");
+    let user = fuota::NewUser {
+        name: "prometheus".into(),
+        role: fuota::UserRole::Service,
+        password: Some(fuota::Password("correct horse".into())),
+    };
+    interface.service.add_user(user, None, &fuota::Actor::default()).await.unwrap();
+    let as_user = get("/metrics").basic_auth("prometheus", Some("correct horse"));
+    assert_eq!(as_user.send().await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_login_is_a_cookie_and_ends_with_the_password() {
+    let interface = Interface::start().await;
+    let url = |path: &str| format!("http://{}/api/v1/{path}", interface.address);
+    let user = fuota::NewUser {
+        name: "ann".into(),
+        role: fuota::UserRole::Operator,
+        password: Some(fuota::Password("correct horse".into())),
+    };
+    interface.service.add_user(user, None, &fuota::Actor::default()).await.unwrap();
+    let login = |body: Value| interface.http.post(url("session")).json(&body).send();
+    for wrong in [
+        json!({"name": "ann", "password": "wrong"}),
+        json!({"token": "wrong"}),
+        json!({"name": "ann"}),
+        json!({"token": TOKEN, "name": "ann", "password": "correct horse"}),
+    ] {
+        let answer = login(wrong.clone()).await.unwrap();
+        assert!(answer.status().is_client_error(), "{wrong}: {}", answer.status());
+        assert!(!answer.headers().contains_key("set-cookie"), "{wrong}");
+    }
+    let answer = login(json!({"name": "ann", "password": "correct horse"})).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::CREATED);
+    let cookie = answer.headers()["set-cookie"].to_str().unwrap().to_owned();
+    assert!(cookie.contains("; HttpOnly; SameSite=Strict"), "{cookie}");
+    let cookie = cookie.split(';').next().unwrap().to_owned();
+    let view: Value = answer.json().await.unwrap();
+    assert_eq!((&view["name"], &view["role"]), (&json!("ann"), &json!("operator")));
+    let csrf = view["csrf"].as_str().unwrap().to_owned();
+
+    let with = |method: Method, path: &str, csrf: &str| {
+        let request = interface.http.request(method, url(path)).header("cookie", &cookie);
+        request.header("x-csrf-token", csrf).send()
+    };
+    let status = async |method, path, csrf| with(method, path, csrf).await.unwrap().status();
+    assert_eq!(status(Method::GET, "devices", "").await, StatusCode::OK);
+    assert_eq!(status(Method::PUT, "freeze", "").await, StatusCode::FORBIDDEN);
+    assert_eq!(status(Method::PUT, "freeze", &csrf).await, StatusCode::OK);
+    assert_eq!(interface.service.frozen().by.as_deref(), Some("ann"), "who did it");
+    assert_eq!(status(Method::GET, "users", &csrf).await, StatusCode::FORBIDDEN, "an operator");
+
+    let patch = fuota::UserPatch { new_password: true, ..fuota::UserPatch::default() };
+    interface.service.set_user("ann", patch, &fuota::Actor::default()).await.unwrap();
+    assert_eq!(status(Method::GET, "devices", "").await, StatusCode::UNAUTHORIZED);
+    let nobody: Value = with(Method::GET, "session", "").await.unwrap().json().await.unwrap();
+    assert_eq!(nobody["role"], Value::Null);
 }

@@ -14,10 +14,12 @@ mod admin_thread;
 #[cfg(feature = "faults")]
 mod faults;
 mod mqtt_doors;
-mod open_files;
+mod notify;
+pub mod open_files;
 mod reload;
 mod settings;
 mod signals;
+mod webhooks;
 
 use std::{
     io::Write as _,
@@ -163,6 +165,8 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
     let (close_doors, stop_fuota) = (CancellationToken::new(), CancellationToken::new());
     // The admin interface goes last, so that `/readyz` can say meanwhile that the broker stops.
     let close_admin = CancellationToken::new();
+    // Before the engine runs: nothing that happens is missed.
+    webhooks::start(&config.webhooks, &fuota.service(), &close_doors)?;
     let mut fuota_task = tokio::spawn(Arc::clone(&fuota).run(stop_fuota.clone()));
     let mut admin_thread = AdminThread::start(
         doors,
@@ -187,6 +191,10 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
     let (server, fuota) = (Arc::clone(&server), Arc::clone(&fuota));
     let reload = Reload::new(config, Parts { level, files, server, fuota, store, certificates });
     tokio::spawn(reload.run(hangups, close_doors.clone()));
+    // To the end of the stop, which may take longer than the watchdog waits.
+    let last = CancellationToken::new();
+    let _last = last.clone().drop_guard();
+    tokio::spawn(notify::watchdog(last));
     announce(&lines);
     info!(milliseconds = started.elapsed().as_millis() as u64, "started");
 
@@ -201,6 +209,7 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
         result = &mut fuota_task => Some(ended("the update engine", result.err())),
         () = admin_thread.ended() => Some(ended("the admin interface", None)),
     };
+    notify::stopping();
     signals.end_at_once_on_the_next();
 
     close_doors.cancel();
@@ -270,11 +279,21 @@ async fn announce_ready(readiness: &Readiness) {
     while is_open() && began.elapsed() < FIRST_LOOK {
         tokio::time::sleep(ASK_AGAIN).await;
     }
+    let mut missing = Vec::new();
     for check in readiness() {
         if let Err(reason) = check.result {
             warn!(part = check.name, reason, "not ready yet");
+            missing.push(format!("{} is not up: {reason}", check.name));
         }
     }
+    // Also where a part is missing: clients are served, and a restart would not bring it.
+    notify::ready(
+        match missing.is_empty() {
+            true => "ready".to_owned(),
+            false => missing.join("; "),
+        }
+        .as_str(),
+    );
     announce(&["ready".to_owned()]);
 }
 

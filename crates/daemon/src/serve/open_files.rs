@@ -16,7 +16,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing::{info, warn};
 
 /// What is set aside where the limit is high enough.
-const RESERVED: usize = 512;
+pub const RESERVED: usize = 512;
 /// Without this many there is no room to work in: about 30 are used while nobody is connected.
 const LEAST: usize = 128;
 

@@ -85,6 +85,12 @@ impl Reload {
             }
             self.values.go_live(&config.values);
         }
+        // Files of keys may be others under the same names.
+        let tuning = store::Tuning::of(&settings::store(config));
+        if self.parts.store.tuning() != tuning {
+            self.parts.store.tune(tuning);
+            info!("the trusted keys changed; every signature is judged again");
+        }
         match changes.live.join(", ").as_str() {
             "" => info!("the configuration was read again; nothing changed that can change now"),
             changed => info!(changed, "the configuration was read again and is in force"),

@@ -44,12 +44,16 @@ pub fn store(config: &Config) -> store::Settings {
             access_key_id: expose(&store.s3.access_key_id),
             secret_access_key: expose(&store.s3.secret_access_key),
             allow_http: store.s3.allow_http,
+            ..store::S3Settings::default()
         },
         data_dir: config.data_dir.clone(),
         settle: store.settle,
         poll_interval: store.poll_interval,
         max_size: store.max_size,
         cache_bytes: store.cache_bytes,
+        quota: store.quota,
+        keep_unused: store.keep_unused,
+        trust: store.trust.clone(),
     }
 }
 
@@ -74,6 +78,7 @@ pub fn fuota(config: &Config) -> fuota::Settings {
         jitter: fuota.jitter,
         fetch_allow: fuota.fetch_allow.clone(),
         retention: fuota.retention,
+        audit_retention: fuota.audit_retention,
         max_message: fuota.max_message,
         mode: config.auth.mode,
         strict: config.auth.strict,
@@ -91,6 +96,8 @@ pub fn admin(config: &Config, token: &Secret, listen: &[SocketAddr]) -> admin::S
         listen: listen.to_vec(),
         allowed_hosts: config.admin.allowed_hosts.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        sessions: Some(config.data_dir.join("sessions.json")),
+        tls: config.admin.tls.is_some(),
     }
 }
 

@@ -14,9 +14,11 @@
 //! | `rule` | one line of `auth.rules`; `pattern`: what a filter covers and overlaps |
 //! | `authorize` | rules and defaults together: may this client do this? |
 //! | `service` | what the admin interface asks and changes |
+//! | `credential` | what a session of the admin interface hangs on |
 //! | `tokens` | bearer tokens of users for that interface |
 
 mod authorize;
+mod credential;
 mod hash;
 mod password;
 mod pattern;

@@ -11,6 +11,7 @@ use super::{
     views::Excluded,
 };
 use crate::{
+    catalog::Catalog,
     db::{FileRow, Op},
     engine::Engine,
     policy::History,
@@ -53,7 +54,10 @@ impl Engine {
             ops.push(Op::Device(device.row(&state)));
             ops.push(Op::History(device.history_row(digest, fresh)));
             for link in &state.links {
-                link.state.lock().announced.retain(|announced| *announced != digest);
+                let mut link = link.state.lock();
+                link.announced.retain(|announced| *announced != digest);
+                // One that asked for a part and no more hears the manifest again.
+                link.asked = false;
             }
             let mut fleet = self.fleet.lock();
             ops.extend(fleet.change(id, name, |member| {
@@ -110,6 +114,9 @@ impl Engine {
                 Ok(file) if is_withdrawn(&files.rows, file) => {
                     left.push(excluded(device, "what it ran before was withdrawn"));
                 }
+                Ok(file) if let Some(why) = forbidden(&catalog, bad.file, file) => {
+                    left.push(excluded(device, &why));
+                }
                 Ok(file) => back.entry(file).or_default().push(Arc::clone(device)),
                 Err(reason) => left.push(excluded(device, reason)),
             }
@@ -143,6 +150,12 @@ impl Engine {
 fn is_withdrawn(rows: &[FileRow], file: i64) -> bool {
     let digest = rows.iter().find(|row| row.id == file).map(|row| row.digest);
     rows.iter().any(|row| Some(row.digest) == digest && row.withdrawn.is_some())
+}
+
+/// Why the boot loader of a device that got `bad` would refuse `file`.
+fn forbidden(catalog: &Catalog, bad: i64, file: i64) -> Option<String> {
+    let why = catalog.file(file)?.counter_forbids(catalog.file(bad)?)?;
+    Some(format!("of what it ran before, {why}"))
 }
 
 fn may_retry(member: &Member) -> bool {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Service,
-    catalog::{Release, firmware_id, upload_text},
+    catalog::{Release, facts_text, firmware_id, signature_text, upload_text},
     db::FileRow,
     device::{Device, DeviceState},
     fleet::{Dropping, rollout::Plan},
@@ -46,6 +46,8 @@ pub struct Upload {
     pub model: Option<String>,
     /// Notes for people.
     pub notes: Option<String>,
+    /// Its detached signature, as `FILE.minisig` holds it.
+    pub signature: Option<String>,
 }
 
 /// A device that is meant by a deployment and was not offered it.
@@ -67,7 +69,7 @@ impl UploadedBytes {
 
     /// The same bytes, which lie where they were copied to.
     pub(crate) fn again(&self) -> UploadedBytes {
-        UploadedBytes(self.0)
+        UploadedBytes(self.0.clone())
     }
 }
 
@@ -345,7 +347,10 @@ impl Service {
         let engine = &self.0;
         check_upload(&upload)?;
         let parts = store::NameParts::parse(&upload.file_name);
-        let Upload { file_name, name, version, model, notes } = upload;
+        let signature = upload.signature.as_deref().map(str::as_bytes);
+        let verdict = engine.store.judge_upload(&ingested, signature);
+        let verdict = verdict.map_err(|why| invalid("signature", why))?;
+        let Upload { file_name, name, version, model, notes, .. } = upload;
         let row = FileRow {
             id: 0,
             path: format!("{UPLOADS}{file_name}"),
@@ -361,10 +366,12 @@ impl Service {
             removed_seq: None,
             uploaded: true,
             withdrawn: None,
+            facts: Some(facts_text(&ingested.facts)),
+            signature: Some(signature_text(&verdict)),
         };
         let (row, ops, request) = {
             let mut files = engine.files.lock();
-            let wanted = (&row.path, &row.sidecar, row.digest.to_string());
+            let wanted = (&row.path, &row.sidecar, &row.signature, row.digest.to_string());
             let request = engine.requests.open(&engine.key, "firmware", key, &wanted)?;
             if request.is_done {
                 drop(files);
@@ -375,7 +382,10 @@ impl Service {
                 other.removed_seq.is_none() && other.uploaded && other.path == row.path
             });
             match present {
-                Some(same) if same.digest == row.digest && same.sidecar == row.sidecar => {
+                Some(same)
+                    if (same.digest, &same.sidecar, &same.signature)
+                        == (row.digest, &row.sidecar, &row.signature) =>
+                {
                     let id = firmware_id(same);
                     drop(files);
                     return Ok((self.listed(&id)?, false));
@@ -409,6 +419,7 @@ impl Service {
         }
         engine.requests.done(request);
         engine.rebuild_catalog();
+        engine.store.need(engine.needed_images());
         engine.reconsider_all().await;
         Ok((self.listed(&firmware_id(&row))?, true))
     }

@@ -345,6 +345,28 @@ async fn rule_22_a_rollback_gives_back_what_each_had_and_lists_who_had_nothing()
 }
 
 #[tokio::test]
+async fn rule_22_a_rollback_lists_whom_a_security_counter_keeps() {
+    let site = Site::start().await;
+    let fixture = |name: &str| {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../store/tests/fixtures/formats/");
+        std::fs::read(format!("{folder}{name}")).unwrap()
+    };
+    let one = site.upload("app.bin", &fixture("mcuboot.bin")).await;
+    let two = site.upload("counted.bin", &fixture("mcuboot-counter.bin")).await;
+    let first = site.deploy(&one, ALL, r#""all""#).await;
+    update(&site, "dev-1", "1.2.3+4").await.end();
+    site.act(first, Act::Cancel).await;
+    let bad = site.deploy(&two, ALL, r#""all""#).await;
+    let mut device = update(&site, "dev-1", "2.0.0").await;
+    let acted = site.act(bad, Act::Rollback).await;
+    let left = acted.left.unwrap();
+    assert_eq!(left.len(), 1);
+    assert!(left[0].reason.contains("security counter is 0"), "{}", left[0].reason);
+    assert!(acted.rollbacks.unwrap().is_empty());
+    device.nothing();
+}
+
+#[tokio::test]
 async fn a_plan_says_who_would_get_it_and_who_not() {
     let site = Site::start().await;
     site.drop_file("devices/dev-1/pump-1.0.0.bin", &[1; 250]).await;
@@ -424,4 +446,25 @@ async fn what_happened_is_told_per_device_and_per_act() {
         .collect();
     let by_ann = |action| (action, Some("ann"), Some("192.0.2.1"));
     assert_eq!(acts, [by_ann("uploaded"), by_ann("created"), by_ann("cancel")]);
+}
+
+#[tokio::test]
+async fn a_deployment_that_is_over_is_forgotten_when_it_is_old_and_nothing_needs_it() {
+    let site = Site::start().await;
+    let first = site.upload("pump-1.0.0.bin", &[1; 250]).await;
+    let second = site.upload("pump-2.0.0.bin", &[2; 250]).await;
+    let over = site.deploy(&first, r#"{"device":"dev-1"}"#, r#""all""#).await;
+    site.act(over, Act::Cancel).await;
+    let runs = site.deploy(&second, ALL, r#""all""#).await;
+    let keeps_out = site.deploy(&first, r#"{"device":"dev-2"}"#, r#""all""#).await;
+    site.act(keeps_out, Act::Cancel).await;
+    let engine = &site.service.0;
+    assert!(engine.fleet.lock().forget(1_000_000_000).is_empty(), "they are not that old");
+    let ops = engine.fleet.lock().forget(u64::MAX);
+    engine.db.commit(ops).await.unwrap();
+    assert!(site.service.deployment(over).is_none());
+    assert!(site.service.deployment(runs).is_some());
+    assert!(site.service.deployment(keeps_out).is_some(), "an older one runs");
+    let site = site.crash().await;
+    assert!(site.service.deployment(over).is_none() && site.service.deployment(runs).is_some());
 }

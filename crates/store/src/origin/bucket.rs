@@ -1,27 +1,28 @@
 //! An S3 bucket as the place where firmware is dropped.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures_util::stream::{StreamExt as _, TryStreamExt as _};
-use object_store::aws::AmazonS3Builder;
-use object_store::path::Path;
+use futures_util::stream::{self, StreamExt as _};
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
+use object_store::path::{self, Path};
 use object_store::{
-    BackoffConfig, ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _, RetryConfig,
+    BackoffConfig, ClientOptions, Error, ObjectMeta, ObjectStoreExt as _, RetryConfig,
 };
 
 use super::{Fingerprint, Listed, Listing};
 use crate::settings::{S3Settings, StoreError};
 
-/// How long a request is tried again before the bucket counts as unavailable. The next listing
-/// is due soon anyway, and until then nothing is known to have changed.
-const RETRY_FOR: Duration = Duration::from_secs(15);
-
 /// Questions for single objects at the same time, where a listing carries no `ETag`.
 const HEADS: usize = 8;
 
+/// Keys that cannot be used, in one listing. Each costs some requests of its own.
+const MAX_UNUSABLE: usize = 100;
+
 /// Makes the client; nothing is sent yet.
-pub(super) fn open(bucket: &str, s3: &S3Settings) -> Result<Arc<dyn ObjectStore>, StoreError> {
+pub(super) fn open(bucket: &str, s3: &S3Settings) -> Result<Arc<AmazonS3>, StoreError> {
     // Whoever came first chose the provider, and that is as good.
     rustls::crypto::ring::default_provider().install_default().ok();
     if s3.access_key_id.is_some() != s3.secret_access_key.is_some() {
@@ -50,7 +51,7 @@ pub(super) fn open(bucket: &str, s3: &S3Settings) -> Result<Arc<dyn ObjectStore>
         .with_retry(RetryConfig {
             backoff: BackoffConfig::default(),
             max_retries: 4,
-            retry_timeout: RETRY_FOR,
+            retry_timeout: s3.retry_for,
         })
         .with_client_options(
             ClientOptions::new()
@@ -71,35 +72,104 @@ pub(super) fn open(bucket: &str, s3: &S3Settings) -> Result<Arc<dyn ObjectStore>
     Ok(Arc::new(store))
 }
 
-/// Lists all objects below `prefix`.
-pub(super) async fn list(
-    store: &Arc<dyn ObjectStore>,
+/// All objects below `prefix`. `object_store` gives up a whole page of a listing for one key that
+/// its paths cannot hold, such as `a//b` or one with control characters. So where that happens
+/// pages become smaller until the key stands alone, and the listing goes on behind it.
+async fn objects(
+    s3: &AmazonS3,
     prefix: &Path,
-) -> object_store::Result<Listing> {
+    unusable: &mut BTreeMap<String, String>,
+) -> object_store::Result<Vec<ObjectMeta>> {
+    let below = (!prefix.as_ref().is_empty()).then(|| format!("{prefix}/"));
+    let mut objects = Vec::new();
+    let (mut offset, mut page_token, mut max_keys) = (None, None, None);
+    loop {
+        let options = PaginatedListOptions {
+            offset: offset.clone(),
+            page_token: page_token.clone(),
+            max_keys,
+            ..PaginatedListOptions::default()
+        };
+        match s3.list_paginated(below.as_deref(), options).await {
+            Ok(page) => {
+                objects.extend(page.result.objects);
+                page_token = page.page_token;
+                if page_token.is_none() {
+                    return Ok(objects);
+                }
+            }
+            Err(Error::InvalidPath { source }) if unusable.len() < MAX_UNUSABLE => {
+                let (Some(1), Some(key)) = (max_keys, key(&source)) else {
+                    max_keys = Some(match max_keys {
+                        None => 100,
+                        Some(1) => return Err(Error::InvalidPath { source }),
+                        Some(keys) => keys / 10,
+                    });
+                    continue;
+                };
+                let shown = below.as_deref().and_then(|below| key.strip_prefix(below));
+                let shown: String =
+                    shown.unwrap_or(&key).escape_debug().filter(|c| !c.is_control()).collect();
+                let reason = "its key has empty or relative parts or control characters, which \
+                              cannot be used: rename it";
+                unusable.insert(shown, reason.to_owned());
+                (offset, page_token, max_keys) = (Some(key), None, None);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The key that no path can hold.
+fn key(error: &path::Error) -> Option<String> {
+    match error {
+        path::Error::EmptySegment { path } | path::Error::BadSegment { path, .. } => {
+            Some(path.clone())
+        }
+        _ => None,
+    }
+}
+
+/// Lists all objects below `prefix`.
+pub(super) async fn list(store: &AmazonS3, prefix: &Path) -> object_store::Result<Listing> {
     let now = SystemTime::now();
-    let below = (!prefix.as_ref().is_empty()).then_some(prefix);
-    let objects: Vec<(String, ObjectMeta)> = store
-        .list(below)
-        .try_filter_map(|meta| async { Ok(relative(&meta, prefix).map(|path| (path, meta))) })
+    let mut listing = Listing::default();
+    let all = objects(store, prefix, &mut listing.unusable).await?;
+    let objects: Vec<(String, Result<ObjectMeta, Error>)> = stream::iter(all)
+        .filter_map(|meta| async { relative(&meta, prefix).map(|path| (path, meta)) })
         // Some servers leave the ETag out of a listing. Size and time cannot stand in for it:
         // two uploads of one size within a second would look the same.
-        .map_ok(|(path, meta)| async {
+        .map(|(path, meta)| async {
             if meta.e_tag.is_some() {
-                return Ok(Some((path, meta)));
+                return Some((path, Ok(meta)));
             }
             match store.head(&meta.location).await {
-                Ok(meta) => Ok(Some((path, meta))),
-                Err(object_store::Error::NotFound { .. }) => Ok(None),
-                Err(error) => Err(error),
+                Err(Error::NotFound { .. }) => None,
+                head => Some((path, head)),
             }
         })
-        .try_buffer_unordered(HEADS)
-        .try_filter_map(|object| async { Ok(object) })
+        .buffer_unordered(HEADS)
+        .filter_map(|object| async { object })
         .boxed()
-        .try_collect()
-        .await?;
-    let mut listing = Listing::default();
+        .collect()
+        .await;
+    let all = objects.len();
+    let mut failed = 0;
     for (path, meta) in objects {
+        let meta = match meta {
+            Ok(meta) => meta,
+            // One that may not be looked at is its own trouble; many are the server's.
+            Err(error) => {
+                failed += 1;
+                if failed > HEADS || failed == all {
+                    return Err(error);
+                }
+                let reason = format!("it cannot be looked at: {}", super::explain(&error));
+                listing.unknown.push(path.clone());
+                listing.unusable.insert(path, reason);
+                continue;
+            }
+        };
         let e_tag = meta.e_tag.unwrap_or_else(|| {
             let time = meta.last_modified.timestamp_micros();
             format!("{}-{time}", meta.size)

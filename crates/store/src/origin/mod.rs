@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream, StreamExt as _};
+use object_store::aws::AmazonS3;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
 
@@ -92,7 +93,7 @@ pub(crate) struct Origin {
 #[derive(Debug)]
 enum Place {
     Directory(Arc<Directory>),
-    Bucket { prefix: Path, shown: String },
+    Bucket { s3: Arc<AmazonS3>, prefix: Path, shown: String },
 }
 
 impl Origin {
@@ -114,10 +115,9 @@ impl Origin {
             }
             let prefix = Path::parse(prefix)
                 .map_err(|error| wrong(&format!("the prefix cannot be used: {error}")))?;
-            Ok(Self {
-                store: bucket::open(name, &settings.s3)?,
-                place: Place::Bucket { prefix, shown: url.clone() },
-            })
+            let s3 = bucket::open(name, &settings.s3)?;
+            let place = Place::Bucket { s3: s3.clone(), prefix, shown: url.clone() };
+            Ok(Self { store: s3, place })
         } else {
             Err(wrong("use file:PATH for a directory or s3://BUCKET/PREFIX for a bucket"))
         }
@@ -140,7 +140,7 @@ impl Origin {
                 let survey = tokio::task::spawn_blocking(move || directory.survey());
                 survey.await.map_err(|_| "the daemon is stopping".to_owned())?
             }
-            Place::Bucket { prefix, shown } => bucket::list(&self.store, prefix)
+            Place::Bucket { s3, prefix, shown } => bucket::list(s3, prefix)
                 .await
                 .map_err(|error| format!("cannot list {shown}: {}", explain(&error))),
         }

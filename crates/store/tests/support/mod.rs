@@ -166,6 +166,7 @@ pub fn known(dropped: &Dropped) -> Known {
         fingerprint: dropped.fingerprint.clone(),
         digest: dropped.digest,
         size: dropped.size,
+        facts: Some(dropped.facts.clone()),
     }
 }
 

@@ -1,0 +1,73 @@
+//! Logins that last: what a session of the admin interface hangs on, and what guessing costs.
+
+use std::net::SocketAddr;
+
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use super::{Failure, User};
+use crate::{Service, engine::Counters, views::UserRole};
+
+impl Service {
+    /// The role of a user, and a stamp of its password and role: who logged in while it was
+    /// another has to log in again. `None` where there is no such user.
+    pub fn credential(&self, name: &str) -> Option<(UserRole, [u8; 32])> {
+        self.0.accounts.get(name).map(|user| (user.role, stamp(&user)))
+    }
+
+    /// Whether so many logins failed from this address that it waits.
+    pub fn is_slowed(&self, address: Option<SocketAddr>) -> bool {
+        let slowed =
+            |address: SocketAddr| self.0.accounts.throttle.is_slowed(address.ip(), Instant::now());
+        address.is_some_and(slowed)
+    }
+
+    /// Notes that somebody at this address tried a wrong admin token.
+    pub fn wrong_admin_token(&self, address: Option<SocketAddr>) {
+        Counters::add(&self.0.counters.failed_logins, 1);
+        let address = address.map(|address| address.ip());
+        match self.0.accounts.failed(address) {
+            Failure::Noted => {
+                tracing::warn!(?address, reason = "not the admin token", "a login failed");
+            }
+            Failure::Slowed(wait) => {
+                let seconds = wait.as_secs();
+                tracing::warn!(
+                    ?address,
+                    reason = "not the admin token",
+                    seconds,
+                    "a login failed, and the address waits before the next"
+                );
+            }
+            Failure::Waiting => {}
+        }
+    }
+}
+
+fn stamp(user: &User) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for part in [user.role.name().as_bytes(), &user.password.salt, &user.password.hash] {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    digest.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounts::PasswordHash;
+
+    #[test]
+    fn a_stamp_ends_with_password_and_role() {
+        let password = PasswordHash::make(b"correct horse").unwrap();
+        let user = |role, password: &PasswordHash| {
+            stamp(&User::new("ann".into(), role, password.clone(), 0))
+        };
+        let now = user(UserRole::Operator, &password);
+        assert_eq!(now, user(UserRole::Operator, &password));
+        assert_ne!(now, user(UserRole::Service, &password));
+        let again = PasswordHash::make(b"correct horse").unwrap();
+        assert_ne!(now, user(UserRole::Operator, &again), "the salt is another");
+    }
+}
