@@ -37,7 +37,7 @@ pub fn all() -> Vec<Arc<dyn Dialect>> {
         Arc::new(thingsboard::ThingsBoard::default()),
         Arc::new(native::Native::default()),
         Arc::new(aws::Aws),
-        Arc::new(http::Http::default()),
+        Arc::new(http::Http),
     ]
 }
 
