@@ -365,6 +365,12 @@ pub trait Dialect: Send + Sync {
     /// session alone.
     fn is_downlink(&self, filter: &str) -> bool;
 
+    /// Whether its devices ask by themselves, when they connect, what there is for them: then
+    /// nothing is announced to them before they have had the time for it.
+    fn asks(&self) -> bool {
+        false
+    }
+
     /// The name of a message that only the server may say, if this payload holds one.
     fn forgery(&self, payload: &[u8]) -> Option<String>;
 
