@@ -405,7 +405,7 @@ test("a signature is dropped with its file, and shown", async () => {
     const done = spawnSync(process.env.FUOTAD, args, { cwd: keys, encoding: "utf8" });
     assert.equal(done.status, 0, done.stderr);
   };
-  run("firmware", "keygen", "site");
+  run("firmware", "keygen", "site", "--no-password");
   const bytes = image(9000);
   writeFileSync(join(keys, "pump.bin"), bytes);
   run("firmware", "sign", "pump.bin", "--key", "site.key", "--version", "3.1.4", "--title", "pump");
