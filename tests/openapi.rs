@@ -313,6 +313,7 @@ fn answers_are_as_they_are_described() {
     let listed = api.must(200, ("GET", &firmware), &[], "", None);
     assert_eq!(listed["firmware"].as_array().unwrap().len(), 3);
     api.must(200, ("GET", &path("firmware/{id}")), &[&file], "", None);
+    api.must(200, ("POST", &path("firmware/rescan")), &[], "", None);
     api.must(404, ("GET", &path("firmware/{id}")), &["0000000000000000"], "", None);
     let deployments = path("deployments");
     let new = json!({"firmware": file, "target": {"labels": "floor=1"}, "rollout": "canary"});

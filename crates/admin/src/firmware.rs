@@ -74,7 +74,8 @@ pub async fn rescan(
 }
 
 /// POST: catalogues the image of a form with `file`, and `name`, `version`, `model` and `notes`
-/// where the image does not say it; `signature` is the text of its `FILE.minisig`. 201, or 200 where it was there already.
+/// where the image does not say it; `signature` is the text of its `FILE.minisig`. 201, or 200
+/// where it was there already.
 pub async fn upload(
     State(app): State<App>,
     Query(Nothing {}): Query<Nothing>,

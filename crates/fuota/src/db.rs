@@ -199,8 +199,12 @@ pub enum Op {
     MemberGone(i64, String),
     Timeline(TimelineRow),
     Audit(AuditRow),
-    /// Deletes lines of the audit and the timelines from before this time, and superfluous ones.
-    Prune(u64),
+    /// Deletes lines of the audit and of the timelines from before these times, and superfluous
+    /// ones.
+    Prune {
+        audit: u64,
+        timeline: u64,
+    },
     /// A first full scan was taken in.
     Scanned,
     /// Who froze the site, as JSON.
@@ -542,7 +546,7 @@ fn apply(sql: &Savepoint<'_>, op: &Op) -> rusqlite::Result<()> {
         Op::MemberGone(id, device) => fleet::remove_member(sql, *id, device)?,
         Op::Timeline(row) => fleet::add_to_timeline(sql, row)?,
         Op::Audit(row) => fleet::add_to_audit(sql, row)?,
-        Op::Prune(before) => fleet::prune(sql, *before)?,
+        Op::Prune { audit, timeline } => fleet::prune(sql, *audit, *timeline)?,
         Op::Scanned => sql.execute("UPDATE run SET scanned = 1", [])?,
         Op::Frozen(frozen) => sql.execute("UPDATE run SET frozen = ?1", [frozen])?,
         Op::Clean(clean) => sql.execute("UPDATE run SET clean = ?1", [clean])?,

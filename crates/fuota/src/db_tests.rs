@@ -148,7 +148,11 @@ async fn old_lines_are_pruned_and_the_newest_come_first() {
     };
     assert_eq!(actions(i64::MAX, 2).await, ["c", "b"]);
     assert_eq!(actions(2, 2).await, ["a"]);
-    db.commit(vec![Op::Prune(20)]).await.unwrap();
+    db.commit(vec![Op::Prune { audit: 0, timeline: 0 }]).await.unwrap();
+    let all = db.audit(i64::MAX, 100).await.unwrap().len();
+    db.commit(vec![Op::Prune { audit: 0, timeline: 20 }]).await.unwrap();
+    assert_eq!(db.audit(i64::MAX, 100).await.unwrap().len(), all, "each has its own time");
+    db.commit(vec![Op::Prune { audit: 20, timeline: 20 }]).await.unwrap();
     assert_eq!(actions(i64::MAX, 9).await, ["c", "b"]);
 }
 

@@ -77,9 +77,12 @@ impl Bucket {
         Bucket { epoch: Instant::now(), rate: AtomicU64::new(rate), paid: AtomicU64::new(0) }
     }
 
-    /// From now on, so many bytes a second; 0 lets everything through.
+    /// From now on, so many bytes a second; 0 lets everything through. What was reserved at
+    /// another rate is not paid for.
     pub fn set(&self, rate: u64) {
-        self.rate.store(rate, Ordering::Relaxed);
+        if self.rate.swap(rate, Ordering::Relaxed) != rate {
+            self.paid.store(0, Ordering::Relaxed);
+        }
     }
 
     /// When these bytes may be sent. They count as sent.
@@ -156,6 +159,8 @@ mod tests {
         bucket.set(1000);
         assert_eq!(bucket.reserve(1000, now), now);
         assert_eq!(bucket.reserve(1, now), now + Duration::from_millis(950));
+        bucket.set(10);
+        assert_eq!(bucket.reserve(10, now), now, "who raises a cap need not wait for the old one");
     }
 
     #[test]

@@ -78,20 +78,25 @@ impl Engine {
 
     /// What the blocks of this connection are paid into from now on. Nothing may be locked by
     /// the caller.
-    pub fn cap_link(&self, link: &Link, device: &Device) {
+    pub fn cap_link(self: &Arc<Self>, link: &Arc<Link>, device: &Device) {
         let groups = device.state.lock().groups.clone();
         let deployment =
             link.state.lock().lane.as_ref().and_then(|lane| lane.transfer.pin.deployment);
         let buckets = self.buckets_for(&groups, deployment);
-        let mut state = link.state.lock();
+        let state = &mut *link.state.lock();
         // A window that was never used stays without memory.
-        if !buckets.is_empty() || !state.window.buckets.is_empty() {
-            state.window.buckets = buckets;
+        if buckets.is_empty() && state.window.buckets.is_empty() {
+            return;
+        }
+        state.window.buckets = buckets;
+        // What waits for its turn under the old caps may have it earlier.
+        if let Some(lane) = state.lane.clone().filter(|_| state.window.turn.take().is_some()) {
+            self.take_turns(link, state, &lane);
         }
     }
 
     /// The configuration was read again: for running transfers as well.
-    pub fn set_caps(&self) {
+    pub fn set_caps(self: &Arc<Self>) {
         for link in self.registry.links() {
             let device = link.state.lock().device.clone();
             if let Some(device) = device {

@@ -90,8 +90,11 @@ pub struct Settings {
     pub jitter: Duration,
     /// Where operators' messages may have images fetched from; empty: nowhere.
     pub fetch_allow: Vec<Allow>,
-    /// How long lines of the audit and of timelines are kept.
+    /// How long lines of timelines are kept, and deployments that are over, with what became of
+    /// each device.
     pub retention: Duration,
+    /// How long lines of the audit are kept.
+    pub audit_retention: Duration,
     /// How often progress is written to the database, and so what a crash may forget.
     pub flush_interval: Duration,
 }
@@ -124,6 +127,7 @@ impl Default for Settings {
             jitter: Duration::ZERO,
             fetch_allow: Vec::new(),
             retention: Duration::from_secs(365 * 24 * 3600),
+            audit_retention: Duration::from_secs(365 * 24 * 3600),
             flush_interval: Duration::from_secs(1),
         }
     }

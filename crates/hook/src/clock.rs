@@ -6,9 +6,18 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The beginning of 2025, in seconds since 1970. This program is younger, so a clock that shows
-/// less was not set.
-pub const EARLIEST: u64 = 1_735_689_600;
+/// In seconds since 1970: when this program was made, where its build was told so by
+/// `SOURCE_DATE_EPOCH`, else the beginning of 2025. A clock that shows less was not set.
+pub const EARLIEST: u64 = {
+    const YEAR_2025: u64 = 1_735_689_600;
+    match option_env!("SOURCE_DATE_EPOCH") {
+        Some(text) => match u64::from_str_radix(text, 10) {
+            Ok(made) if made > YEAR_2025 => made,
+            _ => YEAR_2025,
+        },
+        None => YEAR_2025,
+    }
+};
 
 /// Seconds since 1970 by the wall clock; 0 where it stands before that.
 pub fn unix_now() -> u64 {

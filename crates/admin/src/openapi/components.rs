@@ -220,7 +220,7 @@ fn firmware() -> Value {
     let decided = object(
         json!({
             "value": text(),
-            "from": one_of(&["sidecar", "upload", "image", "signature", "file name", "folder", "digest"]),
+            "from": one_of(&["trusted comment", "sidecar", "upload", "image header", "file name", "folder", "digest"]),
         }),
         none(),
     );

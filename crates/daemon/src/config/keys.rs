@@ -80,6 +80,7 @@ pub const KEYS: &[Key] = &[
     live("fuota.limits.groups", ""),
     live("fuota.limits.jitter", "0s"),
     live("fuota.retention", "365d"),
+    live("fuota.audit_retention", "365d"),
     live("fuota.fetch_allow", ""),
     key("events.webhooks", ""),
     live("limits.connections", "100000"),

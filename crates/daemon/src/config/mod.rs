@@ -188,8 +188,10 @@ pub struct Fuota {
     pub jitter: Duration,
     /// Where images may be fetched from.
     pub fetch_allow: Vec<fuota::Allow>,
-    /// How long the audit and timelines are kept.
+    /// How long timelines and deployments that are over are kept.
     pub retention: Duration,
+    /// How long the audit is kept.
+    pub audit_retention: Duration,
 }
 
 /// `limits.*`; the broker's documentation says what each bounds.
@@ -374,6 +376,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let fetch_allow = fetch_allow(reader);
     let retention = reader.duration("fuota.retention", Duration::from_secs(3600));
 
+    let audit_retention = reader.duration("fuota.audit_retention", Duration::from_secs(3600));
     let webhooks = webhooks::read(reader);
 
     let connections = reader.number("limits.connections", 1..=10_000_000);
@@ -395,7 +398,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let level = reader.text("log.level");
     let format = reader.word("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
     let clients = reader.switch("log.clients");
-    let http = reader.listen("http.listen");
+    let http = reader.listen_or_off("http.listen");
     let admin = Admin {
         listen: reader.listen("admin.listen"),
         token: reader.secret("admin.token"),
@@ -464,6 +467,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
             jitter: jitter?,
             fetch_allow,
             retention: retention?,
+            audit_retention: audit_retention?,
         },
         webhooks,
         limits: Limits {

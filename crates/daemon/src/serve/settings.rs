@@ -78,6 +78,7 @@ pub fn fuota(config: &Config) -> fuota::Settings {
         jitter: fuota.jitter,
         fetch_allow: fuota.fetch_allow.clone(),
         retention: fuota.retention,
+        audit_retention: fuota.audit_retention,
         max_message: fuota.max_message,
         mode: config.auth.mode,
         strict: config.auth.strict,

@@ -136,9 +136,11 @@ pub fn add_to_audit(sql: &Savepoint<'_>, row: &AuditRow) -> rusqlite::Result<usi
     ])
 }
 
-/// Deletes what is older than `before`, in seconds since 1970, and what is too much.
-pub fn prune(sql: &Savepoint<'_>, before: u64) -> rusqlite::Result<usize> {
-    for (table, lines) in [("audit", AUDIT_LINES), ("timeline", TIMELINE_LINES)] {
+/// Deletes what is older than these times, in seconds since 1970, and what is too much.
+pub fn prune(sql: &Savepoint<'_>, audit: u64, timeline: u64) -> rusqlite::Result<usize> {
+    for (table, lines, before) in
+        [("audit", AUDIT_LINES, audit), ("timeline", TIMELINE_LINES, timeline)]
+    {
         sql.prepare_cached(&format!(
             "DELETE FROM {table} WHERE id <= (SELECT max(id) FROM {table}) - ?1 OR at < ?2"
         ))?

@@ -54,7 +54,10 @@ impl Engine {
             ops.push(Op::Device(device.row(&state)));
             ops.push(Op::History(device.history_row(digest, fresh)));
             for link in &state.links {
-                link.state.lock().announced.retain(|announced| *announced != digest);
+                let mut link = link.state.lock();
+                link.announced.retain(|announced| *announced != digest);
+                // One that asked for a part and no more hears the manifest again.
+                link.asked = false;
             }
             let mut fleet = self.fleet.lock();
             ops.extend(fleet.change(id, name, |member| {

@@ -369,6 +369,12 @@ impl Deployment {
         self.dirty = true;
     }
 
+    /// When anything last happened in it, in seconds since 1970.
+    pub fn last_moved(&self) -> u64 {
+        let members = self.members.values().map(|member| member.at);
+        members.max().unwrap_or(0).max(self.created_at)
+    }
+
     /// It is over.
     pub fn end(&mut self, state: DeploymentState, reason: String, seq: i64) {
         self.state = state;

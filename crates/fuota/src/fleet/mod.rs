@@ -158,12 +158,13 @@ impl Fleet {
             self.deployments.insert(id, deployment);
             self.due.insert(id);
         }
-        ops.extend(self.forget());
+        ops.extend(self.forget(0));
         ops
     }
 
-    /// Drops deployments that are over and needed no more.
-    fn forget(&mut self) -> Vec<Op> {
+    /// Drops deployments that are over and needed no more: those that nothing happened in since
+    /// `before`, in seconds since 1970, and all but the newest.
+    pub fn forget(&mut self, before: u64) -> Vec<Op> {
         let live = || self.deployments.values().filter(|one| !one.state.is_over());
         let oldest = live().map(|one| one.created).min();
         let mut over: Vec<(i64, i64)> =
@@ -172,7 +173,8 @@ impl Fleet {
         let mut ops = Vec::new();
         for (number, (ended, id)) in over.into_iter().enumerate() {
             let keeps_out = oldest.is_some_and(|oldest| oldest < ended) && number < MAX_OVER;
-            if number >= KEPT && !keeps_out {
+            let old = self.deployments.get(&id).is_some_and(|one| one.last_moved() < before);
+            if (number >= KEPT || old) && !keeps_out {
                 self.deployments.remove(&id);
                 self.starts.forget(id);
                 ops.push(Op::DeploymentGone(id));

@@ -268,6 +268,28 @@ async fn rule_20_the_cap_on_bytes_a_second_of_a_device_and_of_a_group() {
 }
 
 #[tokio::test]
+async fn rule_20_a_cap_that_is_raised_counts_for_who_waits_already() {
+    let (mut site, mut devices) = warmed(|_| {}, 1).await;
+    site.configure(|settings| settings.limits = bandwidth(1)).await;
+    let device = &mut devices[0];
+    for index in 0..4 {
+        device.ask(index);
+    }
+    device.block().await;
+    device.nothing();
+    // The same again is answered once.
+    device.ask(3);
+    site.configure(|settings| settings.limits = bandwidth(1_000_000)).await;
+    for index in 1..4 {
+        assert_eq!(device.block().await.0, index);
+    }
+    device.nothing();
+    site.configure(|settings| settings.limits = Limits::default()).await;
+    device.ask(4);
+    device.block().await;
+}
+
+#[tokio::test]
 async fn without_a_cap_a_block_waits_for_nothing() {
     let (site, devices) = warmed(|_| {}, 5).await;
     let (_, took) = race(&site, devices, 16).await;

@@ -447,3 +447,24 @@ async fn what_happened_is_told_per_device_and_per_act() {
     let by_ann = |action| (action, Some("ann"), Some("192.0.2.1"));
     assert_eq!(acts, [by_ann("uploaded"), by_ann("created"), by_ann("cancel")]);
 }
+
+#[tokio::test]
+async fn a_deployment_that_is_over_is_forgotten_when_it_is_old_and_nothing_needs_it() {
+    let site = Site::start().await;
+    let first = site.upload("pump-1.0.0.bin", &[1; 250]).await;
+    let second = site.upload("pump-2.0.0.bin", &[2; 250]).await;
+    let over = site.deploy(&first, r#"{"device":"dev-1"}"#, r#""all""#).await;
+    site.act(over, Act::Cancel).await;
+    let runs = site.deploy(&second, ALL, r#""all""#).await;
+    let keeps_out = site.deploy(&first, r#"{"device":"dev-2"}"#, r#""all""#).await;
+    site.act(keeps_out, Act::Cancel).await;
+    let engine = &site.service.0;
+    assert!(engine.fleet.lock().forget(1_000_000_000).is_empty(), "they are not that old");
+    let ops = engine.fleet.lock().forget(u64::MAX);
+    engine.db.commit(ops).await.unwrap();
+    assert!(site.service.deployment(over).is_none());
+    assert!(site.service.deployment(runs).is_some());
+    assert!(site.service.deployment(keeps_out).is_some(), "an older one runs");
+    let site = site.crash().await;
+    assert!(site.service.deployment(over).is_none() && site.service.deployment(runs).is_some());
+}

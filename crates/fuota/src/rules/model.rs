@@ -17,6 +17,9 @@ use crate::{
 const DEVICES: usize = 8;
 const CASES: u32 = 96;
 const LONGEST: usize = 80;
+const WINDOW: &str = "01:00-02:00 UTC";
+/// Half past one, on a day in 2026.
+const IN_WINDOW: u64 = 20_600 * 86_400 + 5_400;
 
 /// One step: what is done, to which of what there is.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +41,8 @@ enum Step {
         image: u8,
     },
     Freeze(bool),
+    /// The site's maintenance window opens or closes.
+    Window(bool),
     Connect(u8),
     Disconnect(u8),
     /// The device asks for its next block, or restarts into an image that it has whole.
@@ -57,6 +62,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (any::<u8>(), any::<u8>()).prop_map(|(deployment, act)| Step::Act { deployment, act }),
         1 => any::<u8>().prop_map(|image| Step::Withdraw { image }),
         1 => any::<bool>().prop_map(Step::Freeze),
+        2 => any::<bool>().prop_map(Step::Window),
         6 => device.clone().prop_map(Step::Connect),
         3 => device.clone().prop_map(Step::Disconnect),
         24 => device.clone().prop_map(Step::GoOn),
@@ -102,6 +108,7 @@ struct World {
     images: Vec<(String, Image)>,
     deployments: HashMap<i64, Known>,
     frozen: bool,
+    open: bool,
 }
 
 fn name(device: usize) -> String {
@@ -117,6 +124,7 @@ impl World {
             settings.nudge_after = long;
             settings.confirm_after = long;
             settings.confirm_within = long;
+            settings.windows = crate::Windows::parse(&[WINDOW]).unwrap();
         })
         .await;
         let devices = (0..DEVICES).map(|_| Device::default()).collect();
@@ -126,6 +134,7 @@ impl World {
             images: Vec::new(),
             deployments: HashMap::new(),
             frozen: false,
+            open: true,
         }
     }
 
@@ -225,6 +234,10 @@ impl World {
             Step::Freeze(frozen) => {
                 service.freeze(frozen, &ann()).await.unwrap();
                 self.frozen = frozen;
+            }
+            Step::Window(open) => {
+                self.open = open;
+                self.set_clock().await;
             }
             Step::Connect(device) => {
                 let device = usize::from(device);
@@ -327,6 +340,16 @@ impl World {
             assert_eq!(before, after, "{} was offered this before the restart", name(device));
         }
         self.site = Some(site);
+        self.set_clock().await;
+    }
+
+    /// The clock shows a time in the window, or one that is not; that is noticed at once.
+    async fn set_clock(&self) {
+        let engine = &self.site().service.0;
+        engine.wall.set(if self.open { IN_WINDOW } else { IN_WINDOW + 7200 });
+        if engine.window_opened() {
+            engine.reconsider_all().await;
+        }
     }
 
     /// Reads what every device heard, and compares it with what it may hear.
@@ -360,6 +383,7 @@ impl World {
         let image = &self.images.iter().find(|(known, _)| *known == digest).unwrap().1;
         assert!(!image.withdrawn, "{who}: {} is withdrawn", image.version);
         assert!(begun || !self.frozen, "{who}: the site is frozen");
+        assert!(begun || self.open, "{who}: the window is closed");
         assert!(begun || view.state == "running", "{who}: deployment {id} is {}", view.state);
         let known = self.deployments.get_mut(&id).unwrap();
         assert_eq!(known.digest, digest);
@@ -429,6 +453,7 @@ fn whatever_operators_devices_and_faults_do_the_rules_hold() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut world = World::new().await;
+            world.set_clock().await;
             for step in steps {
                 world.run(step).await;
                 world.settle().await;

@@ -55,6 +55,10 @@ async fn rule_16_one_that_stops_in_the_middle_goes_on_where_it_was() {
     site.until_state("dev-1", "silent").await;
     let why = site.service.why("dev-1").unwrap().sentence;
     assert!(why.contains("stopped asking after 1 of 3 blocks"), "{why}");
+    // Who says retry has the manifest sent again, to one that asked before as well.
+    site.act(1, crate::Act::Retry).await;
+    device.manifest().await;
+    site.until_state("dev-1", "silent").await;
     // Known after a crash, too, with what it has.
     site.until_written("dev-1", "silent").await;
     let site = site.crash().await;
