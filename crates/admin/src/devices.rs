@@ -113,6 +113,7 @@ pub async fn change(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewLink {
+    #[serde(deserialize_with = "fuota::whole::number")]
     seconds: u64,
 }
 

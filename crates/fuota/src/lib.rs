@@ -71,7 +71,7 @@ mod status_files;
 mod timers;
 mod transfer;
 pub mod views;
-mod whole;
+pub mod whole;
 mod window;
 
 #[cfg(test)]

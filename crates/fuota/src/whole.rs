@@ -5,11 +5,17 @@ use std::{fmt, marker::PhantomData};
 use serde::{Deserializer, de};
 
 /// Reads a whole number, for `#[serde(deserialize_with)]`.
+///
+/// # Errors
+/// It is none, or out of the bounds of `T`.
 pub fn number<'de, T: TryFrom<u64>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
     from.deserialize_any(Whole(PhantomData))
 }
 
 /// The same, or null.
+///
+/// # Errors
+/// As [`number`].
 pub fn maybe<'de, T: TryFrom<u64>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
     from.deserialize_option(MaybeWhole(PhantomData))
 }
