@@ -88,7 +88,7 @@ fn every_listing_is_a_table_and_json() {
     for one in [
         &["device", "show", "pump-1"][..],
         &["user", "show", "ann"],
-        &["firmware", "show", "pump-1.0.0.bin"],
+        &["firmware", "show", "pump-1.0.0.bin", "--json"],
         &["deployment", "show", "1", "--json"],
         &["client", "show", "pump-2"],
         &["retained", "show", "plant/a"],

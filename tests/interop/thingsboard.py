@@ -72,17 +72,17 @@ def sha256(bytes_):
 
 def every_chunk_size(site):
     """None, sizes below and above the image, and an image that is a multiple of the chunk."""
-    images = {"odd": image(1, 20 * 4096 + 17), "even": image(2, 32 * 4096)}
-    devices = {}
-    for kind, expected in images.items():
+    images = {"1.4.2": image(1, 20 * 4096 + 17), "1.5.0": image(2, 32 * 4096)}
+    devices = []
+    for version, expected in images.items():
         for chunk_size in (0, 1024, 4096, 65536, 200_000):
-            name = f"{kind}-{chunk_size}"
-            site.drop(f"devices/{name}/pump-1.4.2.bin", expected)
-            devices[name] = site.device(name, chunk_size, "1.4.2"), expected
-    for name, (device, expected) in devices.items():
-        assert device.wait_for(r"complete pump 1.4.2 (\w+)")[1] == sha256(expected), name
+            name = f"pump-{version}-{chunk_size}"
+            site.drop(f"devices/{name}/pump-{version}.bin", expected)
+            devices.append((name, version, sha256(expected), site.device(name, chunk_size, version)))
+    for name, version, digest, device in devices:
+        assert device.wait_for(rf"complete pump {version} (\w+)")[1] == digest, name
         about = site.until(name, lambda about: about["state"] == "updated")
-        assert about["dialect"] == "thingsboard" and about["version"] == "1.4.2", about
+        assert about["dialect"] == "thingsboard" and about["version"] == version, about
 
 
 def nothing_assigned_and_then_something(site):

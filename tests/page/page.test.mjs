@@ -2,7 +2,11 @@
 // Each test has a site of its own; they wait for what shows, and never for a time.
 
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { axe, context, launch, logIn } from "./browser.mjs";
 import { Site, eventually, image } from "./site.mjs";
@@ -394,6 +398,45 @@ page("bad uploads say what is wrong", async ({ site, page }) => {
   await attempt("other-pump.bin", image(100), { Title: "pump", Version: "1.0.0" });
   await toast(page, "give this another version").waitFor();
 }, { settings: 'store.max_size = "1 MB"\n' });
+
+test("a signature is dropped with its file, and shown", async () => {
+  const keys = mkdtempSync(join(tmpdir(), "fuotad-page-keys-"));
+  const run = (...args) => {
+    const done = spawnSync(process.env.FUOTAD, args, { cwd: keys, encoding: "utf8" });
+    assert.equal(done.status, 0, done.stderr);
+  };
+  run("firmware", "keygen", "site", "--no-password");
+  const bytes = image(9000);
+  writeFileSync(join(keys, "pump.bin"), bytes);
+  run("firmware", "sign", "pump.bin", "--key", "site.key", "--version", "3.1.4", "--title", "pump");
+  const settings = `store.trusted_keys = ["${join(keys, "site.pub")}"]\nstore.require_signature = true\n`;
+  const site = await Site.start(settings);
+  const window = await context(browser, site);
+  try {
+    const page = await window.newPage();
+    await logIn(page, site);
+    await page.goto("/#/upload");
+    await choose(page, "pump.bin", bytes);
+    await page.getByRole("button", { name: "Upload and inspect" }).click();
+    await page.locator(".toast").filter({ hasText: /sign/ }).waitFor();
+    await page.goto("/#/");
+    await page.goto("/#/upload");
+    while (await page.locator(".toast").count()) await page.locator(".toast button").first().click();
+    await page.getByLabel("Firmware file").setInputFiles([
+      { name: "pump.bin", mimeType: "application/octet-stream", buffer: bytes },
+      { name: "pump.bin.minisig", mimeType: "text/plain", buffer: readFileSync(join(keys, "pump.bin.minisig")) },
+    ]);
+    await page.getByText("with the signature pump.bin.minisig").waitFor();
+    await page.getByRole("button", { name: "Upload and inspect" }).click();
+    await page.getByText("signed by a trusted key").waitFor();
+    await page.getByText("3.1.4", { exact: false }).first().waitFor();
+    assert.deepEqual(window.wrong, []);
+  } finally {
+    await window.close();
+    await site.close();
+    rmSync(keys, { recursive: true, force: true });
+  }
+});
 
 page("lists of 10,000 devices, and links to them", async ({ site, window, page }) => {
   const devices = Array.from({ length: 10_000 }, (_, index) => ({

@@ -66,12 +66,16 @@ const SILENCE: Duration = Duration::from_secs(30);
 const MAX_TEXT: usize = 8192;
 
 /// POST: looks at the place where firmware is dropped now, and answers when that is done.
-pub async fn rescan(State(app): State<App>) -> Result<Json<StoreView>, Problem> {
+pub async fn rescan(
+    State(app): State<App>,
+    Query(Nothing {}): Query<Nothing>,
+) -> Result<Json<StoreView>, Problem> {
     Ok(Json(app.service.rescan().await?))
 }
 
 /// POST: catalogues the image of a form with `file`, and `name`, `version`, `model` and `notes`
-/// where the image does not say it; `signature` is the text of its `FILE.minisig`. 201, or 200 where it was there already.
+/// where the image does not say it; `signature` is the text of its `FILE.minisig`. 201, or 200
+/// where it was there already.
 pub async fn upload(
     State(app): State<App>,
     Query(Nothing {}): Query<Nothing>,

@@ -13,10 +13,14 @@ use axum::{
 use fuota::{Latencies, SiteStatus};
 use hook::{Counters, Distribution, histogram::BOUNDS_MICROS};
 
-use crate::{health::Check, routes::App};
+use crate::{
+    extract::{Nothing, Query},
+    health::Check,
+    routes::App,
+};
 
 /// GET.
-pub async fn metrics(State(app): State<App>) -> Response {
+pub async fn metrics(State(app): State<App>, Query(Nothing {}): Query<Nothing>) -> Response {
     let text = Snapshot {
         version: &app.version,
         uptime_seconds: app.started.elapsed().as_secs(),

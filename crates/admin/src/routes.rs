@@ -66,16 +66,12 @@ pub fn router(
         .layer(middleware::from_fn(to_the_end))
         // Around the fallbacks as well: without the token nobody learns which addresses exist.
         .layer(middleware::from_fn_with_state(Arc::clone(&doors), doors::bearer));
-    let measured = Router::new()
-        .route("/metrics", get(metrics::metrics))
-        .layer(middleware::from_fn_with_state(Arc::clone(&doors), doors::bearer));
+    let measured =
+        measured().router.layer(middleware::from_fn_with_state(Arc::clone(&doors), doors::bearer));
     open()
         .router
         .nest("/api", api)
         .merge(measured)
-        // Before the inner door, since it is where a login comes from; for the page alone, so it is
-        // not described to programs.
-        .route("/api/v1/session", get(session::show).post(session::open).delete(session::close))
         .merge(ui::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -102,7 +98,16 @@ impl Routes {
 
 /// Open to everybody who reaches the port.
 pub(crate) fn open() -> Routes {
-    Routes::default().at("/healthz", get(health::healthz)).at("/readyz", get(health::readyz))
+    Routes::default()
+        .at("/healthz", get(health::healthz))
+        .at("/readyz", get(health::readyz))
+        // Before the inner door, since it is where a login of the page comes from.
+        .at("/api/v1/session", get(session::show).post(session::open).delete(session::close))
+}
+
+/// Behind the inner door, at an address that programs expect.
+pub(crate) fn measured() -> Routes {
+    Routes::default().at("/metrics", get(metrics::metrics))
 }
 
 /// Below `/api`, behind the inner door.

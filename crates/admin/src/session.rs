@@ -294,7 +294,11 @@ pub struct SessionView {
 }
 
 /// GET: who is logged in with the request's cookie.
-pub async fn show(State(app): State<App>, request: Request) -> Json<SessionView> {
+pub async fn show(
+    State(app): State<App>,
+    extract::Query(extract::Nothing {}): extract::Query<extract::Nothing>,
+    request: Request,
+) -> Json<SessionView> {
     let session = of_request(&app.doors, &request).ok().flatten();
     Json(SessionView {
         name: session.as_ref().map(Session::actor),
@@ -307,6 +311,7 @@ pub async fn show(State(app): State<App>, request: Request) -> Json<SessionView>
 /// POST: logs in, and sets the cookie.
 pub async fn open(
     State(app): State<App>,
+    extract::Query(extract::Nothing {}): extract::Query<extract::Nothing>,
     extract::Peer(peer): extract::Peer,
     headers: HeaderMap,
     extract::Json(login): extract::Json<Login>,
@@ -346,7 +351,8 @@ fn by_token(
 ) -> Result<(), Problem> {
     // The right one too: else guessing goes on behind the answer.
     if users.is_slowed(peer) {
-        return Err(Problem::unavailable(
+        return Err(Problem::new(
+            StatusCode::UNAUTHORIZED,
             "too many logins failed from this address; wait a minute",
         ));
     }
@@ -376,7 +382,11 @@ async fn by_password(
 }
 
 /// DELETE: logs out.
-pub async fn close(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+pub async fn close(
+    State(app): State<App>,
+    extract::Query(extract::Nothing {}): extract::Query<extract::Nothing>,
+    request: Request,
+) -> Result<Response, Problem> {
     let doors = &app.doors;
     if of_request(doors, &request)?.is_some()
         && let Some(id) = cookie(request.headers())

@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Bytes of one part of a body.
-const PART: NonZeroU32 = NonZeroU32::new(64 * 1024).unwrap();
+const PART: NonZeroU32 = NonZeroU32::MIN.saturating_add(64 * 1024 - 1);
 /// Parts that wait to be sent: then the engine waits, too.
 const QUEUE: usize = 16;
 /// How long the engine may take to answer. A cap may make a part wait for long.

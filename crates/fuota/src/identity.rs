@@ -18,6 +18,9 @@ use crate::{
 /// The user name that says: the password is a token.
 pub const TOKEN_USER: &str = "Token";
 
+/// What SDKs of AWS put behind the user name, or in its place: which SDK it is, and no secret.
+const SDK: &str = "?SDK=";
+
 /// What an address hears that has to wait.
 const SLOWED: &str = "too many logins failed from this address: try again later";
 
@@ -155,7 +158,9 @@ impl Engine {
     /// The forms of a login, judged by what is in memory.
     fn login<'a>(&self, request: &'a ConnectRequest) -> Login<'a> {
         let password = request.password.as_deref().filter(|password| !password.is_empty());
-        let (token, claimed) = match (request.username.as_deref(), password) {
+        let username = request.username.as_deref();
+        let username = username.map(|name| name.split_once(SDK).map_or(name, |(name, _)| name));
+        let (token, claimed) = match (username, password) {
             (None | Some(""), _) | (Some(TOKEN_USER), None) => return Login::Nothing,
             (Some(TOKEN_USER), Some(password)) => (password, None),
             (Some(name), password) => {

@@ -10,6 +10,9 @@ use tokio::time::{Duration, Instant};
 /// twentieth at most.
 const BURST: Duration = Duration::from_millis(50);
 
+/// The most bytes a second: up to here every JSON number is exact.
+const MOST_BYTES: u64 = 1 << 53;
+
 /// Caps of the site, of a group or of a deployment; `None`: there is none. They hold back, and
 /// fail nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +38,11 @@ impl Limits {
 
     /// One sentence where a number makes no sense.
     pub(crate) fn check(&self) -> Result<(), String> {
+        if self.bytes_per_second.is_some_and(|bytes| bytes > MOST_BYTES) {
+            return Err(format!(
+                "bytes_per_second is more than {MOST_BYTES}; leave it out for no cap"
+            ));
+        }
         let zero = [
             ("transfers", self.transfers == Some(0)),
             ("bytes_per_second", self.bytes_per_second == Some(0)),

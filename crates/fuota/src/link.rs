@@ -45,6 +45,8 @@ pub struct Link {
     dialect: OnceLock<Arc<dyn Dialect>>,
     /// What the device is known as; `None` for a session without identity.
     pub name: Option<Arc<str>>,
+    /// When it began.
+    pub since: Instant,
     pub state: Mutex<LinkState>,
 }
 
@@ -71,6 +73,10 @@ pub struct LinkState {
     pub spoken: Instant,
     /// Whether a request came on this connection.
     pub asked: bool,
+    /// Whether it asked what there is for it.
+    pub questioned: bool,
+    /// Whether a timer is set for the time until which it may do so.
+    pub wait_set: bool,
     /// Whether a timer for `resume_grace`, or for a nudge, is set.
     pub grace_set: bool,
     pub nudge_set: bool,
@@ -132,6 +138,7 @@ impl Link {
             outbox,
             dialect: OnceLock::new(),
             name,
+            since: Instant::now(),
             state: Mutex::new(LinkState {
                 device: None,
                 talk: None,
@@ -143,6 +150,8 @@ impl Link {
                 waiting: false,
                 spoken: Instant::now(),
                 asked: false,
+                questioned: false,
+                wait_set: false,
                 grace_set: false,
                 nudge_set: false,
                 closed: false,

@@ -55,6 +55,9 @@ impl Engine {
             return;
         }
         let Some((link, _)) = state.newest_downlink() else { return };
+        if self.may_ask(device, &link) {
+            return;
+        }
         if let Some(transfer) =
             state.transfer.clone().filter(|transfer| transfer.state().is_running())
         {
@@ -91,6 +94,21 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Whether a device may still ask by itself, which it does when it connects: it would begin
+    /// twice if it heard of an image both ways. It is considered again when that time is over.
+    fn may_ask(&self, device: &Arc<Device>, link: &Link) -> bool {
+        let until = link.since + self.settings().resume_grace;
+        let mut state = link.state.lock();
+        let asks = link.dialect().is_some_and(|dialect| dialect.asks());
+        if !asks || state.questioned || state.asked || Instant::now() >= until {
+            return false;
+        }
+        if !std::mem::replace(&mut state.wait_set, true) {
+            self.timers.at(until, crate::timers::Event::Consider(Arc::downgrade(device)));
+        }
+        true
     }
 
     /// Why this offer's manifest does not go out now: its device has not begun, and a pause or a

@@ -24,6 +24,7 @@ impl Engine {
         let state = device.state.lock();
         {
             let mut on_link = link.state.lock();
+            on_link.questioned = true;
             if on_link.waiting || state.pinning.is_some() {
                 return on_link.keep(Pending::Question(question));
             }

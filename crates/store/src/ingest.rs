@@ -101,6 +101,7 @@ fn hint(error: &io::Error) -> &'static str {
 
 /// What came of a file that was read.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every one is the large one")]
 pub(crate) enum Outcome {
     /// It is in the content-addressed place.
     Stored { ingested: Ingested, sidecar: Option<Sidecar>, verdict: Verdict },
@@ -181,10 +182,16 @@ pub(crate) async fn take_in(
         Err(outcome) => return outcome,
     };
     let needs = tuning.trust.needs(signature.as_ref());
+    let judge = |facts: &Facts| facts.judge(&tuning.trust, signature.as_ref());
+    if needs == Needs::Nothing
+        && let Err(reason) = judge(&Facts::default())
+    {
+        // Whatever its bytes are.
+        return Outcome::refused(reason);
+    }
     let as_is = sidecar.as_ref().is_some_and(|sidecar| sidecar.as_is);
     let mismatch = |digest| sum.is_some_and(|sum| sum != digest);
     let known = known.filter(|known| known.facts.as_is == as_is && known.facts.meet(needs));
-    let objects = &place.objects;
     let (ingested, copied) = match known {
         Some(known) => (known.clone(), None),
         None => {
@@ -203,20 +210,28 @@ pub(crate) async fn take_in(
             if mismatch(copied.digest) {
                 return Outcome::Mismatch(copied.digest);
             }
-            let (objects, trust) = (objects.clone(), tuning.trust.clone());
+            let trust = tuning.trust.clone();
             let whole = signature.clone().filter(|_| matches!(needs, Needs::WholeFile(_)));
-            let looked = blocking(move || {
+            let checked = blocking(move || {
                 let mut copied = copied;
                 let checked = match &whole {
                     Some(signature) => trust.check_whole(signature, copied.file()?)?,
                     None => None,
                 };
-                Ok(look(&objects, copied, max_size, as_is).map(|(mut image, copied)| {
-                    image.facts.checked = checked;
-                    (image, copied)
-                }))
+                Ok((copied, checked))
             });
-            match looked.await {
+            let (copied, checked) = match checked.await {
+                Ok(checked) => checked,
+                Err(error) => return unwritable(place, error).await,
+            };
+            let prehash = copied.prehash.map(hex::encode);
+            let facts = Facts { as_is, prehash, checked, ..Facts::default() };
+            // Nothing reads bytes that somebody else than the signer may have made.
+            if let Err(reason) = judge(&facts) {
+                return Outcome::refused(reason);
+            }
+            let objects = place.objects.clone();
+            match blocking(move || Ok(look(&objects, copied, max_size, facts))).await {
                 Ok(Ok((ingested, copied))) => (ingested, Some(copied)),
                 Ok(Err(Problem::Refused(reason))) => return Outcome::refused(reason),
                 Ok(Err(Problem::Io(error))) | Err(error) => return unwritable(place, error).await,
@@ -227,7 +242,7 @@ pub(crate) async fn take_in(
     if mismatch(digest) {
         return Outcome::Mismatch(digest);
     }
-    let verdict = match ingested.facts.judge(&tuning.trust, signature.as_ref()) {
+    let verdict = match judge(&ingested.facts) {
         Ok(verdict) => verdict,
         Err(reason) => return Outcome::refused(reason),
     };
@@ -257,7 +272,8 @@ pub(crate) async fn take_in_stream(
         return Err(IngestError::Empty);
     }
     let objects = place.objects.clone();
-    let looked = blocking(move || Ok(look(&objects, copied, max_size, false))).await;
+    let facts = Facts { prehash: copied.prehash.map(hex::encode), ..Facts::default() };
+    let looked = blocking(move || Ok(look(&objects, copied, max_size, facts))).await;
     let (ingested, copied) = match looked {
         Ok(Ok(looked)) => looked,
         Ok(Err(Problem::Refused(reason))) => return Err(IngestError::Refused(reason)),
@@ -281,17 +297,15 @@ pub(crate) fn judge_upload(
     }
 }
 
-/// Looks at what was copied, and unpacks it where a device could not take it as it is. Returns the
+/// Looks at what was copied, adds that to its facts, and unpacks it where a device could not take it as it is. Returns the
 /// copy that is to be kept. Blocks.
 fn look(
     objects: &Objects,
     mut copied: Copied,
     max_size: u64,
-    as_is: bool,
+    mut facts: Facts,
 ) -> Result<(Ingested, Copied), Problem> {
-    let prehash = copied.prehash.map(hex::encode);
-    let mut facts = Facts { as_is, prehash, ..Facts::default() };
-    if as_is {
+    if facts.as_is {
         return Ok((Ingested { digest: copied.digest, size: copied.size, facts }, copied));
     }
     let size = copied.size;

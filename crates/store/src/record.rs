@@ -28,6 +28,7 @@ pub(crate) struct Record {
 
 /// What was told of a path.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every one is the large one")]
 enum Told {
     Present {
         state: State,

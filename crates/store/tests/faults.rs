@@ -84,6 +84,50 @@ async fn a_fifo_is_never_opened() {
 }
 
 #[tokio::test]
+async fn a_device_file_is_never_opened() {
+    use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+    let mut site = Site::start().await;
+    // The null device, in the folder.
+    let path = site.path("pump.bin");
+    let made = mknodat(CWD, &path, FileType::CharacterDevice, Mode::RUSR, makedev(1, 3));
+    if made.is_err() {
+        eprintln!("skipped: only the superuser may make one");
+        return;
+    }
+    let (path, reason) = site.refused().await;
+    assert_eq!(path, "pump.bin");
+    assert!(reason.contains("regular file"), "{reason}");
+    site.silence("marker").await;
+}
+
+#[tokio::test]
+async fn the_longest_names_and_paths_are_no_trouble() {
+    use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
+    let mut site = Site::start_with(fast_poll).await;
+    // Nothing fits beside a name of the longest kind.
+    let long = "x".repeat(255);
+    site.rename_in(&long, b"image");
+    assert_eq!(site.present().await.path, long);
+    site.store.publish_status(long, Some(b"{}".to_vec())).await;
+
+    // More than 4 KB of folders, which no system call takes in one piece.
+    fs::create_dir(site.path("all")).unwrap();
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+    let mut at = open(site.path("all"), flags, Mode::empty()).unwrap();
+    let name = "d".repeat(200);
+    for _ in 0..25 {
+        mkdirat(&at, &*name, Mode::RWXU).unwrap();
+        at = openat(&at, &*name, flags, Mode::empty()).unwrap();
+    }
+    let file = openat(&at, "pump.bin", OFlags::CREATE | OFlags::WRONLY, Mode::RWXU).unwrap();
+    drop(file);
+    let (path, reason) = site.refused().await;
+    assert_eq!(path, format!("all/{name}"));
+    assert!(reason.contains("deeper folders"), "{reason}");
+    site.silence("marker").await;
+}
+
+#[tokio::test]
 async fn a_link_within_the_root_is_followed() {
     let mut site = Site::start_with(fast_poll).await;
     site.rename_in("all/pump.bin", b"image");

@@ -56,12 +56,12 @@ fn password() -> Value {
     plain(8, 1024)
 }
 
-/// Known by its id, and perhaps new: ids of the form that unregistered devices have are not taken.
 /// Maintenance windows such as `mon-fri 22:00-04:00 Europe/Berlin`.
 fn windows() -> Value {
     json!({"type": "array", "items": {"type": "string", "maxLength": 200}, "maxItems": 32})
 }
 
+/// Known by its id, and perhaps new: ids of the form that unregistered devices have are not taken.
 fn new_id() -> Value {
     pattern("^(?![tc]-[0-9A-Fa-f]{16}$)[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")
 }
@@ -184,6 +184,27 @@ fn users() -> Value {
                 "properties": {"password": {"type": "string"}, "new_password": {"const": true}},
             },
         },
+        "Session": object(
+            json!({
+                "name": maybe(text()), "role": maybe(one_of(&ROLES)),
+                "csrf": about("What changes carry in `X-CSRF-Token`.", maybe(text())),
+                "version": maybe(text()),
+            }),
+            none(),
+        ),
+        "Login": {
+            "type": "object", "additionalProperties": false,
+            "properties": {"token": maybe(text()), "name": maybe(text()), "password": maybe(text())},
+            // The admin token, or name and password.
+            "oneOf": [
+                {"required": ["token"], "properties": {
+                    "token": text(), "name": {"type": "null"}, "password": {"type": "null"},
+                }},
+                {"required": ["name", "password"], "properties": {
+                    "token": {"type": "null"}, "name": text(), "password": text(),
+                }},
+            ],
+        },
         "Token": object(token, none()),
         "AddedToken": object(added_token, none()),
         "NewLink": object(json!({"seconds": between(1, 2_592_000)}), none()),
@@ -199,7 +220,7 @@ fn firmware() -> Value {
     let decided = object(
         json!({
             "value": text(),
-            "from": one_of(&["sidecar", "upload", "image", "signature", "file name", "folder", "digest"]),
+            "from": one_of(&["trusted comment", "sidecar", "upload", "image header", "file name", "folder", "digest"]),
         }),
         none(),
     );

@@ -37,6 +37,9 @@ pub fn document(version: &str) -> Value {
     for (path, operations) in paths::open() {
         all.insert(path.into(), item(path, "health", operations, false));
     }
+    for (path, operations) in paths::measured() {
+        all.insert(path.into(), item(path, "health", operations, true));
+    }
     for (tag, paths) in paths::api() {
         for (path, operations) in paths {
             all.insert(format!("/api{path}"), item(path, tag, operations, true));
@@ -90,6 +93,7 @@ mod tests {
         let mut described: Vec<_> =
             described["paths"].as_object().unwrap().keys().cloned().collect();
         let api = routes::api().paths.into_iter().map(|path| format!("/api{path}"));
+        let api = api.chain(routes::measured().paths.into_iter().map(str::to_owned));
         let mut routes: Vec<_> =
             api.chain(routes::open().paths.into_iter().map(str::to_owned)).collect();
         described.sort();

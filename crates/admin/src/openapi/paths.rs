@@ -39,7 +39,29 @@ pub fn open() -> Vec<Described> {
                 "Ready",
             )],
         ),
+        (
+            "/api/v1/session",
+            vec![
+                get("Who is logged in to the page, with the request's cookie")
+                    .gives(200, "Nulls where nobody is.", "Session"),
+                post("Log in to the page")
+                    .about("For browsers; programs use tokens. The answer sets a cookie that no script sees.")
+                    .takes("Login")
+                    .gives(201, "Logged in.", "Session")
+                    .fails(&[401, 500, 503]),
+                delete("Log out of the page")
+                    .about("With the cookie, a change needs its `X-CSRF-Token`.")
+                    .done("Nobody is logged in with this cookie any more.")
+                    .fails(&[401, 500, 503]),
+            ],
+        ),
     ]
+}
+
+/// For Prometheus.
+pub fn measured() -> Vec<Described> {
+    let metrics = get("Counters, gauges and histograms in the text form of Prometheus");
+    vec![("/metrics", vec![metrics.gives_text(200, "All of them.", "text/plain")])]
 }
 
 /// Everything below `/api`, by what it is about.

@@ -60,12 +60,26 @@ export interface Firmware {
   digest: string | null;
   size: number | null;
   created: number | null;
+  warnings?: string[];
+  format?: string | null;
+  chip?: string | null;
+  hardware?: string[];
+  security_counter?: number | null;
+  signature?: { state: string; key: string | null; embedded: boolean } | null;
+  dropped_digest?: string | null;
   [more: string]: unknown;
 }
 
 /** Why a file is not offered, or what to know of it. That nobody deployed an upload yet is none. */
 export function warning(file: Firmware): string | null {
   return file.state === "catalogued" ? null : file.reason;
+}
+
+/** All that is worth a look before it is deployed, a sentence each. */
+export function warnings(file: Firmware): string[] {
+  const reason = warning(file);
+  const all = [...(reason === null ? [] : [reason]), ...(file.warnings ?? [])];
+  return [...new Set(all)];
 }
 
 export interface Target {

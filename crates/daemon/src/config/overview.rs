@@ -18,17 +18,17 @@ pub struct Setting {
 /// All settings.
 pub fn settings(tree: &Tree) -> Vec<Setting> {
     KEYS.iter()
-        .filter_map(|key| match tree.entries.get(key.name) {
-            Some(entry) => Some(Setting {
+        .map(|key| match tree.entries.get(key.name) {
+            Some(entry) => Setting {
                 key: key.name,
                 value: Some(if key.secret { REDACTED.to_owned() } else { entry.raw.to_string() }),
                 source: tree.place(key.name, entry.origin),
-            }),
-            None => Some(Setting {
+            },
+            None => Setting {
                 key: key.name,
                 value: (!key.default.is_empty()).then(|| written(key.default)),
                 source: "default".to_owned(),
-            }),
+            },
         })
         .collect()
 }

@@ -336,7 +336,7 @@ fn bounds_that_are_off_unless_set() {
 
 #[test]
 fn a_listener_that_is_off_is_none() {
-    for off in ["false", "[]", "0", "\"\"", "\"off\""] {
+    for off in ["\"\"", "\"off\""] {
         assert!(load(&format!("http.listen = {off}")).http.is_empty(), "{off}");
     }
 }

@@ -37,7 +37,7 @@ pub fn all() -> Vec<Arc<dyn Dialect>> {
         Arc::new(thingsboard::ThingsBoard::default()),
         Arc::new(native::Native::default()),
         Arc::new(aws::Aws),
-        Arc::new(http::Http::default()),
+        Arc::new(http::Http),
     ]
 }
 
@@ -364,6 +364,12 @@ pub trait Dialect: Send + Sync {
     /// Whether devices hear the server by this filter. Such a subscription is kept by the
     /// session alone.
     fn is_downlink(&self, filter: &str) -> bool;
+
+    /// Whether its devices ask by themselves, when they connect, what there is for them: then
+    /// nothing is announced to them before they have had the time for it.
+    fn asks(&self) -> bool {
+        false
+    }
 
     /// The name of a message that only the server may say, if this payload holds one.
     fn forgery(&self, payload: &[u8]) -> Option<String>;

@@ -79,6 +79,10 @@ impl Dialect for ThingsBoard {
         self.claims(filter)
     }
 
+    fn asks(&self) -> bool {
+        true
+    }
+
     fn forgery(&self, payload: &[u8]) -> Option<String> {
         let read: Map<String, Value> = serde_json::from_slice(payload).ok()?;
         let deleted = read.get("deleted").and_then(Value::as_array).into_iter().flatten();

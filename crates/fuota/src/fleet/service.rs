@@ -371,7 +371,7 @@ impl Service {
         };
         let (row, ops, request) = {
             let mut files = engine.files.lock();
-            let wanted = (&row.path, &row.sidecar, row.digest.to_string());
+            let wanted = (&row.path, &row.sidecar, &row.signature, row.digest.to_string());
             let request = engine.requests.open(&engine.key, "firmware", key, &wanted)?;
             if request.is_done {
                 drop(files);

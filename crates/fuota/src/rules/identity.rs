@@ -266,3 +266,16 @@ async fn a_change_is_there_after_a_restart_and_offers_what_it_makes_fit() {
     );
     assert!(view.registered && !view.online);
 }
+
+#[tokio::test]
+async fn rule_2_what_an_sdk_says_about_itself_is_no_token() {
+    let site = site_with_two().await;
+    let sdk = "?SDK=PythonV2&Version=1.0.0";
+    assert_eq!(site.identify(&login("dev-1", sdk, None)).await, ConnectVerdict::Continue);
+    let certificate =
+        ConnectRequest { certificate_cn: Some("dev-1".into()), ..login("dev-1", sdk, None) };
+    let device = |id: &str| ConnectVerdict::Accept(Identity::device(id));
+    assert_eq!(site.identify(&certificate).await, device("dev-1"));
+    let with_token = login("x", &format!("Token{sdk}"), Some(TOKEN_A));
+    assert_eq!(site.identify(&with_token).await, device("a"));
+}

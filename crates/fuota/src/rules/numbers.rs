@@ -92,17 +92,17 @@ async fn numbers_of_a_site_of_ten_thousand() {
     }
     let took = began.elapsed();
     println!("{} blocks to {UPDATING} devices: {took:?}", UPDATING * CHUNKS as usize);
-    for index in 0..DEVICES {
+    for (index, slot) in devices.iter_mut().enumerate() {
+        let device = slot.as_mut().unwrap();
         match (index < UPDATING, index % 5) {
-            (true, 0) | (false, 1) => devices[index].take().unwrap().end(),
-            (true, _) => drop(devices[index].as_mut().unwrap().publish(report("2.0.0"))),
+            (true, 0) | (false, 1) => slot.take().unwrap().end(),
+            (true, _) => drop(device.publish(report("2.0.0"))),
             (false, 2) => {
-                let failed = r#"{"variable":"firmware_status","value":"failed"}"#;
-                devices[index].as_mut().unwrap().publish(failed);
+                drop(device.publish(r#"{"variable":"firmware_status","value":"failed"}"#));
             }
             (false, 3) => {
-                devices[index].as_mut().unwrap().ask(0);
-                devices[index].as_mut().unwrap().block().await;
+                device.ask(0);
+                device.block().await;
             }
             _ => {}
         }

@@ -72,7 +72,7 @@ pub(super) fn lines<R: Read + Seek>(
     source: &mut Source<R>,
     mut each: impl FnMut(usize, &[u8]) -> Result<(), Problem>,
 ) -> Result<(), Problem> {
-    let mut reader = BufReader::with_capacity(super::CHUNK, source.from_start()?);
+    let mut reader = BufReader::with_capacity(super::CHUNK, source.rewound()?);
     let mut line = Vec::with_capacity(MAX_LINE);
     for number in 1.. {
         line.clear();

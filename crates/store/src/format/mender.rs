@@ -41,7 +41,7 @@ pub(super) fn examine<R: Read + Seek>(source: &mut Source<R>) -> Result<Examined
     let cut = |error| packed(error, "a Mender artifact");
     let mut header = Header { format: Format::Mender, ..Header::default() };
     let (mut seen_version, mut seen_header, mut seen_data) = (false, false, false);
-    let mut archive = tar::Archive::new(source.from_start()?);
+    let mut archive = tar::Archive::new(source.rewound()?);
     for entry in archive.entries_with_seek().map_err(cut)?.take(MAX_MEMBERS) {
         let mut entry = entry.map_err(cut)?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();

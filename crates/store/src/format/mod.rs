@@ -172,7 +172,7 @@ impl<R: Read + Seek> Source<R> {
     }
 
     /// Reading from the beginning.
-    fn from_start(&mut self) -> io::Result<&mut R> {
+    fn rewound(&mut self) -> io::Result<&mut R> {
         self.reader.rewind()?;
         Ok(&mut self.reader)
     }

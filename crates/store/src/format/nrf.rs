@@ -137,7 +137,7 @@ fn open<R: Read + Seek>(source: &mut Source<R>) -> Result<ZipArchive<&mut R>, Pr
              the image that is in it"
         ));
     }
-    ZipArchive::new(source.from_start()?).map_err(broken)
+    ZipArchive::new(source.rewound()?).map_err(broken)
 }
 
 fn manifest<R: Read + Seek>(archive: &mut ZipArchive<R>) -> Result<Option<Vec<u8>>, Problem> {

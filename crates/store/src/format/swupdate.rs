@@ -18,11 +18,15 @@ pub(super) fn begins(head: &[u8]) -> bool {
         && head.get(HEADER..HEADER + NAME.len()) == Some(NAME)
 }
 
-/// A member's name, the place of its data, its size, and the place of the next one.
-fn member<R: Read + Seek>(
-    source: &mut Source<R>,
-    at: u64,
-) -> Result<Option<(Vec<u8>, u64, u64, u64)>, Problem> {
+/// One file in the archive; places are offsets in bytes.
+struct Member {
+    name: Vec<u8>,
+    data: u64,
+    size: u64,
+    next: u64,
+}
+
+fn member<R: Read + Seek>(source: &mut Source<R>, at: u64) -> Result<Option<Member>, Problem> {
     let header = source.at(at, HEADER)?;
     let number = |index: usize| {
         let digits = header.get(6 + index * 8..14 + index * 8)?;
@@ -35,14 +39,14 @@ fn member<R: Read + Seek>(
     let name =
         source.at(at + HEADER as u64, usize::try_from(name_len.min(4096)).unwrap_or(4096))?;
     let data = (at + HEADER as u64 + name_len).next_multiple_of(4);
-    Ok(Some((name, data, size, (data + size).next_multiple_of(4))))
+    Ok(Some(Member { name, data, size, next: (data + size).next_multiple_of(4) }))
 }
 
 pub(super) fn examine<R: Read + Seek>(source: &mut Source<R>) -> Result<Examined, Problem> {
     let mut header = Header { format: Format::SwUpdate, ..Header::default() };
     let mut at = 0;
     for number in 0..MAX_MEMBERS {
-        let Some((name, data, size, next)) = member(source, at)? else {
+        let Some(Member { name, data, size, next }) = member(source, at)? else {
             return refuse("it is a SWUpdate image that is damaged or cut short: copy it again");
         };
         if data + size > source.size {

@@ -75,12 +75,12 @@ pub(super) fn blocks<R: Read + Seek>(
     mut each: impl FnMut(Block<'_>) -> Result<(), Problem>,
 ) -> Result<(), Problem> {
     let size = source.size;
-    if size % BLOCK as u64 != 0 {
+    if !size.is_multiple_of(BLOCK as u64) {
         return refuse(format!(
             "it is cut short: {size} bytes are no whole number of blocks of {BLOCK}: copy it again"
         ));
     }
-    let mut reader = BufReader::with_capacity(super::CHUNK, source.from_start()?);
+    let mut reader = BufReader::with_capacity(super::CHUNK, source.rewound()?);
     let (mut seen, mut named) = (0u64, None);
     let mut block = [0; BLOCK];
     for number in 0..size / BLOCK as u64 {

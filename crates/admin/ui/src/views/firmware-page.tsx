@@ -10,7 +10,7 @@ import { Icon } from "../parts/icon";
 import { type Column, Listing } from "../parts/table";
 import { route, to } from "../route";
 import { act } from "../toast";
-import { type Decided, type Device, type Firmware, warning } from "../types";
+import { type Decided, type Device, type Firmware, warnings } from "../types";
 
 function decided(one: Decided | null): ComponentChildren {
   return one && (
@@ -20,11 +20,60 @@ function decided(one: Decided | null): ComponentChildren {
   );
 }
 
+const BAD = ["refused", "conflict", "withdrawn"];
+
 /** What is shown in a way of its own; all else that the daemon found out stands below it. */
 const KNOWN = new Set([
   "id", "path", "state", "reason", "title", "version", "model", "min_version", "notes", "target",
-  "deployments", "digest", "size", "created",
+  "deployments", "digest", "size", "created", "warnings", "format", "chip", "hardware",
+  "security_counter", "signature", "dropped_digest",
 ]);
+
+function Signature({ file }: { file: Firmware }) {
+  const { signature } = file;
+  if (!signature) return <span class="muted">not looked at</span>;
+  const { state, key, embedded } = signature;
+  const text =
+    state === "trusted"
+      ? "signed by a trusted key"
+      : state === "unknown"
+        ? "signed by a key that is not trusted"
+        : "not signed";
+  return (
+    <>
+      <span class={`state ${state === "trusted" ? "good" : state === "unknown" ? "warn" : "off"}`}>{text}</span>
+      {key && (
+        <>
+          {" "}
+          <code>{key}</code>
+        </>
+      )}
+      {embedded && <span class="muted sub">The image carries one for the device to check.</span>}
+    </>
+  );
+}
+
+function Digest({ digest }: { digest: string }) {
+  return (
+    <span class="digest">
+      <code>{digest}</code>
+      <Copy text={digest} what="Digest" />
+    </span>
+  );
+}
+
+/** What is worth a look, at the top of what shows a file. */
+export function Warnings({ file }: { file: Firmware }) {
+  return (
+    <>
+      {warnings(file).map((text) => (
+        <Callout key={text} tone={BAD.includes(file.state) ? "bad" : "warn"} icon="warning">
+          <p>{text}</p>
+        </Callout>
+      ))}
+    </>
+  );
+}
 
 function found(value: unknown): ComponentChildren {
   if (value === null || value === undefined || value === "") return null;
@@ -59,25 +108,27 @@ export function Recognised({ file }: { file: Firmware }) {
         ["Title", decided(file.title)],
         ["Version", decided(file.version)],
         ["Model", decided(file.model)],
+        ["Format", file.format],
+        ...(file.chip ? [["Chip", file.chip] as [string, string]] : []),
+        ...(file.hardware?.length
+          ? [["Hardware", file.hardware.join(", ")] as [string, string]]
+          : []),
+        ...(typeof file.security_counter === "number"
+          ? [["Security counter", String(file.security_counter)] as [string, string]]
+          : []),
+        ["Signature", <Signature file={file} />],
         ...more,
         ["Size", file.size === null ? null : format.bytes(file.size)],
         ...(file.min_version ? [["Follows at least", file.min_version] as [string, string]] : []),
-        [
-          "SHA-256",
-          file.digest && (
-            <span class="digest">
-              <code>{file.digest}</code>
-              <Copy text={file.digest} what="Digest" />
-            </span>
-          ),
-        ],
+        ["SHA-256", file.digest && <Digest digest={file.digest} />],
+        ...(file.dropped_digest
+          ? [["Of the file", <Digest digest={file.dropped_digest} />] as [string, ComponentChildren]]
+          : []),
         ...(file.notes ? [["Notes", <span class="notes">{file.notes}</span>] as [string, ComponentChildren]] : []),
       ]}
     />
   );
 }
-
-const BAD = ["refused", "conflict", "withdrawn"];
 
 const COLUMNS: Column<Device>[] = [
   { name: "Device", cell: (device) => <a href={to(["devices", device.id])}>{device.id}</a> },
@@ -126,11 +177,7 @@ export function FirmwarePage({ id }: { id: string }) {
           </div>
         )}
       </header>
-      {warning(file) && (
-        <Callout tone={BAD.includes(file.state) ? "bad" : "warn"} icon="warning">
-          <p>{warning(file)}</p>
-        </Callout>
-      )}
+      <Warnings file={file} />
       <div class="columns">
         <section class="card">
           <h2>What it is</h2>

@@ -4,14 +4,14 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { Problem, Unreachable, address, send, upload } from "../api";
 import { useData } from "../data";
 import * as format from "../format";
-import { Bar, Button, Callout, Failure, Field, Loading, State } from "../parts/basic";
+import { Bar, Button, Failure, Field, Loading, State } from "../parts/basic";
 import { Icon } from "../parts/icon";
 import { Table } from "../parts/table";
 import { Choose } from "../parts/target";
 import { go, route, to } from "../route";
 import { toast } from "../toast";
-import { type Deployment, type Firmware, type Plan, type Target, warning } from "../types";
-import { Recognised } from "./firmware-page";
+import { type Deployment, type Firmware, type Plan, type Target, warnings } from "../types";
+import { Recognised, Warnings } from "./firmware-page";
 
 const TEXTS = [
   ["name", "Title"],
@@ -19,8 +19,12 @@ const TEXTS = [
   ["model", "Model"],
 ] as const;
 
+/** How the name of a signature ends, as minisign makes it. */
+const SIGNATURE = ".minisig";
+
 export function Upload() {
   const [file, setFile] = useState<File | null>(null);
+  const [signature, setSignature] = useState<File | null>(null);
   const [texts, setTexts] = useState<Record<string, string>>({});
   const [over, setOver] = useState(false);
   const [share, setShare] = useState<number | null>(null);
@@ -30,16 +34,22 @@ export function Upload() {
   useEffect(() => () => stop.current?.(), []);
 
   const choose = (files: FileList | null | undefined) => {
-    if (files && files.length > 1) toast("warning", "Only the first file is taken: one at a time.");
-    const chosen = files?.[0];
-    if (!chosen) return;
+    const all = [...(files ?? [])];
+    const isSignature = ({ name }: File) => name.endsWith(SIGNATURE);
+    const images = all.filter((file) => !isSignature(file));
+    if (images.length > 1) toast("warning", "Only the first file is taken: one at a time.");
+    const [image, minisig] = [images[0], all.find(isSignature)];
+    if (!image && !minisig) return;
     setProblem(null);
-    setFile(chosen);
+    // A signature comes with its file, or is added to it.
+    if (image) setFile(image);
+    if (image || minisig) setSignature(minisig ?? null);
   };
   const start = async () => {
     if (!file) return;
     const form = new FormData();
     for (const [name] of TEXTS) if (texts[name]?.trim()) form.set(name, texts[name].trim());
+    if (signature) form.set("signature", await signature.text());
     // Last, so that a mistake in the others shows before many bytes have travelled.
     form.set("file", file, file.name);
     setProblem(null);
@@ -48,9 +58,9 @@ export function Upload() {
     stop.current = sending.cancel;
     try {
       const found = await sending.done;
-      const reason = warning(found);
-      if (reason) toast("warning", reason);
-      else toast("success", `${file.name} is uploaded. Nobody gets it before you say who.`);
+      const odd = warnings(found);
+      for (const text of odd) toast("warning", text);
+      if (odd.length === 0) toast("success", `${file.name} is uploaded. Nobody gets it before you say who.`);
       go(to(["deploy", found.id]));
     } catch (error) {
       if (error instanceof DOMException) {
@@ -97,10 +107,16 @@ export function Upload() {
         ) : (
           <p class="big">Drop a firmware file here</p>
         )}
+        <p class="muted">
+          {signature
+            ? `with the signature ${signature.name}`
+            : `and its signature (FILE${SIGNATURE}), where it has one`}
+        </p>
         <input
           ref={input}
           class="hidden"
           type="file"
+          multiple
           id="file"
           tabIndex={-1}
           aria-label="Firmware file"
@@ -224,11 +240,7 @@ export function Deploy({ id }: { id: string }) {
       </p>
       <h1>Deploy</h1>
       <Steps now={plan ? 3 : 2} />
-      {warning(file.value) && (
-        <Callout tone="warn" icon="warning">
-          <p>{warning(file.value)}</p>
-        </Callout>
-      )}
+      <Warnings file={file.value} />
       <div class="columns">
         <section class="card">
           <h2>

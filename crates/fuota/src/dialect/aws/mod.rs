@@ -57,6 +57,10 @@ impl Dialect for Aws {
         filter.starts_with(AWS)
     }
 
+    fn asks(&self) -> bool {
+        true
+    }
+
     fn forgery(&self, payload: &[u8]) -> Option<String> {
         jobs::is_notification(payload).then(|| "a job".to_owned())
     }

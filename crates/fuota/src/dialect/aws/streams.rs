@@ -180,7 +180,7 @@ fn blocks(stream: &str, members: &Members) -> Result<Blocks, String> {
     let offset = offset as u32;
     let mut ranges = match &members.bitmap {
         Some(bitmap) => runs(offset, bitmap, most as usize),
-        None => vec![offset..offset + most as u32],
+        None => std::iter::once(offset..offset + most as u32).collect(),
     };
     let first = ranges.first_mut().ok_or("InvalidRequest: the bitmap names no block")?;
     let index = first.start;
