@@ -104,7 +104,7 @@ fn a_window_and_a_cap_hold_back_until_the_configuration_says_otherwise() {
 #[test]
 fn mistakes_in_windows_and_caps_name_the_key() {
     for (key, value, why) in [
-        ("fuota.windows", "\"at night\"", "no time zone"),
+        ("fuota.windows", "\"at night\"", "not FROM-TO"),
         ("fuota.limits.groups", "[\"hall-2\"]", "it caps nothing"),
         ("fuota.limits.transfers", "-1", "fuota.limits.transfers"),
         ("fuota.fetch_allow", "[\"http://x/\"]", "no host name, address or network"),

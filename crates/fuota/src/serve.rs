@@ -252,7 +252,10 @@ impl Engine {
             self.send_error(link, state, &Trouble::TooLarge(text), &wanted.echo);
             return Then::Nothing;
         }
-        if state.window.paced.contains(&wanted) {
+        let same = |other: &Wanted| {
+            (other.index, other.size, &other.echo) == (wanted.index, wanted.size, &wanted.echo)
+        };
+        if state.window.paced.iter().any(same) {
             // The answer to the same waits for its turn.
             return Then::Nothing;
         }
