@@ -5,6 +5,7 @@
 //! hand, and prints medians. `docs/performance.md` says what is measured and how to read it.
 
 #[path = "../../../../tests/support/s3.rs"]
+#[allow(clippy::expect_used, reason = "shared with the tests")]
 mod s3;
 #[path = "../support/mod.rs"]
 mod support;
