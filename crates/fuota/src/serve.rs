@@ -252,7 +252,7 @@ impl Engine {
             self.send_error(link, state, &Trouble::TooLarge(text), &wanted.echo);
             return Then::Nothing;
         }
-        if state.window.paced.contains(&wanted) {
+        if state.window.paced.iter().any(|paced| paced.asks_the_same(&wanted)) {
             // The answer to the same waits for its turn.
             return Then::Nothing;
         }
