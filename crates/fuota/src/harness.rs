@@ -513,6 +513,7 @@ impl Session {
     }
 
     /// Nothing has been sent: what is in the cache and what is refused is answered at once.
+    #[track_caller]
     pub fn nothing(&mut self) {
         if let Ok(message) = self.receiver.try_recv() {
             panic!("{}", String::from_utf8_lossy(&message.payload.to_bytes()));

@@ -108,6 +108,11 @@ pub enum Pending {
 }
 
 impl Wanted {
+    /// Whether both ask for the same, whenever they came.
+    pub fn asks_the_same(&self, other: &Wanted) -> bool {
+        *self == Wanted { since: self.since, ..other.clone() }
+    }
+
     /// Without what a run of blocks has past the end of an image of `total`; a run that begins
     /// there stays, for its error. One that trims has only what is within, if anything is.
     pub fn within(mut self, total: u32) -> Wanted {

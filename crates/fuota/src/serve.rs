@@ -252,10 +252,7 @@ impl Engine {
             self.send_error(link, state, &Trouble::TooLarge(text), &wanted.echo);
             return Then::Nothing;
         }
-        let same = |other: &Wanted| {
-            (other.index, other.size, &other.echo) == (wanted.index, wanted.size, &wanted.echo)
-        };
-        if state.window.paced.iter().any(same) {
+        if state.window.paced.iter().any(|paced| paced.asks_the_same(&wanted)) {
             // The answer to the same waits for its turn.
             return Then::Nothing;
         }
