@@ -4,7 +4,6 @@
 //! `cargo bench -p fuotad --bench ingest` starts the release daemon and a device that is written by
 //! hand, and prints medians. `docs/performance.md` says what is measured and how to read it.
 
-#[expect(clippy::expect_used, reason = "the tests' server: what it cannot do ends the run")]
 #[path = "../../../../tests/support/s3.rs"]
 #[allow(clippy::expect_used, reason = "shared with the tests")]
 mod s3;
