@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::servers::Server;
-use crate::support::firmware::{self, Heard};
+use crate::speech::{Block, Dialect, Speech};
+use crate::support::firmware;
 use crate::support::frames;
 
 /// One block in so many is decoded and compared byte for byte; of all others index and length
@@ -58,6 +59,7 @@ pub struct Tally {
 /// A device that is connected, subscribed and, where the server offers an image, has its manifest.
 pub struct Device {
     stream: TcpStream,
+    speech: Speech,
     window: usize,
     /// What was read, from `start` to `end`, begins with a packet.
     buffer: Vec<u8>,
@@ -68,17 +70,18 @@ pub struct Device {
     asked: VecDeque<(u32, Instant)>,
     next: u32,
     received: u64,
-    /// Bytes of a block's payload without the digits of its index.
+    /// See [`crate::speech::Block::length`].
     payload: Option<usize>,
 }
 
 impl Device {
     /// Connects a new device with `window` requests in flight.
-    pub async fn connect(server: &Server, window: usize) -> anyhow::Result<Self> {
+    pub async fn connect(server: &Server, window: usize, dialect: Dialect) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(server.process.address).await?;
         stream.set_nodelay(true)?;
         let mut device = Self {
             stream,
+            speech: Speech::new(dialect, server.new_id()),
             window,
             buffer: vec![0; (window * READ_PER_REQUEST).max(8 * 1024)],
             start: 0,
@@ -96,14 +99,13 @@ impl Device {
     }
 
     async fn log_in(&mut self, server: &Server) -> anyhow::Result<()> {
-        self.stream.write_all(&frames::connect(&server.new_id(), 0, None)).await?;
+        self.stream.write_all(&self.speech.greeting()).await?;
         let connack = self.packet(frames::CONNACK).await?;
         ensure!(
             connack.get(1) == Some(&0),
             "{} refuses the CONNECT: {connack:?}",
             server.process.name
         );
-        self.stream.write_all(&frames::subscribe(firmware::TOPIC, 0)).await?;
         let Some(image) = &server.offers else {
             self.packet(frames::SUBACK).await?;
             return Ok(());
@@ -116,9 +118,7 @@ impl Device {
                 let bytes = &self.buffer[self.start + body.start..self.start + body.end];
                 match kind {
                     frames::SUBACK => subscribed = true,
-                    frames::PUBLISH => {
-                        offered |= firmware::is_manifest(frames::payload(bytes)?, image)?
-                    }
+                    frames::PUBLISH => offered |= self.speech.is_offer(bytes, image)?,
                     other => anyhow::bail!("an unexpected packet of type {other}"),
                 }
                 self.start += body.end;
@@ -135,7 +135,7 @@ impl Device {
         let mut now = Instant::now();
         loop {
             while self.asked.len() < self.window && self.next < server.blocks && limit.take(now) {
-                firmware::request(&mut self.out, self.next);
+                self.speech.request(&mut self.out, self.next);
                 self.asked.push_back((self.next, now));
                 self.next += 1;
             }
@@ -143,7 +143,7 @@ impl Device {
                 if self.next < server.blocks || limit.is_over() {
                     return Ok(tally);
                 }
-                *self = Self::connect(server, self.window).await?;
+                *self = Self::connect(server, self.window, self.speech.dialect).await?;
                 now = Instant::now();
                 continue;
             }
@@ -169,20 +169,17 @@ impl Device {
             let asked = match &server.offers {
                 // The floor's frames are all the same, so there is nothing to look at.
                 None => self.asked.pop_front(),
-                Some(image) => match firmware::hear(frames::payload(bytes)?)? {
-                    Heard::Other => {
+                Some(image) => match self.speech.hear(bytes)? {
+                    None => {
                         self.start += body.end;
                         continue;
                     }
-                    Heard::Block(index) => {
-                        let payload = frames::payload(bytes)?;
-                        let digits = index.checked_ilog10().unwrap_or(0) as usize + 1;
-                        let rest = payload.len() - digits;
+                    Some(Block { index, length }) => {
                         if self.received.is_multiple_of(VERIFY_EVERY) {
-                            firmware::verify(payload, image)?;
-                            self.payload.get_or_insert(rest);
+                            self.speech.verify(bytes, index, image)?;
+                            self.payload.get_or_insert(length);
                         }
-                        ensure!(self.payload == Some(rest), "block {index} has another length");
+                        ensure!(self.payload == Some(length), "block {index} has another length");
                         let at = self.asked.iter().position(|(asked, _)| *asked == index);
                         self.asked
                             .remove(at.with_context(|| format!("block {index} was not asked for"))?)
@@ -228,7 +225,7 @@ impl Device {
 
 /// Bytes of a whole PUBLISH with a block, as the server sends it.
 pub async fn block_size(server: &Server) -> anyhow::Result<usize> {
-    let mut device = Device::connect(server, 1).await?;
+    let mut device = Device::connect(server, 1, Dialect::Reference).await?;
     firmware::request(&mut device.out, 0);
     device.stream.write_all(&device.out).await?;
     // The read buffer begins with the block then, since nothing else is under way.

@@ -7,7 +7,7 @@
 //! - `floor` is the cheapest server imaginable, which `fuotad` is compared with.
 //! - `servers` starts both as processes; `support` reads their CPU and memory, and writes and reads
 //!   the devices' MQTT by hand.
-//! - `device` is a device.
+//! - `device` is a device, `speech` what it says in each dialect.
 //! - `measure` drives devices and takes the figures; `report` prints and judges them.
 
 mod device;
@@ -15,6 +15,7 @@ mod floor;
 mod measure;
 mod report;
 mod servers;
+mod speech;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -62,6 +63,10 @@ struct Arguments {
     /// Only the cells of this many devices
     #[arg(long, value_name = "N")]
     devices: Option<usize>,
+
+    /// Leave the other dialects out
+    #[arg(long)]
+    no_dialects: bool,
 
     /// Leave memory out
     #[arg(long)]
@@ -132,7 +137,11 @@ async fn compare(arguments: &Arguments) -> anyhow::Result<bool> {
         let figures = measure::cell(cell, [&server, &floor], &plan).await?;
         within &= report::cell(cell, &figures);
     }
-    drop((server, floor));
+    drop(floor);
+    if !arguments.no_dialects && !arguments.floor_only {
+        within &= dialects(&server, arguments, &plan).await?;
+    }
+    drop(server);
 
     if !arguments.no_memory && !arguments.floor_only {
         let blocks = if arguments.quick { 100_000 } else { arguments.memory_blocks };
@@ -140,6 +149,20 @@ async fn compare(arguments: &Arguments) -> anyhow::Result<bool> {
         let server = Arc::new(Server::fuotad(&image).await?);
         let memory = measure::memory(&server, blocks).await?;
         within &= report::memory(&memory);
+    }
+    Ok(within)
+}
+
+/// What a block costs in each dialect, beside the reference's.
+async fn dialects(
+    server: &Arc<Server>,
+    arguments: &Arguments,
+    plan: &Plan,
+) -> anyhow::Result<bool> {
+    let mut within = true;
+    let cells = Cell::ALL.into_iter().filter(|cell| cell.devices == 50);
+    for cell in cells.filter(|cell| arguments.devices.is_none_or(|only| only == cell.devices)) {
+        within &= report::dialects(cell, &measure::dialects(cell, server, plan).await?);
     }
     Ok(within)
 }

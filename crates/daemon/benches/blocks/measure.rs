@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::device::{Device, Limit, Tally};
 use crate::servers::Server;
+use crate::speech::Dialect;
 use crate::support::figures::{median, percentile};
 
 /// So many devices with so many requests in flight each.
@@ -66,7 +67,9 @@ pub async fn cell(
     servers: [&Arc<Server>; 2],
     plan: &Plan,
 ) -> anyhow::Result<[Figures; 2]> {
-    let mut devices = [gather(servers[0], cell).await?, gather(servers[1], cell).await?];
+    let dialect = Dialect::Reference;
+    let mut devices =
+        [gather(servers[0], cell, dialect).await?, gather(servers[1], cell, dialect).await?];
     let mut rounds: [Vec<Round>; 2] = Default::default();
     let mut latencies: [Vec<u32>; 2] = Default::default();
     // One short round beforehand warms caches on both sides, and counts nothing.
@@ -89,6 +92,35 @@ pub async fn cell(
     Ok([figures(&real, real_latencies), figures(&floor, floor_latencies)])
 }
 
+/// Measures a cell in each dialect, on one server; their rounds alternate.
+pub async fn dialects(
+    cell: Cell,
+    server: &Arc<Server>,
+    plan: &Plan,
+) -> anyhow::Result<Vec<(Dialect, Figures)>> {
+    let mut sides = Vec::new();
+    for dialect in Dialect::ALL {
+        sides.push((dialect, gather(server, cell, dialect).await?, Vec::new(), Vec::new()));
+    }
+    for number in 0..=plan.rounds {
+        let length = if number == 0 { plan.round / 4 } else { plan.round };
+        sides.rotate_left(1);
+        for (_, devices, rounds, latencies) in &mut sides {
+            let limit = Limit::Until(Instant::now() + length);
+            let (round, mut got) = drive(server, devices, limit, length + PATIENCE).await?;
+            if number > 0 {
+                rounds.push(round);
+                latencies.append(&mut got);
+            }
+        }
+    }
+    sides.sort_by_key(|(dialect, ..)| *dialect as u8);
+    let figured = |(dialect, _, rounds, latencies): (_, _, Vec<Round>, _)| {
+        (dialect, figures(&rounds, latencies))
+    };
+    Ok(sides.into_iter().map(figured).collect())
+}
+
 /// Resident memory at two moments.
 pub struct Memory {
     pub early_blocks: u64,
@@ -105,10 +137,10 @@ pub async fn memory(server: &Arc<Server>, blocks: u64) -> anyhow::Result<Memory>
     const EARLY: u64 = 10_000;
     // Many devices would all begin with the same blocks, so one reads the whole image first.
     let image = u64::from(server.blocks);
-    let mut first = gather(server, Cell { devices: 1, ..MEMORY_CELL }).await?;
+    let mut first = gather(server, Cell { devices: 1, ..MEMORY_CELL }, Dialect::Reference).await?;
     serve(server, &mut first, image).await?;
     drop(first);
-    let mut devices = gather(server, MEMORY_CELL).await?;
+    let mut devices = gather(server, MEMORY_CELL, Dialect::Reference).await?;
     serve(server, &mut devices, EARLY.saturating_sub(image)).await?;
     let early = settled(server).await?;
     serve(server, &mut devices, blocks.saturating_sub(EARLY)).await?;
@@ -129,7 +161,7 @@ async fn settled(server: &Arc<Server>) -> anyhow::Result<u64> {
     server.process.resident()
 }
 
-async fn gather(server: &Arc<Server>, cell: Cell) -> anyhow::Result<Vec<Device>> {
+async fn gather(server: &Arc<Server>, cell: Cell, dialect: Dialect) -> anyhow::Result<Vec<Device>> {
     let mut devices = Vec::with_capacity(cell.devices);
     let mut connecting = JoinSet::new();
     for _ in 0..cell.devices {
@@ -139,7 +171,7 @@ async fn gather(server: &Arc<Server>, cell: Cell) -> anyhow::Result<Vec<Device>>
             devices.push(device??);
         }
         let server = Arc::clone(server);
-        connecting.spawn(async move { Device::connect(&server, cell.window).await });
+        connecting.spawn(async move { Device::connect(&server, cell.window, dialect).await });
     }
     while let Some(device) = connecting.join_next().await {
         devices.push(device??);

@@ -1,6 +1,7 @@
 //! Prints the figures and judges them.
 
 use crate::measure::{Cell, Figures, Memory, Plan};
+use crate::speech::Dialect;
 use crate::support::figures::machine;
 use crate::support::process::workers;
 
@@ -65,6 +66,33 @@ pub fn cell(cell: Cell, [server, floor]: &[Figures; 2]) -> bool {
         floor.p99,
         server.p99 / floor.p99,
     );
+    within
+}
+
+/// What a dialect's CPU per block may be, as a multiple of the reference's: the same, but for what
+/// one row differs from itself from run to run.
+const DIALECT: f64 = 1.1;
+
+/// The dialects of one cell, the reference first; whether all are within their bound.
+pub fn dialects(cell: Cell, figures: &[(Dialect, Figures)]) -> bool {
+    let Some((_, reference)) = figures.first() else { return true };
+    println!(
+        "\ndialects, {} x {} | CPU, us per block | of the reference's | blocks per second",
+        cell.devices, cell.window
+    );
+    let mut within = true;
+    for (dialect, figures) in figures {
+        let ratio = figures.cpu_per_block / reference.cpu_per_block;
+        within &= ratio <= DIALECT;
+        println!(
+            "{:>17} | {:>17.2} | {:>18.2} | {:>17.0}  {}",
+            dialect.name(),
+            figures.cpu_per_block,
+            ratio,
+            figures.blocks_per_second,
+            if ratio <= DIALECT { "" } else { "ABOVE" }
+        );
+    }
     within
 }
 
