@@ -112,8 +112,7 @@ impl Device {
         };
         let mut subscribed = false;
         let mut offered = false;
-        while !(subscribed && offered) {
-            self.read().await?;
+        loop {
             while let Some((kind, body)) = frames::cut(&self.buffer[self.start..self.end])? {
                 let bytes = &self.buffer[self.start + body.start..self.start + body.end];
                 match kind {
@@ -123,8 +122,11 @@ impl Device {
                 }
                 self.start += body.end;
             }
+            if subscribed && offered {
+                return Ok(());
+            }
+            self.read().await?;
         }
-        Ok(())
     }
 
     /// Asks for blocks until `limit`, then waits for what is under way.
