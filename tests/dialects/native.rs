@@ -147,6 +147,13 @@ fn a_device_with_1_kb_of_buffer_is_updated() {
     eventually("downloaded", || {
         (device_of(&daemon, "small-1")["state"] == "downloaded").then_some(())
     });
+    // It restarts, and says nothing of what it runs: told once more, it would install the same
+    // again at each start.
+    device.disconnect();
+    let mut device = Client::connect(daemon.mqtt(), &Connect::id("small-1"));
+    device.subscribe(DOWN, 0);
+    device.publish(&Publish::new(UP, [1]));
+    assert_eq!(understand(&device.next_publish().payload), Heard::Nothing);
     device.publish(&updated("1.4.2"));
     eventually("updated", || (device_of(&daemon, "small-1")["state"] == "updated").then_some(()));
     assert_eq!(device_of(&daemon, "small-1")["dialect"], "native");
