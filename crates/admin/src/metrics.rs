@@ -10,7 +10,7 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use fuota::{Latencies, SiteStatus};
+use fuota::{FirmwareState, Latencies, SiteStatus};
 use hook::{Counters, Distribution, histogram::BOUNDS_MICROS};
 
 use crate::{
@@ -46,12 +46,6 @@ struct Snapshot<'a> {
     frozen: bool,
     checks: Vec<Check>,
 }
-
-/// States of a deployment, so that each has a line also where there is none in it.
-const DEPLOYMENT_STATES: [&str; 5] = ["held", "running", "paused", "cancelled", "ended"];
-/// States of a file.
-const FIRMWARE_STATES: [&str; 7] =
-    ["accepted", "catalogued", "held", "refused", "conflict", "withdrawn", "replaced"];
 
 impl Snapshot<'_> {
     fn text(&self) -> String {
@@ -251,7 +245,8 @@ impl Snapshot<'_> {
             "fuotad_firmware_files",
             "gauge",
             "Files by state.",
-            FIRMWARE_STATES.iter().map(of),
+            // Each has a line, also where there is none in it.
+            FirmwareState::NAMES.iter().map(of),
         );
         let of = |name: &&'static str| {
             let count = self.deployments.iter().find(|(state, _)| state == name);
@@ -261,7 +256,7 @@ impl Snapshot<'_> {
             "fuotad_deployments",
             "gauge",
             "Deployments by state.",
-            DEPLOYMENT_STATES.iter().map(of),
+            fuota::DEPLOYMENT_STATES.iter().map(of),
         );
         out.counter("fuotad_blocks_total", "Blocks queued to devices.", site.blocks);
         out.counter(

@@ -477,6 +477,12 @@ pub enum FirmwareState {
     Replaced,
 }
 
+impl FirmwareState {
+    /// As they are shown.
+    pub const NAMES: [&'static str; 7] =
+        ["accepted", "catalogued", "withdrawn", "refused", "held", "conflict", "replaced"];
+}
+
 /// The site at a glance. Counters since the start; none counts what was only delayed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SiteStatus {

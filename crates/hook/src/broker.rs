@@ -1,6 +1,7 @@
 //! The way back: what a plugin may ask of the broker.
 
 use bytes::Bytes;
+use serde::Serialize;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
@@ -130,7 +131,7 @@ pub struct ClientStatus {
 }
 
 /// What happened since the start. Each number only grows, except the gauges that say so.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counters {
     /// Gauge: connections that live now.
     pub connections: u64,

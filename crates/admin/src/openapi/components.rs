@@ -1,5 +1,6 @@
 //! The shapes of bodies and answers.
 
+use fuota::FirmwareState;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -10,8 +11,6 @@ use super::{
     },
 };
 
-const FIRMWARE_STATES: [&str; 7] =
-    ["accepted", "catalogued", "withdrawn", "refused", "held", "conflict", "replaced"];
 const ROLES: [&str; 4] = ["device", "service", "operator", "admin"];
 /// No control characters: labels, passwords, tokens.
 const PLAIN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
@@ -229,7 +228,7 @@ fn firmware() -> Value {
             json!({
                 "id": pattern("^[0-9a-f]{16}$"),
                 "path": text(),
-                "state": one_of(&FIRMWARE_STATES),
+                "state": one_of(&FirmwareState::NAMES),
                 "reason": maybe(text()),
                 "warnings": about("What is worth a look before it is offered.", list(text())),
                 "title": maybe(component("Decided")),
@@ -390,7 +389,7 @@ fn site() -> Value {
                 "clock_problem": maybe(text()),
                 "devices": object(json!({"total": count(), "registered": count(), "online": count()}), none()),
                 "states": states(&fuota::UPDATE_STATES),
-                "firmware": states(&FIRMWARE_STATES),
+                "firmware": states(&FirmwareState::NAMES),
                 "blocks": count(), "block_bytes": count(), "manifests": count(), "errors": count(),
                 "batches": count(), "refused": count(), "failed_logins": count(),
             }),
@@ -461,7 +460,7 @@ fn changes() -> Vec<Value> {
         change(
             "firmware",
             json!({
-                "path": text(), "state": one_of(&FIRMWARE_STATES), "reason": maybe(text()),
+                "path": text(), "state": one_of(&FirmwareState::NAMES), "reason": maybe(text()),
             }),
         ),
         change(
@@ -485,10 +484,11 @@ fn changes() -> Vec<Value> {
 }
 
 fn broker() -> Value {
-    let counters: Map<String, Value> =
-        crate::status::COUNTERS.iter().map(|name| ((*name).to_owned(), count())).collect();
+    // Whatever it counts, by its own names.
+    let mut counters = json!(hook::Counters::default());
+    counters.as_object_mut().into_iter().flatten().for_each(|(_, number)| *number = count());
     json!({
-        "BrokerCounters": object(Value::Object(counters), none()),
+        "BrokerCounters": object(counters, none()),
         "Client": object(
             json!({
                 "id": text(), "connected": boolean(), "name": maybe(text()),
