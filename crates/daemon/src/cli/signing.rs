@@ -83,6 +83,10 @@ pub fn keygen(args: &KeygenArgs) -> anyhow::Result<()> {
             bail!("{} is there already: choose another name", path.display());
         }
     }
+    let asks = !args.no_password && args.password_file.is_none();
+    if asks && std::fs::File::open("/dev/tty").is_err() {
+        bail!("there is no terminal to ask for a password: use --password-file or --no-password");
+    }
     let pair = if args.no_password {
         KeyPair::generate_unencrypted_keypair()
     } else {
