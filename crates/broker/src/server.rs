@@ -138,8 +138,9 @@ impl Server {
         let totals = Arc::new(Totals::default());
         let lanes = Lanes::start(lane_count, registry.clone(), totals.clone())?;
         let (index, retained) = (Arc::new(Index::default()), Retained::new(limits.clone()));
+        let mut over = Vec::new();
         let journal = opened.map(|(journal, image)| {
-            restore(image, &journal, &registry, &index, &retained);
+            over = restore(image, &journal, &registry, &index, &retained);
             journal
         });
         let exchange = Arc::new(Exchange {
@@ -164,6 +165,9 @@ impl Server {
         let handle = Arc::new(Handle { exchange: exchange.clone(), admission: Arc::default() });
         let broker: Arc<dyn Broker> = handle.clone();
         exchange.hooks.start(&broker);
+        for session in over {
+            exchange.end_restored(&session);
+        }
         tokio::spawn(crate::sys::publish_statistics(broker, background.clone()));
         Ok(Server { exchange, handle, background, phase: AtomicU8::new(CLOSED) })
     }
