@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use hook::{Identity, Properties, Qos, Seldom};
 use std::sync::Arc;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     counters::{Tally, Totals},
@@ -251,11 +252,31 @@ impl Exchange {
         }
     }
 
-    /// Ends a session whose time ran out while the broker was away. Nobody else has it yet.
-    pub fn end_restored(&self, session: &Arc<Session>) {
-        if let Ok(mut state) = session.state.try_lock() {
-            self.end_session(session, &mut state);
+    /// Ends a session that is away: its delayed will is due with it.
+    pub fn end_away(&self, session: &Arc<Session>, mut state: OwnedMutexGuard<State>) {
+        let will = state.will.take();
+        self.end_session(session, &mut state);
+        drop(state);
+        if let Some(will) = will {
+            self.publish_will(session, will);
         }
+    }
+
+    /// Ends a session whose owner is gone: now where it is away, and else as soon as its connection
+    /// has ended, which the caller has asked it to.
+    pub fn end_abandoned(self: &Arc<Self>, session: Arc<Session>, owner: Identity) {
+        if let Ok(state) = session.state.clone().try_lock_owned() {
+            return self.end_away(&session, state);
+        }
+        let exchange = self.clone();
+        tokio::spawn(async move {
+            let state = session.state.clone().lock_owned().await;
+            // It may have ended by itself, or have got another owner.
+            let client = session.view.lock().client.clone();
+            if !state.ended && client.is_some_and(|client| client.identity == owner) {
+                exchange.end_away(&session, state);
+            }
+        });
     }
 
     /// Drops what has expired while a session is away [MQTT-3.3.2-5].

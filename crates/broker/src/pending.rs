@@ -352,11 +352,14 @@ impl Pending {
     /// The same in a task of its own, for what nobody can be told of: a will, the broker's own, or
     /// what its publisher left behind.
     pub fn go_on(self: Box<Self>, totals: Arc<Totals>) {
-        Self::go_on_in_order(vec![self], totals);
+        Self::go_on_in_order([self], totals);
     }
 
     /// Several of those, one behind the other.
-    pub fn go_on_in_order(all: Vec<Box<Self>>, totals: Arc<Totals>) {
+    pub fn go_on_in_order<All>(all: All, totals: Arc<Totals>)
+    where
+        All: IntoIterator<Item = Box<Self>, IntoIter: Send> + Send + 'static,
+    {
         tokio::spawn(async move {
             for pending in all {
                 let topic = pending.message.topic.clone();
