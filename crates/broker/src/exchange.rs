@@ -254,11 +254,24 @@ impl Exchange {
 
     /// Ends a session that is away: its delayed will is due with it.
     pub fn end_away(&self, session: &Arc<Session>, mut state: OwnedMutexGuard<State>) {
-        let will = state.will.take();
-        self.end_session(session, &mut state);
-        drop(state);
-        if let Some(will) = will {
+        if let Some(will) = state.will.take() {
             self.publish_will(session, will);
+        }
+        self.end_session(session, &mut state);
+    }
+
+    /// A delayed will is due before its session ends.
+    pub fn mourn(&self, session: &Session, state: &mut State) {
+        if let Some(will) = state.will.take() {
+            self.publish_will(session, will);
+            self.log_will_over(session);
+        }
+    }
+
+    /// The will of a session that lasts was published or given up.
+    pub fn log_will_over(&self, session: &Session) {
+        if let Some(journal) = self.journal.as_ref().filter(|_| session.is_durable()) {
+            journal.append(Record::Will { session: session.key, will: None });
         }
     }
 

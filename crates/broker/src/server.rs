@@ -159,12 +159,13 @@ impl Server {
         });
         let background = CancellationToken::new();
         tokio::spawn(lanes.supervise(background.clone()));
-        tokio::spawn(run_due(exchange.clone(), background.clone()));
         tokio::spawn(forget_expired(exchange.clone(), background.clone()));
         tokio::spawn(enforce_keep_alives(exchange.clone(), background.clone()));
         let handle = Arc::new(Handle { exchange: exchange.clone(), admission: Arc::default() });
         let broker: Arc<dyn Broker> = handle.clone();
         exchange.hooks.start(&broker);
+        // Behind the start of the hooks, which are asked about wills.
+        tokio::spawn(run_due(exchange.clone(), background.clone()));
         for session in over {
             if let Ok(state) = session.state.clone().try_lock_owned() {
                 exchange.end_away(&session, state);
@@ -355,13 +356,7 @@ async fn run_due(exchange: Arc<Exchange>, cancel: CancellationToken) {
         };
         match due {
             Due::Expire => exchange.end_away(&session, state),
-            Due::Will => {
-                let will = state.will.take();
-                drop(state);
-                if let Some(will) = will {
-                    exchange.publish_will(&session, will);
-                }
-            }
+            Due::Will => exchange.mourn(&session, &mut state),
         }
     }
 }

@@ -37,3 +37,4 @@ mod statistics;
 mod subscribe;
 mod unsubscribe;
 mod will;
+mod will_durable;
