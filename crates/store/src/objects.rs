@@ -156,12 +156,7 @@ impl Objects {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(&path)?;
-        Ok(Writer {
-            file,
-            temporary: Temporary(path),
-            hashes: Hashes::default(),
-            size: 0,
-        })
+        Ok(Writer { file, temporary: Temporary(path), hashes: Hashes::default(), size: 0 })
     }
 
     /// Makes a finished copy durable under the name of its digest. A copy that is there
