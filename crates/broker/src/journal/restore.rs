@@ -12,6 +12,7 @@ use super::{
     wall_seconds,
 };
 use crate::{
+    backlog::Backlog,
     index::Index,
     message::Delivery,
     registry::{Due, Registry},
@@ -46,8 +47,8 @@ fn restore_session(
     registry: &Registry,
     index: &Index,
 ) {
-    let SessionImage { client_id, owner, expiry, left, subscriptions, deliveries, received } =
-        image;
+    let SessionImage { client_id, owner, expiry, left, .. } = image;
+    let SessionImage { subscriptions, deliveries, received, backlogs, .. } = image;
     let now = wall_seconds();
     // A clock that was stepped makes it live longer, but never longer than it may.
     let away = clock::passed(left.unwrap_or(now), now);
@@ -92,6 +93,7 @@ fn restore_session(
             seconds => Some(Duration::from_secs(seconds.into())),
         };
         state.received = received.into_iter().collect();
+        state.backlog = Backlog::restored(backlogs);
         for (number, promised) in deliveries {
             restore_delivery(&session, &mut state, number, promised);
         }

@@ -23,6 +23,7 @@ mod model;
 mod mutations;
 mod operator;
 mod plugins;
+mod promised;
 mod publish;
 mod qos;
 mod resumed;
