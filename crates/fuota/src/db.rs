@@ -45,6 +45,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("db/conditions.sql"),
     include_str!("db/firmware.sql"),
     include_str!("db/dialects.sql"),
+    include_str!("db/cancelled.sql"),
 ];
 /// Jobs that may wait.
 const QUEUE: usize = 16_384;

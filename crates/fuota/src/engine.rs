@@ -157,7 +157,13 @@ impl Engine {
             if let Some(transfer) = &state.transfer
                 && let Some(id) = transfer.pin.deployment
             {
-                drop(fleet.change(id, &device.id, |member| member.moved(transfer.state())));
+                let now = transfer.state();
+                drop(fleet.change(id, &device.id, |member| {
+                    // One without a state is to be offered it anew.
+                    if member.state.as_ref().is_some_and(|state| *state != now) {
+                        member.moved(now);
+                    }
+                }));
             }
         }
         let files = Files::new(loaded.files, fleet.last_seq());
@@ -379,6 +385,7 @@ impl Engine {
                         Op::History(device.history_row(*digest, *history))
                     }),
                 );
+                ops.extend(self.fleet.lock().rows_of(&device.id));
             }
             if self.db.submit(ops, device.noticing()).is_err() {
                 device.unwritten.store(true, Ordering::Relaxed);

@@ -37,13 +37,22 @@ impl Gate for Door<'_> {
     }
 
     fn holds(&self, release: &Release) -> Option<String> {
+        let deployment = self.fleet.deployments.get(&release.deployment);
+        let member = deployment.and_then(|one| one.members.get(self.device));
+        if let Some(by) = member.and_then(|member| member.cancelled.as_deref()) {
+            let id = release.deployment;
+            return Some(format!(
+                "{by} cancelled it for this device; `fuotad deployment retry {id} --device {}` offers it again",
+                self.device
+            ));
+        }
         if self.free == Some(release.deployment) {
             return None;
         }
         if let Some(frozen) = &self.fleet.frozen {
             return Some(format!("{} froze all offers of the site", frozen.by));
         }
-        let Some(deployment) = self.fleet.deployments.get(&release.deployment) else {
+        let Some(deployment) = deployment else {
             return Some("its deployment is gone".into());
         };
         if let Err(reason) = deployment.admits(self.device, self.counts) {

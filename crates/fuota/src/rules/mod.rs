@@ -2,6 +2,7 @@
 
 mod access;
 mod accounts;
+mod cancelled;
 mod caps;
 mod configure;
 mod deployments;

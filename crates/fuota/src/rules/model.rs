@@ -37,6 +37,15 @@ enum Step {
         deployment: u8,
         act: u8,
     },
+    /// One device is taken out of a deployment, or brought back.
+    CancelOne {
+        deployment: u8,
+        device: u8,
+    },
+    RetryOne {
+        deployment: u8,
+        device: u8,
+    },
     Withdraw {
         image: u8,
     },
@@ -60,6 +69,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (any::<u8>(), any::<bool>()).prop_map(|(target, canary)| Step::Deploy { target, canary }),
         1 => any::<u8>().prop_map(|image| Step::Downgrade { image }),
         4 => (any::<u8>(), any::<u8>()).prop_map(|(deployment, act)| Step::Act { deployment, act }),
+        4 => (any::<u8>(), device.clone())
+            .prop_map(|(deployment, device)| Step::CancelOne { deployment, device }),
+        2 => (any::<u8>(), device.clone())
+            .prop_map(|(deployment, device)| Step::RetryOne { deployment, device }),
         1 => any::<u8>().prop_map(|image| Step::Withdraw { image }),
         1 => any::<bool>().prop_map(Step::Freeze),
         2 => any::<bool>().prop_map(Step::Window),
@@ -88,6 +101,8 @@ struct Known {
     /// Devices that heard a manifest of it, and those that ran it.
     heard: BTreeSet<usize>,
     ran: BTreeSet<usize>,
+    /// Devices that an operator took out.
+    out: BTreeSet<usize>,
     /// An operator opened its waves by hand.
     opened: bool,
 }
@@ -196,11 +211,7 @@ impl World {
                 }
             }
             Step::Act { deployment, act } => {
-                let ids: Vec<i64> = service
-                    .deployments(None, None, 1000)
-                    .iter()
-                    .map(|one| one.id.parse().unwrap())
-                    .collect();
+                let ids = self.ids();
                 let Some(at) = pick(deployment, ids.len()) else { return };
                 let acts = [
                     Act::Approve,
@@ -225,6 +236,38 @@ impl World {
                     Err(other) => panic!("{other}"),
                 }
             }
+            Step::CancelOne { deployment, device } | Step::RetryOne { deployment, device } => {
+                let cancels = matches!(step, Step::CancelOne { .. });
+                let act = if cancels { Act::Cancel } else { Act::Retry };
+                let who = name(usize::from(device));
+                // What it is being given, or any other.
+                let ids = self.ids();
+                let own = service
+                    .0
+                    .registry
+                    .get(&who)
+                    .and_then(|device| device.state.lock().transfer.as_ref()?.pin.deployment);
+                let any = pick(deployment, ids.len()).map(|at| ids[at]);
+                let Some(id) = own.filter(|_| deployment % 3 > 0).or(any) else { return };
+                match service.act_on_deployment(id, act, Some(&who), &ann()).await {
+                    Ok(_) if cancels => {
+                        let index = usize::from(device);
+                        self.deployments.get_mut(&id).unwrap().out.insert(index);
+                        // Only another connection may hear of the same again.
+                        if self.devices[index].session.is_some() {
+                            self.disconnect(index);
+                            self.connect(index).await;
+                        }
+                    }
+                    Ok(_) => {
+                        let out = &mut self.deployments.get_mut(&id).unwrap().out;
+                        out.remove(&usize::from(device));
+                    }
+                    // It was never seen, has the image, or nothing failed for it.
+                    Err(ServiceError::Conflict(_) | ServiceError::NotFound(_)) => {}
+                    Err(other) => panic!("{other}"),
+                }
+            }
             Step::Withdraw { image } => {
                 let Some(image) = pick(image, self.images.len()) else { return };
                 let image = &mut self.images[image].1;
@@ -240,11 +283,8 @@ impl World {
                 self.set_clock().await;
             }
             Step::Connect(device) => {
-                let device = usize::from(device);
-                if self.devices[device].session.is_none() {
-                    let mut session = self.site().connect(&name(device)).await;
-                    session.subscribe(TOPIC);
-                    self.devices[device].session = Some(session);
+                if self.devices[usize::from(device)].session.is_none() {
+                    self.connect(device.into()).await;
                 }
             }
             Step::Disconnect(device) => self.disconnect(usize::from(device)),
@@ -263,6 +303,11 @@ impl World {
         }
     }
 
+    fn ids(&self) -> Vec<i64> {
+        let all = self.site().service.deployments(None, None, 1000);
+        all.iter().map(|one| one.id.parse().unwrap()).collect()
+    }
+
     fn learn(&mut self, id: i64, digest: String, canary: bool, downgrade: bool) {
         let known = Known {
             digest,
@@ -270,9 +315,16 @@ impl World {
             downgrade,
             heard: BTreeSet::new(),
             ran: BTreeSet::new(),
+            out: BTreeSet::new(),
             opened: false,
         };
         assert!(self.deployments.insert(id, known).is_none(), "a number is used twice");
+    }
+
+    async fn connect(&mut self, device: usize) {
+        let mut session = self.site().connect(&name(device)).await;
+        session.subscribe(TOPIC);
+        self.devices[device].session = Some(session);
     }
 
     fn disconnect(&mut self, device: usize) {
@@ -398,10 +450,12 @@ impl World {
                 image.version
             );
         }
+        assert!(!known.out.contains(&index), "{who} was taken out of deployment {id}");
         known.heard.insert(index);
         if known.canary && !known.opened && known.ran.is_empty() {
             // One that was given something else instead may be followed by another.
-            let members = view.counts.values().sum::<usize>();
+            // One that was taken out gave its place to another.
+            let members = view.counts.values().sum::<usize>() - view.counts["cancelled"];
             assert!(members <= 1, "deployment {id}: {members} devices before one ran it");
         }
         let device = &mut self.devices[index];
