@@ -142,7 +142,10 @@ impl Image {
     }
 
     fn publish(&mut self, published: Published) {
-        let Published { message, retained, received, targets, .. } = published;
+        let Published { message, retained, received, instead, targets, .. } = published;
+        if let Some((session, delivery)) = instead {
+            self.with(session, |s| drop(s.deliveries.remove(&delivery)));
+        }
         if let Some((session, packet_id)) = received {
             self.with(session, |s| {
                 s.received.insert(packet_id);
@@ -181,6 +184,7 @@ impl Image {
                 qos: message.qos.min(owed.qos),
                 retain: true,
                 subscriptions: owed.identifiers(),
+                share: None,
             };
             let promised = Promised::Message { message, target, packet_id: None };
             s.deliveries.insert(delivery, promised);
@@ -268,6 +272,7 @@ impl Image {
                 at: now,
                 retained: use_.retained,
                 received: None,
+                instead: None,
                 targets: use_.targets,
             })));
         }
@@ -339,6 +344,7 @@ fn cleared(topic: Arc<str>, sequence: u64, at: u64) -> Record {
         at,
         retained: true,
         received: None,
+        instead: None,
         targets: Vec::new(),
     }))
 }

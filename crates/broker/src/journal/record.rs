@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::{
     backlog::Owed,
     codec::{self, Frame, PublishHead},
-    message::Message,
+    message::{Message, Share},
     packet::Packet,
     subscriptions::Held,
 };
@@ -98,6 +98,9 @@ pub(crate) struct Published {
     pub retained: bool,
     /// The session and packet id that it came from, at QoS 2 from a session that lasts.
     pub received: Option<(u64, u16)>,
+    /// The session and delivery in whose place it comes: what a member of a shared subscription
+    /// left behind, handed on.
+    pub instead: Option<(u64, u64)>,
     /// The sessions that it is for.
     pub targets: Vec<Target>,
 }
@@ -115,6 +118,8 @@ pub(crate) struct Target {
     pub retain: bool,
     /// Subscription identifiers.
     pub subscriptions: Option<Arc<[u32]>>,
+    /// The shared subscription that it comes by.
+    pub share: Option<Arc<Share>>,
 }
 
 /// Bytes that are no record. Their checksum was right, so a program wrote them that this one does
@@ -309,19 +314,34 @@ impl Published {
         let message = &self.message;
         out.put_u64(self.at);
         out.put_u64(message.sequence);
-        out.put_u8(u8::from(self.retained) | u8::from(self.received.is_some()) << 1);
+        out.put_u8(
+            u8::from(self.retained)
+                | u8::from(self.received.is_some()) << 1
+                | u8::from(self.instead.is_some()) << 2,
+        );
         if let Some((session, packet_id)) = self.received {
             out.put_u64(session);
             out.put_u16(packet_id);
+        }
+        if let Some((session, delivery)) = self.instead {
+            out.put_u64(session);
+            out.put_u64(delivery);
         }
         out.put_u32(self.targets.len() as u32);
         for target in &self.targets {
             out.put_u64(target.session);
             out.put_u64(target.delivery);
-            out.put_u8(target.qos as u8 | u8::from(target.retain) << 2);
+            out.put_u8(
+                target.qos as u8
+                    | u8::from(target.retain) << 2
+                    | u8::from(target.share.is_some()) << 3,
+            );
             let identifiers = target.subscriptions.as_deref().unwrap_or_default();
             out.put_u32(identifiers.len() as u32);
             identifiers.iter().for_each(|id| out.put_u32(*id));
+            if let Some(share) = &target.share {
+                text(out, &share.0);
+            }
         }
         encode_message(out, message);
     }
@@ -334,11 +354,15 @@ impl Published {
             0 => None,
             _ => Some((u64(input)?, u16(input)?)),
         };
+        let instead = match flags & 4 {
+            0 => None,
+            _ => Some((u64(input)?, u64(input)?)),
+        };
         let count = u32(input)?;
         // Nothing is reserved for what a number announces.
         let targets = (0..count).map(|_| Target::decode(input)).collect::<Result<_, _>>()?;
         let message = decode_message(input, sequence, at)?;
-        Ok(Published { message, at, retained: flags & 1 != 0, received, targets })
+        Ok(Published { message, at, retained: flags & 1 != 0, received, instead, targets })
     }
 }
 
@@ -398,6 +422,10 @@ impl Target {
             qos: Qos::from_bits(flags & 3).ok_or(Unknown)?,
             retain: flags & 4 != 0,
             subscriptions: (!identifiers.is_empty()).then(|| identifiers.into()),
+            share: match flags & 8 {
+                0 => None,
+                _ => Some(Arc::new(Share(take_text(input)?.into()))),
+            },
         })
     }
 }

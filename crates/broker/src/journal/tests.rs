@@ -10,7 +10,11 @@ use super::{
     image::{Image, Promised},
     record::{Next, Owner, Published, Record, Retained, Target},
 };
-use crate::{backlog::Owed, message::Message, subscriptions::Held};
+use crate::{
+    backlog::Owed,
+    message::{Message, Share},
+    subscriptions::Held,
+};
 
 fn qos() -> impl Strategy<Value = Qos> {
     prop_oneof![Just(Qos::AtLeastOnce), Just(Qos::ExactlyOnce)]
@@ -61,22 +65,32 @@ fn published() -> impl Strategy<Value = Record> {
             ..Properties::default()
         })
     }));
-    let target = (session(), delivery(), qos(), any::<bool>(), prop::option::of(1u32..9)).prop_map(
-        |(session, delivery, qos, retain, id)| Target {
+    let rest = (prop::option::of(1u32..9), prop::option::of("[a-c/]{1,3}"));
+    let target = (session(), delivery(), qos(), any::<bool>(), rest).prop_map(
+        |(session, delivery, qos, retain, (id, share))| Target {
             session,
             delivery,
             qos,
             retain,
             subscriptions: id.map(|id| Arc::from([id])),
+            share: share.map(|share| Arc::new(Share(share.into()))),
         },
     );
     (
         ("[ab]{1,2}", prop::collection::vec(any::<u8>(), 0..40), qos(), 1u64..50),
-        (any::<bool>(), prop::option::of((session(), 1u16..5)), properties),
+        (
+            (any::<bool>(), prop::option::of((session(), delivery()))),
+            prop::option::of((session(), 1u16..5)),
+            properties,
+        ),
         prop::collection::vec(target, 0..4),
     )
         .prop_map(
-            |((topic, payload, qos, sequence), (retained, received, properties), targets)| {
+            |(
+                (topic, payload, qos, sequence),
+                ((retained, instead), received, properties),
+                targets,
+            )| {
                 Record::Publish(Box::new(Published {
                     message: Arc::new(Message {
                         topic: topic.into(),
@@ -91,6 +105,7 @@ fn published() -> impl Strategy<Value = Record> {
                     at: 7,
                     retained,
                     received,
+                    instead,
                     targets,
                 }))
             },
@@ -134,6 +149,7 @@ fn retain(topic: &str, payload: &'static str, sequence: u64) -> Record {
         at: 0,
         retained: true,
         received: None,
+        instead: None,
         targets: Vec::new(),
     }))
 }
@@ -314,6 +330,7 @@ fn the_last_numbers_do_not_overflow() {
         qos: Qos::AtLeastOnce,
         retain: false,
         subscriptions: None,
+        share: None,
     };
     let Record::Publish(published) = retain("t", "x", u64::MAX) else { unreachable!() };
     let last = image([
@@ -336,4 +353,24 @@ fn a_message_has_no_topic_alias() {
     bytes.truncate(bytes.len() - publish.len());
     bytes.extend_from_slice(&[0x33, 10, 0, 1, b't', 0, 1, 3, 0x23, 0, 1, b'x']);
     assert!(Record::decode(&bytes).is_err());
+}
+
+/// One record takes a message from one session and gives it to another, so that the log never has
+/// it twice or nowhere.
+#[test]
+fn what_is_handed_on_is_in_one_place() {
+    let owner = Owner { identity: Identity::ANONYMOUS, protocol: Protocol::V5 };
+    let begin =
+        |session| Record::Begin { session, client_id: "c".into(), owner: owner.clone(), expiry: 1 };
+    let publish = |session, delivery, instead| {
+        let Record::Publish(published) = retain("t", "x", 0) else { unreachable!() };
+        let share = Some(Arc::new(Share("$share/g/t".into())));
+        let (qos, retain, subscriptions) = (Qos::ExactlyOnce, false, None);
+        let target = Target { session, delivery, qos, retain, subscriptions, share };
+        let targets = vec![target];
+        Record::Publish(Box::new(Published { retained: false, instead, targets, ..*published }))
+    };
+    let image = image([begin(1), begin(2), publish(1, 7, None), publish(2, 8, Some((1, 7)))]);
+    assert!(image.sessions[&1].deliveries.is_empty());
+    assert_eq!(image.sessions[&2].deliveries.keys().collect::<Vec<_>>(), [&8]);
 }

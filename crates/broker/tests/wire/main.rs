@@ -31,6 +31,7 @@ mod retain;
 mod rows;
 mod session;
 mod shared;
+mod shared_durable;
 mod slow;
 mod statistics;
 mod subscribe;
