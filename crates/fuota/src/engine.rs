@@ -15,12 +15,14 @@ use store::FirmwareStore;
 use tokio::{
     runtime::Handle,
     sync::{Notify, Semaphore},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     OpenError, Service, Settings,
     accounts::{Accounts, EVENTS, Tokens},
+    backoff::{self, Wait},
     catalog::Catalog,
     db::{AuditRow, TimelineRow},
     db::{Db, Op},
@@ -139,6 +141,11 @@ impl Engine {
                     offers: row.offers,
                     deliveries: row.deliveries,
                     differs: row.differs,
+                    wait: row.wait_until.map(|until| {
+                        let first = settings.retry_after;
+                        let length = backoff::length(row.offers, first, &row.device, &row.digest);
+                        Wait::stored(until, length, unix_now(), Instant::now())
+                    }),
                 };
                 device.state.lock().history.insert(row.digest, history);
             }

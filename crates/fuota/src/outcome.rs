@@ -119,6 +119,9 @@ impl Engine {
         }
         let mut ops = Vec::from_iter(state.transfer_op(&device.id, transfer));
         ops.extend(self.track(device, state, transfer));
+        if let UpdateState::Failed(_) = next {
+            ops.push(self.put_off(device, state, &transfer.pin));
+        }
         let reason = next.reason().map(str::to_owned);
         ops.push(Engine::happening(&device.id, next.name(), reason, transfer.pin.deployment));
         ops

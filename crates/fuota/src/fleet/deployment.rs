@@ -181,6 +181,8 @@ impl Member {
                 offers: row.offers,
                 deliveries: row.deliveries,
                 differs: row.differs,
+                // What waits is the device's, whatever deployment it failed in.
+                wait: None,
             },
             before: row.before,
             at: row.at,

@@ -59,6 +59,7 @@ async fn rule_10_one_device_stops_and_the_others_go_on() {
     let line = site.service.audit(None, 1).await.unwrap().remove(0);
     assert_eq!((&*line.action, line.detail.as_deref()), ("cancel", Some("dev-1")));
     assert_eq!(line.actor.as_deref(), Some("ann"));
+    site.until_written("dev-2", "downloaded").await;
     // Not on another connection either, nor after a crash, nor by a retry that names nobody.
     let site = site.crash().await;
     assert_eq!(site.act(id, Act::Retry).await.retried, Some(0));

@@ -12,6 +12,7 @@ mod model;
 mod numbers;
 mod orders;
 mod outcome;
+mod retries;
 mod rollouts;
 mod stalled;
 mod storm;

@@ -79,8 +79,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => device.clone().prop_map(Step::Connect),
         3 => device.clone().prop_map(Step::Disconnect),
         24 => device.clone().prop_map(Step::GoOn),
-        2 => (device.clone(), any::<u8>()).prop_map(|(device, index)| Step::AskWildly(device, index)),
-        2 => device.prop_map(Step::ReportFailure),
+        2 => (device, any::<u8>()).prop_map(|(device, index)| Step::AskWildly(device, index)),
+        5 => any::<u8>().prop_map(Step::ReportFailure),
         1 => Just(Step::Crash),
         1 => Just(Step::Restart),
     ]
@@ -115,6 +115,8 @@ struct Device {
     got: BTreeMap<u32, Vec<u8>>,
     total: u32,
     runs: Option<String>,
+    /// Images that failed in it and that nobody said to retry, each with the deployment.
+    failed: BTreeMap<String, i64>,
 }
 
 struct World {
@@ -124,6 +126,8 @@ struct World {
     deployments: HashMap<i64, Known>,
     frozen: bool,
     open: bool,
+    /// Whether the next attempt comes only when somebody says so.
+    patient: bool,
 }
 
 fn name(device: usize) -> String {
@@ -131,12 +135,13 @@ fn name(device: usize) -> String {
 }
 
 impl World {
-    async fn new() -> World {
+    async fn new(patient: bool) -> World {
         let long = std::time::Duration::from_secs(3600);
         let site = Site::with(|settings| {
             // Only what a step does makes anything happen.
             settings.resume_grace = std::time::Duration::ZERO;
             settings.nudge_after = long;
+            settings.retry_after = if patient { long } else { std::time::Duration::ZERO };
             settings.confirm_after = long;
             settings.confirm_within = long;
             settings.windows = crate::Windows::parse(&[WINDOW]).unwrap();
@@ -150,6 +155,7 @@ impl World {
             deployments: HashMap::new(),
             frozen: false,
             open: true,
+            patient,
         }
     }
 
@@ -227,6 +233,12 @@ impl World {
                     Ok(acted) => {
                         let known = self.deployments.get_mut(&ids[at]).unwrap();
                         known.opened |= matches!(act, Act::Approve | Act::Resume);
+                        if act == Act::Retry {
+                            let digest = known.digest.clone();
+                            for device in &mut self.devices {
+                                device.failed.remove(&digest);
+                            }
+                        }
                         for made in acted.rollbacks.unwrap_or_default() {
                             let view = service.deployment(made.parse().unwrap()).unwrap();
                             self.learn(view.id.parse().unwrap(), view.firmware.digest, true, true);
@@ -262,6 +274,8 @@ impl World {
                     Ok(_) => {
                         let out = &mut self.deployments.get_mut(&id).unwrap().out;
                         out.remove(&usize::from(device));
+                        let digest = &self.deployments[&id].digest;
+                        self.devices[usize::from(device)].failed.remove(digest);
                     }
                     // It was never seen, has the image, or nothing failed for it.
                     Err(ServiceError::Conflict(_) | ServiceError::NotFound(_)) => {}
@@ -294,12 +308,38 @@ impl World {
                     session.ask(u32::from(index % 4));
                 }
             }
-            Step::ReportFailure(device) => {
-                if let Some(session) = &mut self.devices[usize::from(device)].session {
-                    session.publish(r#"{"variable":"firmware_status","value":"failed"}"#);
-                }
+            Step::ReportFailure(number) => {
+                // One that is at an image.
+                let at = |one: &&usize| {
+                    let device = &self.devices[**one];
+                    device.session.is_some() && device.digest.is_some()
+                };
+                let all: Vec<usize> = (0..DEVICES).collect();
+                let all: Vec<_> = all.iter().filter(at).collect();
+                let Some(index) = pick(number, all.len()).map(|at| *all[at]) else { return };
+                self.report_failure(index).await;
             }
             Step::Crash | Step::Restart => self.restart(matches!(step, Step::Crash)).await,
+        }
+    }
+
+    async fn report_failure(&mut self, index: usize) {
+        let session = self.devices[index].session.as_mut().unwrap();
+        session.publish(r#"{"variable":"firmware_status","value":"failed"}"#);
+        let view = self.site().service.device(&name(index)).unwrap();
+        if view.state.as_deref() != Some("failed") {
+            return;
+        }
+        let known = self.site().service.0.registry.get(&name(index)).unwrap();
+        let pin = known.state.lock().transfer.as_ref().unwrap().pin.clone();
+        let id = pin.deployment.unwrap();
+        let device = &mut self.devices[index];
+        device.failed.insert(view.firmware.unwrap().digest, id);
+        if self.patient {
+            // It comes back, and hears nothing of that yet.
+            (device.digest, device.got) = (None, BTreeMap::new());
+            self.disconnect(index);
+            self.connect(index).await;
         }
     }
 
@@ -451,6 +491,10 @@ impl World {
             );
         }
         assert!(!known.out.contains(&index), "{who} was taken out of deployment {id}");
+        // One that an operator sends down waits only for what failed in itself.
+        let failed = self.devices[index].failed.get(&digest);
+        let failed = failed.is_some_and(|failed| !known.downgrade || *failed == id);
+        assert!(!(self.patient && failed), "{who}: the next attempt is not due");
         known.heard.insert(index);
         if known.canary && !known.opened && known.ran.is_empty() {
             // One that was given something else instead may be followed by another.
@@ -506,7 +550,7 @@ fn whatever_operators_devices_and_faults_do_the_rules_hold() {
     let outcome = runner.run(&sequences, |steps| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut world = World::new().await;
+            let mut world = World::new(steps.len() % 2 == 0).await;
             world.set_clock().await;
             for step in steps {
                 world.run(step).await;

@@ -91,6 +91,9 @@ function Current({ device }: { device: Device }) {
                 `${format.count(device.progress.chunks_sent)} of ${format.count(device.progress.chunks_total)}, ${format.bytes(firmware.chunk_size)} each`,
               ],
               ["Attempt", String(firmware.attempt)],
+              ...(device.next_attempt
+                ? [["Next attempt", `at ${format.moment(device.next_attempt)}, or later`] as [string, string]]
+                : []),
               [
                 "SHA-256",
                 <span class="digest">
@@ -171,7 +174,9 @@ function Actions(props: { device: Device; why: Why | undefined; reload: () => vo
   // What is over offers nothing more, to nobody.
   const live = ["held", "running", "paused"].includes(rollout.value?.state ?? "");
   const over = live && ["failed", "silent", "cancelled"].includes(device.state ?? "");
-  const runs = ["offered", "downloading"].includes(device.state ?? "");
+  // Also one that failed and is to try again.
+  const runs =
+    ["offered", "downloading"].includes(device.state ?? "") || device.next_attempt !== null;
   return (
     <div class="actions">
       {may.operate() && deployment && over && (
