@@ -340,7 +340,10 @@ fn answers_are_as_they_are_described() {
     ] {
         api.must(status, ("POST", &path(&format!("deployments/{{id}}/{act}"))), &[&id], "", None);
     }
-    api.must(200, ("POST", &path("deployments/{id}/cancel")), &["1"], "", None);
+    let cancel = path("deployments/{id}/cancel");
+    api.must(404, ("POST", &cancel), &["1"], "?device=nobody", None);
+    api.must(409, ("POST", &cancel), &["1"], "?device=pump-9", None);
+    api.must(200, ("POST", &cancel), &["1"], "", None);
     api.must(204, ("DELETE", &path("firmware/{id}")), &[&file], "", None);
 
     // The site.

@@ -129,6 +129,32 @@ page("a rollout is paused, resumed and cancelled", async ({ site, page }) => {
   }
 });
 
+page("an update is cancelled for one device, and offered again", async ({ site, page }) => {
+  const ids = ["fan-1", "fan-2"];
+  await site.devices(ids.map((id) => ({ id })), ["--report", "--pace=300ms", "--linger=10min"]);
+  site.drop("fan-2.0.0.bin", image(4096 * 30));
+  const state = async (id) => (await site.api("GET", `devices/${id}`)).state;
+  for (const id of ids) await eventually(`${id} downloads`, async () => (await state(id)) === "downloading");
+  await logIn(page, site);
+  await page.goto("/#/devices/fan-1");
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await page.getByRole("dialog").getByText("goes on for the others").waitFor();
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel it for fan-1" }).click();
+  await toast(page, "Cancelled for fan-1").waitFor();
+  await page.locator(".callout").getByText("admin token cancelled it for this device").waitFor();
+  await page.locator(".state").getByText("cancelled", { exact: true }).waitFor();
+  await page.locator(".timeline").getByText("cancelled", { exact: true }).waitFor();
+  const rollout = await site.api("GET", "deployments/1");
+  assert.equal(rollout.state, "running");
+  assert.equal(rollout.counts.cancelled, 1);
+  await eventually("fan-2 has it", async () => (await state("fan-2")) === "updated");
+  assert.equal(await state("fan-1"), "cancelled");
+
+  await page.getByRole("button", { name: "Offer again" }).click();
+  await toast(page, "fan-1 is offered it again").waitFor();
+  await eventually("fan-1 has it too", async () => (await state("fan-1")) === "updated");
+});
+
 page("the site is frozen and goes on", async ({ site, page }) => {
   await logIn(page, site);
   await page.getByRole("button", { name: "Freeze the site" }).click();

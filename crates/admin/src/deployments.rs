@@ -110,10 +110,10 @@ pub async fn devices(
     Ok(axum::Json(DevicesView { devices, next }))
 }
 
-/// Which device a retry is for; none: all.
+/// Which device a cancel or a retry is for; none: all.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RetryQuery {
+pub struct DeviceQuery {
     device: Option<String>,
 }
 
@@ -127,14 +127,16 @@ pub fn act(act: Act) -> MethodRouter<App> {
     )
 }
 
-/// POST `/{id}/retry`, for all devices or for one.
-pub async fn retry(
-    State(app): State<App>,
-    Id(id): Id,
-    Query(query): Query<RetryQuery>,
-    Who(actor): Who,
-) -> Result<axum::Json<Acted>, Problem> {
-    do_act(&app, &id, Act::Retry, query.device.as_deref(), &actor).await
+/// POST `/{id}/cancel` and `/{id}/retry`, for all devices or for one; the handler of one.
+pub fn act_for(act: Act) -> MethodRouter<App> {
+    post(
+        async move |State(app): State<App>,
+                    Id(id): Id,
+                    Query(query): Query<DeviceQuery>,
+                    Who(actor): Who| {
+            do_act(&app, &id, act, query.device.as_deref(), &actor).await
+        },
+    )
 }
 
 async fn do_act(

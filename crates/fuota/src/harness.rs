@@ -122,6 +122,8 @@ impl Site {
             data_dir: dir.path().join("data"),
             chunk_size: 100,
             flush_interval: Duration::from_millis(20),
+            // Each test that is about it says how long.
+            retry_after: Duration::ZERO,
             ..Settings::default()
         };
         change(&mut settings);

@@ -99,17 +99,39 @@ impl Engine {
         transfer: &Arc<Transfer>,
         next: &UpdateState,
     ) {
+        let ops = self.moving(device, state, transfer, next);
+        self.write(device, state, ops);
+    }
+
+    /// What is to be written where a transfer moved.
+    pub fn moving(
+        &self,
+        device: &Arc<Device>,
+        state: &mut DeviceState,
+        transfer: &Arc<Transfer>,
+        next: &UpdateState,
+    ) -> Vec<Op> {
         if !next.is_servable() {
             // No connection goes on answering from it.
             for link in &state.links {
-                link.state.lock().leave(transfer);
+                let mut on_link = link.state.lock();
+                on_link.leave(transfer);
+                if *next == UpdateState::Cancelled
+                    && on_link.announced.contains(&transfer.pin.digest)
+                {
+                    let says = on_link.talk.as_mut().map(|talk| talk.withdrawn());
+                    self.say_all(link, &on_link, says.unwrap_or_default());
+                }
             }
         }
         let mut ops = Vec::from_iter(state.transfer_op(&device.id, transfer));
         ops.extend(self.track(device, state, transfer));
+        if let UpdateState::Failed(_) = next {
+            ops.push(self.put_off(device, state, &transfer.pin));
+        }
         let reason = next.reason().map(str::to_owned);
         ops.push(Engine::happening(&device.id, next.name(), reason, transfer.pin.deployment));
-        self.write(device, state, ops);
+        ops
     }
 
     /// Writes changes of a device, after the device itself. What cannot be written now is

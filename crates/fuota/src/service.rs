@@ -41,7 +41,9 @@ impl Service {
     }
 
     fn view(&self, device: &Device) -> DeviceView {
-        device.view(|id| self.0.fleet.lock().deployments.get(&id)?.conditions.url.clone())
+        let next_attempt = self.0.next_attempt(device);
+        let url = |id| self.0.fleet.lock().deployments.get(&id)?.conditions.url.clone();
+        DeviceView { next_attempt, ..device.view(url) }
     }
 
     /// One device.

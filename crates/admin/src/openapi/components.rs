@@ -83,6 +83,7 @@ fn devices() -> Value {
         "version": about("As it reported.", maybe(text())),
         "state": about("Of its newest offer.", maybe(one_of(&fuota::UPDATE_STATES))),
         "reason": maybe(text()),
+        "next_attempt": about("When what failed is offered again at the earliest; null where it may be at any time, or is not.", maybe(time())),
         "progress": object(json!({"chunks_sent": count(), "chunks_total": count()}), none()),
         "firmware": maybe(offered),
         "parameters": about(

@@ -324,10 +324,20 @@ fn deployments() -> Vec<Described> {
         ("/v1/deployments/{id}/approve", vec![act("Release a held deployment, or open the next wave")]),
         ("/v1/deployments/{id}/pause", vec![act("Stop new offers")]),
         ("/v1/deployments/{id}/resume", vec![act("Go on; the failures until now are known")]),
-        ("/v1/deployments/{id}/cancel", vec![act("Stop it for good, with the transfers that run")]),
+        (
+            "/v1/deployments/{id}/cancel",
+            vec![
+                act("Stop it for good, with the transfers that run; or for one device")
+                    .about("For one device: its transfer ends, and it is offered this no more until a retry names it. The others go on.")
+                    .query("device", "Only for this device.", name()),
+            ],
+        ),
         (
             "/v1/deployments/{id}/retry",
-            vec![act("Offer it again to whom it failed for").query("device", "Only to this device.", name())],
+            vec![
+                act("Offer it again to whom it failed for")
+                    .query("device", "Only to this device, also where it was cancelled for it.", name()),
+            ],
         ),
         (
             "/v1/deployments/{id}/rollback",

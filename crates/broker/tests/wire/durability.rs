@@ -495,6 +495,11 @@ fn a_full_disk_stops_only_what_needs_it() {
             }
         }
         assert_eq!(reader.received().text(), "goes on");
+        // At QoS 0 nobody was promised that it lasts.
+        three.publish(Publish::new("r", "until the end").retained());
+        assert_eq!(brief.received().text(), "until the end");
+        let mut new = site.subscriber(V4, "new", "r", 1);
+        assert_eq!(new.received().text(), "until the end", "what was refused is not retained");
         // So do sessions: what they do now is written when it can be.
         reader.send(&puback(before.id));
         let mut late = site.enter(&Connect::lasting(V4, "late"), false);

@@ -219,7 +219,7 @@ impl Site {
         let config = format!(
             "data_dir = \"data\"\n[mqtt]\nlisten = \"{address}\"\n[admin]\nlisten = \"{admin}\"\n\
              [log]\nlevel = \"error\"\n\
-             [store]\nurl = \"{url}\"\nsettle = \"{settle}ms\"\npoll_interval = \"1s\"\n{more}"
+             [store]\nurl = \"{url}\"\nsettle = \"{settle}ms\"\n{more}"
         );
         std::fs::write(dir.path().join(support::fuotad::CONFIG), config)?;
         std::fs::create_dir(dir.path().join("firmware"))?;

@@ -72,13 +72,20 @@ pub enum Command {
     Pause(Act),
     /// Go on; the failures until now are known
     Resume(Act),
-    /// Stop it for good, with the transfers that run
-    Cancel(Act),
+    /// Stop it for good, with the transfers that run; or for one device
+    Cancel {
+        #[command(flatten)]
+        act: Act,
+        /// Only for this device: the others go on, and it is offered this no more until a retry
+        /// names it
+        #[arg(long, value_name = "ID")]
+        device: Option<String>,
+    },
     /// Offer it again to the devices that it failed for
     Retry {
         #[command(flatten)]
         act: Act,
-        /// Only to this device
+        /// Only to this device, also where it was cancelled for it
         #[arg(long, value_name = "ID")]
         device: Option<String>,
     },
@@ -203,7 +210,7 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
         Command::Approve(act) => act_on(act, "approve", None, config).await,
         Command::Pause(act) => act_on(act, "pause", None, config).await,
         Command::Resume(act) => act_on(act, "resume", None, config).await,
-        Command::Cancel(act) => act_on(act, "cancel", None, config).await,
+        Command::Cancel { act, device } => act_on(act, "cancel", device, config).await,
         Command::Retry { act, device } => act_on(act, "retry", device, config).await,
         Command::Rollback(act) => act_on(act, "rollback", None, config).await,
     }

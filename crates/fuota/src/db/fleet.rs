@@ -45,6 +45,7 @@ pub struct MemberRow {
     pub differs: bool,
     pub before: Option<i64>,
     pub at: u64,
+    pub cancelled: Option<String>,
 }
 
 /// A line of a device's timeline.
@@ -91,7 +92,7 @@ pub fn remove_deployment(sql: &Savepoint<'_>, id: i64) -> rusqlite::Result<usize
 
 pub fn write_member(sql: &Savepoint<'_>, row: &MemberRow) -> rusqlite::Result<usize> {
     sql.prepare_cached(
-        "INSERT OR REPLACE INTO member VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)",
+        "INSERT OR REPLACE INTO member VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)",
     )?
     .execute(params![
         row.deployment,
@@ -107,6 +108,7 @@ pub fn write_member(sql: &Savepoint<'_>, row: &MemberRow) -> rusqlite::Result<us
         row.differs,
         row.before,
         row.at as i64,
+        row.cancelled,
     ])
 }
 
@@ -187,6 +189,7 @@ pub fn read_member(row: &Row<'_>) -> rusqlite::Result<MemberRow> {
         differs: row.get("differs")?,
         before: row.get("before")?,
         at: row.get::<_, i64>("at")? as u64,
+        cancelled: row.get("cancelled")?,
     })
 }
 

@@ -11,7 +11,7 @@
 //! | `deployment` | one deployment and its devices |
 //! | `gate` | what the policy asks the fleet about one device, and its answer in a sentence |
 //! | `drive` | what follows from outcomes: next waves, pauses |
-//! | `operate`, `again` | what operators do: create, approve, pause, cancel, withdraw, freeze; retry, roll back |
+//! | `operate`, `cancel`, `again` | what operators do: create, approve, pause, withdraw, freeze; cancel; retry, roll back |
 //! | `conditions`, `starts`, `waiting` | windows and caps; who waits for them |
 //! | `events`, `ring` | changes, told as they happen |
 //! | `alerts` | what follows from them for operators |
@@ -19,6 +19,7 @@
 
 mod again;
 pub mod alerts;
+mod cancel;
 pub mod conditions;
 pub mod deployment;
 mod drive;
@@ -216,6 +217,23 @@ impl Fleet {
             self.due.insert(id);
         }
         Some(Op::Member(row))
+    }
+
+    /// A device may be offered a deployment again: its row.
+    pub fn again(&mut self, id: i64, device: &Arc<str>) -> Option<Op> {
+        let deployment = self.deployments.get_mut(&id)?;
+        let row = deployment.again(device)?.row(id, device);
+        if deployment.is_staged() {
+            self.due.insert(id);
+        }
+        Some(Op::Member(row))
+    }
+
+    /// The rows of a device, of every deployment that it is in.
+    pub fn rows_of(&self, device: &str) -> impl Iterator<Item = Op> {
+        self.deployments
+            .values()
+            .filter_map(move |one| Some(Op::Member(one.members.get(device)?.row(one.id, device))))
     }
 
     /// Gives places away that a device was let into and not offered anything by.

@@ -8,6 +8,7 @@ use futures_util::Stream;
 use super::{
     deployment::{Deployment, DeploymentState},
     events::{Alerts, From, Listener},
+    operate::Outcome,
     views::{
         Act, Acted, AuditView, DeployedFirmware, DeploymentView, Excluded, FreezeView,
         HappeningView, MemberView, NewDeployment, PlanReport, WhyView,
@@ -287,7 +288,7 @@ impl Service {
         })
     }
 
-    /// Does what an operator says with a deployment; a retry may name one device.
+    /// Does what an operator says with a deployment; a cancel or a retry may name one device.
     ///
     /// # Errors
     /// [`ServiceError::NotFound`], [`ServiceError::Conflict`] where that makes no sense now,
@@ -299,7 +300,13 @@ impl Service {
         device: Option<&str>,
         actor: &Actor,
     ) -> Result<Acted, ServiceError> {
-        let outcome = self.0.act(id, act, device, actor).await?;
+        let outcome = match (act, device) {
+            (Act::Cancel, Some(device)) => {
+                self.0.cancel_device(id, device, actor).await?;
+                Outcome::default()
+            }
+            _ => self.0.act(id, act, device, actor).await?,
+        };
         let rollbacks = outcome.rollbacks;
         Ok(Acted {
             deployment: self.one_deployment(id)?,

@@ -2,6 +2,7 @@
 
 mod access;
 mod accounts;
+mod cancelled;
 mod caps;
 mod configure;
 mod deployments;
@@ -11,6 +12,7 @@ mod model;
 mod numbers;
 mod orders;
 mod outcome;
+mod retries;
 mod rollouts;
 mod stalled;
 mod storm;
