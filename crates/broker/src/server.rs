@@ -424,7 +424,7 @@ impl Handle {
     /// What follows from a message of a plugin.
     fn published(&self, topic: &str, routed: Routed, mut tally: Tally) {
         match routed {
-            Routed::Done | Routed::Woke(_) | Routed::Crowded(_) => {}
+            Routed::Done | Routed::Woke(_) | Routed::Crowded(_) | Routed::NotRetained => {}
             Routed::Pending(pending) => pending.go_on(self.exchange.totals.clone()),
             Routed::Unwritable => {
                 tally.dropped += 1;
@@ -458,6 +458,7 @@ impl Broker for Handle {
             ingress: 0,
             received: None,
             follows: false,
+            may_refuse: false,
         };
         let mut tally = Tally::default();
         let routed = self.exchange.publish(topic, draft, &mut None, &mut tally);
@@ -568,6 +569,7 @@ impl Broker for Handle {
             deliveries: read(&totals.deliveries),
             outbox_messages: read(&totals.outbox_messages),
             dropped: read(&totals.dropped),
+            not_retained: read(&totals.not_retained),
             direct: read(&totals.direct),
             routed: read(&totals.routed),
             log_bytes: self.exchange.journal.as_ref().map_or(0, |journal| journal.written()),

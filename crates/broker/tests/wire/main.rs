@@ -28,6 +28,7 @@ mod publish;
 mod qos;
 mod resumed;
 mod retain;
+mod retained_limits;
 mod rows;
 mod session;
 mod shared;
