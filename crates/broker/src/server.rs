@@ -175,6 +175,11 @@ impl Server {
         Ok(Server { exchange, handle, background, phase: AtomicU8::new(CLOSED) })
     }
 
+    #[cfg(test)]
+    pub(crate) fn exchange(&self) -> Arc<Exchange> {
+        self.exchange.clone()
+    }
+
     /// The way back for plugins and the admin interface.
     pub fn handle(&self) -> Arc<dyn Broker> {
         self.handle.clone()
