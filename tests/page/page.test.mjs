@@ -129,6 +129,36 @@ page("a rollout is paused, resumed and cancelled", async ({ site, page }) => {
   }
 });
 
+page("a rollout is changed while it runs", async ({ site, page }) => {
+  await site.devices([{ id: "fan-1" }], ["--report", "--pace=300ms", "--linger=10min"]);
+  site.drop("fan-2.0.0.bin", image(4096 * 30));
+  await eventually("it runs", async () => (await site.api("GET", "deployments")).deployments.length === 1);
+  await logIn(page, site);
+  await page.goto("/#/rollouts/1");
+  await page.getByRole("button", { name: "Change", exact: true }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByLabel("Transfers at once").fill("5");
+  await dialog.getByLabel("Pause at").fill("250");
+  await dialog.getByLabel("Offered").selectOption("own");
+  await dialog.getByLabel("Windows").fill("sometimes");
+  await dialog.getByRole("button", { name: "Save" }).click();
+  await dialog.getByText(/sometimes/).last().waitFor();
+  await dialog.getByLabel("Windows").fill("mon-fri 22:00-04:00 Europe/Berlin");
+  await dialog.getByRole("button", { name: "Save" }).click();
+  await dialog.getByText("1 to 100").waitFor();
+  await dialog.getByLabel("Pause at").fill("25");
+  await dialog.getByRole("button", { name: "Save" }).click();
+  await toast(page, "Rollout 1 is changed").waitFor();
+  await page.getByText("when 25 % of a wave have failed or are silent").waitFor();
+  await page.getByText("mon-fri 22:00-04:00 Europe/Berlin").first().waitFor();
+  const one = await site.api("GET", "deployments/1");
+  assert.deepEqual(one.limits, { transfers: 5 });
+  assert.deepEqual(one.windows, ["mon-fri 22:00-04:00 Europe/Berlin"]);
+  assert.equal(one.rollout.pause_at_percent, 25);
+  await page.goto("/#/audit");
+  await row(page, "changed deployment 1").getByText("transfers: 5, was none").waitFor();
+});
+
 page("an update is cancelled for one device, and offered again", async ({ site, page }) => {
   const ids = ["fan-1", "fan-2"];
   await site.devices(ids.map((id) => ({ id })), ["--report", "--pace=300ms", "--linger=10min"]);
