@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { axe, context, launch, logIn } from "./browser.mjs";
-import { Site, eventually, image } from "./site.mjs";
+import { Line, Site, eventually, image } from "./site.mjs";
 
 let browser;
 before(async () => {
@@ -463,6 +463,51 @@ page("bad uploads say what is wrong", async ({ site, page }) => {
   await attempt("other-pump.bin", image(100), { Title: "pump", Version: "1.0.0" });
   await toast(page, "give this another version").waitFor();
 }, { settings: 'store.max_size = "1 MB"\n' });
+
+test("an upload that is cut off leaves nothing, and can be repeated", async () => {
+  const site = await Site.start();
+  const line = await Line.to(site);
+  const window = await context(browser, line);
+  try {
+    const page = await window.newPage();
+    await logIn(page, site);
+    await page.goto("/#/upload");
+    const bytes = image(6_000_000);
+    await choose(page, "pump-1.0.0.bin", bytes);
+    const send = () => page.getByRole("button", { name: "Upload and inspect" }).click();
+    const brokeOff = async () => {
+      await page.locator("#main").getByText("The upload broke off").waitFor();
+      await page.locator(".toast button").first().click();
+      assert.deepEqual((await site.api("GET", "firmware")).firmware, []);
+      assert.equal((await site.api("POST", "firmware/rescan")).copies, 0, "no bytes are kept either");
+    };
+    // The network fails.
+    line.cutAfter(2_000_000);
+    await send();
+    await line.cut;
+    await brokeOff();
+    // The broker dies.
+    line.cutAfter(2_000_000, async () => {
+      await site.stop("SIGKILL");
+      await site.start();
+    });
+    await send();
+    await line.cut;
+    await brokeOff();
+    // The file is still chosen.
+    line.cutAfter(Infinity);
+    await page.locator(".stream.live").waitFor();
+    await send();
+    await page.getByRole("heading", { name: "Deploy" }).waitFor();
+    const { firmware } = await site.api("GET", "firmware");
+    assert.deepEqual(firmware.map(({ path, size }) => [path, size]), [["uploads/pump-1.0.0.bin", bytes.length]]);
+    assert.deepEqual(window.wrong, []);
+  } finally {
+    await window.close();
+    line.close();
+    await site.close();
+  }
+});
 
 test("a signature is dropped with its file, and shown", async () => {
   const keys = mkdtempSync(join(tmpdir(), "fuotad-page-keys-"));
