@@ -164,3 +164,36 @@ fn nothing_is_routed_and_nobody_gets_what_is_not_for_him() {
     device.expect_silence();
     onlooker.expect_silence();
 }
+
+#[test]
+fn who_listens_for_both_events_hears_both() {
+    let site = Site::new();
+    let daemon = site.start();
+    let mut device = Client::connect(daemon.mqtt(), &Connect::id("dev-1"));
+    let (next, list) = (things("dev-1", "jobs/notify-next"), things("dev-1", "jobs/notify"));
+    device.subscribe_all(&[(&next, 1), (&list, 1)]);
+    let both = |device: &mut Client| {
+        let mut heard = BTreeMap::new();
+        for _ in 0..2 {
+            let said = device.next_publish();
+            heard.insert(said.topic.clone(), said.json());
+        }
+        (heard.remove(&next).expect("notify-next"), heard.remove(&list).expect("notify"))
+    };
+    site.drop_file("pump-1.0.0.bin", &image(5, 3000));
+    let (event, jobs) = both(&mut device);
+    let id = event["execution"]["jobId"].clone();
+    assert_eq!(jobs["jobs"]["QUEUED"][0]["jobId"], id);
+    // Withdrawn.
+    crate::thingsboard::withdraw(&daemon, "1.0.0");
+    let (event, jobs) = both(&mut device);
+    assert_eq!((event.get("execution"), &jobs["jobs"]), (None, &json!({})));
+    // Ended by the device.
+    site.drop_file("pump-1.1.0.bin", &image(6, 3000));
+    let (event, _) = both(&mut device);
+    let update = format!("{}/update", event["execution"]["jobId"].as_str().expect("a job"));
+    job(&mut device, "dev-1", &update, json!({"status": "REJECTED"}), "accepted");
+    let (event, jobs) = both(&mut device);
+    assert_eq!((event.get("execution"), &jobs["jobs"]), (None, &json!({})));
+    device.expect_silence();
+}

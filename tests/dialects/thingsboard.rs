@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Connect, Publish, Site, eventually, image, sha256};
+use crate::support::{Client, Connect, Daemon, Publish, Site, eventually, image, sha256};
 
 const ATTRIBUTES: &str = "v1/devices/me/attributes";
 const KEYS: &str =
@@ -137,4 +137,35 @@ fn ordinary_messages_go_on_under_the_devices_name_alone() {
     let heard = onlooker.next_publish();
     assert_eq!(heard.topic, "fuota/devices/dev-1/attributes");
     onlooker.expect_silence();
+}
+
+#[test]
+fn attributes_that_are_withdrawn_are_deleted() {
+    let site = Site::new();
+    site.drop_file("pump-1.0.0.bin", &image(4, 3000));
+    let daemon = site.start();
+    let mut device = Client::connect(daemon.mqtt(), &Connect::id("dev-1"));
+    device.subscribe(ATTRIBUTES, 1);
+    assert_eq!(device.next_publish().json()["fw_version"], "1.0.0");
+    device.publish(&chunk(1, 0, "1000"));
+    assert_eq!(device.next_publish().payload.len(), 1000);
+    withdraw(&daemon, "1.0.0");
+    let gone = device.next_publish();
+    let keys = ["fw_title", "fw_version", "fw_size", "fw_checksum_algorithm", "fw_checksum"];
+    assert_eq!((&*gone.topic, gone.json()), (ATTRIBUTES, json!({ "deleted": keys })));
+    device.publish(&chunk(1, 1, "1000"));
+    assert_eq!(device.next_publish().text(), "NOT_FOUND");
+    // The next one is told of as if nothing had been.
+    site.drop_file("pump-1.1.0.bin", &image(5, 3000));
+    assert_eq!(device.next_publish().json()["fw_version"], "1.1.0");
+    device.expect_silence();
+}
+
+/// Withdraws the firmware of this version.
+pub fn withdraw(daemon: &Daemon, version: &str) {
+    let admin = daemon.admin();
+    let firmware = admin.rows("firmware");
+    let one = firmware.iter().find(|one| one["version"]["value"] == version).expect("it is there");
+    let path = format!("/api/v1/firmware/{}", one["id"].as_str().expect("an id"));
+    assert_eq!(admin.request("DELETE", &path, None).status, 204);
 }

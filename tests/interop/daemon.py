@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 import urllib.request
 
 PATIENCE = 120
@@ -118,6 +119,14 @@ class Site:
     def get(self, path):
         """What the admin interface answers."""
         return self.ask(path)
+
+    def until(self, device, reached):
+        """What is known of the device, once it has `reached` this."""
+        deadline = time.monotonic() + PATIENCE
+        while not reached(about := self.get(f"devices/{device}")):
+            assert time.monotonic() < deadline, about
+            time.sleep(0.02)
+        return about
 
     def add(self, collection, **fields):
         """Adds a device or a user, and gives the answer."""

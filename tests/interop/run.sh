@@ -75,6 +75,10 @@ openapi=$(python 'paho-mqtt>=2' schemathesis==4.32.5)
 formats=$(python 'esptool==5.*' imgtool intelhex bincopy adafruit-nrfutil adafruit-uf2 swugenerator zigpy)
 # ThingsBoard's client brings a `paho` of its own, and installs what it misses when it is imported.
 thingsboard=$(python tb-mqtt-client==1.13.14 tb-paho-mqtt-client==2.1.2 mmh3 orjson requests)
+# A workspace of its own, in a place of its own.
+CARGO_TARGET_DIR=$(realpath "$target")/interop/rustot \
+  cargo build --quiet --locked --manifest-path tests/interop/rustot/Cargo.toml
+rustot=$target/interop/rustot/debug/rustot-device
 awsiot=$(python awsiotsdk==1.31.0 cbor2)
 if ! [ -d "$target/interop/npm/node_modules/mqtt" ]; then
   npm install --prefix "$target/interop/npm" --silent --no-audit --no-fund mqtt@5
@@ -90,6 +94,7 @@ case $target in
   *)
     old=$(at "$old") new=$(at "$new") openapi=$(at "$openapi") formats=$(at "$formats")
     thingsboard=$(at "$thingsboard") awsiot=$(at "$awsiot")
+    rustot=$(at "$rustot")
     ;;
 esac
 for python in "$old" "$new"; do
@@ -103,6 +108,7 @@ count python3 clients.py "$fuotad" 'MQTT.js' tcp,tls,ws,wss,mtls node clients/mq
 count python3 clients.py "$fuotad" 'mosquitto' tcp,tls,mtls python3 clients/mosquitto_client.py
 count "$new" thingsboard.py "$fuotad" "$thingsboard"
 count python3 awsiot.py "$fuotad" "$awsiot"
+count python3 rustot.py "$fuotad" "$rustot"
 count "$new" migration.py "$fuotad"
 count "$openapi" openapi.py "$fuotad"
 count "$formats" formats.py "$fuotad"

@@ -5,7 +5,6 @@ Prints a line for each case, and at the end `N passed, N failed`.
 """
 
 import hashlib
-import json
 import os
 import pathlib
 import queue
@@ -13,8 +12,6 @@ import signal
 import sys
 import tempfile
 import threading
-import time
-import urllib.request
 
 import paho.mqtt.client as mqtt
 
@@ -43,21 +40,6 @@ class Field(Site):
         device.place = place
         self.devices.append(device)
         return device
-
-    def about(self, name):
-        request = urllib.request.Request(
-            f"{self.admin}/api/v1/devices/{name}",
-            headers={"Authorization": "Bearer " + (self.path / "data/admin.token").read_text().strip()},
-        )
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return json.load(answer)
-
-    def until(self, name, reached):
-        deadline = time.monotonic() + PATIENCE
-        while not reached(about := self.about(name)):
-            assert time.monotonic() < deadline, about
-            time.sleep(0.02)
-        return about
 
     def close(self):
         for device in self.devices:

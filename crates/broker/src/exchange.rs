@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use hook::{Identity, Properties, Qos, Seldom};
 use std::sync::Arc;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     counters::{Tally, Totals},
@@ -81,10 +82,13 @@ pub(crate) enum Routed {
     Unwritable,
 }
 
+#[derive(Default)]
 struct How {
     ingress: usize,
     retained: bool,
     received: Option<(u64, u16)>,
+    /// Session and delivery in whose place it comes.
+    instead: Option<(u64, u64)>,
     follows: bool,
 }
 
@@ -153,7 +157,8 @@ impl Exchange {
             );
         }
         let receivers = self.receivers(&message.topic, publisher, cached);
-        let how = How { ingress, retained: lasts && kept, received, follows };
+        let retained = lasts && kept;
+        let how = How { ingress, retained, received, instead: None, follows };
         self.distribute(message, &receivers, how, tally)
     }
 
@@ -187,8 +192,7 @@ impl Exchange {
             sequence: 0,
             expires: None,
         });
-        let how = How { ingress: 0, retained: false, received: None, follows: false };
-        self.distribute(message, &receivers, how, tally)
+        self.distribute(message, &receivers, How::default(), tally)
     }
 
     /// Whether publishes that need the log are refused.
@@ -213,7 +217,7 @@ impl Exchange {
             picked = receivers.sessions.iter().cloned().chain(members).collect();
             &picked[..]
         };
-        let How { ingress, retained, received, follows } = how;
+        let How { ingress, retained, received, instead, follows } = how;
         if message.qos == Qos::AtMostOnce {
             if let (true, Some(journal)) = (retained, &self.journal) {
                 journal.append(retained_record(&message));
@@ -226,8 +230,10 @@ impl Exchange {
         let log = self
             .journal
             .as_ref()
-            .filter(|_| retained || received.is_some() || sessions.iter().any(lasts))
-            .map(|journal| Log { journal: journal.clone(), retained, received });
+            .filter(|_| {
+                retained || received.is_some() || instead.is_some() || sessions.iter().any(lasts)
+            })
+            .map(|journal| Log { journal: journal.clone(), retained, received, instead });
         match log {
             Some(log) if log.journal.is_failing() => Routed::Unwritable,
             None if !follows => Pending::push(message, sessions, patience, tally),
@@ -238,11 +244,39 @@ impl Exchange {
     /// Forgets a session that the caller holds.
     pub fn end_session(&self, session: &Arc<Session>, state: &mut State) {
         let shared = shared(session, state);
+        self.registry.remove(session, state, &self.index);
+        self.hand_on(session, shared);
+        // Behind what it leaves to others, so that no end of the process comes between.
         if let Some(journal) = self.journal.as_ref().filter(|_| session.is_durable()) {
             journal.append(Record::End { session: session.key });
         }
-        self.registry.remove(session, state, &self.index);
-        self.hand_on(shared);
+    }
+
+    /// Ends a session that is away: its delayed will is due with it.
+    pub fn end_away(&self, session: &Arc<Session>, mut state: OwnedMutexGuard<State>) {
+        let will = state.will.take();
+        self.end_session(session, &mut state);
+        drop(state);
+        if let Some(will) = will {
+            self.publish_will(session, will);
+        }
+    }
+
+    /// Ends a session whose owner is gone: now where it is away, and else as soon as its connection
+    /// has ended, which the caller has asked it to.
+    pub fn end_abandoned(self: &Arc<Self>, session: Arc<Session>, owner: Identity) {
+        if let Ok(state) = session.state.clone().try_lock_owned() {
+            return self.end_away(&session, state);
+        }
+        let exchange = self.clone();
+        tokio::spawn(async move {
+            let state = session.state.clone().lock_owned().await;
+            // It may have ended by itself, or have got another owner.
+            let client = session.view.lock().client.clone();
+            if !state.ended && client.is_some_and(|client| client.identity == owner) {
+                exchange.end_away(&session, state);
+            }
+        });
     }
 
     /// Drops what has expired while a session is away [MQTT-3.3.2-5].
@@ -257,22 +291,31 @@ impl Exchange {
     }
 
     /// What a member of shared subscriptions leaves behind goes to other members (MQTT 5.0, 4.8.2).
-    /// Where there are none, or the log cannot be written, it ends with its session.
-    pub fn hand_on(&self, shared: Vec<Delivery>) {
-        for Delivery { message, share, .. } in shared {
+    /// Where there are none, or the log cannot be written, it ends with its session. One record of
+    /// the log takes it from the one and gives it to the other.
+    pub fn hand_on(&self, from: &Session, shared: Vec<Delivery>) {
+        let (mut under_way, mut tally) = (Vec::new(), Tally::default());
+        for Delivery { id, message, share, .. } in shared {
             let Some(share) = share.filter(|_| !message.expired()) else { continue };
             let (receivers, _) = self.index.receivers(&message.topic, 0);
             let mut groups = receivers.groups.iter();
             let group = groups.find(|group| group.share.0 == share.0);
             let Some(receiver) = group.and_then(|group| group.pick()) else { continue };
             let receivers = Receivers { sessions: vec![receiver], groups: Vec::new() };
-            let how = How { ingress: 0, retained: false, received: None, follows: false };
-            let mut tally = Tally::default();
+            let logged = id != 0 && !self.log_is_failing();
+            let how = How {
+                instead: logged.then_some((from.key, id)),
+                follows: !under_way.is_empty(),
+                ..How::default()
+            };
             if let Routed::Pending(pending) = self.distribute(message, &receivers, how, &mut tally)
             {
-                pending.go_on(self.totals.clone());
+                under_way.push(pending);
             }
-            tally.flush(&self.totals);
+        }
+        tally.flush(&self.totals);
+        if !under_way.is_empty() {
+            Pending::go_on_in_order(under_way, self.totals.clone());
         }
     }
 }
@@ -327,6 +370,7 @@ fn retained_record(message: &Arc<Message>) -> Record {
         at: wall_seconds(),
         retained: true,
         received: None,
+        instead: None,
         targets: Vec::new(),
     }))
 }

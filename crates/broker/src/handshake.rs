@@ -397,7 +397,7 @@ fn prepare(
         drop_subscriptions(session, &exchange.index);
         session.inbox.clear();
         *state = State::default();
-        exchange.hand_on(shared);
+        exchange.hand_on(session, shared);
     }
     state.present = true;
     state.expiry = match connect.session_expiry {

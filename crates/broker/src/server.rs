@@ -138,8 +138,9 @@ impl Server {
         let totals = Arc::new(Totals::default());
         let lanes = Lanes::start(lane_count, registry.clone(), totals.clone())?;
         let (index, retained) = (Arc::new(Index::default()), Retained::new(limits.clone()));
+        let mut over = Vec::new();
         let journal = opened.map(|(journal, image)| {
-            restore(image, &journal, &registry, &index, &retained);
+            over = restore(image, &journal, &registry, &index, &retained);
             journal
         });
         let exchange = Arc::new(Exchange {
@@ -164,6 +165,11 @@ impl Server {
         let handle = Arc::new(Handle { exchange: exchange.clone(), admission: Arc::default() });
         let broker: Arc<dyn Broker> = handle.clone();
         exchange.hooks.start(&broker);
+        for session in over {
+            if let Ok(state) = session.state.clone().try_lock_owned() {
+                exchange.end_away(&session, state);
+            }
+        }
         tokio::spawn(crate::sys::publish_statistics(broker, background.clone()));
         Ok(Server { exchange, handle, background, phase: AtomicU8::new(CLOSED) })
     }
@@ -347,13 +353,15 @@ async fn run_due(exchange: Arc<Exchange>, cancel: CancellationToken) {
             next = exchange.registry.next_due() => next,
             () = cancel.cancelled() => return,
         };
-        let will = state.will.take();
-        if due == Due::Expire {
-            exchange.end_session(&session, &mut state);
-        }
-        drop(state);
-        if let Some(will) = will {
-            exchange.publish_will(&session, will);
+        match due {
+            Due::Expire => exchange.end_away(&session, state),
+            Due::Will => {
+                let will = state.will.take();
+                drop(state);
+                if let Some(will) = will {
+                    exchange.publish_will(&session, will);
+                }
+            }
         }
     }
 }
@@ -479,6 +487,20 @@ impl Broker for Handle {
                 text: reason.text.clone(),
             })
         })
+    }
+
+    fn end_sessions(&self, of: &dyn Fn(&Identity) -> bool, reason: &Reason) -> usize {
+        let theirs = |session: &Arc<Session>| {
+            let client = session.view.lock().client.clone()?;
+            of(&client.identity).then(|| (session.clone(), client.identity.clone()))
+        };
+        let sessions: Vec<_> = self.exchange.registry.all().iter().filter_map(theirs).collect();
+        let count = sessions.len();
+        for (session, owner) in sessions {
+            self.disconnect(&session.client_id, reason);
+            self.exchange.end_abandoned(session, owner);
+        }
+        count
     }
 
     fn clients(&self) -> Vec<ClientStatus> {

@@ -508,6 +508,8 @@ impl Engine {
                 if !state.announced.contains(&transfer.pin.digest) {
                     state.announced.push(transfer.pin.digest);
                 }
+                let beside = state.talk.as_mut().and_then(|talk| talk.beside(&offer));
+                self.say_all(link, state, Vec::from_iter(beside));
                 state.spoken = Instant::now();
                 Counters::add(&self.counters.manifests, 1);
                 self.watch_asking(link, state);

@@ -114,7 +114,14 @@ impl Engine {
         if !next.is_servable() {
             // No connection goes on answering from it.
             for link in &state.links {
-                link.state.lock().leave(transfer);
+                let mut on_link = link.state.lock();
+                on_link.leave(transfer);
+                if *next == UpdateState::Cancelled
+                    && on_link.announced.contains(&transfer.pin.digest)
+                {
+                    let says = on_link.talk.as_mut().map(|talk| talk.withdrawn());
+                    self.say_all(link, &on_link, says.unwrap_or_default());
+                }
             }
         }
         let mut ops = Vec::from_iter(state.transfer_op(&device.id, transfer));

@@ -153,7 +153,12 @@ impl Service {
             .get(id)
             .ok_or_else(|| ServiceError::NotFound(format!("there is no device {id}")))?;
         let ops = vec![Engine::audit_by(actor, id, "removed", None)];
+        let registered = engine.registered(id).is_some();
         engine.forget(&device, ops, "the device was removed").await?;
+        // Who was known without an account comes back as it came before.
+        if registered {
+            engine.end_sessions(id, "the device was removed");
+        }
         engine.tell_known(id, "removed");
         self.names_changed().await;
         Ok(())

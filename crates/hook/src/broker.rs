@@ -31,6 +31,12 @@ pub trait Broker: Send + Sync {
     /// if it is persistent. `false` where no such client is connected.
     fn disconnect(&self, client_id: &str, reason: &Reason) -> bool;
 
+    /// Ends the sessions of those accounts, connected or away, with all that they hold, in the
+    /// durable log as well: the account is gone, and nobody can come back to them. Connected
+    /// clients are told this reason. Wills that they gave are published, as at any end of a
+    /// session. Says how many there were.
+    fn end_sessions(&self, of: &dyn Fn(&Identity) -> bool, reason: &Reason) -> usize;
+
     /// Every session: the connected ones and the persistent ones that are away. Without their
     /// subscriptions.
     fn clients(&self) -> Vec<ClientStatus>;

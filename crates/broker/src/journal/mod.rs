@@ -46,7 +46,7 @@ use std::{
 use tokio::sync::oneshot;
 
 pub(crate) use image::Image;
-pub(crate) use record::{Owner, Published, Record, Target};
+pub(crate) use record::{Owner, Published, Record, Retained as RetainedRecord, Target};
 pub use recover::JournalError;
 pub(crate) use restore::restore;
 pub use storage::{Directory, LogFile, Storage};

@@ -12,6 +12,7 @@ use super::{
     wall_seconds,
 };
 use crate::{
+    backlog::Backlog,
     index::Index,
     message::Delivery,
     registry::{Due, Registry},
@@ -20,34 +21,40 @@ use crate::{
     topic::check_filter,
 };
 
-/// Makes what the log describes. Sessions whose time ran out meanwhile are not made.
+/// Makes what the log describes. Returns the sessions whose time ran out meanwhile, which are to be
+/// ended.
 pub(crate) fn restore(
     image: Image,
     journal: &Journal,
     registry: &Registry,
     index: &Index,
     retained: &Retained,
-) {
+) -> Vec<Arc<Session>> {
     retained.restore(image.next.sequence, image.retained());
     registry.restore_keys(image.next.session);
     let (sessions, messages) = (image.sessions.len(), image.retained().count());
-    for (key, session) in image.sessions {
-        restore_session(key, session, journal, registry, index);
-    }
+    let restored = image
+        .sessions
+        .into_iter()
+        .filter_map(|(key, session)| restore_session(key, session, journal, registry, index));
+    let over: Vec<_> = restored.collect();
     if sessions + messages > 0 {
-        tracing::info!(sessions = registry.len(), retained = messages, "the broker's log was read");
+        let sessions = registry.len() - over.len();
+        tracing::info!(sessions, retained = messages, "the broker's log was read");
     }
+    over
 }
 
+/// The session where it is over.
 fn restore_session(
     key: u64,
     image: SessionImage,
     journal: &Journal,
     registry: &Registry,
     index: &Index,
-) {
-    let SessionImage { client_id, owner, expiry, left, subscriptions, deliveries, received } =
-        image;
+) -> Option<Arc<Session>> {
+    let SessionImage { client_id, owner, expiry, left, .. } = image;
+    let SessionImage { subscriptions, deliveries, received, backlogs, .. } = image;
     let now = wall_seconds();
     // A clock that was stepped makes it live longer, but never longer than it may.
     let away = clock::passed(left.unwrap_or(now), now);
@@ -55,9 +62,6 @@ fn restore_session(
         u32::MAX => None,
         seconds => Some(Duration::from_secs(u64::from(seconds).saturating_sub(away))),
     };
-    if remaining == Some(Duration::ZERO) {
-        return journal.append(Record::End { session: key });
-    }
     if left.is_none() {
         // It was connected until the broker ended, which is about now.
         journal.append(Record::Leave { session: key, at: now, expiry });
@@ -92,13 +96,19 @@ fn restore_session(
             seconds => Some(Duration::from_secs(seconds.into())),
         };
         state.received = received.into_iter().collect();
+        state.backlog = Backlog::restored(backlogs);
         for (number, promised) in deliveries {
             restore_delivery(&session, &mut state, number, promised);
         }
         session.inflight.store(state.window.len(), Ordering::Relaxed);
     }
-    if let Some(remaining) = remaining {
-        registry.schedule(&session, Due::Expire, remaining);
+    match remaining {
+        None => None,
+        Some(Duration::ZERO) => Some(session),
+        Some(remaining) => {
+            registry.schedule(&session, Due::Expire, remaining);
+            None
+        }
     }
 }
 
@@ -112,7 +122,7 @@ fn restore_delivery(session: &Arc<Session>, state: &mut State, number: u64, prom
                 qos: target.qos,
                 retain: target.retain,
                 subscriptions: target.subscriptions,
-                share: None,
+                share: target.share,
             };
             match packet_id {
                 Some(packet_id) => state.window.restore(packet_id, Some(delivery), number),

@@ -418,6 +418,16 @@ pub trait Talk: Send {
     /// The announcement of an image to a device that listens.
     fn manifest(&mut self, offer: &Offer<'_>, framing: &Framing) -> Said;
 
+    /// What belongs to the announcement, for a device that listens for more than one thing.
+    fn beside(&mut self, _offer: &Offer<'_>) -> Option<Said> {
+        None
+    }
+
+    /// What was announced was withdrawn, before the device had all of it.
+    fn withdrawn(&mut self) -> Vec<Said> {
+        Vec::new()
+    }
+
     /// The answer to a question; `None`: there is nothing for the device.
     fn answer(&mut self, question: &Question, offer: Option<&Offer<'_>>) -> Answer;
 

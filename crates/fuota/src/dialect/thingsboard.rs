@@ -302,6 +302,12 @@ impl Talk for Conversation {
         Said::new(&self.attributes, Value::Object(attributes(offer, &KEYS)).to_string())
     }
 
+    fn withdrawn(&mut self) -> Vec<Said> {
+        self.announced = None;
+        let gone = serde_json::json!({ "deleted": KEYS }).to_string();
+        self.listens().map(|_| Said::new(&self.attributes, gone)).into_iter().collect()
+    }
+
     fn answer(&mut self, question: &Question, offer: Option<&Offer<'_>>) -> Answer {
         let text = String::from_utf8_lossy(question);
         let (id, keys) = text.split_once('\n').unwrap_or((&text, ""));

@@ -217,10 +217,13 @@ pub fn notify_next(thing: &str, offer: Option<&Offer<'_>>) -> String {
     event.to_string()
 }
 
-/// `notify`: the list of jobs.
-pub fn notify(offer: &Offer<'_>) -> String {
-    let execution = Execution::of(offer);
-    let jobs = json!({ execution.status(): [execution.summary(offer)] });
+/// `notify`: the list of jobs, by their status.
+pub fn notify(offer: Option<&Offer<'_>>) -> String {
+    let mut jobs = Map::new();
+    if let Some(offer) = offer {
+        let execution = Execution::of(offer);
+        jobs.insert(execution.status().into(), json!([execution.summary(offer)]));
+    }
     json!({ "timestamp": unix_now(), "jobs": jobs }).to_string()
 }
 
@@ -299,9 +302,10 @@ pub fn answer(thing: &str, question: &Question, offer: Option<&Offer<'_>>) -> An
             let details = body.status_details.as_ref();
             let report = match &*status {
                 "IN_PROGRESS" => {
-                    // The image is there and checked, and the device is about to try it.
-                    let tries = details.is_some_and(|details| details.contains_key("self_test"));
-                    tries.then_some(ReportedState::Updating)
+                    // The image is there and checked, and the device tries it, or is about to.
+                    // Agents say other words there while they fetch.
+                    let test = details.and_then(|details| details.get("self_test")?.as_str());
+                    matches!(test, Some("ready" | "active")).then_some(ReportedState::Updating)
                 }
                 "SUCCEEDED" => Some(ReportedState::Updated),
                 "FAILED" | "REJECTED" => {

@@ -96,6 +96,14 @@ impl Conversation {
         Said { qos: Some(qos), ..Said::new(topic, payload) }
     }
 
+    /// To who listens: the job is gone.
+    fn no_job(&self) -> Vec<Said> {
+        let next = self.qos(&self.notify_next);
+        let next = next.map(|_| self.say(&self.notify_next, jobs::notify_next(&self.thing, None)));
+        let list = self.qos(&self.notify).map(|_| self.say(&self.notify, jobs::notify(None)));
+        next.into_iter().chain(list).collect()
+    }
+
     fn qos(&self, topic: &str) -> Option<Qos> {
         let matching = self.filters.iter().filter(|(filter, _)| matches(filter, topic));
         matching.map(|(_, qos)| *qos).max()
@@ -217,7 +225,16 @@ impl Talk for Conversation {
         if self.qos(&self.notify_next).is_some() {
             return self.say(&self.notify_next, jobs::notify_next(&self.thing, Some(offer)));
         }
-        self.say(&self.notify, jobs::notify(offer))
+        self.say(&self.notify, jobs::notify(Some(offer)))
+    }
+
+    fn beside(&mut self, offer: &Offer<'_>) -> Option<Said> {
+        let both = self.qos(&self.notify_next).and(self.qos(&self.notify));
+        both.map(|_| self.say(&self.notify, jobs::notify(Some(offer))))
+    }
+
+    fn withdrawn(&mut self) -> Vec<Said> {
+        self.no_job()
     }
 
     fn answer(&mut self, question: &Question, offer: Option<&Offer<'_>>) -> Answer {
@@ -226,8 +243,8 @@ impl Talk for Conversation {
         }
         let answered = jobs::answer(&self.thing, question, offer);
         let mut says = vec![self.say(&answered.topic.into(), answered.payload)];
-        if answered.ends && self.qos(&self.notify_next).is_some() {
-            says.push(self.say(&self.notify_next, jobs::notify_next(&self.thing, None)));
+        if answered.ends {
+            says.extend(self.no_job());
         }
         Answer {
             says,

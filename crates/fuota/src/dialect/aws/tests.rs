@@ -283,6 +283,21 @@ fn a_job_is_seen_started_updated_and_ended() {
         (&json!(STREAM), &json!(10_000))
     );
 
+    // Who listens for one of the two events hears that one, and who listens for both hears both.
+    let listing = "$aws/things/dev-1/jobs/notify";
+    assert_eq!(talk.beside(&offer()), None);
+    talk.subscribed(listing, Qos::AtMostOnce);
+    let beside = talk.beside(&offer()).expect("the other event");
+    assert_eq!((&*beside.topic, beside.qos), (listing, Some(Qos::AtMostOnce)));
+    assert_eq!(parsed(&beside)["jobs"]["QUEUED"][0]["jobId"], JOB);
+    talk.unsubscribed("$aws/things/dev-1/jobs/notify-next");
+    assert_eq!(talk.beside(&offer()), None);
+    assert_eq!(&*talk.manifest(&offer(), &framing).topic, listing);
+    talk.subscribed("$aws/things/dev-1/jobs/+", Qos::AtLeastOnce);
+    let gone = talk.withdrawn();
+    assert_eq!(gone.iter().map(|said| &*said.topic).collect::<Vec<_>>(), [&*event.topic, listing]);
+    assert_eq!((parsed(&gone[0]).get("execution"), &parsed(&gone[1])["jobs"]), (None, &json!({})));
+
     let mut note = None;
     let mut ask = |talk: &mut dyn Talk, rest: &str, payload: Value| {
         let topic = format!("$aws/things/dev-1/jobs/{rest}");
@@ -319,12 +334,16 @@ fn a_job_is_seen_started_updated_and_ended() {
         (&*end, &said["code"], &said["executionState"]["versionNumber"]),
         ("/rejected", &json!("VersionMismatch"), &json!(2))
     );
-    let ready = json!({"status": "IN_PROGRESS", "expectedVersion": "2", "includeJobExecutionState": true,
+    // What an agent says while it fetches, and nothing that was not known.
+    let fetching = json!({"status": "IN_PROGRESS", "statusDetails": {"self_test": "receiving"}});
+    let (_, _, answer) = ask(&mut *self::talk(), &update, fetching);
+    assert_eq!(answer.report, None);
+    let ready = json!({"status": "IN_PROGRESS", "expectedVersion": "3", "includeJobExecutionState": true,
         "includeJobDocument": true, "statusDetails": {"self_test": "ready", "updatedBy": "0x10"}});
     let (_, said, answer) = ask(&mut *talk, &update, ready);
     assert_eq!(
         said["executionState"],
-        json!({"status": "IN_PROGRESS", "versionNumber": 3, "statusDetails": {"self_test": "ready", "updatedBy": "0x10"}})
+        json!({"status": "IN_PROGRESS", "versionNumber": 4, "statusDetails": {"self_test": "ready", "updatedBy": "0x10"}})
     );
     assert!(said["jobDocument"]["afr_ota"].is_object());
     assert_eq!(answer.report.unwrap().state, Some(super::super::ReportedState::Updating));
