@@ -38,6 +38,7 @@ fn commands_as_people_type_them() {
         "fuotad deployment plan pump-1.4.2.bin --all",
         "fuotad deployment approve 3",
         "fuotad deployment retry 3 --device pump-1",
+        "fuotad deployment set 3 --max-transfers 5",
         "fuotad deployment cancel 3",
         "fuotad deployment cancel 3 --device pump-1",
         "fuotad deployment rollback 3 --json",
