@@ -46,7 +46,7 @@
 //! | `router` | the one file that knows rumqttd |
 //! | `hooks` | the plugins of one broker, asked in order |
 //! | `sys` | statistics below `$SYS` |
-//! | `server` | all of it together, and the way back for plugins |
+//! | `server`, `handle` | all of it together, and the way back for plugins |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 #[cfg(all(feature = "faults", not(debug_assertions)))]
@@ -63,6 +63,7 @@ mod deliver;
 mod exchange;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod handle;
 mod handshake;
 mod hooks;
 mod inbound;
