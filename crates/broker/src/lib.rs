@@ -30,6 +30,7 @@
 //! | `keep_alive` | who was not heard in time |
 //! | `handshake` | from an accepted socket to a session that is ours |
 //! | `connection` | one socket's task: read, decide, write |
+//! | `leave` | the end of a connection, and what becomes of its session |
 //! | `slow` | how long a client may take to read, and to send a packet |
 //! | `inbound` | what each packet of a client does |
 //! | `submit` | one publish past the hooks and the rules of topics |
@@ -73,6 +74,7 @@ pub mod journal;
 mod judge;
 mod keep_alive;
 mod lanes;
+mod leave;
 mod limits;
 mod listener;
 mod message;
