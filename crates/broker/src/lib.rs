@@ -32,7 +32,7 @@
 //! | `connection` | one socket's task: read, decide, write |
 //! | `leave` | the end of a connection, and what becomes of its session |
 //! | `slow` | how long a client may take to read, and to send a packet |
-//! | `inbound` | what each packet of a client does |
+//! | `inbound`, `subscribe` | what each packet of a client does |
 //! | `submit` | one publish past the hooks and the rules of topics |
 //! | `deliver` | what goes to the client, in which order and form |
 //! | `backlog` | retained messages for new subscriptions, page by page |
@@ -92,6 +92,7 @@ mod session;
 pub mod settings;
 mod slow;
 mod submit;
+mod subscribe;
 mod subscriptions;
 mod sys;
 mod tls;
