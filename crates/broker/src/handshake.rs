@@ -16,8 +16,8 @@ use crate::{
     connection::{Connection, Parts, Promised},
     counters::Totals,
     deliver::{outgoing_head, text_fits},
-    exchange::{Exchange, shared},
-    hooks::View,
+    ending::shared,
+    exchange::Exchange,
     inbound::reason_code,
     journal::{Owner, Record, Ticket},
     message::Message,
@@ -483,31 +483,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         Totals::count(&totals.connects_refused);
         None
-    }
-}
-
-impl Exchange {
-    /// Publishes a will, asking the hooks as for any publish, but with no connection behind it.
-    pub fn publish_will(&self, session: &Session, will: Will) {
-        let Some(client) = session.view.lock().client.clone() else { return };
-        let outbox = Outbox::new(Arc::new(Closed));
-        let mut slots = self.hooks.slots();
-        let mut view = View { client: &client, outbox: &outbox, slots: &mut slots };
-        self.publish_checked(&mut view, session, &will.message);
-    }
-}
-
-/// The outbox of a client that is gone.
-struct Closed;
-
-impl Sink for Closed {
-    fn push(&self, _: Outgoing) -> Result<(), Refused> {
-        Err(Refused::Closed)
-    }
-    fn pending_blocks(&self) -> usize {
-        0
-    }
-    fn is_open(&self) -> bool {
-        false
     }
 }

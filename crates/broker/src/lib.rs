@@ -30,6 +30,7 @@
 //! | `keep_alive` | who was not heard in time |
 //! | `handshake` | from an accepted socket to a session that is ours |
 //! | `connection` | one socket's task: read, decide, write |
+//! | `ending` | the end of a session: its will, and what it leaves to others |
 //! | `leave` | the end of a connection, and what becomes of its session |
 //! | `slow` | how long a client may take to read, and to send a packet |
 //! | `inbound`, `subscribe` | what each packet of a client does |
@@ -61,6 +62,7 @@ mod connection;
 mod counters;
 mod crowd;
 mod deliver;
+mod ending;
 mod exchange;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
