@@ -28,7 +28,7 @@
 //! | `judge` | the subscriptions of a resumed session, asked about again |
 //! | `registry` | all sessions; takeover, expiry, delayed wills |
 //! | `keep_alive` | who was not heard in time |
-//! | `handshake` | from an accepted socket to a session that is ours |
+//! | `handshake`, `begin` | from an accepted socket to a client that is let in, and to its session |
 //! | `connection` | one socket's task: read, decide, write |
 //! | `ending` | the end of a session: its will, and what it leaves to others |
 //! | `leave` | the end of a connection, and what becomes of its session |
@@ -56,6 +56,7 @@ compile_error!("the feature `faults` lets a test kill the router: it has no plac
 
 mod admission;
 mod backlog;
+mod begin;
 mod blob;
 pub mod codec;
 mod connection;
