@@ -13,6 +13,8 @@
 //! | `file` | the form of the files |
 //! | `storage` | where files are |
 //! | `writer` | the thread |
+//! | `snapshot` | the whole state in a file |
+//! | `sync` | syncing beside the writer |
 //! | `recover` | from files to a state, at the start |
 //! | `restore` | from a state to sessions |
 //!
@@ -27,7 +29,9 @@ mod image;
 mod record;
 mod recover;
 mod restore;
+mod snapshot;
 mod storage;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -273,7 +277,7 @@ impl Snapshot {
     /// # Errors
     /// The directory cannot be made or written.
     pub fn save(&self, directory: &Path) -> io::Result<()> {
-        writer::write_snapshot(&Directory::open(directory)?, 1, &self.0)?;
+        snapshot::write_snapshot(&Directory::open(directory)?, 1, &self.0)?;
         Ok(())
     }
 }
