@@ -8,7 +8,7 @@
 //! | file | subject |
 //! | --- | --- |
 //! | this one | how the rest of the broker writes |
-//! | `record` | what can happen, as bytes |
+//! | `record`, `form`, `fields` | what can happen, and its bytes |
 //! | `image` | the state that records build |
 //! | `file` | the form of the files |
 //! | `storage` | where files are |
@@ -22,7 +22,9 @@
 //! 0x97. Everything else goes on: what sessions do is kept in memory and written when it can be;
 //! only a QoS 2 exchange of a lasting session waits, since going on could deliver twice.
 
+mod fields;
 mod file;
+mod form;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod image;
