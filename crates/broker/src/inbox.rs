@@ -84,6 +84,20 @@ pub(crate) struct Done {
     pub blocks: usize,
 }
 
+/// How publishers of QoS 1 and 2 meet a session that is connected.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Pace {
+    /// It keeps up.
+    #[default]
+    Free,
+    /// Its queue was full. They wait until half of it has drained, and not for one message at a
+    /// time: else a slow one would set everybody's pace for ever without being late for any.
+    Draining,
+    /// It let somebody wait in vain. Nobody waits for it until three quarters have drained, also on
+    /// its next connection: what finds no room is dropped.
+    Late,
+}
+
 #[derive(Default)]
 struct Inner {
     /// The connection that drains it; 0 while the session is away.
@@ -97,6 +111,7 @@ struct Inner {
     bytes: usize,
     /// Counts how often the session began with nothing.
     epoch: u32,
+    pace: Pace,
     outbox_messages: usize,
     outbox_bytes: usize,
     pending_blocks: usize,
@@ -151,6 +166,9 @@ impl Inbox {
         inner.connection = 0;
         inner.waker = None;
         inner.kick = None;
+        if inner.pace == Pace::Draining {
+            inner.pace = Pace::Free;
+        }
         for lossy in inner.queues.lossy.take() {
             inner.messages = inner.messages.saturating_sub(1);
             inner.bytes = inner.bytes.saturating_sub(lossy.message.cost());
@@ -176,6 +194,7 @@ impl Inbox {
         inner.queues.assured.take();
         inner.messages = 0;
         inner.bytes = 0;
+        inner.pace = Pace::Free;
         inner.epoch = inner.epoch.wrapping_add(1);
     }
 
@@ -311,8 +330,8 @@ impl Inbox {
         if inner.ended {
             return Pushed::Skipped;
         }
-        if !self.has_room(&inner, &delivery) {
-            return inner.no_room(waker);
+        if let Some(without) = self.without_room(&mut inner, &delivery, waker) {
+            return without;
         }
         inner.messages += 1;
         inner.bytes += delivery.message.cost();
@@ -340,8 +359,8 @@ impl Inbox {
         if inner.ended || inner.epoch != epoch {
             return Pushed::Skipped;
         }
-        if !self.has_room(&inner, delivery) {
-            return inner.no_room(waker);
+        if let Some(without) = self.without_room(&mut inner, delivery, waker) {
+            return without;
         }
         inner.messages += 1;
         inner.bytes += delivery.message.cost();
@@ -393,6 +412,49 @@ impl Inbox {
     fn has_room(&self, inner: &Inner, delivery: &Delivery) -> bool {
         inner.messages < self.limits.queue_messages()
             && inner.bytes + delivery.message.cost() <= self.limits.queue_bytes()
+    }
+
+    /// What becomes of a QoS 1 or 2 delivery that there is no room for. Who waits is told when there
+    /// is some.
+    fn without_room(
+        &self,
+        inner: &mut Inner,
+        delivery: &Delivery,
+        waker: Option<&Waker>,
+    ) -> Option<Pushed> {
+        self.look_at_pace(inner);
+        if inner.pace != Pace::Draining && self.has_room(inner, delivery) {
+            return None;
+        }
+        if inner.connection == 0 || inner.pace == Pace::Late {
+            return Some(Pushed::Dropped);
+        }
+        inner.pace = Pace::Draining;
+        if let Some(waker) = waker
+            && !inner.waiting.iter().any(|waiting| waiting.will_wake(waker))
+        {
+            inner.waiting.push_back(waker.clone());
+        }
+        Some(Pushed::Full)
+    }
+
+    /// Forgives where enough has drained.
+    fn look_at_pace(&self, inner: &mut Inner) {
+        let drained = match inner.pace {
+            Pace::Free => return,
+            Pace::Draining => self.is_within(inner, 2),
+            Pace::Late => self.is_within(inner, 4),
+        };
+        if drained {
+            inner.pace = Pace::Free;
+        }
+    }
+
+    /// Somebody waited as long as one waits for room: the connection is asked to end, and nobody
+    /// waits for the session again before it has caught up.
+    pub fn late(&self, kick: Kick) {
+        self.inner.lock().pace = Pace::Late;
+        self.kick(kick);
     }
 
     /// A plugin's message for one connection.
@@ -461,13 +523,10 @@ impl Inbox {
         inner.queues.assured.move_to(&mut into.assured);
         inner.queues.control.move_to(&mut into.control);
         inner.queues.blocks.move_to(&mut into.blocks);
-        let waiting = if inner.waiting.is_empty()
-            || inner.messages >= self.limits.queue_messages()
-            || inner.bytes >= self.limits.queue_bytes()
-        {
-            VecDeque::new()
-        } else {
-            inner.waiting.take()
+        self.look_at_pace(&mut inner);
+        let waiting = match inner.pace {
+            Pace::Draining => VecDeque::new(),
+            Pace::Free | Pace::Late => inner.waiting.take(),
         };
         let turns = self.turns(&mut inner);
         drop(inner);
@@ -503,19 +562,6 @@ impl Taken {
 }
 
 impl Inner {
-    /// The bound is reached: who waits is told when there is room, if anybody will make some.
-    fn no_room(&mut self, waker: Option<&Waker>) -> Pushed {
-        if self.connection == 0 {
-            return Pushed::Dropped;
-        }
-        if let Some(waker) = waker
-            && !self.waiting.iter().any(|w| w.will_wake(waker))
-        {
-            self.waiting.push_back(waker.clone());
-        }
-        Pushed::Full
-    }
-
     fn settle(&mut self, done: &Done) {
         self.messages = self.messages.saturating_sub(done.messages);
         self.bytes = self.bytes.saturating_sub(done.bytes);

@@ -177,3 +177,82 @@ fn a_full_queue_ends_the_slow_subscriber() {
         publisher.leave();
     }
 }
+
+/// Publishes that many messages at QoS 1, each when the last one is acknowledged. `meanwhile`
+/// runs between each publish and its acknowledgement.
+fn publish_all(site: &Site, messages: u16, mut meanwhile: impl FnMut(u16)) {
+    let mut publisher = site.client(V5, "p");
+    for id in 1..=messages {
+        publisher.publish(Publish::new("t", id.to_string()).qos(1, id));
+        meanwhile(id);
+        publisher.expect(&puback(id));
+    }
+    publisher.leave();
+}
+
+/// One that acknowledges a message for each that is published keeps its queue full without letting
+/// any single publish wait long. It is too slow all the same, and pays.
+#[test]
+fn who_acknowledges_slowly_does_not_set_the_pace() {
+    const MESSAGES: u16 = 3_000;
+    let mut settings = broker::Settings::default();
+    settings.limits.queue_messages = 1_000;
+    settings.limits.publish_hold = std::time::Duration::from_millis(100);
+    let site = site_with(settings);
+    let mut slow = site.subscriber(V4, "slow", "t", 1);
+    let mut innocent = site.subscriber(V4, "innocent", "t", 1);
+    // 64 are in flight to the slow one; from here on each publish finds its queue full.
+    let full = 64 + 1_000;
+    publish_all(&site, MESSAGES, |id| {
+        if id > full {
+            slow.throw(&puback(id - full));
+        }
+        let got = innocent.received();
+        assert_eq!(got.text(), id.to_string());
+        innocent.send(&puback(got.id));
+    });
+    innocent.silent();
+    while slow.next().is_some() {}
+    assert_eq!(site.broker.counters().slow_clients, 1);
+}
+
+/// One whose session lasts comes back to the queue that it left full. It is not waited for again
+/// before it has got rid of most of that; then it is.
+#[test]
+fn who_was_late_is_not_waited_for_again_until_it_has_caught_up() {
+    let mut settings = broker::Settings::default();
+    settings.limits.queue_messages = 40;
+    settings.limits.publish_hold = std::time::Duration::from_millis(100);
+    let site = site_with(settings);
+    let connect = Connect::lasting(V5, "slow").with(&[0x21, 0, 2]);
+    let mut slow = site.enter(&connect, false);
+    slow.subscribe("t", 1);
+    publish_all(&site, 43, |_| {});
+    for _ in 0..2 {
+        slow.received();
+    }
+    slow.ended(0x97);
+    // A window of two is sent again; 40 wait, and it acknowledges nothing.
+    let mut slow = site.enter(&connect, true);
+    let sent = [slow.received(), slow.received()];
+    publish_all(&site, 100, |_| {});
+    slow.silent();
+    let counters = site.broker.counters();
+    assert_eq!((counters.slow_clients, counters.dropped), (1, 101));
+    // It takes three quarters of what waits, and is one whom others wait for.
+    for got in sent {
+        slow.send(&puback(got.id));
+    }
+    for _ in 0..28 {
+        let id = slow.received().id;
+        slow.send(&puback(id));
+    }
+    for _ in 0..2 {
+        slow.received();
+    }
+    slow.silent();
+    publish_all(&site, 31, |_| {});
+    slow.ended(0x97);
+    let counters = site.broker.counters();
+    assert_eq!((counters.slow_clients, counters.dropped), (2, 102));
+}
