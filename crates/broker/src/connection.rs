@@ -229,7 +229,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads and writes until neither makes progress and nothing has come for the client.
     fn rounds(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
         for _ in 0..ROUNDS {
-            self.session.inbox.take(&mut self.done, &mut self.taken)?;
+            let evicted = self.session.inbox.take(&mut self.done, &mut self.taken)?;
+            self.tally.dropped += evicted as u32;
             if !self.poll_greeting(cx) {
                 return Ok(());
             }
