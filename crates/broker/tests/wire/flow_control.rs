@@ -256,3 +256,95 @@ fn who_was_late_is_not_waited_for_again_until_it_has_caught_up() {
     let counters = site.broker.counters();
     assert_eq!((counters.slow_clients, counters.dropped), (2, 102));
 }
+
+fn patient(queue_messages: usize) -> Site {
+    let mut settings = broker::Settings::default();
+    settings.limits.queue_messages = queue_messages;
+    settings.limits.publish_hold = std::time::Duration::from_secs(10);
+    site_with(settings)
+}
+
+/// Takes what comes and acknowledges all of it, until `published` publishes are acknowledged and
+/// as many have come.
+fn exchange(wire: &mut Wire, qos: u8, published: usize) {
+    let (mut acknowledged, mut received) = (0, 0);
+    while (acknowledged, received) != (published, published) {
+        let packet = wire.packet();
+        let id = || u16::from_be_bytes([packet[2], packet[3]]);
+        match packet[0] {
+            0x40 | 0x70 => acknowledged += 1,
+            0x50 => wire.send(&pubrel(id())),
+            0x62 => {
+                wire.send(&pubcomp(id()));
+                received += 1;
+            }
+            _ => {
+                let id = Received::parse(&packet, wire.version).id;
+                wire.send(&if qos == 1 { puback(id) } else { pubrec(id) });
+                received += usize::from(qos == 1);
+            }
+        }
+    }
+    wire.silent();
+}
+
+/// [MQTT-4.9.0-3]: what a client acknowledges counts, also where it comes behind publishes that
+/// have to wait; else a client would wait for itself, or two for each other.
+#[test]
+fn acknowledgements_do_not_wait_behind_publishes() {
+    const PUBLISHES: u16 = 200;
+    for qos in [1, 2] {
+        for peers in [1, 2] {
+            let site = patient(10);
+            let mut wires: Vec<Wire> = (0..peers)
+                .map(|n| site.subscriber(V4, &format!("c{n}"), &format!("to/{n}"), qos))
+                .collect();
+            for (n, wire) in wires.iter_mut().enumerate() {
+                let topic = format!("to/{}", (n + 1) % peers);
+                for id in 1..=PUBLISHES {
+                    wire.publish(Publish::new(&topic, "x").qos(qos, id));
+                }
+            }
+            std::thread::scope(|scope| {
+                for wire in &mut wires {
+                    scope.spawn(move || exchange(wire, qos, PUBLISHES.into()));
+                }
+            });
+            let counters = site.broker.counters();
+            assert_eq!((counters.dropped, counters.slow_clients), (0, 0));
+        }
+    }
+}
+
+/// [MQTT-3.12.4-1], and what waited is handled in its order.
+#[test]
+fn a_ping_does_not_wait_behind_publishes() {
+    let site = patient(1);
+    let mut slow = site.enter(&Connect::new(V5, "slow").with(&[0x21, 0, 1]), false);
+    slow.subscribe("t", 1);
+    let mut wire = site.client(V5, "p");
+    for id in 1..=2 {
+        wire.publish(Publish::new("t", id.to_string()).qos(1, id));
+        wire.expect(&puback(id));
+    }
+    // In pieces, so that what waits is looked at more than once.
+    let mut bytes = Vec::new();
+    for id in 3..=5 {
+        bytes.extend(Publish::new("t", id.to_string()).qos(1, id).bytes(V5));
+        bytes.extend(PINGREQ);
+    }
+    for piece in bytes.chunks(5) {
+        wire.send(piece);
+    }
+    for _ in 0..3 {
+        wire.expect(&PINGRESP);
+    }
+    for id in 1..=5 {
+        let got = slow.received();
+        assert_eq!(got.text(), id.to_string());
+        slow.send(&puback(got.id));
+    }
+    for id in 3..=5 {
+        wire.expect(&puback(id));
+    }
+}
