@@ -1,5 +1,6 @@
 //! What each packet of a client does; SUBSCRIBE and UNSUBSCRIBE are in [`crate::subscribe`].
 
+use bytes::BytesMut;
 use hook::{Origin, Protocol, Qos, ReasonKind, SessionEnd};
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -65,7 +66,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let Frame::Complete { len } = codec::frame(rest, max)? else {
                 return Ok(Used { consumed, waiting: false });
             };
-            // Acknowledgements and PINGREQ never wait: others may wait for them [MQTT-4.9.0-3].
+            // Acknowledgements and PINGREQ do not wait: others may wait for them [MQTT-4.9.0-3].
+            // Those behind a packet that does are found by `overtake`.
             let may_wait = !matches!(rest[0] >> 4, 4..=7 | 12);
             let look = self.crowd.is_some() || self.unsettled.is_some() || count % LOOK_EVERY == 0;
             if may_wait && look && self.blocked() {
@@ -76,6 +78,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             consumed += len;
         }
         Ok(Used { consumed, waiting: false })
+    }
+
+    /// Handles the acknowledgements and PINGREQs of whole packets that have to wait, and takes them
+    /// out of `bytes`, which begin with such a packet and were looked at before as far as `looked`.
+    /// Returns how far they are looked at now. Else two clients that publish to each other, or one
+    /// that publishes to itself, would each wait for what the other one has sent already.
+    ///
+    /// A PUBREL keeps its place: nobody but its client waits for it, and a PUBLISH with its packet
+    /// id may stand before it. What is not as it should be is found when its turn comes, and behind
+    /// a DISCONNECT nothing counts.
+    pub(crate) fn overtake(
+        &mut self,
+        bytes: &mut BytesMut,
+        looked: usize,
+    ) -> Result<usize, Ending> {
+        let (mut at, mut kept) = (looked, looked);
+        while let Ok(Frame::Complete { len }) =
+            codec::frame(&bytes[at..], self.promised.packet_bytes)
+        {
+            let kind = bytes[at] >> 4;
+            if kind == 14 {
+                break;
+            }
+            if matches!(kind, 4 | 5 | 7 | 12) {
+                let decoded = codec::decode(&bytes[at..at + len], self.client.protocol);
+                let Ok(packet) = decoded else { break };
+                self.packet(packet)?;
+            } else {
+                bytes.copy_within(at..at + len, kept);
+                kept += len;
+            }
+            at += len;
+        }
+        if kept < at {
+            bytes.copy_within(at.., kept);
+            bytes.truncate(bytes.len() - (at - kept));
+        }
+        Ok(kept)
     }
 
     fn packet(&mut self, packet: Packet<'_>) -> Result<(), Ending> {
