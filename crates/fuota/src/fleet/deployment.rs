@@ -96,8 +96,6 @@ pub struct Deployment {
     pub key: Option<String>,
     /// Its windows and caps.
     pub conditions: Conditions,
-    /// Whether the database lacks the newest change.
-    pub dirty: bool,
     pub members: HashMap<Arc<str>, Member>,
     /// Members that are in and count (rule 5).
     pub(super) admitted: usize,
@@ -213,7 +211,6 @@ impl Deployment {
             ended: None,
             key: None,
             conditions: Conditions::default(),
-            dirty: false,
             members: HashMap::new(),
             admitted: 0,
         }
@@ -399,7 +396,6 @@ impl Deployment {
         }
         self.wave = wave;
         self.size = self.plan.size(wave, total);
-        self.dirty = true;
     }
 
     /// When anything last happened in it, in seconds since 1970.

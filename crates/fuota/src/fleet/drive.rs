@@ -175,17 +175,6 @@ impl Engine {
         self.rollouts.notify_one();
     }
 
-    /// Writes deployments that could not be written when they changed.
-    pub fn flush_deployments(&self) {
-        let mut fleet = self.fleet.lock();
-        for deployment in fleet.deployments.values_mut().filter(|one| one.dirty) {
-            if self.db.submit(vec![Op::Deployment(deployment.row())], None).is_err() {
-                return;
-            }
-            deployment.dirty = false;
-        }
-    }
-
     /// Looks at the rollouts that may go on, or must not.
     pub async fn drive(self: &Arc<Self>) {
         if !self.is_ready() {
@@ -291,12 +280,12 @@ impl Engine {
         Some(chosen)
     }
 
-    /// Writes a deployment's row; what cannot be written now is written with the next interval.
-    pub fn store(&self, deployment: &mut Deployment, more: Vec<Op>) {
+    /// Writes a deployment's row. The fleet is locked by the caller.
+    fn store(&self, deployment: &Deployment, more: Vec<Op>) {
         self.events.tell(Change::of(deployment));
         let mut ops = vec![Op::Deployment(deployment.row())];
         ops.extend(more);
-        deployment.dirty = self.db.submit(ops, None).is_err();
+        drop(self.keep(ops));
     }
 
     /// The devices that count and would be offered this, were its waves all open, in the order

@@ -18,4 +18,5 @@ mod stalled;
 mod storm;
 mod topics;
 mod transfer;
+mod unwritten;
 mod windows;
