@@ -139,9 +139,12 @@ impl Member {
         self.state = Some(state);
     }
 
-    /// Whether its outcome is open.
+    /// Whether its outcome is open. Of a device that was cancelled and that nobody took out, it
+    /// is: the server ended before it wrote that all of its deployment was cancelled.
     fn is_open(&self) -> bool {
-        self.wave.is_some() && !self.state.as_ref().is_some_and(UpdateState::is_settled)
+        let cut_short = self.state == Some(UpdateState::Cancelled) && self.cancelled.is_none();
+        let settled = self.state.as_ref().is_some_and(UpdateState::is_settled);
+        self.wave.is_some() && (!settled || cut_short)
     }
 
     pub fn row(&self, deployment: i64, device: &str) -> MemberRow {
