@@ -5,9 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt;
+
 use crate::{
     Act, Actor, DevicePatch, NewDevice,
-    harness::{Session, Site, TOPIC, token_request},
+    harness::{Session, Site, TOPIC, ann, token_request},
     settings::DropRollout,
 };
 
@@ -236,4 +238,32 @@ async fn rule_5_devices_without_registration_come_last_and_count_in_nothing() {
     site.until_state("stranger", "silent").await;
     assert_eq!(site.service.deployment(1).unwrap().state, "running");
     assert_eq!(site.count(1, "silent"), 1);
+}
+
+#[tokio::test]
+async fn rule_21_an_approval_amid_the_automatic_step_skips_no_wave() {
+    let site = Site::with(canary).await;
+    let mut field = Field::new(&site, 30, |_| false).await;
+    site.drop_file("pump-2.0.0.bin", &[7; 150]).await;
+    field.until_offered(&site, 1).await;
+    let engine = &site.service.0;
+    // The canary is fine, and the next wave is to open ...
+    {
+        let mut canary = field.devices[0].take().unwrap();
+        canary.manifest().await;
+        canary.download(0, CHUNKS).await;
+        canary.publish(report("2.0.0"));
+        field.devices[0] = Some(canary);
+    }
+    let look = engine.look(1).unwrap();
+    // ... when an operator opens it.
+    let ann = ann();
+    let approval = site.service.act_on_deployment(1, Act::Approve, None, &ann);
+    assert!(approval.now_or_never().is_none(), "it waits for its commit");
+    let candidates = engine.candidates(1).await;
+    let chosen = engine.follow(1, &look, candidates).unwrap();
+    assert!(chosen.is_empty());
+    field.until_offered(&site, 2).await;
+    let view = site.service.deployment(1).unwrap();
+    assert_eq!((view.wave, view.wave_size), (2, 3));
 }
