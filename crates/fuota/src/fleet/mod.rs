@@ -11,7 +11,7 @@
 //! | `deployment` | one deployment and its devices |
 //! | `gate` | what the policy asks the fleet about one device, and its answer in a sentence |
 //! | `drive` | what follows from outcomes: next waves, pauses |
-//! | `operate`, `cancel`, `again` | what operators do: create, approve, pause, withdraw, freeze; cancel; retry, roll back |
+//! | `operate`, `change`, `cancel`, `again` | what operators do: create, approve, pause, withdraw, freeze; change; cancel; retry, roll back |
 //! | `conditions`, `starts`, `waiting` | windows and caps; who waits for them |
 //! | `unwritten` | what the database could not be made to hold, until it does |
 //! | `events`, `ring` | changes, told as they happen |
@@ -21,6 +21,7 @@
 mod again;
 pub mod alerts;
 mod cancel;
+mod change;
 pub mod conditions;
 pub mod deployment;
 mod drive;
@@ -37,6 +38,7 @@ pub mod unwritten;
 pub mod views;
 pub mod waiting;
 
+pub use change::{DeploymentPatch, LimitsPatch};
 pub use service::{Upload, UploadedBytes};
 
 use std::{
