@@ -221,8 +221,9 @@ impl Engine {
             Act::Approve | Act::Pause | Act::Resume => {
                 let mut fleet = self.fleet.lock();
                 let deployment = fleet.deployments.get_mut(&id).ok_or_else(|| unknown(id))?;
-                self.steer(deployment, act, actor)?;
+                let more = self.steer(deployment, act, actor)?;
                 ops.push(Op::Deployment(deployment.row()));
+                ops.extend(more);
                 fleet.due.insert(id);
                 Box::pin(self.keep(ops))
             }
@@ -242,12 +243,13 @@ impl Engine {
         Ok((outcome, written))
     }
 
+    /// Returns what is to be written beside the deployment.
     fn steer(
         &self,
         deployment: &mut Deployment,
         act: Act,
         actor: &Actor,
-    ) -> Result<(), ServiceError> {
+    ) -> Result<Vec<Op>, ServiceError> {
         use DeploymentState::{Held, Paused, Running};
         match (act, deployment.state) {
             (Act::Approve, Held) => {
@@ -264,9 +266,9 @@ impl Engine {
                 deployment.reason = Some(by("paused", actor));
             }
             (Act::Resume, Paused) => {
-                deployment.forgiven = deployment.standing().failed;
                 deployment.state = Running;
                 deployment.reason = None;
+                return Ok(deployment.forgive());
             }
             (act, state) => {
                 let why = match (act, state) {
@@ -281,7 +283,7 @@ impl Engine {
                 return Err(ServiceError::Conflict(format!("deployment {}: {why}", deployment.id)));
             }
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     /// Rule 10: these bytes are never offered again, and every transfer of them ends.
