@@ -23,7 +23,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::{
     problem::Problem,
-    session::{self, Sessions},
+    session::{self, ADMIN_TOKEN, Sessions},
     settings::Settings,
 };
 
@@ -34,6 +34,10 @@ pub struct LocalAddress(pub SocketAddr);
 /// The other end of a request's connection, set by the server.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerAddress(pub SocketAddr);
+
+/// Whose login a request came in with: a user's, or with `None` the admin token.
+#[derive(Clone, Debug)]
+pub struct Login(pub Option<String>);
 
 /// What requests are measured against.
 pub struct Doors {
@@ -175,26 +179,28 @@ fn authority(text: &str) -> Option<Authority> {
 /// The inner door, before everything under `/api`: the bearer token.
 pub async fn bearer(State(doors): State<Arc<Doors>>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<PeerAddress>().map(|PeerAddress(peer)| *peer);
-    let name = match basic(&doors, &request) {
+    let found = match basic(&doors, &request) {
         Ok(Some((users, name, password))) => {
             log_in(users, &name, &password, peer, request.method(), request.uri().path())
                 .await
-                .map(|()| name)
+                .map(|()| (name.clone(), Login(Some(name))))
         }
         Ok(None) => match session::of_request(&doors, &request) {
             Ok(Some(session)) => {
                 let (name, path) = (session.actor(), request.uri().path());
-                check_role(&name, session.role, request.method(), path).map(|()| name)
+                check_role(&name, session.role, request.method(), path)
+                    .map(|()| (name, Login(session.name)))
             }
             Ok(None) => check_token(&doors, &request),
             Err(problem) => Err(problem),
         },
         Err(problem) => Err(problem),
     };
-    match name {
-        Ok(name) => {
+    match found {
+        Ok((name, login)) => {
             let origin = peer.map(|peer| peer.ip().to_canonical().to_string());
             request.extensions_mut().insert(Actor { name: Some(name), origin });
+            request.extensions_mut().insert(login);
             next.run(request).await
         }
         Err(problem) => problem.into_response(),
@@ -267,24 +273,25 @@ fn may(role: UserRole, method: &Method, path: &str) -> bool {
     }
 }
 
-/// Whose token a request brings: the admin token, or a user's.
-fn check_token(doors: &Doors, request: &Request) -> Result<String, Problem> {
+/// Whose token a request brings, the admin token or a user's, and the name in the audit.
+fn check_token(doors: &Doors, request: &Request) -> Result<(String, Login), Problem> {
     let given = only(request.headers(), header::AUTHORIZATION)?;
     let token = given.and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     });
     let unauthorized = |detail| Err(Problem::new(StatusCode::UNAUTHORIZED, detail));
-    let name = match (token, &doors.users) {
-        (Some(token), _) if doors.is_our_token(token) => "admin token".into(),
+    let found = match (token, &doors.users) {
+        (Some(token), _) if doors.is_our_token(token) => (ADMIN_TOKEN.into(), Login(None)),
         (Some(token), Some(users)) => {
-            let Ok((name, role)) = users.token_login(token) else {
+            let Ok(login) = users.token_login(token) else {
                 return unauthorized(
                     "the bearer token opens nothing: it is unknown, revoked or has ended",
                 );
             };
-            check_role(&name, role, request.method(), request.uri().path())?;
-            name
+            let name = login.actor();
+            check_role(&name, login.role, request.method(), request.uri().path())?;
+            (name, Login(Some(login.user)))
         }
         (Some(_), None) => return unauthorized("the bearer token is not the admin token"),
         (None, _) => {
@@ -299,7 +306,7 @@ fn check_token(doors: &Doors, request: &Request) -> Result<String, Problem> {
             "a token does not belong into an address, where logs keep it",
         ));
     }
-    Ok(name)
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
+    Extension,
     extract::State,
     http::HeaderMap,
     response::sse::{Event, KeepAlive, Sse},
@@ -15,7 +16,10 @@ use fuota::{Change, ListenFrom, Listener};
 use futures_util::{Stream, stream};
 use serde::Deserialize;
 
-use crate::{extract::Query, problem::Problem, routes::App};
+use crate::{
+    doors::Login, extract::Query, places::Place, problem::Problem, routes::App,
+    session::ADMIN_TOKEN,
+};
 
 /// After how long without an event a comment shows that the connection lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -38,6 +42,7 @@ pub struct EventsQuery {
 pub async fn events(
     State(app): State<App>,
     Query(query): Query<EventsQuery>,
+    Extension(Login(user)): Extension<Login>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let kinds = kinds(query.r#type.as_deref())?;
@@ -47,7 +52,14 @@ pub async fn events(
         None if follow => ListenFrom::Now,
         None => ListenFrom::Start,
     };
-    let heard = Heard { listener: app.service.listen(from), kinds, follow, greeted: false };
+    let place = app.streams.take(user.as_deref().unwrap_or(ADMIN_TOKEN)).ok_or_else(|| {
+        Problem::unavailable(format!(
+            "too many streams of events are open: {} at once for one login",
+            app.streams.each()
+        ))
+    })?;
+    let listener = app.service.listen(from);
+    let heard = Heard { listener, kinds, follow, greeted: false, _place: place };
     let changes = stream::unfold(heard, |mut heard| async move {
         let event = heard.next().await?;
         Some((Ok(event), heard))
@@ -61,6 +73,7 @@ struct Heard {
     kinds: Option<Vec<String>>,
     follow: bool,
     greeted: bool,
+    _place: Place,
 }
 
 impl Heard {

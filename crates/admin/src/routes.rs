@@ -22,6 +22,7 @@ use crate::{
     firmware, fleet, freeze,
     health::{self, Readiness},
     import, metrics, openapi,
+    places::Places,
     problem::Problem,
     retained, session,
     settings::Settings,
@@ -38,6 +39,8 @@ pub(crate) struct App {
     pub backup: Backup,
     pub version: Arc<str>,
     pub started: Instant,
+    /// Streams of events.
+    pub streams: Places,
 }
 
 /// The whole interface.
@@ -57,6 +60,8 @@ pub fn router(
         backup,
         version: settings.version.into(),
         started: Instant::now(),
+        // The others stay free for requests that end, such as a freeze.
+        streams: Places::new((settings.connections / 8).max(1), (settings.connections / 2).max(1)),
     };
     let api = api();
     let api = api

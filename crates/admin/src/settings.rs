@@ -17,6 +17,8 @@ pub struct Settings {
     pub sessions: Option<PathBuf>,
     /// Whether the interface is served over TLS: then cookies are for TLS alone.
     pub tls: bool,
+    /// Connections at once, over all addresses: streams of events get a part of them.
+    pub connections: usize,
 }
 
 // The token must not reach a log through `{:?}`.

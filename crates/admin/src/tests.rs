@@ -36,6 +36,7 @@ fn settings() -> Settings {
         version: "0".into(),
         sessions: None,
         tls: false,
+        connections: 256,
     }
 }
 

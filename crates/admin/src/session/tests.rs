@@ -9,6 +9,7 @@ fn doors(token: &str, file: Option<PathBuf>) -> Doors {
         version: "0".into(),
         sessions: file,
         tls: false,
+        connections: 256,
     })
 }
 

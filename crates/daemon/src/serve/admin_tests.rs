@@ -178,6 +178,7 @@ impl Interface {
             version: "1.2.3".into(),
             sessions: None,
             tls: false,
+            connections: 16,
         };
         let as_broker: Arc<dyn Broker> = broker.clone();
         let backup: admin::Backup = Arc::new(|_| Box::pin(async { Err(admin::BackupError::Busy) }));
@@ -550,4 +551,42 @@ async fn a_login_is_a_cookie_and_ends_with_the_password() {
     assert_eq!(status(Method::GET, "devices", "").await, StatusCode::UNAUTHORIZED);
     let nobody: Value = with(Method::GET, "session", "").await.unwrap().json().await.unwrap();
     assert_eq!(nobody["role"], Value::Null);
+}
+
+/// Of 16 connections a login gets two for streams of events, and all together eight.
+#[tokio::test]
+async fn streams_of_events_leave_places_for_others() {
+    let interface = Interface::start().await;
+    for name in ["ann", "bob", "cid", "dan"] {
+        let user = fuota::NewUser {
+            name: name.into(),
+            role: fuota::UserRole::Service,
+            password: Some(fuota::Password("correct horse".into())),
+        };
+        interface.service.add_user(user, None, &fuota::Actor::default()).await.unwrap();
+    }
+    let listen = async |name: &str| {
+        let url = format!("http://{}/api/v1/events", interface.address);
+        let request = interface.http.get(url).basic_auth(name, Some("correct horse"));
+        request.send().await.unwrap()
+    };
+    let mut streams = Vec::new();
+    for name in ["ann", "ann", "bob", "bob", "cid", "cid"] {
+        streams.push(listen(name).await);
+    }
+    let refused = listen("ann").await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.text().await.unwrap().contains("2 at once for one login"));
+    streams.push(listen("dan").await);
+    streams.push(listen("dan").await);
+    assert!(streams.iter().all(|stream| stream.status() == StatusCode::OK));
+    let all = interface.problem(Method::GET, "/api/v1/events", None).await;
+    assert_eq!(all.status, StatusCode::SERVICE_UNAVAILABLE);
+    let frozen = interface.ask(Method::PUT, "/api/v1/freeze", None).await;
+    assert_eq!(frozen.status, StatusCode::OK);
+    // The server notices on its own time that one is gone.
+    drop(streams);
+    while listen("ann").await.status() != StatusCode::OK {
+        tokio::task::yield_now().await;
+    }
 }

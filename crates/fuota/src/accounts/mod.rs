@@ -45,7 +45,7 @@ pub use hash::{PasswordHash, Scheme};
 pub use rule::{Rule, RuleError};
 pub use service::{MAX_USERS, check_name};
 pub use throttle::Failure;
-pub use tokens::Tokens;
+pub use tokens::{TokenLogin, Tokens};
 pub use user::User;
 
 /// See [the module](self).

@@ -28,6 +28,24 @@ const DAY: u64 = 24 * 3600;
 /// How exactly `last_used` is kept, in seconds: a write for each request would be many.
 const USED_STEP: u64 = 3600;
 
+/// Who a token opens for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenLogin {
+    /// The user.
+    pub user: String,
+    /// The name of the token.
+    pub id: String,
+    /// What the user may do.
+    pub role: UserRole,
+}
+
+impl TokenLogin {
+    /// The name in the audit.
+    pub fn actor(&self) -> String {
+        format!("{} (token {})", self.user, self.id)
+    }
+}
+
 /// All tokens, by their hashes.
 #[derive(Default)]
 pub struct Tokens(Mutex<HashMap<TokenHash, UserTokenRow>>);
@@ -165,11 +183,11 @@ impl Service {
         Ok(())
     }
 
-    /// Whose token this is: name for the audit, and role.
+    /// Whose token this is.
     ///
     /// # Errors
     /// [`ServiceError::NotFound`]: nobody's, or it has ended. Both sound alike.
-    pub fn token_login(&self, token: &str) -> Result<(String, UserRole), ServiceError> {
+    pub fn token_login(&self, token: &str) -> Result<TokenLogin, ServiceError> {
         let engine = &self.0;
         let now = unix_now();
         let found = || {
@@ -187,7 +205,7 @@ impl Service {
                 // Where it cannot be queued now, the next request does it after an hour.
                 drop(engine.db.submit(vec![Op::UserTokenUsed(row.id.clone(), now)], None));
             }
-            Some((format!("{} (token {})", row.user, row.id), user.role))
+            Some(TokenLogin { user: row.user.clone(), id: row.id.clone(), role: user.role })
         };
         found().ok_or_else(|| {
             Counters::add(&engine.counters.failed_logins, 1);
