@@ -443,7 +443,7 @@ fn leave(
     exchange: &Arc<Exchange>,
     session: &Arc<Session>,
     mut state: OwnedMutexGuard<State>,
-    will: bool,
+    mourned: bool,
 ) {
     state.window.connection_ended();
     session.inflight.store(state.window.len(), Ordering::Relaxed);
@@ -451,21 +451,21 @@ fn leave(
     let expiry = state.expiry;
     let over = expiry == Some(Duration::ZERO);
     // [MQTT-3.1.2-8], [MQTT-3.1.2-10]
-    let will = if will {
-        state.will.take()
-    } else {
-        state.will = None;
-        None
-    };
-    let now = match will {
+    match state.will.take() {
+        None => {}
         // The end of the session publishes it, if that comes first (3.1.3.2.2).
-        Some(will) if !will.delay.is_zero() && !over => {
+        Some(will) if mourned && !will.delay.is_zero() && !over => {
             exchange.registry.schedule(session, Due::Will, will.delay);
             state.will = Some(will);
-            None
         }
-        will => will,
-    };
+        Some(will) => {
+            if mourned {
+                exchange.publish_will(session, will);
+            }
+            // Behind it: the end of the process may bring it twice, but never lose it.
+            exchange.log_will_over(session);
+        }
+    }
     if let Some(journal) = exchange.journal.as_ref().filter(|_| session.is_durable() && !over) {
         let expiry = expiry_seconds(expiry);
         journal.append(Record::Leave { session: session.key, at: wall_seconds(), expiry });
@@ -476,10 +476,6 @@ fn leave(
         _ if over => exchange.end_session(session, &mut state),
         Some(expiry) => exchange.registry.schedule(session, Due::Expire, expiry),
         None => {}
-    }
-    drop(state);
-    if let Some(will) = now {
-        exchange.publish_will(session, will);
     }
 }
 

@@ -18,13 +18,17 @@ use crate::{
     pace::Pace,
     pending::{Log, Pending},
     registry::Registry,
-    retained::Retained,
+    retained::{Retained, Stored},
     session::{Session, State},
     settings::Settings,
 };
 
 /// Receivers served at QoS 1 and 2 before others may run.
 pub(crate) const YIELD_AFTER: usize = 256;
+
+/// Why a retained publish was refused, or not retained.
+pub(crate) const NOT_RETAINED: &str =
+    "not retained: limits.retained_messages or limits.retained_bytes is reached";
 
 /// All that connections share.
 pub(crate) struct Exchange {
@@ -66,6 +70,8 @@ pub(crate) struct Draft {
     pub received: Option<(u64, u16)>,
     /// An earlier publish of the same connection is not in the queues yet.
     pub follows: bool,
+    /// Its publisher is told where it is refused.
+    pub may_refuse: bool,
 }
 
 /// What became of a publish.
@@ -80,6 +86,8 @@ pub(crate) enum Routed {
     Pending(Box<Pending>),
     /// It needs the log, which cannot be written; nobody got it.
     Unwritable,
+    /// There is no room to retain it, and its publisher is told; nobody got it.
+    NotRetained,
 }
 
 #[derive(Default)]
@@ -126,8 +134,8 @@ impl Exchange {
             Some(route) if *route.topic == *topic => route.topic.clone(),
             _ => topic.into(),
         };
-        let Draft { payload, qos, retain, properties, publisher, ingress, received, follows } =
-            draft;
+        let Draft { payload, qos, retain, properties, publisher, ingress, .. } = draft;
+        let Draft { received, follows, may_refuse, .. } = draft;
         // Topics below `$` are the broker's own, and made anew by each start.
         let lasts = retain && self.journal.is_some() && !topic.starts_with('$');
         if lasts && qos != Qos::AtMostOnce && self.log_is_failing() {
@@ -148,14 +156,24 @@ impl Exchange {
         // [MQTT-3.3.1-5]: retained before the index is read, so that a subscriber that comes
         // meanwhile finds it in one of the two.
         // [MQTT-3.3.1-8]
-        let (message, kept) = if retain { self.retained.store(make) } else { (make(0), true) };
-        if !kept && let Some(times) = self.not_retained.note() {
-            tracing::warn!(
-                topic = &*message.topic,
-                times,
-                "not retained: limits.retained_messages or limits.retained_bytes is reached"
-            );
-        }
+        let stored = match retain {
+            true => self.retained.store(may_refuse, make),
+            false => Stored::Kept(make(0)),
+        };
+        let (message, kept) = match stored {
+            Stored::Kept(message) => (message, true),
+            Stored::Refused => {
+                self.note_not_retained(tally);
+                return Routed::NotRetained;
+            }
+            Stored::Passing { message, outdated } => {
+                self.note_not_retained(tally);
+                if let (true, Some(place), Some(journal)) = (lasts, outdated, &self.journal) {
+                    journal.append(retained_record(&cleared(&message.topic, place)));
+                }
+                (message, false)
+            }
+        };
         let receivers = self.receivers(&message.topic, publisher, cached);
         let retained = lasts && kept;
         let how = How { ingress, retained, received, instead: None, follows };
@@ -193,6 +211,13 @@ impl Exchange {
             expires: None,
         });
         self.distribute(message, &receivers, How::default(), tally)
+    }
+
+    fn note_not_retained(&self, tally: &mut Tally) {
+        tally.not_retained += 1;
+        if let Some(times) = self.not_retained.note() {
+            tracing::warn!(times, "{NOT_RETAINED}");
+        }
     }
 
     /// Whether publishes that need the log are refused.
@@ -254,11 +279,24 @@ impl Exchange {
 
     /// Ends a session that is away: its delayed will is due with it.
     pub fn end_away(&self, session: &Arc<Session>, mut state: OwnedMutexGuard<State>) {
-        let will = state.will.take();
-        self.end_session(session, &mut state);
-        drop(state);
-        if let Some(will) = will {
+        if let Some(will) = state.will.take() {
             self.publish_will(session, will);
+        }
+        self.end_session(session, &mut state);
+    }
+
+    /// A delayed will is due before its session ends.
+    pub fn mourn(&self, session: &Session, state: &mut State) {
+        if let Some(will) = state.will.take() {
+            self.publish_will(session, will);
+            self.log_will_over(session);
+        }
+    }
+
+    /// The will of a session that lasts was published or given up.
+    pub fn log_will_over(&self, session: &Session) {
+        if let Some(journal) = self.journal.as_ref().filter(|_| session.is_durable()) {
+            journal.append(Record::Will { session: session.key, will: None });
         }
     }
 
@@ -336,18 +374,7 @@ impl Exchange {
         loop {
             let page = self.retained.page(filter, after.as_deref(), YIELD_AFTER);
             for message in &page.messages {
-                let empty = |sequence| {
-                    Arc::new(Message {
-                        topic: message.topic.clone(),
-                        payload: Bytes::new(),
-                        qos: Qos::AtMostOnce,
-                        retain: true,
-                        properties: None,
-                        publisher: 0,
-                        sequence,
-                        expires: None,
-                    })
-                };
+                let empty = |sequence| cleared(&message.topic, sequence);
                 if let Some(empty) = self.retained.forget(message, empty) {
                     forgotten += 1;
                     if let Some(journal) = &self.journal {
@@ -361,6 +388,20 @@ impl Exchange {
             }
         }
     }
+}
+
+/// The message that takes a topic's retained one away.
+fn cleared(topic: &Arc<str>, sequence: u64) -> Arc<Message> {
+    Arc::new(Message {
+        topic: topic.clone(),
+        payload: Bytes::new(),
+        qos: Qos::AtMostOnce,
+        retain: true,
+        properties: None,
+        publisher: 0,
+        sequence,
+        expires: None,
+    })
 }
 
 /// The record of a retained message that nobody waits for.

@@ -270,8 +270,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Submitted::Routed(Routed::Unwritable) => {
                 self.refuse_unwritable(kind, publish.packet_id)?;
             }
-            // Only QoS 0 is ever told of a crowd.
-            Submitted::Routed(Routed::Done | Routed::Crowded(_)) | Submitted::Consumed => {
+            // Only QoS 0 is ever told of a crowd; what is not retained comes as refused.
+            Submitted::Routed(_) | Submitted::Consumed => {
                 self.remember_received(publish.qos, publish.packet_id);
                 self.encode_ack(kind, publish.packet_id, reason::SUCCESS, None);
             }

@@ -159,12 +159,13 @@ impl Server {
         });
         let background = CancellationToken::new();
         tokio::spawn(lanes.supervise(background.clone()));
-        tokio::spawn(run_due(exchange.clone(), background.clone()));
         tokio::spawn(forget_expired(exchange.clone(), background.clone()));
         tokio::spawn(enforce_keep_alives(exchange.clone(), background.clone()));
         let handle = Arc::new(Handle { exchange: exchange.clone(), admission: Arc::default() });
         let broker: Arc<dyn Broker> = handle.clone();
         exchange.hooks.start(&broker);
+        // Behind the start of the hooks, which are asked about wills.
+        tokio::spawn(run_due(exchange.clone(), background.clone()));
         for session in over {
             if let Ok(state) = session.state.clone().try_lock_owned() {
                 exchange.end_away(&session, state);
@@ -355,13 +356,7 @@ async fn run_due(exchange: Arc<Exchange>, cancel: CancellationToken) {
         };
         match due {
             Due::Expire => exchange.end_away(&session, state),
-            Due::Will => {
-                let will = state.will.take();
-                drop(state);
-                if let Some(will) = will {
-                    exchange.publish_will(&session, will);
-                }
-            }
+            Due::Will => exchange.mourn(&session, &mut state),
         }
     }
 }
@@ -429,7 +424,7 @@ impl Handle {
     /// What follows from a message of a plugin.
     fn published(&self, topic: &str, routed: Routed, mut tally: Tally) {
         match routed {
-            Routed::Done | Routed::Woke(_) | Routed::Crowded(_) => {}
+            Routed::Done | Routed::Woke(_) | Routed::Crowded(_) | Routed::NotRetained => {}
             Routed::Pending(pending) => pending.go_on(self.exchange.totals.clone()),
             Routed::Unwritable => {
                 tally.dropped += 1;
@@ -463,6 +458,7 @@ impl Broker for Handle {
             ingress: 0,
             received: None,
             follows: false,
+            may_refuse: false,
         };
         let mut tally = Tally::default();
         let routed = self.exchange.publish(topic, draft, &mut None, &mut tally);
@@ -573,6 +569,7 @@ impl Broker for Handle {
             deliveries: read(&totals.deliveries),
             outbox_messages: read(&totals.outbox_messages),
             dropped: read(&totals.dropped),
+            not_retained: read(&totals.not_retained),
             direct: read(&totals.direct),
             routed: read(&totals.routed),
             log_bytes: self.exchange.journal.as_ref().map_or(0, |journal| journal.written()),

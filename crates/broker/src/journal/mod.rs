@@ -1,7 +1,7 @@
 //! The broker's own durable log: what was promised to clients survives `kill -9`.
 //!
 //! Retained messages, sessions with their subscriptions, QoS 1 and 2 messages that wait for them,
-//! and the packet ids of QoS 2 in both directions. Before a client hears of it, one record of
+//! their wills, and the packet ids of QoS 2 in both directions. Before a client hears of it, one record of
 //! it is in the log. One thread writes: whatever has come while it wrote goes with its next write
 //! (and, with [`Sync::Always`], its next sync), so that many publishers share the price.
 //!

@@ -7,13 +7,15 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use hook::{Identity, Protocol, Qos, Role};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use super::wall_seconds;
 use crate::{
     backlog::Owed,
     codec::{self, Frame, PublishHead},
     message::{Message, Share},
     packet::Packet,
+    session::Will,
     subscriptions::Held,
 };
 
@@ -33,6 +35,9 @@ pub(crate) enum Record {
     Subscribe { session: u64, filter: Box<str>, held: Held },
     /// It has it no longer.
     Unsubscribe { session: u64, filter: Box<str> },
+    /// Its will for the current connection, or the delayed one behind it; without one, that was
+    /// published or given up.
+    Will { session: u64, will: Option<Box<Will>> },
     /// A message, for whoever it was promised to.
     Publish(Box<Published>),
     /// A QoS 2 publish was taken from the session's client, and reached nobody who lasts.
@@ -148,6 +153,8 @@ mod kind {
     pub const SERVE_PLACE: u8 = 16;
     pub const SERVE_MESSAGE: u8 = 17;
     pub const SERVED: u8 = 18;
+    pub const WILL: u8 = 19;
+    pub const WILL_OVER: u8 = 20;
 }
 
 impl Record {
@@ -180,6 +187,12 @@ impl Record {
                 head(out, kind::UNSUBSCRIBE, *session);
                 text(out, filter);
             }
+            Record::Will { session, will: Some(will) } => {
+                head(out, kind::WILL, *session);
+                out.put_u32(u32::try_from(will.delay.as_secs()).unwrap_or(u32::MAX));
+                encode_message(out, &will.message);
+            }
+            Record::Will { session, will: None } => head(out, kind::WILL_OVER, *session),
             Record::Publish(published) => {
                 out.put_u8(kind::PUBLISH);
                 published.encode(out);
@@ -287,6 +300,15 @@ fn decode(input: &mut &[u8]) -> Result<Record, Unknown> {
             Record::Confirming { session, delivery: u64(input)?, packet_id: u16(input)? }
         }
         kind::DONE => Record::Done { session, delivery: u64(input)? },
+        kind::WILL => {
+            let delay = Duration::from_secs(u32(input)?.into());
+            let message = decode_message(input, 0, wall_seconds())?;
+            // Its time counts from the moment at which it is published.
+            let message = Message { expires: None, publisher: session, ..message };
+            let will = Will { message: Arc::new(message), delay };
+            Record::Will { session, will: Some(Box::new(will)) }
+        }
+        kind::WILL_OVER => Record::Will { session, will: None },
         kind::OWE => {
             Record::Owe { session, backlog: u64(input)?, owed: Box::new(decode_owed(input)?) }
         }
@@ -299,7 +321,7 @@ fn decode(input: &mut &[u8]) -> Result<Record, Unknown> {
         kind::SERVE_MESSAGE => {
             let (backlog, delivery, at) = (u64(input)?, u64(input)?, u64(input)?);
             let sequence = u64(input)?;
-            let message = decode_message(input, sequence, at)?;
+            let message = Arc::new(decode_message(input, sequence, at)?);
             let what = Retained::Message { message, at };
             Record::Serve { session, backlog, delivery, what }
         }
@@ -361,7 +383,7 @@ impl Published {
         let count = u32(input)?;
         // Nothing is reserved for what a number announces.
         let targets = (0..count).map(|_| Target::decode(input)).collect::<Result<_, _>>()?;
-        let message = decode_message(input, sequence, at)?;
+        let message = Arc::new(decode_message(input, sequence, at)?);
         Ok(Published { message, at, retained: flags & 1 != 0, received, instead, targets })
     }
 }
@@ -385,7 +407,7 @@ fn encode_message(out: &mut BytesMut, message: &Message) {
 }
 
 /// What it had left of its time counts from `at`, in seconds since 1970.
-fn decode_message(input: &mut &[u8], sequence: u64, at: u64) -> Result<Arc<Message>, Unknown> {
+fn decode_message(input: &mut &[u8], sequence: u64, at: u64) -> Result<Message, Unknown> {
     let Ok(Frame::Complete { len }) = codec::frame(input, usize::MAX) else {
         return Err(Unknown);
     };
@@ -398,7 +420,7 @@ fn decode_message(input: &mut &[u8], sequence: u64, at: u64) -> Result<Arc<Messa
     if publish.alias.is_some() {
         return Err(Unknown);
     }
-    Ok(Arc::new(Message {
+    Ok(Message {
         topic: publish.topic.into(),
         payload: Bytes::copy_from_slice(publish.payload),
         qos: publish.qos,
@@ -407,7 +429,7 @@ fn decode_message(input: &mut &[u8], sequence: u64, at: u64) -> Result<Arc<Messa
         properties: publish.properties,
         publisher: 0,
         sequence,
-    }))
+    })
 }
 
 impl Target {
