@@ -35,9 +35,26 @@ pub struct LocalAddress(pub SocketAddr);
 #[derive(Clone, Copy, Debug)]
 pub struct PeerAddress(pub SocketAddr);
 
-/// Whose login a request came in with: a user's, or with `None` the admin token.
-#[derive(Clone, Debug)]
-pub struct Login(pub Option<String>);
+/// What a request came in with, for answers that last: it may be over before they are.
+#[derive(Clone)]
+pub struct Login {
+    /// The user; `None`: the admin token.
+    pub user: Option<String>,
+    hangs_on: HangsOn,
+}
+
+/// What must still be there for a login to go on.
+#[derive(Clone)]
+enum HangsOn {
+    /// The admin token, which stays as long as the daemon.
+    AdminToken,
+    /// The stamp of a user's password and role.
+    Password([u8; 32]),
+    /// A user's token.
+    Token(String),
+    /// The session of the page with this cookie.
+    Session(String),
+}
 
 /// What requests are measured against.
 pub struct Doors {
@@ -105,6 +122,24 @@ impl Doors {
     /// Whether the interface is served over TLS.
     pub fn is_tls(&self) -> bool {
         self.tls
+    }
+
+    /// The role that a login has now; `None` where it is over, or may not read at this path any
+    /// more.
+    pub fn still_reads(&self, login: &Login, path: &str) -> Option<UserRole> {
+        let role = match &login.hangs_on {
+            HangsOn::AdminToken => UserRole::Admin,
+            HangsOn::Password(stamp) => {
+                let (role, now) = self.users.as_ref()?.credential(login.user.as_deref()?)?;
+                if now != *stamp {
+                    return None;
+                }
+                role
+            }
+            HangsOn::Token(token) => self.users.as_ref()?.token_user(token)?.role,
+            HangsOn::Session(id) => self.sessions.find(id, self)?.role,
+        };
+        may(role, &Method::GET, path).then_some(role)
     }
 
     /// Whether this is the admin token, in a time that says nothing about it.
@@ -181,15 +216,20 @@ pub async fn bearer(State(doors): State<Arc<Doors>>, mut request: Request, next:
     let peer = request.extensions().get::<PeerAddress>().map(|PeerAddress(peer)| *peer);
     let found = match basic(&doors, &request) {
         Ok(Some((users, name, password))) => {
-            log_in(users, &name, &password, peer, request.method(), request.uri().path())
-                .await
-                .map(|()| (name.clone(), Login(Some(name))))
+            log_in(users, &name, &password, peer, request.method(), request.uri().path()).await.map(
+                |stamp| {
+                    let hangs_on = HangsOn::Password(stamp);
+                    (name.clone(), Login { user: Some(name), hangs_on })
+                },
+            )
         }
         Ok(None) => match session::of_request(&doors, &request) {
             Ok(Some(session)) => {
                 let (name, path) = (session.actor(), request.uri().path());
-                check_role(&name, session.role, request.method(), path)
-                    .map(|()| (name, Login(session.name)))
+                check_role(&name, session.role, request.method(), path).map(|()| {
+                    let hangs_on = HangsOn::Session(session.id);
+                    (name, Login { user: session.name, hangs_on })
+                })
             }
             Ok(None) => check_token(&doors, &request),
             Err(problem) => Err(problem),
@@ -224,6 +264,7 @@ fn basic<'a>(
     Ok(login)
 }
 
+/// The stamp of a user's password and role.
 async fn log_in(
     users: &Service,
     name: &str,
@@ -231,14 +272,17 @@ async fn log_in(
     peer: Option<SocketAddr>,
     method: &Method,
     path: &str,
-) -> Result<(), Problem> {
+) -> Result<[u8; 32], Problem> {
     let role = users.log_in(name, password, peer).await.map_err(|error| match error {
         ServiceError::Unavailable(_) => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
         }
         _ => Problem::new(StatusCode::UNAUTHORIZED, error.to_string()),
     })?;
-    check_role(name, role, method, path)
+    check_role(name, role, method, path)?;
+    // Removed in this very moment, where there is none.
+    let credential = users.credential(name).map(|(_, stamp)| stamp);
+    credential.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "the user was just removed"))
 }
 
 fn check_role(name: &str, role: UserRole, method: &Method, path: &str) -> Result<(), Problem> {
@@ -282,7 +326,9 @@ fn check_token(doors: &Doors, request: &Request) -> Result<(String, Login), Prob
     });
     let unauthorized = |detail| Err(Problem::new(StatusCode::UNAUTHORIZED, detail));
     let found = match (token, &doors.users) {
-        (Some(token), _) if doors.is_our_token(token) => (ADMIN_TOKEN.into(), Login(None)),
+        (Some(token), _) if doors.is_our_token(token) => {
+            (ADMIN_TOKEN.into(), Login { user: None, hangs_on: HangsOn::AdminToken })
+        }
         (Some(token), Some(users)) => {
             let Ok(login) = users.token_login(token) else {
                 return unauthorized(
@@ -291,7 +337,8 @@ fn check_token(doors: &Doors, request: &Request) -> Result<(String, Login), Prob
             };
             let name = login.actor();
             check_role(&name, login.role, request.method(), request.uri().path())?;
-            (name, Login(Some(login.user)))
+            let hangs_on = HangsOn::Token(token.to_owned());
+            (name, Login { user: Some(login.user), hangs_on })
         }
         (Some(_), None) => return unauthorized("the bearer token is not the admin token"),
         (None, _) => {

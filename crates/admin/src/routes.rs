@@ -1,6 +1,9 @@
 //! Which address leads to which handler, behind which door.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -41,6 +44,8 @@ pub(crate) struct App {
     pub started: Instant,
     /// Streams of events.
     pub streams: Places,
+    /// After how long without an event they show that they live.
+    pub show_life: Duration,
 }
 
 /// The whole interface.
@@ -62,6 +67,7 @@ pub fn router(
         started: Instant::now(),
         // The others stay free for requests that end, such as a freeze.
         streams: Places::new((settings.connections / 8).max(1), (settings.connections / 2).max(1)),
+        show_life: settings.show_life,
     };
     let api = api();
     let api = api

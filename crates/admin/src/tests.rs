@@ -37,6 +37,7 @@ fn settings() -> Settings {
         sessions: None,
         tls: false,
         connections: 256,
+        show_life: Duration::from_secs(15),
     }
 }
 

@@ -10,6 +10,7 @@ fn doors(token: &str, file: Option<PathBuf>) -> Doors {
         sessions: file,
         tls: false,
         connections: 256,
+        show_life: Duration::from_secs(15),
     })
 }
 

@@ -105,6 +105,8 @@ pub fn admin(
         sessions: Some(config.data_dir.join("sessions.json")),
         tls: config.admin.tls.is_some(),
         connections,
+        // Proxies end what is silent for a minute.
+        show_life: std::time::Duration::from_secs(15),
     }
 }
 

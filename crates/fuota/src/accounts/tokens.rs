@@ -188,31 +188,33 @@ impl Service {
     /// # Errors
     /// [`ServiceError::NotFound`]: nobody's, or it has ended. Both sound alike.
     pub fn token_login(&self, token: &str) -> Result<TokenLogin, ServiceError> {
-        let engine = &self.0;
-        let now = unix_now();
-        let found = || {
-            if token.len() > MAX_TOKEN {
-                return None;
-            }
-            let mut tokens = engine.tokens.0.lock();
-            let row = tokens.get_mut(&engine.key.user_token(token.as_bytes()))?;
-            if row.expires.is_some_and(|expires| expires <= now) {
-                return None;
-            }
-            let user = engine.accounts.get(&row.user)?;
-            if row.last_used.is_none_or(|at| at.abs_diff(now) >= USED_STEP) {
-                row.last_used = Some(now);
-                // Where it cannot be queued now, the next request does it after an hour.
-                drop(engine.db.submit(vec![Op::UserTokenUsed(row.id.clone(), now)], None));
-            }
-            Some(TokenLogin { user: row.user.clone(), id: row.id.clone(), role: user.role })
-        };
-        found().ok_or_else(|| {
-            Counters::add(&engine.counters.failed_logins, 1);
+        self.token_user(token).ok_or_else(|| {
+            Counters::add(&self.0.counters.failed_logins, 1);
             ServiceError::NotFound(
                 "the bearer token opens nothing: it is unknown, revoked or has ended".into(),
             )
         })
+    }
+
+    /// The same of a token that has opened before: that it does no more is no failed login.
+    pub fn token_user(&self, token: &str) -> Option<TokenLogin> {
+        let engine = &self.0;
+        let now = unix_now();
+        if token.len() > MAX_TOKEN {
+            return None;
+        }
+        let mut tokens = engine.tokens.0.lock();
+        let row = tokens.get_mut(&engine.key.user_token(token.as_bytes()))?;
+        if row.expires.is_some_and(|expires| expires <= now) {
+            return None;
+        }
+        let user = engine.accounts.get(&row.user)?;
+        if row.last_used.is_none_or(|at| at.abs_diff(now) >= USED_STEP) {
+            row.last_used = Some(now);
+            // Where it cannot be queued now, the next request does it after an hour.
+            drop(engine.db.submit(vec![Op::UserTokenUsed(row.id.clone(), now)], None));
+        }
+        Some(TokenLogin { user: row.user.clone(), id: row.id.clone(), role: user.role })
     }
 }
 
