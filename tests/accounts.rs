@@ -151,6 +151,74 @@ fn removal_disconnects_at_once() {
     assert_eq!(refusal(&daemon, &Connect::token(TOKEN)), BAD_LOGIN);
 }
 
+/// Whoever gets the name or the client id later finds nothing of it, and who only has a new token
+/// loses nothing.
+#[test]
+fn a_removed_account_takes_its_sessions_along() {
+    const SECOND: &str = "token-of-pump-2-0123456789";
+    let site = token_site();
+    let daemon = site.start();
+    add_device(&daemon, "pump-1", TOKEN);
+    add_device(&daemon, "pump-2", SECOND);
+    add_user(&daemon, "dashboard", "service");
+    add_user(&daemon, "writer", "service");
+    let lasting = |client: &str, user: &str, password: &str| Connect {
+        session_expiry: Some(3600),
+        clean: false,
+        ..login(client, user, password).v5()
+    };
+    let mut away = vec![
+        lasting("pump-1", "Token", TOKEN),
+        lasting("hall", "pump-1", TOKEN),
+        lasting("d", "dashboard", PASSWORD),
+        lasting("pump-2", "Token", SECOND),
+    ];
+    for connect in &away {
+        let mut client = Client::connect(daemon.mqtt(), connect);
+        assert_eq!(client.subscribe("plant/#", 1), 1);
+        client.disconnect();
+    }
+    let with_will =
+        lasting("online", "pump-1", TOKEN).will(Publish::new("state/pump-1", "gone").qos(1));
+    let mut online = Client::connect(daemon.mqtt(), &with_will);
+    online.subscribe("plant/#", 1);
+    let mut writer = Client::connect(daemon.mqtt(), &login("w", "writer", PASSWORD));
+    writer.subscribe("state/#", 1);
+    writer.publish(&Publish::new("plant/1", "for those that are there").qos(1));
+    assert_eq!(online.next_publish().topic, "plant/1");
+
+    let second =
+        cli_json(&site, &daemon, &["device", "token", "rotate", "pump-2", "--now", "--json"]);
+    away[3] = lasting("pump-2", "Token", second["token"].as_str().unwrap());
+    for path in ["/api/v1/users/dashboard", "/api/v1/devices/pump-1"] {
+        assert_eq!(daemon.admin().request("DELETE", path, None).status, 204, "{path}");
+    }
+    assert_eq!(online.expect_closed(), Some(0x98));
+    assert_eq!(writer.next_publish().text(), "gone", "its will says that it is not there");
+    let sessions = |daemon: &Daemon| -> Vec<String> {
+        let rows = daemon.admin().rows("clients");
+        rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect()
+    };
+    eventually("the sessions have ended", || (sessions(&daemon) == ["pump-2", "w"]).then_some(()));
+    // A record behind those of their end.
+    writer.publish(&Publish::new("plant/2", "x").qos(1).retained());
+    daemon.kill();
+    let daemon = site.start();
+    assert_eq!(sessions(&daemon), ["pump-2"]);
+    // The names are free, and those who get them begin with nothing.
+    add_device(&daemon, "pump-1", TOKEN);
+    add_user(&daemon, "dashboard", "service");
+    for (connect, there) in away.iter().zip([false, false, false, true]) {
+        let (mut client, present) = Client::connect_session(daemon.mqtt(), connect);
+        assert_eq!(present, there, "{}", connect.client_id);
+        if there {
+            assert_eq!(client.next_publish().topic, "plant/1");
+            assert_eq!(client.next_publish().topic, "plant/2");
+        }
+        client.expect_silence();
+    }
+}
+
 #[test]
 fn a_token_is_rotated_and_cut() {
     let site = token_site();

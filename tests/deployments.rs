@@ -96,6 +96,10 @@ fn an_upload_is_deployed_paused_resumed_and_cancelled_over_rest() {
         assert_eq!(answer.status, status, "{act}: {}", answer.body);
         assert_eq!(daemon.admin().get("/api/v1/deployments/1")["state"], state);
     }
+    for (device, status) in [("pump-1", 409), ("pump-9", 404), ("no%20name", 404)] {
+        let path = format!("/api/v1/deployments/1/cancel?device={device}");
+        assert_eq!(daemon.admin().request("POST", &path, None).status, status, "{device}");
+    }
     assert_eq!(daemon.admin().request("GET", "/api/v1/deployments/9", None).status, 404);
     let listed = daemon.admin().get("/api/v1/deployments?state=cancelled&limit=1");
     assert_eq!(listed["deployments"].as_array().unwrap().len(), 1);

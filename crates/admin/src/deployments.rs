@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodRouter, post},
 };
-use fuota::{Act, Acted, Actor, DeploymentView, MemberView, NewDeployment};
+use fuota::{Act, Acted, Actor, DeploymentPatch, DeploymentView, MemberView, NewDeployment};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -54,6 +54,18 @@ pub async fn one(
 ) -> Result<axum::Json<DeploymentView>, Problem> {
     let found = page::read_number(&id).and_then(|number| app.service.deployment(number));
     found.map(axum::Json).ok_or_else(|| unknown(&id))
+}
+
+/// PATCH one: what is not named stays.
+pub async fn change(
+    State(app): State<App>,
+    Id(id): Id,
+    Query(Nothing {}): Query<Nothing>,
+    Who(actor): Who,
+    Json(patch): Json<DeploymentPatch>,
+) -> Result<axum::Json<DeploymentView>, Problem> {
+    let number = page::read_number(&id).ok_or_else(|| unknown(&id))?;
+    Ok(axum::Json(app.service.change_deployment(number, &patch, &actor).await?))
 }
 
 /// Whether to make it, or only to say what it would do.
@@ -110,10 +122,10 @@ pub async fn devices(
     Ok(axum::Json(DevicesView { devices, next }))
 }
 
-/// Which device a retry is for; none: all.
+/// Which device a cancel or a retry is for; none: all.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RetryQuery {
+pub struct DeviceQuery {
     device: Option<String>,
 }
 
@@ -127,14 +139,16 @@ pub fn act(act: Act) -> MethodRouter<App> {
     )
 }
 
-/// POST `/{id}/retry`, for all devices or for one.
-pub async fn retry(
-    State(app): State<App>,
-    Id(id): Id,
-    Query(query): Query<RetryQuery>,
-    Who(actor): Who,
-) -> Result<axum::Json<Acted>, Problem> {
-    do_act(&app, &id, Act::Retry, query.device.as_deref(), &actor).await
+/// POST `/{id}/cancel` and `/{id}/retry`, for all devices or for one; the handler of one.
+pub fn act_for(act: Act) -> MethodRouter<App> {
+    post(
+        async move |State(app): State<App>,
+                    Id(id): Id,
+                    Query(query): Query<DeviceQuery>,
+                    Who(actor): Who| {
+            do_act(&app, &id, act, query.device.as_deref(), &actor).await
+        },
+    )
 }
 
 async fn do_act(

@@ -37,33 +37,98 @@ const AGAIN: usize = 64;
 /// outdated QoS 0 message may come behind the retained one.
 const FILTERS: usize = 256;
 
-/// A subscription that is to be served.
-pub(crate) struct Wanted {
+/// Retained messages that a subscription is to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Owed {
     /// Without share prefix.
     pub filter: Box<str>,
     /// Granted.
     pub qos: Qos,
-    pub identifiers: Option<Arc<[u32]>>,
-    /// Of the SUBSCRIBE: it is served behind its SUBACK.
-    pub packet_id: u16,
-    /// Whether there was no such subscription before: a live copy of what is retained can only
-    /// come of this one.
-    pub new: bool,
+    /// Subscription Identifier.
+    pub identifier: Option<u32>,
+    /// The newest retained publish at the time of the subscription.
+    pub newest: u64,
+    /// It is served up to this topic, or this beginning of topics.
+    pub after: Option<Arc<str>>,
+}
+
+impl Owed {
+    /// As deliveries have it.
+    pub fn identifiers(&self) -> Option<Arc<[u32]>> {
+        self.identifier.map(|identifier| Arc::from([identifier]))
+    }
 }
 
 struct Serving {
-    wanted: Wanted,
+    owed: Owed,
+    /// Its number in the broker's log; 0 where it does not stand there.
+    number: u64,
+    /// Of the SUBSCRIBE: it is served behind its SUBACK.
+    packet_id: u16,
     acknowledged: bool,
-    /// The newest retained publish at the time of the subscription.
-    newest: u64,
-    /// Behind which topic the next page begins.
-    after: Option<Box<str>>,
+    /// There was no such subscription before, on this connection: a live copy of what is retained
+    /// can only come of this one.
+    new: bool,
+    /// What is left at QoS 0 ended with an earlier connection.
+    promised_only: bool,
     last_page: bool,
     page: VecDeque<Arc<Message>>,
+    /// Where the next page begins, once this one is sent.
+    then: Option<Arc<str>>,
     /// Something was sent of which copies may still be under way.
     recent: bool,
     /// Places of messages that have come as live ones meanwhile.
     met: Vec<u64>,
+}
+
+impl Serving {
+    fn new(owed: Owed, new: bool, number: u64, packet_id: u16) -> Self {
+        Serving {
+            owed,
+            number,
+            packet_id,
+            acknowledged: false,
+            new,
+            promised_only: false,
+            last_page: false,
+            page: VecDeque::new(),
+            then: None,
+            recent: false,
+            met: Vec::new(),
+        }
+    }
+
+    /// The next message of the page; what is owed begins behind it.
+    fn pop(&mut self) -> Option<Arc<Message>> {
+        let message = self.page.pop_front()?;
+        self.owed.after = match self.then.take_if(|_| self.page.is_empty()) {
+            Some(then) => Some(then),
+            None => Some(message.topic.clone()),
+        };
+        Some(message)
+    }
+
+    fn load(&mut self, retained: &Retained) {
+        let page = retained.page(&self.owed.filter, self.owed.after.as_deref(), PAGE);
+        let newest = self.owed.newest;
+        self.page.extend(page.messages.into_iter().filter(|one| one.sequence <= newest));
+        self.last_page = page.next.is_none();
+        let then = page.next.map(Arc::from);
+        if self.page.is_empty() {
+            self.owed.after = then.or(self.owed.after.take());
+        } else {
+            self.then = then;
+        }
+    }
+
+    /// Another connection goes on where this one ended.
+    fn rest(&mut self) {
+        (self.promised_only, self.new) = (true, false);
+        if !self.page.is_empty() {
+            self.page.clear();
+            (self.then, self.last_page) = (None, false);
+        }
+    }
 }
 
 /// What was sent as retained to new subscriptions, for as long as live copies may come.
@@ -84,51 +149,75 @@ pub(crate) struct Backlog {
 
 /// What comes next.
 pub(crate) enum Next {
-    /// This message.
-    Send(Delivery),
+    /// This message, of the backlog with this number in the log.
+    Send(Delivery, u64),
+    /// This backlog in the log is over.
+    Served(u64),
     /// A page had nothing; there are more pages, after others had their turn.
     Later,
     /// Nothing now: all is served, or what is due waits for a SUBACK or for room in the window.
     Nothing,
 }
 
+/// Whether something that is retained is promised to a subscription, at QoS 1 or 2.
+pub(crate) fn promises(retained: &Retained, owed: &Owed) -> bool {
+    if owed.qos == Qos::AtMostOnce {
+        return false;
+    }
+    let page = retained.page(&owed.filter, None, PAGE);
+    page.next.is_some() || page.messages.iter().any(|one| one.qos != Qos::AtMostOnce)
+}
+
 impl Backlog {
     /// A subscription was made. Where many wait, it takes the place of one to the same filter, so
-    /// that asking again and again does not add up.
-    pub fn subscribe(&mut self, wanted: Wanted, retained: &Retained) {
-        if self.serving.len() >= AGAIN
-            && let Some(at) =
-                self.serving.iter().rposition(|one| one.wanted.filter == wanted.filter)
-        {
-            self.serving.remove(at);
-        }
-        self.serving.push_back(Serving {
-            wanted,
-            acknowledged: false,
-            newest: retained.newest(),
-            after: None,
-            last_page: false,
-            page: VecDeque::new(),
-            recent: false,
-            met: Vec::new(),
+    /// that asking again and again does not add up; the number of that one is returned.
+    pub fn subscribe(&mut self, owed: Owed, new: bool, number: u64, packet_id: u16) -> Option<u64> {
+        let same = |one: &Serving| one.owed.filter == owed.filter;
+        let replaced = (self.serving.len() >= AGAIN)
+            .then(|| self.serving.iter().rposition(same))
+            .flatten()
+            .and_then(|at| self.serving.remove(at));
+        self.serving.push_back(Serving::new(owed, new, number, packet_id));
+        replaced.map(|one| one.number)
+    }
+
+    /// What the log has of a session, by number; `None` where that is nothing.
+    pub fn restored(all: impl IntoIterator<Item = (u64, Owed)>) -> Option<Box<Self>> {
+        let serving = all.into_iter().map(|(number, owed)| {
+            let mut one = Serving::new(owed, false, number, 0);
+            (one.acknowledged, one.promised_only) = (true, true);
+            one
         });
+        let backlog = Backlog { serving: serving.collect(), ..Backlog::default() };
+        (!backlog.serving.is_empty()).then(|| Box::new(backlog))
     }
 
     /// The SUBACK of this packet id is written.
     pub fn acknowledged(&mut self, packet_id: u16) {
         for serving in &mut self.serving {
-            serving.acknowledged |= serving.wanted.packet_id == packet_id;
+            serving.acknowledged |= serving.packet_id == packet_id;
         }
     }
 
-    /// A subscription has ended.
-    pub fn unsubscribe(&mut self, filter: &str) {
-        self.serving.retain(|serving| *serving.wanted.filter != *filter);
+    /// A subscription has ended. Returns the numbers of what was owed to it.
+    pub fn unsubscribe(&mut self, filter: &str) -> Vec<u64> {
+        self.keep(|serving| *serving.owed.filter != *filter)
     }
 
-    /// Leaves only what was promised: subscriptions at QoS 1 and 2.
-    pub fn keep_promised(&mut self) {
-        self.serving.retain(|serving| serving.wanted.qos != Qos::AtMostOnce);
+    /// The connection has ended: leaves only what was promised, which is what a SUBACK has granted
+    /// at QoS 1 and 2. Returns the numbers of the others.
+    pub fn keep_promised(&mut self) -> Vec<u64> {
+        self.serving.iter_mut().for_each(Serving::rest);
+        // What was sent and comes again from the session's queue is no live copy.
+        self.sent = Sent::default();
+        self.keep(|serving| serving.acknowledged && serving.owed.qos != Qos::AtMostOnce)
+    }
+
+    fn keep(&mut self, keep: impl Fn(&Serving) -> bool) -> Vec<u64> {
+        let gone = self.serving.iter().filter(|serving| !keep(serving));
+        let gone = gone.map(|serving| serving.number).collect();
+        self.serving.retain(keep);
+        gone
     }
 
     /// Whether there is nothing to remember any more.
@@ -140,43 +229,39 @@ impl Backlog {
     pub fn next(&mut self, retained: &Retained, room: bool) -> Next {
         while let Some(serving) = self.serving.front_mut().filter(|one| one.acknowledged) {
             while let Some(message) = serving.page.front() {
-                let qos = message.qos.min(serving.wanted.qos);
+                let qos = message.qos.min(serving.owed.qos);
                 if qos != Qos::AtMostOnce && !room {
                     return Next::Nothing;
                 }
-                let Some(message) = serving.page.pop_front() else { break };
+                let Some(message) = serving.pop() else { break };
                 // A newer one came meanwhile and went ahead with the live messages, or this one
                 // did.
-                if serving.met.contains(&message.sequence) || !retained.is_current(&message) {
+                if serving.met.contains(&message.sequence)
+                    || !retained.is_current(&message)
+                    || (qos == Qos::AtMostOnce && serving.promised_only)
+                {
                     continue;
                 }
-                if serving.wanted.new && message.sequence + RECENT > serving.newest {
+                if serving.new && message.sequence + RECENT > serving.owed.newest {
                     serving.recent = true;
-                    self.sent.note(serving.newest, message.sequence);
+                    self.sent.note(serving.owed.newest, message.sequence);
                 }
-                let subscriptions = serving.wanted.identifiers.clone();
-                return Next::Send(Delivery {
-                    id: 0,
-                    qos,
-                    message,
-                    retain: true,
-                    subscriptions,
-                    share: None,
-                });
+                let subscriptions = serving.owed.identifiers();
+                let delivery =
+                    Delivery { id: 0, qos, message, retain: true, subscriptions, share: None };
+                return Next::Send(delivery, serving.number);
             }
             if serving.last_page {
-                if let Some(served) = self.serving.pop_front()
-                    && served.recent
-                {
-                    self.sent.served(served.wanted.filter);
+                let Some(served) = self.serving.pop_front() else { continue };
+                if served.recent {
+                    self.sent.served(served.owed.filter);
+                }
+                if served.number != 0 {
+                    return Next::Served(served.number);
                 }
                 continue;
             }
-            let page = retained.page(&serving.wanted.filter, serving.after.as_deref(), PAGE);
-            let newest = serving.newest;
-            serving.page.extend(page.messages.into_iter().filter(|one| one.sequence <= newest));
-            serving.last_page = page.next.is_none();
-            serving.after = page.next;
+            serving.load(retained);
             if serving.page.is_empty() && !serving.last_page {
                 return Next::Later;
             }
@@ -200,10 +285,10 @@ impl Backlog {
         };
         let Sent { newest, filters, .. } = &self.sent;
         let mut meets = filters.iter().any(|filter| of_new(filter, *newest));
-        for serving in self.serving.iter_mut().filter(|serving| serving.wanted.new) {
-            if of_new(&serving.wanted.filter, serving.newest) {
+        for serving in self.serving.iter_mut().filter(|serving| serving.new) {
+            if of_new(&serving.owed.filter, serving.owed.newest) {
                 meets = true;
-                if message.sequence + RECENT > serving.newest {
+                if message.sequence + RECENT > serving.owed.newest {
                     serving.met.push(message.sequence);
                 }
             }
@@ -233,6 +318,7 @@ impl Sent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::retained::Stored;
     use bytes::Bytes;
 
     /// A publish that is retained.
@@ -249,16 +335,20 @@ mod tests {
                 expires: None,
             })
         };
-        let (message, _) = retained.store(make);
+        let Stored::Kept(message) = retained.store(false, make) else { panic!("no room") };
         Delivery { id: 0, qos, message, retain: false, subscriptions: None, share: None }
     }
 
     fn subscribed(retained: &Retained, filter: &str, new: bool) -> Backlog {
         let mut backlog = Backlog::default();
-        let filter = filter.into();
-        let qos = Qos::AtLeastOnce;
-        let wanted = Wanted { filter, qos, identifiers: None, packet_id: 1, new };
-        backlog.subscribe(wanted, retained);
+        let owed = Owed {
+            filter: filter.into(),
+            qos: Qos::AtLeastOnce,
+            identifier: None,
+            newest: retained.newest(),
+            after: None,
+        };
+        backlog.subscribe(owed, new, 7, 1);
         backlog
     }
 
@@ -267,7 +357,9 @@ mod tests {
         let mut places = Vec::new();
         loop {
             match backlog.next(retained, true) {
-                Next::Send(delivery) => places.push(delivery.message.sequence),
+                Next::Send(delivery, 7) => places.push(delivery.message.sequence),
+                Next::Send(..) => panic!("another one"),
+                Next::Served(number) => assert_eq!(number, 7),
                 Next::Later => {}
                 Next::Nothing => return places,
             }
@@ -342,7 +434,7 @@ mod tests {
         for _ in 0..2 * FILTERS {
             publish(&retained, "r", Qos::AtMostOnce);
             let one = subscribed(&retained, "r", true).serving.pop_front().unwrap();
-            backlog.subscribe(one.wanted, &retained);
+            backlog.subscribe(one.owed, true, one.number, 1);
             backlog.acknowledged(1);
             rest(&mut backlog, &retained);
         }

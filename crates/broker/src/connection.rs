@@ -6,7 +6,7 @@
 //! [`crate::inbound`]; here is what moves bytes.
 
 use bytes::{Buf, BytesMut};
-use hook::{Client, Outbox, Protocol, Qos, SessionEnd, Slot};
+use hook::{Client, Outbox, Protocol, SessionEnd, Slot};
 use std::{
     borrow::Cow,
     cell::RefCell,
@@ -23,15 +23,15 @@ use tokio::{
 };
 
 use crate::{
-    backlog::{Backlog, Next},
+    backlog::Backlog,
     codec,
     counters::Tally,
     crowd::Wait,
     deliver::{SentAliases, text_fits},
-    exchange::{Exchange, Route, YIELD_AFTER},
+    exchange::{Exchange, Route},
     hooks::View,
     inbound::Used,
-    inbox::{Done, Kick, Pushed, Taken},
+    inbox::{Done, Kick, Taken},
     journal::{Record, wall_seconds},
     packet::{ConnAck, reason},
     queue::Queue,
@@ -161,7 +161,7 @@ pub(crate) struct Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    pub fn new(parts: Parts<S>) -> Self {
+    pub fn new(mut parts: Parts<S>) -> Self {
         Connection {
             waiting: !parts.rest.is_empty(),
             io: parts.io,
@@ -169,6 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             client: parts.client,
             session: parts.session,
             resend: parts.state.window.ids().into(),
+            backlog: parts.state.backlog.take(),
             state: parts.state,
             slots: parts.slots,
             outbox: parts.outbox,
@@ -180,7 +181,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             flushing: false,
             taken: Taken::default(),
             done: Done::default(),
-            backlog: None,
             aliases: None,
             sent_aliases: SentAliases::new(parts.topic_alias_maximum),
             route: None,
@@ -380,30 +380,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Err(Ending { end, tell: Some((code, text.into())), will: true })
     }
 
-    /// Retained messages that a session which lasts was promised wait with the others, as far as
-    /// its queue has room.
-    async fn keep_promised(&mut self, backlog: &mut Backlog) {
-        if self.state.expiry == Some(Duration::ZERO) {
-            return;
-        }
-        backlog.keep_promised();
-        for count in 1.. {
-            match backlog.next(&self.exchange.retained, true) {
-                Next::Send(delivery) if delivery.qos == Qos::AtMostOnce => {}
-                Next::Send(delivery) => {
-                    if self.session.inbox.push_assured(delivery, None) != Pushed::Queued {
-                        return;
-                    }
-                }
-                Next::Later => {}
-                Next::Nothing => return,
-            }
-            if count % YIELD_AFTER == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-
     /// Says goodbye, tells the hooks, and leaves the session to whoever comes next. Whatever the
     /// reason, the connection is closed [MQTT-4.13.1-1], [MQTT-4.13.2-1], [MQTT-3.14.4-2].
     async fn finish(mut self: Box<Self>, ending: Ending) -> SessionEnd {
@@ -431,9 +407,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 receipt.dropped(tag);
             }
         }
-        if let Some(mut backlog) = self.backlog.take() {
-            self.keep_promised(&mut backlog).await;
-        }
+        self.keep_owed();
         self.writer.abandon();
         if let Some(unsettled) = self.unsettled.take() {
             unsettled.finish(&mut self.state, &self.exchange.totals).await;
@@ -469,7 +443,7 @@ fn leave(
     exchange: &Arc<Exchange>,
     session: &Arc<Session>,
     mut state: OwnedMutexGuard<State>,
-    will: bool,
+    mourned: bool,
 ) {
     state.window.connection_ended();
     session.inflight.store(state.window.len(), Ordering::Relaxed);
@@ -477,21 +451,21 @@ fn leave(
     let expiry = state.expiry;
     let over = expiry == Some(Duration::ZERO);
     // [MQTT-3.1.2-8], [MQTT-3.1.2-10]
-    let will = if will {
-        state.will.take()
-    } else {
-        state.will = None;
-        None
-    };
-    let now = match will {
+    match state.will.take() {
+        None => {}
         // The end of the session publishes it, if that comes first (3.1.3.2.2).
-        Some(will) if !will.delay.is_zero() && !over => {
+        Some(will) if mourned && !will.delay.is_zero() && !over => {
             exchange.registry.schedule(session, Due::Will, will.delay);
             state.will = Some(will);
-            None
         }
-        will => will,
-    };
+        Some(will) => {
+            if mourned {
+                exchange.publish_will(session, will);
+            }
+            // Behind it: the end of the process may bring it twice, but never lose it.
+            exchange.log_will_over(session);
+        }
+    }
     if let Some(journal) = exchange.journal.as_ref().filter(|_| session.is_durable() && !over) {
         let expiry = expiry_seconds(expiry);
         journal.append(Record::Leave { session: session.key, at: wall_seconds(), expiry });
@@ -502,10 +476,6 @@ fn leave(
         _ if over => exchange.end_session(session, &mut state),
         Some(expiry) => exchange.registry.schedule(session, Due::Expire, expiry),
         None => {}
-    }
-    drop(state);
-    if let Some(will) = now {
-        exchange.publish_will(session, will);
     }
 }
 

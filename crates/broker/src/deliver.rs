@@ -11,6 +11,7 @@ use crate::{
     backlog::Next,
     codec::{self, AckKind, PublishHead},
     connection::Connection,
+    journal::Record,
     message::Delivery,
     outbound::{Content, Resend},
     packet::reason,
@@ -25,6 +26,15 @@ const WRITE_BLOCKS: usize = 16;
 const SENT_ALIASES: u16 = 32;
 /// What a packet with a reason string has beside it, at most, in bytes.
 const REASON_OVERHEAD: usize = 16;
+
+/// Where a delivery waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// In the session's queue, where its place is given back.
+    Queue,
+    /// In the backlog with this number in the log, 0 being none.
+    Backlog(u64),
+}
 
 /// The topic aliases that the broker has set on a connection, first come, first served.
 #[derive(Debug)]
@@ -81,28 +91,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         while !full(&self.writer)
             && let Some(delivery) = self.taken.lossy.pop_front()
         {
-            self.send_delivery(delivery, true);
+            self.send_delivery(delivery, Source::Queue);
         }
         while !full(&self.writer)
             && self.has_room()
             && let Some(delivery) = self.taken.assured.pop_front()
         {
-            self.send_delivery(delivery, true);
+            self.send_delivery(delivery, Source::Queue);
         }
-        let mut more = false;
-        if let Some(mut backlog) = self.backlog.take() {
-            while !full(&self.writer) {
-                match backlog.next(&self.exchange.retained, self.has_room()) {
-                    Next::Send(delivery) => self.send_delivery(delivery, false),
-                    Next::Later => {
-                        more = true;
-                        break;
-                    }
-                    Next::Nothing => break,
-                }
-            }
-            self.backlog = Some(backlog).filter(|backlog| !backlog.is_over());
-        }
+        let more = self.fill_from_backlog(|writer| full(writer));
         if full(&self.writer) {
             return more;
         }
@@ -110,6 +107,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let Some(block) = self.pop_outgoing(Class::Block) else { break };
             self.send_outgoing(block);
         }
+        more
+    }
+
+    /// The same for retained messages, until the writer is `full`.
+    fn fill_from_backlog(&mut self, full: impl Fn(&Writer) -> bool) -> bool {
+        let Some(mut backlog) = self.backlog.take() else { return false };
+        let mut more = false;
+        while !full(&self.writer) {
+            match backlog.next(&self.exchange.retained, self.has_room()) {
+                Next::Send(delivery, number) => {
+                    self.send_delivery(delivery, Source::Backlog(number));
+                }
+                Next::Served(backlog) => self.log(|session| Record::Served { session, backlog }),
+                Next::Later => {
+                    more = true;
+                    break;
+                }
+                Next::Nothing => break,
+            }
+        }
+        self.backlog = Some(backlog).filter(|backlog| !backlog.is_over());
         more
     }
 
@@ -142,8 +160,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// `counted` deliveries have a place in the inbox to give back.
-    fn send_delivery(&mut self, delivery: Delivery, counted: bool) {
+    fn send_delivery(&mut self, mut delivery: Delivery, from: Source) {
+        let counted = from == Source::Queue;
         if counted {
             self.done.messages += 1;
             self.done.bytes += delivery.message.cost();
@@ -164,6 +182,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if delivery.qos == Qos::AtMostOnce {
             self.encode_delivery(&delivery, 0, false);
         } else {
+            if let Source::Backlog(number) = from {
+                self.log_served(&mut delivery, number);
+            }
             let id = self.state.window.send(Content::Delivery(delivery.clone()), delivery.qos);
             self.session.inflight.store(self.state.window.len(), Ordering::Relaxed);
             if !self.stage(&delivery, id) {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use hook::{Identity, Properties, Qos, Seldom};
 use std::sync::Arc;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     counters::{Tally, Totals},
@@ -17,13 +18,17 @@ use crate::{
     pace::Pace,
     pending::{Log, Pending},
     registry::Registry,
-    retained::Retained,
+    retained::{Retained, Stored},
     session::{Session, State},
     settings::Settings,
 };
 
 /// Receivers served at QoS 1 and 2 before others may run.
 pub(crate) const YIELD_AFTER: usize = 256;
+
+/// Why a retained publish was refused, or not retained.
+pub(crate) const NOT_RETAINED: &str =
+    "not retained: limits.retained_messages or limits.retained_bytes is reached";
 
 /// All that connections share.
 pub(crate) struct Exchange {
@@ -65,6 +70,8 @@ pub(crate) struct Draft {
     pub received: Option<(u64, u16)>,
     /// An earlier publish of the same connection is not in the queues yet.
     pub follows: bool,
+    /// Its publisher is told where it is refused.
+    pub may_refuse: bool,
 }
 
 /// What became of a publish.
@@ -79,12 +86,17 @@ pub(crate) enum Routed {
     Pending(Box<Pending>),
     /// It needs the log, which cannot be written; nobody got it.
     Unwritable,
+    /// There is no room to retain it, and its publisher is told; nobody got it.
+    NotRetained,
 }
 
+#[derive(Default)]
 struct How {
     ingress: usize,
     retained: bool,
     received: Option<(u64, u16)>,
+    /// Session and delivery in whose place it comes.
+    instead: Option<(u64, u64)>,
     follows: bool,
 }
 
@@ -122,8 +134,8 @@ impl Exchange {
             Some(route) if *route.topic == *topic => route.topic.clone(),
             _ => topic.into(),
         };
-        let Draft { payload, qos, retain, properties, publisher, ingress, received, follows } =
-            draft;
+        let Draft { payload, qos, retain, properties, publisher, ingress, .. } = draft;
+        let Draft { received, follows, may_refuse, .. } = draft;
         // Topics below `$` are the broker's own, and made anew by each start.
         let lasts = retain && self.journal.is_some() && !topic.starts_with('$');
         if lasts && qos != Qos::AtMostOnce && self.log_is_failing() {
@@ -144,16 +156,27 @@ impl Exchange {
         // [MQTT-3.3.1-5]: retained before the index is read, so that a subscriber that comes
         // meanwhile finds it in one of the two.
         // [MQTT-3.3.1-8]
-        let (message, kept) = if retain { self.retained.store(make) } else { (make(0), true) };
-        if !kept && let Some(times) = self.not_retained.note() {
-            tracing::warn!(
-                topic = &*message.topic,
-                times,
-                "not retained: limits.retained_messages or limits.retained_bytes is reached"
-            );
-        }
+        let stored = match retain {
+            true => self.retained.store(may_refuse, make),
+            false => Stored::Kept(make(0)),
+        };
+        let (message, kept) = match stored {
+            Stored::Kept(message) => (message, true),
+            Stored::Refused => {
+                self.note_not_retained(tally);
+                return Routed::NotRetained;
+            }
+            Stored::Passing { message, outdated } => {
+                self.note_not_retained(tally);
+                if let (true, Some(place), Some(journal)) = (lasts, outdated, &self.journal) {
+                    journal.append(retained_record(&cleared(&message.topic, place)));
+                }
+                (message, false)
+            }
+        };
         let receivers = self.receivers(&message.topic, publisher, cached);
-        let how = How { ingress, retained: lasts && kept, received, follows };
+        let retained = lasts && kept;
+        let how = How { ingress, retained, received, instead: None, follows };
         self.distribute(message, &receivers, how, tally)
     }
 
@@ -187,8 +210,14 @@ impl Exchange {
             sequence: 0,
             expires: None,
         });
-        let how = How { ingress: 0, retained: false, received: None, follows: false };
-        self.distribute(message, &receivers, how, tally)
+        self.distribute(message, &receivers, How::default(), tally)
+    }
+
+    fn note_not_retained(&self, tally: &mut Tally) {
+        tally.not_retained += 1;
+        if let Some(times) = self.not_retained.note() {
+            tracing::warn!(times, "{NOT_RETAINED}");
+        }
     }
 
     /// Whether publishes that need the log are refused.
@@ -213,7 +242,7 @@ impl Exchange {
             picked = receivers.sessions.iter().cloned().chain(members).collect();
             &picked[..]
         };
-        let How { ingress, retained, received, follows } = how;
+        let How { ingress, retained, received, instead, follows } = how;
         if message.qos == Qos::AtMostOnce {
             if let (true, Some(journal)) = (retained, &self.journal) {
                 journal.append(retained_record(&message));
@@ -226,8 +255,10 @@ impl Exchange {
         let log = self
             .journal
             .as_ref()
-            .filter(|_| retained || received.is_some() || sessions.iter().any(lasts))
-            .map(|journal| Log { journal: journal.clone(), retained, received });
+            .filter(|_| {
+                retained || received.is_some() || instead.is_some() || sessions.iter().any(lasts)
+            })
+            .map(|journal| Log { journal: journal.clone(), retained, received, instead });
         match log {
             Some(log) if log.journal.is_failing() => Routed::Unwritable,
             None if !follows => Pending::push(message, sessions, patience, tally),
@@ -238,11 +269,52 @@ impl Exchange {
     /// Forgets a session that the caller holds.
     pub fn end_session(&self, session: &Arc<Session>, state: &mut State) {
         let shared = shared(session, state);
+        self.registry.remove(session, state, &self.index);
+        self.hand_on(session, shared);
+        // Behind what it leaves to others, so that no end of the process comes between.
         if let Some(journal) = self.journal.as_ref().filter(|_| session.is_durable()) {
             journal.append(Record::End { session: session.key });
         }
-        self.registry.remove(session, state, &self.index);
-        self.hand_on(shared);
+    }
+
+    /// Ends a session that is away: its delayed will is due with it.
+    pub fn end_away(&self, session: &Arc<Session>, mut state: OwnedMutexGuard<State>) {
+        if let Some(will) = state.will.take() {
+            self.publish_will(session, will);
+        }
+        self.end_session(session, &mut state);
+    }
+
+    /// A delayed will is due before its session ends.
+    pub fn mourn(&self, session: &Session, state: &mut State) {
+        if let Some(will) = state.will.take() {
+            self.publish_will(session, will);
+            self.log_will_over(session);
+        }
+    }
+
+    /// The will of a session that lasts was published or given up.
+    pub fn log_will_over(&self, session: &Session) {
+        if let Some(journal) = self.journal.as_ref().filter(|_| session.is_durable()) {
+            journal.append(Record::Will { session: session.key, will: None });
+        }
+    }
+
+    /// Ends a session whose owner is gone: now where it is away, and else as soon as its connection
+    /// has ended, which the caller has asked it to.
+    pub fn end_abandoned(self: &Arc<Self>, session: Arc<Session>, owner: Identity) {
+        if let Ok(state) = session.state.clone().try_lock_owned() {
+            return self.end_away(&session, state);
+        }
+        let exchange = self.clone();
+        tokio::spawn(async move {
+            let state = session.state.clone().lock_owned().await;
+            // It may have ended by itself, or have got another owner.
+            let client = session.view.lock().client.clone();
+            if !state.ended && client.is_some_and(|client| client.identity == owner) {
+                exchange.end_away(&session, state);
+            }
+        });
     }
 
     /// Drops what has expired while a session is away [MQTT-3.3.2-5].
@@ -257,22 +329,31 @@ impl Exchange {
     }
 
     /// What a member of shared subscriptions leaves behind goes to other members (MQTT 5.0, 4.8.2).
-    /// Where there are none, or the log cannot be written, it ends with its session.
-    pub fn hand_on(&self, shared: Vec<Delivery>) {
-        for Delivery { message, share, .. } in shared {
+    /// Where there are none, or the log cannot be written, it ends with its session. One record of
+    /// the log takes it from the one and gives it to the other.
+    pub fn hand_on(&self, from: &Session, shared: Vec<Delivery>) {
+        let (mut under_way, mut tally) = (Vec::new(), Tally::default());
+        for Delivery { id, message, share, .. } in shared {
             let Some(share) = share.filter(|_| !message.expired()) else { continue };
             let (receivers, _) = self.index.receivers(&message.topic, 0);
             let mut groups = receivers.groups.iter();
             let group = groups.find(|group| group.share.0 == share.0);
             let Some(receiver) = group.and_then(|group| group.pick()) else { continue };
             let receivers = Receivers { sessions: vec![receiver], groups: Vec::new() };
-            let how = How { ingress: 0, retained: false, received: None, follows: false };
-            let mut tally = Tally::default();
+            let logged = id != 0 && !self.log_is_failing();
+            let how = How {
+                instead: logged.then_some((from.key, id)),
+                follows: !under_way.is_empty(),
+                ..How::default()
+            };
             if let Routed::Pending(pending) = self.distribute(message, &receivers, how, &mut tally)
             {
-                pending.go_on(self.totals.clone());
+                under_way.push(pending);
             }
-            tally.flush(&self.totals);
+        }
+        tally.flush(&self.totals);
+        if !under_way.is_empty() {
+            Pending::go_on_in_order(under_way, self.totals.clone());
         }
     }
 }
@@ -293,18 +374,7 @@ impl Exchange {
         loop {
             let page = self.retained.page(filter, after.as_deref(), YIELD_AFTER);
             for message in &page.messages {
-                let empty = |sequence| {
-                    Arc::new(Message {
-                        topic: message.topic.clone(),
-                        payload: Bytes::new(),
-                        qos: Qos::AtMostOnce,
-                        retain: true,
-                        properties: None,
-                        publisher: 0,
-                        sequence,
-                        expires: None,
-                    })
-                };
+                let empty = |sequence| cleared(&message.topic, sequence);
                 if let Some(empty) = self.retained.forget(message, empty) {
                     forgotten += 1;
                     if let Some(journal) = &self.journal {
@@ -320,6 +390,20 @@ impl Exchange {
     }
 }
 
+/// The message that takes a topic's retained one away.
+fn cleared(topic: &Arc<str>, sequence: u64) -> Arc<Message> {
+    Arc::new(Message {
+        topic: topic.clone(),
+        payload: Bytes::new(),
+        qos: Qos::AtMostOnce,
+        retain: true,
+        properties: None,
+        publisher: 0,
+        sequence,
+        expires: None,
+    })
+}
+
 /// The record of a retained message that nobody waits for.
 fn retained_record(message: &Arc<Message>) -> Record {
     Record::Publish(Box::new(Published {
@@ -327,6 +411,7 @@ fn retained_record(message: &Arc<Message>) -> Record {
         at: wall_seconds(),
         retained: true,
         received: None,
+        instead: None,
         targets: Vec::new(),
     }))
 }

@@ -397,7 +397,7 @@ fn prepare(
         drop_subscriptions(session, &exchange.index);
         session.inbox.clear();
         *state = State::default();
-        exchange.hand_on(shared);
+        exchange.hand_on(session, shared);
     }
     state.present = true;
     state.expiry = match connect.session_expiry {
@@ -418,7 +418,8 @@ fn prepare(
             expires: None,
         }),
     });
-    (present, note_session(session, present, connect.session_expiry, client, exchange))
+    let will = state.will.as_ref();
+    (present, note_session(session, present, connect.session_expiry, will, client, exchange))
 }
 
 /// Writes down that a session begins, goes on, or is none any more that lasts.
@@ -426,6 +427,7 @@ fn note_session(
     session: &Session,
     present: bool,
     expiry: u32,
+    will: Option<&Will>,
     client: &Client,
     exchange: &Exchange,
 ) -> Option<Ticket> {
@@ -443,7 +445,10 @@ fn note_session(
         (false, _) if lasted => Record::End { session: key },
         (false, _) => return None,
     };
-    Some(journal.note(record))
+    // Its will is a part of it (MQTT 5.0, 4.1).
+    let Some(will) = will.filter(|_| lasts) else { return Some(journal.note(record)) };
+    journal.append(record);
+    Some(journal.note(Record::Will { session: key, will: Some(Box::new(will.clone())) }))
 }
 
 /// A byte stream that MQTT is spoken on, and what the layers below know of its other end.

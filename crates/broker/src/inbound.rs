@@ -8,7 +8,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    backlog::Wanted,
+    backlog::Owed,
     codec::{self, AckKind, CodecError, Frame},
     connection::{Connection, Ending},
     crowd::Wait,
@@ -270,8 +270,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Submitted::Routed(Routed::Unwritable) => {
                 self.refuse_unwritable(kind, publish.packet_id)?;
             }
-            // Only QoS 0 is ever told of a crowd.
-            Submitted::Routed(Routed::Done | Routed::Crowded(_)) | Submitted::Consumed => {
+            // Only QoS 0 is ever told of a crowd; what is not retained comes as refused.
+            Submitted::Routed(_) | Submitted::Consumed => {
                 self.remember_received(publish.qos, publish.packet_id);
                 self.encode_ack(kind, publish.packet_id, reason::SUCCESS, None);
             }
@@ -400,16 +400,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         // Shared subscriptions get no retained messages (4.8.2).
         if wanted && !consumed && filter.share.is_none() {
-            let wanted = Wanted {
-                filter: filter.levels.into(),
-                qos,
-                identifiers: identifier.map(|id| Arc::from([id])),
-                packet_id,
-                new: known.is_none(),
-            };
             // Behind the index: what is published from now on comes as a live message. They are
             // sent with RETAIN set [MQTT311-3.3.1-8].
-            self.backlog.get_or_insert_default().subscribe(wanted, &self.exchange.retained);
+            let owed = Owed {
+                filter: filter.levels.into(),
+                qos,
+                identifier,
+                newest: self.exchange.retained.newest(),
+                after: None,
+            };
+            self.owe(owed, known.is_none(), packet_id);
         }
         Ok(qos)
     }
@@ -434,9 +434,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !held.consumed {
             self.exchange.index.remove(filter, self.session.key);
         }
-        if let Some(backlog) = &mut self.backlog {
-            backlog.unsubscribe(text);
-        }
+        self.forget_owed(text);
         self.log(|session| Record::Unsubscribe { session, filter: text.into() });
         let (exchange, mut view) = self.view();
         exchange.hooks.unsubscribe(&mut view, text);

@@ -60,6 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         {
             self.exchange.index.remove(parsed, self.session.key);
         }
+        self.forget_owed(filter);
         self.log(|session| Record::Unsubscribe { session, filter: filter.into() });
     }
 
@@ -79,6 +80,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.exchange.index.insert(parsed, text, held.entry(&self.session));
         }
         let held = held.clone();
+        drop(subscriptions);
+        if consumed {
+            self.forget_owed(filter);
+        }
         self.log(|session| Record::Subscribe { session, filter: filter.into(), held });
         consumed
     }

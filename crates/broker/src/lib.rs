@@ -35,6 +35,7 @@
 //! | `submit` | one publish past the hooks and the rules of topics |
 //! | `deliver` | what goes to the client, in which order and form |
 //! | `backlog` | retained messages for new subscriptions, page by page |
+//! | `owed` | the same where they were promised: what the log has of it |
 //! | `outbound` | packet ids and the in-flight window of what is sent |
 //! | `writer` | bytes waiting for the socket, with receipts |
 //! | `exchange` | one publish to all its receivers |
@@ -75,6 +76,7 @@ mod limits;
 mod listener;
 mod message;
 mod outbound;
+mod owed;
 mod pace;
 pub mod packet;
 mod pending;

@@ -78,13 +78,14 @@ pub(crate) struct Delivery {
     pub retain: bool,
     /// Subscription identifiers of the filters that matched, MQTT 5 only.
     pub subscriptions: Option<Arc<[u32]>>,
-    /// The shared subscription that it comes by. `None` also where the log brought it back.
+    /// The shared subscription that it comes by.
     pub share: Option<Arc<Share>>,
 }
 
 /// A shared subscription, by its whole filter.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Share(pub Box<str>);
+
 #[cfg(test)]
 mod tests {
     use super::*;

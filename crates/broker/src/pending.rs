@@ -61,6 +61,8 @@ pub(crate) struct Log {
     pub retained: bool,
     /// Session and packet id, at QoS 2 from a session that lasts.
     pub received: Option<(u64, u16)>,
+    /// Session and delivery in whose place it comes.
+    pub instead: Option<(u64, u64)>,
 }
 
 /// One copy for one session, at the lower of both qualities of service [MQTT-3.8.4-8],
@@ -287,7 +289,7 @@ impl Pending {
     /// All room is reserved: the record, or where none is due, the delivery.
     fn write(&mut self) {
         self.stage = Stage::Delivering;
-        let Some(Log { journal, retained, received }) = &self.log else { return };
+        let Some(Log { journal, retained, received, instead }) = &self.log else { return };
         let lasts = |(receiver, delivery): &&mut (Receiver, Delivery)| {
             delivery.qos != Qos::AtMostOnce && receiver.session.is_durable()
         };
@@ -302,19 +304,23 @@ impl Pending {
                 qos: delivery.qos,
                 retain: delivery.retain,
                 subscriptions: delivery.subscriptions.clone(),
+                share: delivery.share.clone(),
             });
         }
-        let record = match *received {
+        let record = match (*received, *instead) {
             _ if *retained || count > 0 => Record::Publish(Box::new(Published {
                 message: self.message.clone(),
                 at: wall_seconds(),
                 retained: *retained,
                 received: *received,
+                instead: *instead,
                 targets,
             })),
-            Some((session, packet_id)) => Record::Received { session, packet_id },
+            (Some((session, packet_id)), _) => Record::Received { session, packet_id },
+            // Its new receiver does not last.
+            (None, Some((session, delivery))) => Record::Done { session, delivery },
             // Those that it was for have gone while it waited.
-            None => return,
+            (None, None) => return,
         };
         self.stage = match journal.promise(record) {
             Ok(ticket) => Stage::Writing(ticket),
@@ -346,14 +352,24 @@ impl Pending {
     /// The same in a task of its own, for what nobody can be told of: a will, the broker's own, or
     /// what its publisher left behind.
     pub fn go_on(self: Box<Self>, totals: Arc<Totals>) {
+        Self::go_on_in_order([self], totals);
+    }
+
+    /// Several of those, one behind the other.
+    pub fn go_on_in_order<All>(all: All, totals: Arc<Totals>)
+    where
+        All: IntoIterator<Item = Box<Self>, IntoIter: Send> + Send + 'static,
+    {
         tokio::spawn(async move {
-            let topic = self.message.topic.clone();
-            if self.done(&totals).await.is_err() {
-                Totals::count(&totals.dropped);
-                tracing::warn!(
-                    topic = &*topic,
-                    "a message was dropped: the broker's log cannot be written"
-                );
+            for pending in all {
+                let topic = pending.message.topic.clone();
+                if pending.done(&totals).await.is_err() {
+                    Totals::count(&totals.dropped);
+                    tracing::warn!(
+                        topic = &*topic,
+                        "a message was dropped: the broker's log cannot be written"
+                    );
+                }
             }
         });
     }

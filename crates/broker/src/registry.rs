@@ -291,4 +291,21 @@ mod tests {
         let due = tokio::time::timeout(patience, registry.next_due()).await.unwrap();
         assert_eq!((due.0, due.1.key), (Due::Expire, session.key));
     }
+
+    #[tokio::test]
+    async fn of_those_who_wait_for_a_session_only_the_last_gets_it() {
+        let registry = registry();
+        let id = "c".into();
+        let Claimed { session, state, claim } = registry.claim(&id).await.unwrap();
+        let mut second = std::pin::pin!(registry.claim(&id));
+        let mut third = std::pin::pin!(registry.claim(&id));
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(second.as_mut().poll(&mut cx).is_pending());
+        assert!(third.as_mut().poll(&mut cx).is_pending());
+        assert!(!session.is_last_claim(claim), "whoever holds it learns that it was overtaken");
+        drop(state);
+        assert!(second.await.is_none(), "it is overtaken before it began");
+        let Claimed { claim, .. } = third.await.unwrap();
+        assert!(session.is_last_claim(claim));
+    }
 }

@@ -138,8 +138,9 @@ impl Server {
         let totals = Arc::new(Totals::default());
         let lanes = Lanes::start(lane_count, registry.clone(), totals.clone())?;
         let (index, retained) = (Arc::new(Index::default()), Retained::new(limits.clone()));
+        let mut over = Vec::new();
         let journal = opened.map(|(journal, image)| {
-            restore(image, &journal, &registry, &index, &retained);
+            over = restore(image, &journal, &registry, &index, &retained);
             journal
         });
         let exchange = Arc::new(Exchange {
@@ -158,12 +159,18 @@ impl Server {
         });
         let background = CancellationToken::new();
         tokio::spawn(lanes.supervise(background.clone()));
-        tokio::spawn(run_due(exchange.clone(), background.clone()));
         tokio::spawn(forget_expired(exchange.clone(), background.clone()));
         tokio::spawn(enforce_keep_alives(exchange.clone(), background.clone()));
         let handle = Arc::new(Handle { exchange: exchange.clone(), admission: Arc::default() });
         let broker: Arc<dyn Broker> = handle.clone();
         exchange.hooks.start(&broker);
+        // Behind the start of the hooks, which are asked about wills.
+        tokio::spawn(run_due(exchange.clone(), background.clone()));
+        for session in over {
+            if let Ok(state) = session.state.clone().try_lock_owned() {
+                exchange.end_away(&session, state);
+            }
+        }
         tokio::spawn(crate::sys::publish_statistics(broker, background.clone()));
         Ok(Server { exchange, handle, background, phase: AtomicU8::new(CLOSED) })
     }
@@ -347,13 +354,9 @@ async fn run_due(exchange: Arc<Exchange>, cancel: CancellationToken) {
             next = exchange.registry.next_due() => next,
             () = cancel.cancelled() => return,
         };
-        let will = state.will.take();
-        if due == Due::Expire {
-            exchange.end_session(&session, &mut state);
-        }
-        drop(state);
-        if let Some(will) = will {
-            exchange.publish_will(&session, will);
+        match due {
+            Due::Expire => exchange.end_away(&session, state),
+            Due::Will => exchange.mourn(&session, &mut state),
         }
     }
 }
@@ -421,7 +424,7 @@ impl Handle {
     /// What follows from a message of a plugin.
     fn published(&self, topic: &str, routed: Routed, mut tally: Tally) {
         match routed {
-            Routed::Done | Routed::Woke(_) | Routed::Crowded(_) => {}
+            Routed::Done | Routed::Woke(_) | Routed::Crowded(_) | Routed::NotRetained => {}
             Routed::Pending(pending) => pending.go_on(self.exchange.totals.clone()),
             Routed::Unwritable => {
                 tally.dropped += 1;
@@ -455,6 +458,7 @@ impl Broker for Handle {
             ingress: 0,
             received: None,
             follows: false,
+            may_refuse: false,
         };
         let mut tally = Tally::default();
         let routed = self.exchange.publish(topic, draft, &mut None, &mut tally);
@@ -479,6 +483,20 @@ impl Broker for Handle {
                 text: reason.text.clone(),
             })
         })
+    }
+
+    fn end_sessions(&self, of: &dyn Fn(&Identity) -> bool, reason: &Reason) -> usize {
+        let theirs = |session: &Arc<Session>| {
+            let client = session.view.lock().client.clone()?;
+            of(&client.identity).then(|| (session.clone(), client.identity.clone()))
+        };
+        let sessions: Vec<_> = self.exchange.registry.all().iter().filter_map(theirs).collect();
+        let count = sessions.len();
+        for (session, owner) in sessions {
+            self.disconnect(&session.client_id, reason);
+            self.exchange.end_abandoned(session, owner);
+        }
+        count
     }
 
     fn clients(&self) -> Vec<ClientStatus> {
@@ -551,6 +569,7 @@ impl Broker for Handle {
             deliveries: read(&totals.deliveries),
             outbox_messages: read(&totals.outbox_messages),
             dropped: read(&totals.dropped),
+            not_retained: read(&totals.not_retained),
             direct: read(&totals.direct),
             routed: read(&totals.routed),
             log_bytes: self.exchange.journal.as_ref().map_or(0, |journal| journal.written()),

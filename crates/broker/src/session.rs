@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    inbox::Inbox, limits::LiveLimits, message::Message, outbound::Window,
+    backlog::Backlog, inbox::Inbox, limits::LiveLimits, message::Message, outbound::Window,
     subscriptions::Subscriptions,
 };
 
@@ -82,6 +82,8 @@ pub(crate) struct State {
     pub window: Window,
     /// Packet ids of QoS 2 publishes received and not yet released.
     pub received: BTreeSet<u16>,
+    /// Retained messages that it was promised, while no connection has them.
+    pub backlog: Option<Box<Backlog>>,
     /// The will that stands for the current connection, or is delayed after it.
     pub will: Option<Will>,
     /// How long it outlives its connection; `None` is for ever.

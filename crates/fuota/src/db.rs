@@ -45,6 +45,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("db/conditions.sql"),
     include_str!("db/firmware.sql"),
     include_str!("db/dialects.sql"),
+    include_str!("db/cancelled.sql"),
+    include_str!("db/waits.sql"),
 ];
 /// Jobs that may wait.
 const QUEUE: usize = 16_384;
@@ -176,6 +178,7 @@ pub struct HistoryRow {
     pub offers: u32,
     pub deliveries: u32,
     pub differs: bool,
+    pub wait_until: Option<u64>,
 }
 
 /// One change.
@@ -529,8 +532,11 @@ fn apply(sql: &Savepoint<'_>, op: &Op) -> rusqlite::Result<()> {
                 row.note,
             ])?,
         Op::History(row) => sql
-            .prepare_cached("INSERT OR REPLACE INTO history VALUES (?1,?2,?3,?4,?5)")?
-            .execute(params![row.device, row.digest.as_bytes(), row.offers, row.deliveries, row.differs])?,
+            .prepare_cached("INSERT OR REPLACE INTO history VALUES (?1,?2,?3,?4,?5,?6)")?
+            .execute(params![
+                row.device, row.digest.as_bytes(), row.offers, row.deliveries, row.differs,
+                row.wait_until.map(|at| at as i64),
+            ])?,
         Op::User(row) => users::write(sql, row)?,
         Op::UserGone(name) => {
             requests::remove_tokens_of(sql, name)?;
@@ -635,6 +641,7 @@ fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
                 offers: row.get("offers")?,
                 deliveries: row.get("deliveries")?,
                 differs: row.get("differs")?,
+                wait_until: maybe(row, "wait_until")?,
             })
         })?,
         users: all(connection, "user", users::read)?,

@@ -66,6 +66,8 @@ pub struct DeviceState {
     pub why: Option<String>,
     /// Since jitter was drawn for this deployment: when it may begin.
     pub turn: Option<(i64, Instant)>,
+    /// When the timer is due after which its next attempt may come.
+    pub again_at: Option<Instant>,
     /// When the timer is due that tells confirmed from silent.
     pub outcome_at: Option<Instant>,
     /// Since when it has no connection.
@@ -98,7 +100,12 @@ impl OldToken {
 
     /// Whether this is it, and it still works.
     pub fn accepts(&self, hash: &TokenHash) -> bool {
-        self.hash.matches(hash) && Instant::now() < self.ends
+        self.hash.matches(hash) && self.works()
+    }
+
+    /// Whether its grace has not ended.
+    pub fn works(&self) -> bool {
+        Instant::now() < self.ends
     }
 }
 
@@ -155,8 +162,9 @@ impl Device {
     }
 
     pub fn history_row(&self, digest: Digest, history: History) -> HistoryRow {
-        let History { offers, deliveries, differs } = history;
-        HistoryRow { device: self.id.to_string(), digest, offers, deliveries, differs }
+        let History { offers, deliveries, differs, wait } = history;
+        let wait_until = wait.map(|wait| wait.until);
+        HistoryRow { device: self.id.to_string(), digest, offers, deliveries, differs, wait_until }
     }
 
     /// What to do after a job of this device: if it failed, all is written again.
@@ -198,6 +206,7 @@ impl Device {
             online: newest.is_some(),
             version: state.version.clone(),
             reason: failure.or_else(|| state.why.clone()),
+            next_attempt: None,
             state: update.map(|update| update.name().to_owned()),
             progress: transfer.map_or(Progress::default(), |transfer| Progress {
                 chunks_sent: transfer.sent(),

@@ -15,12 +15,14 @@ use store::FirmwareStore;
 use tokio::{
     runtime::Handle,
     sync::{Notify, Semaphore},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     OpenError, Service, Settings,
     accounts::{Accounts, EVENTS, Tokens},
+    backoff::{self, Wait},
     catalog::Catalog,
     db::{AuditRow, TimelineRow},
     db::{Db, Op},
@@ -139,6 +141,11 @@ impl Engine {
                     offers: row.offers,
                     deliveries: row.deliveries,
                     differs: row.differs,
+                    wait: row.wait_until.map(|until| {
+                        let first = settings.retry_after;
+                        let length = backoff::length(row.offers, first, &row.device, &row.digest);
+                        Wait::stored(until, length, unix_now(), Instant::now())
+                    }),
                 };
                 device.state.lock().history.insert(row.digest, history);
             }
@@ -157,7 +164,13 @@ impl Engine {
             if let Some(transfer) = &state.transfer
                 && let Some(id) = transfer.pin.deployment
             {
-                drop(fleet.change(id, &device.id, |member| member.moved(transfer.state())));
+                let now = transfer.state();
+                drop(fleet.change(id, &device.id, |member| {
+                    // One without a state is to be offered it anew.
+                    if member.state.as_ref().is_some_and(|state| *state != now) {
+                        member.moved(now);
+                    }
+                }));
             }
         }
         let files = Files::new(loaded.files, fleet.last_seq());
@@ -379,6 +392,7 @@ impl Engine {
                         Op::History(device.history_row(*digest, *history))
                     }),
                 );
+                ops.extend(self.fleet.lock().rows_of(&device.id));
             }
             if self.db.submit(ops, device.noticing()).is_err() {
                 device.unwritten.store(true, Ordering::Relaxed);

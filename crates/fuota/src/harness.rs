@@ -58,6 +58,12 @@ impl Broker for FakeBroker {
         self.disconnected.lock().push(client_id.into());
         true
     }
+    fn end_sessions(&self, of: &dyn Fn(&Identity) -> bool, _: &Reason) -> usize {
+        let mut owners = self.owners.lock();
+        let before = owners.len();
+        owners.retain(|_, identity| !of(identity));
+        before - owners.len()
+    }
     fn clients(&self) -> Vec<ClientStatus> {
         let owners: Vec<_> = self.owners.lock().keys().cloned().collect();
         owners.iter().filter_map(|id| self.client(id)).collect()
@@ -116,6 +122,8 @@ impl Site {
             data_dir: dir.path().join("data"),
             chunk_size: 100,
             flush_interval: Duration::from_millis(20),
+            // Each test that is about it says how long.
+            retry_after: Duration::ZERO,
             ..Settings::default()
         };
         change(&mut settings);

@@ -35,6 +35,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod accounts;
+mod backoff;
 mod catalog;
 mod db;
 mod device;
@@ -87,7 +88,7 @@ use tokio_util::sync::CancellationToken;
 pub use accounts::{Rule, RuleError};
 pub use fetch::{Allow, AllowError};
 pub use fleet::{
-    Upload, UploadedBytes,
+    DeploymentPatch, LimitsPatch, Upload, UploadedBytes,
     alerts::{Alert, AlertKind},
     events::{Alerts, Change, From as ListenFrom, Listener},
     rollout::{Plan, PlanName, PlanView, Wave},

@@ -13,6 +13,7 @@ use parking_lot::MutexGuard;
 use tokio::time::Instant;
 
 use crate::{
+    backoff::{self, Wait},
     catalog::Release,
     db::{DbError, Op},
     device::{Device, DeviceState},
@@ -22,7 +23,7 @@ use crate::{
     link::{Lane, Link, LinkState, MANIFEST, Pending},
     policy::{Decision, History},
     state::{Happened, UpdateState},
-    transfer::{Pin, Transfer},
+    transfer::{Pin, Transfer, unix_now},
 };
 
 /// After what an offer that could not be written or sent is tried again.
@@ -72,7 +73,7 @@ impl Engine {
             drop(state);
             return self.resume(&link, &transfer);
         }
-        let (decision, cap) = self.decide_now(device, &state);
+        let (decision, held) = self.decide_now(device, &state);
         match decision {
             Decision::Run(release) if link.state.lock().announced.contains(&release.digest) => {
                 state.why = Some("it was offered this on its present connection; it is offered it again on the next".into());
@@ -89,11 +90,36 @@ impl Engine {
             }
             Decision::Nothing(why) => {
                 state.why = Some(why);
-                if let Some(cap) = cap {
+                if let Some(until) = held.until {
+                    self.consider_at(device, &mut state, until);
+                }
+                if let Some(cap) = held.cap {
                     self.wait_for(cap, device);
                 }
             }
         }
+    }
+
+    /// One timer per device: it is considered then, or earlier.
+    fn consider_at(&self, device: &Arc<Device>, state: &mut DeviceState, until: Instant) {
+        let now = Instant::now();
+        if state.again_at.is_none_or(|set| set <= now || until < set) {
+            state.again_at = Some(until);
+            self.timers.at(until, crate::timers::Event::Consider(Arc::downgrade(device)));
+        }
+    }
+
+    /// The next attempt at an image that failed is left for later, where there is to be one: the
+    /// row that says so.
+    pub fn put_off(&self, device: &Device, state: &mut DeviceState, pin: &Pin) -> Op {
+        let settings = self.settings();
+        let history = state.history.entry(pin.digest).or_default();
+        let mismatch = history.differs && history.deliveries >= 2;
+        let again = pin.attempt < settings.max_attempts && !mismatch;
+        let length = backoff::length(pin.attempt, settings.retry_after, &device.id, &pin.digest);
+        history.wait =
+            (again && !length.is_zero()).then(|| Wait::new(length, unix_now(), Instant::now()));
+        Op::History(device.history_row(pin.digest, *history))
     }
 
     /// Whether a device may still ask by itself, which it does when it connects: it would begin
@@ -328,7 +354,7 @@ impl Engine {
         }
         let pin = &transfer.pin;
         let mut history = state.history.get(&pin.digest).copied().unwrap_or_default();
-        history.offers = pin.attempt;
+        (history.offers, history.wait) = (pin.attempt, None);
         let mut ops = vec![
             Op::Device(device.row(&state)),
             Op::Transfer(transfer.row(&device.id)),
@@ -379,7 +405,8 @@ impl Engine {
             let at = Instant::now() + RETRY;
             return self.timers.at(at, crate::timers::Event::Consider(Arc::downgrade(device)));
         }
-        state.history.entry(pin.digest).or_default().offers = pin.attempt;
+        let history = state.history.entry(pin.digest).or_default();
+        (history.offers, history.wait) = (pin.attempt, None);
         state.transfer = Some(Arc::clone(transfer));
         state.why = None;
         if device.stored {

@@ -99,6 +99,18 @@ impl Engine {
         transfer: &Arc<Transfer>,
         next: &UpdateState,
     ) {
+        let ops = self.moving(device, state, transfer, next);
+        self.write(device, state, ops);
+    }
+
+    /// What is to be written where a transfer moved.
+    pub fn moving(
+        &self,
+        device: &Arc<Device>,
+        state: &mut DeviceState,
+        transfer: &Arc<Transfer>,
+        next: &UpdateState,
+    ) -> Vec<Op> {
         if !next.is_servable() {
             // No connection goes on answering from it.
             for link in &state.links {
@@ -114,9 +126,12 @@ impl Engine {
         }
         let mut ops = Vec::from_iter(state.transfer_op(&device.id, transfer));
         ops.extend(self.track(device, state, transfer));
+        if let UpdateState::Failed(_) = next {
+            ops.push(self.put_off(device, state, &transfer.pin));
+        }
         let reason = next.reason().map(str::to_owned);
         ops.push(Engine::happening(&device.id, next.name(), reason, transfer.pin.deployment));
-        self.write(device, state, ops);
+        ops
     }
 
     /// Writes changes of a device, after the device itself. What cannot be written now is

@@ -11,6 +11,7 @@ use semver::{BuildMetadata, Version};
 use store::Digest;
 
 use crate::{
+    backoff::Wait,
     catalog::{Catalog, Release, semantic},
     fleet::target::Target,
 };
@@ -24,6 +25,8 @@ pub struct History {
     pub deliveries: u32,
     /// Whether the device reported another version since the last complete delivery.
     pub differs: bool,
+    /// Until when the next attempt waits.
+    pub wait: Option<Wait>,
 }
 
 /// What is known of a device.

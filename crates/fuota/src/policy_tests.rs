@@ -87,7 +87,10 @@ impl Known {
     }
 
     fn with(mut self, bytes: &str, offers: u32, deliveries: u32, differs: bool) -> Known {
-        self.history.insert(Digest::of(bytes.as_bytes()), History { offers, deliveries, differs });
+        self.history.insert(
+            Digest::of(bytes.as_bytes()),
+            History { offers, deliveries, differs, wait: None },
+        );
         self
     }
 }
@@ -302,8 +305,10 @@ fn rule_12_a_downgrade_goes_below_what_is_older_than_it_and_no_further() {
     let runs_two = || Known { version: Some("2.0.0"), ..known().with("one", 1, 1, false) };
     let catalog = with(&rows, vec![down.clone()]);
     assert_eq!(path(&runs_two().decide_at(&catalog, &Door::default())), "fw-1.0.0.bin");
-    let given =
-        Door { own: Some(History { offers: 1, deliveries: 1, differs: false }), ..Door::default() };
+    let given = Door {
+        own: Some(History { offers: 1, deliveries: 1, ..History::default() }),
+        ..Door::default()
+    };
     let why = runs_two().decide_at(&catalog, &given);
     assert!(path(&why).contains("it was given"), "once is enough: {why:?}");
     // What runs 1.0.0 by then is not lifted to 2.0.0 again, also when a 1.5.0 comes.

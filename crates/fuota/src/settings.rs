@@ -47,6 +47,9 @@ pub struct Settings {
     pub max_window: u32,
     /// How often one image is offered to one device, at most.
     pub max_attempts: u32,
+    /// How long a device is left alone after its first failed attempt at an image; each further
+    /// wait is longer. Zero: the next attempt comes with the next connection.
+    pub retry_after: Duration,
     /// How long a device that reconnects in the middle of a transfer may take to ask again,
     /// before the manifest is sent again.
     pub resume_grace: Duration,
@@ -106,6 +109,7 @@ impl Default for Settings {
             chunk_size: 4096,
             max_window: 64,
             max_attempts: 3,
+            retry_after: Duration::from_secs(30),
             resume_grace: Duration::from_secs(5),
             confirm_after: Duration::from_secs(600),
             confirm_within: Duration::from_secs(1800),

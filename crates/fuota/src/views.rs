@@ -59,6 +59,9 @@ pub struct DeviceView {
     pub state: Option<String>,
     /// Why it failed, or why nothing is offered to it.
     pub reason: Option<String>,
+    /// When what failed is offered again at the earliest, in seconds since 1970; `None` where it
+    /// may be at any time, or is not.
+    pub next_attempt: Option<u64>,
     /// How far its newest offer is.
     pub progress: Progress,
     /// What its newest offer is.

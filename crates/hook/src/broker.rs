@@ -31,6 +31,12 @@ pub trait Broker: Send + Sync {
     /// if it is persistent. `false` where no such client is connected.
     fn disconnect(&self, client_id: &str, reason: &Reason) -> bool;
 
+    /// Ends the sessions of those accounts, connected or away, with all that they hold, in the
+    /// durable log as well: the account is gone, and nobody can come back to them. Connected
+    /// clients are told this reason. Wills that they gave are published, as at any end of a
+    /// session. Says how many there were.
+    fn end_sessions(&self, of: &dyn Fn(&Identity) -> bool, reason: &Reason) -> usize;
+
     /// Every session: the connected ones and the persistent ones that are away. Without their
     /// subscriptions.
     fn clients(&self) -> Vec<ClientStatus>;
@@ -166,6 +172,9 @@ pub struct Counters {
     pub outbox_messages: u64,
     /// Ordinary messages dropped because a queue or a lane was full, or because they expired.
     pub dropped: u64,
+    /// Retained publishes for which `limits.retained_messages` or `limits.retained_bytes` left no
+    /// room: refused where the publisher could be told, else delivered and not retained.
+    pub not_retained: u64,
     /// QoS 0 copies handed over directly.
     pub direct: u64,
     /// QoS 0 copies that went through the router.

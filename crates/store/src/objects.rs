@@ -156,13 +156,7 @@ impl Objects {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(&path)?;
-        Ok(Writer {
-            file,
-            temporary: Temporary(path),
-            hasher: Hasher::default(),
-            prehash: None,
-            size: 0,
-        })
+        Ok(Writer { file, temporary: Temporary(path), hashes: Hashes::default(), size: 0 })
     }
 
     /// Makes a finished copy durable under the name of its digest. A copy that is there
@@ -193,21 +187,44 @@ impl Objects {
 pub(crate) struct Writer {
     file: File,
     temporary: Temporary,
-    hasher: Hasher,
-    prehash: Option<Prehash>,
+    hashes: Hashes,
     size: u64,
+}
+
+/// What is computed of a copy's bytes on their way.
+#[derive(Debug, Default)]
+struct Hashes {
+    digest: Hasher,
+    /// If a signature asks for it.
+    prehash: Option<Prehash>,
+}
+
+impl Hashes {
+    fn update(&mut self, bytes: &[u8]) {
+        self.digest.update(bytes);
+        if let Some(prehash) = &mut self.prehash {
+            prehash.update(bytes);
+        }
+    }
 }
 
 impl Writer {
     /// Hashes it for a signature as well.
     pub(crate) fn prehash(mut self) -> Self {
-        self.prehash = Some(Prehash::default());
+        self.hashes.prehash = Some(Prehash::default());
         self
     }
 
+    /// Writes the next part and hashes it at the same time, for either takes about as long.
     pub(crate) fn write(&mut self, bytes: &Bytes) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.note(bytes);
+        let Self { file, hashes, .. } = self;
+        std::thread::scope(|scope| {
+            let hashing = std::thread::Builder::new().spawn_scoped(scope, || hashes.update(bytes));
+            let written = file.write_all(bytes);
+            // Without a thread no part of it was hashed, and the copy is given up.
+            hashing.and(written)
+        })?;
+        self.size += bytes.len() as u64;
         Ok(())
     }
 
@@ -224,16 +241,9 @@ impl Writer {
             if read == 0 {
                 return Ok(self.finish());
             }
-            self.note(&buffer[..read]);
+            self.hashes.update(&buffer[..read]);
+            self.size += read as u64;
         }
-    }
-
-    fn note(&mut self, bytes: &[u8]) {
-        self.hasher.update(bytes);
-        if let Some(prehash) = &mut self.prehash {
-            prehash.update(bytes);
-        }
-        self.size += bytes.len() as u64;
     }
 
     /// Bytes written so far.
@@ -244,8 +254,8 @@ impl Writer {
     /// Ends the copy; [`Objects::keep`] makes it last.
     pub(crate) fn finish(self) -> Copied {
         Copied {
-            digest: self.hasher.finish(),
-            prehash: self.prehash.map(Prehash::finish),
+            digest: self.hashes.digest.finish(),
+            prehash: self.hashes.prehash.map(Prehash::finish),
             size: self.size,
             file: self.file,
             temporary: self.temporary,

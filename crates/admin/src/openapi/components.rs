@@ -83,6 +83,7 @@ fn devices() -> Value {
         "version": about("As it reported.", maybe(text())),
         "state": about("Of its newest offer.", maybe(one_of(&fuota::UPDATE_STATES))),
         "reason": maybe(text()),
+        "next_attempt": about("When what failed is offered again at the earliest; null where it may be at any time, or is not.", maybe(time())),
         "progress": object(json!({"chunks_sent": count(), "chunks_total": count()}), none()),
         "firmware": maybe(offered),
         "parameters": about(
@@ -336,6 +337,11 @@ fn deployments() -> Value {
                 "limits": component("Limits"),
             }),
         ),
+        "DeploymentPatch": object(none(), json!({
+            "windows": about("Empty: at any time; null: those of the site.", maybe(windows())),
+            "limits": component("Limits"),
+            "pause_at_percent": about("Null: never.", maybe(between(1, 100))),
+        })),
         "Limits": object(none(), json!({
             "transfers": about("Under way at once.", maybe(between(1, u32::MAX.into()))),
             "starts_per_minute": maybe(between(1, u32::MAX.into())),

@@ -14,7 +14,8 @@ use super::{
 pub type Described = (&'static str, Vec<Operation>);
 
 /// What can be done with a deployment, by the ids of the operations.
-const ACTS: [&str; 6] = [
+const ACTS: [&str; 7] = [
+    "patch_v1_deployments_id",
     "post_v1_deployments_id_approve",
     "post_v1_deployments_id_pause",
     "post_v1_deployments_id_resume",
@@ -304,7 +305,17 @@ fn deployments() -> Vec<Described> {
                     .fails(&[409, 422]),
             ],
         ),
-        ("/v1/deployments/{id}", vec![one(get("Show a deployment")).gives(200, "The deployment.", "Deployment")]),
+        (
+            "/v1/deployments/{id}",
+            vec![
+                one(get("Show a deployment")).gives(200, "The deployment.", "Deployment"),
+                one(patch("Change what is named of a deployment that is not over, at once"))
+                    .about("A cap that is lowered ends nothing that runs.")
+                    .takes("DeploymentPatch")
+                    .gives(200, "The deployment after it.", "Deployment")
+                    .fails(&[409, 422]),
+            ],
+        ),
         (
             "/v1/deployments/{id}/devices",
             vec![
@@ -324,10 +335,20 @@ fn deployments() -> Vec<Described> {
         ("/v1/deployments/{id}/approve", vec![act("Release a held deployment, or open the next wave")]),
         ("/v1/deployments/{id}/pause", vec![act("Stop new offers")]),
         ("/v1/deployments/{id}/resume", vec![act("Go on; the failures until now are known")]),
-        ("/v1/deployments/{id}/cancel", vec![act("Stop it for good, with the transfers that run")]),
+        (
+            "/v1/deployments/{id}/cancel",
+            vec![
+                act("Stop it for good, with the transfers that run; or for one device")
+                    .about("For one device: its transfer ends, and it is offered this no more until a retry names it. The others go on.")
+                    .query("device", "Only for this device.", name()),
+            ],
+        ),
         (
             "/v1/deployments/{id}/retry",
-            vec![act("Offer it again to whom it failed for").query("device", "Only to this device.", name())],
+            vec![
+                act("Offer it again to whom it failed for")
+                    .query("device", "Only to this device, also where it was cancelled for it.", name()),
+            ],
         ),
         (
             "/v1/deployments/{id}/rollback",

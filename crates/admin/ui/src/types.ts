@@ -6,6 +6,7 @@ export interface Device {
   version: string | null;
   state: string | null;
   reason: string | null;
+  next_attempt: number | null;
   progress: { chunks_sent: number; chunks_total: number };
   firmware: {
     title: string | null;

@@ -14,7 +14,11 @@ use bytes::{BufMut, BytesMut};
 use super::record::{Record, Unknown};
 
 /// The form that this program writes, and the newest that it reads.
-pub(crate) const FORMAT: u32 = 1;
+///
+/// | format | what came |
+/// | --- | --- |
+/// | 2 | retained messages that are promised to a new subscription; by which shared subscription a delivery comes, and that it was handed on; wills |
+pub(crate) const FORMAT: u32 = 2;
 const MAGIC: &[u8; 8] = b"fuotalog";
 /// Magic and format.
 pub(crate) const HEADER: usize = MAGIC.len() + 4;
@@ -60,6 +64,12 @@ pub(crate) enum Fault {
     Unknown(u64),
 }
 
+/// The form of a file that begins as these files do; 0 where it ends before it says so.
+pub(crate) fn format(bytes: &[u8]) -> u32 {
+    let number = bytes.get(MAGIC.len()..).and_then(|rest| rest.first_chunk());
+    number.map_or(0, |number| u32::from_be_bytes(*number))
+}
+
 /// Calls `each` with every record, in order. Returns how many bytes are good, and what is wrong
 /// behind them.
 pub(crate) fn read(bytes: &[u8], mut each: impl FnMut(Record)) -> (u64, Option<Fault>) {
@@ -73,9 +83,7 @@ pub(crate) fn read(bytes: &[u8], mut each: impl FnMut(Record)) -> (u64, Option<F
         let zeros = bytes.iter().all(|byte| *byte == 0);
         return (0, Some(if zeros { Fault::Torn(0) } else { Fault::Foreign }));
     }
-    let mut number = [0; 4];
-    number.copy_from_slice(&bytes[MAGIC.len()..HEADER]);
-    let format = u32::from_be_bytes(number);
+    let format = format(bytes);
     if format > FORMAT {
         return (0, Some(Fault::Newer(format)));
     }

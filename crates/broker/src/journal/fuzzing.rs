@@ -5,6 +5,7 @@ use bytes::BytesMut;
 use super::{
     Image, Record,
     file::{self, HEADER},
+    record::Retained,
 };
 
 fn encoded(record: &Record) -> BytesMut {
@@ -26,7 +27,13 @@ pub fn log(data: &[u8]) {
         let written = encoded(&record);
         let again = Record::decode(&written);
         // A message that expires is written with the time that it has left.
-        let ages = matches!(&record, Record::Publish(p) if p.message.expires.is_some());
+        let ages = match &record {
+            Record::Publish(published) => published.message.expires.is_some(),
+            Record::Serve { what: Retained::Message { message, .. }, .. } => {
+                message.expires.is_some()
+            }
+            _ => false,
+        };
         assert!(ages && again.is_ok() || again.is_ok_and(|again| encoded(&again) == written));
         file::put(&mut file, &record);
         image.apply(record);

@@ -10,8 +10,8 @@ use std::{
     sync::Arc,
 };
 
-use super::record::{Next, Owner, Published, Record, Target};
-use crate::{message::Message, subscriptions::Held};
+use super::record::{Next, Owner, Published, Record, Retained, Target};
+use crate::{backlog::Owed, message::Message, session::Will, subscriptions::Held};
 
 /// All that survives.
 #[derive(Clone, Debug, Default)]
@@ -34,12 +34,16 @@ pub(crate) struct SessionImage {
     pub expiry: u32,
     /// When its last connection ended, in seconds since 1970; `None` while it is connected.
     pub left: Option<u64>,
+    /// See [`Record::Will`].
+    pub will: Option<Will>,
     /// Its subscriptions by filter.
     pub subscriptions: BTreeMap<Box<str>, Held>,
     /// What it was promised and has not acknowledged, in the order of publishing.
     pub deliveries: BTreeMap<u64, Promised>,
     /// Packet ids of QoS 2 publishes taken from its client and not yet released.
     pub received: BTreeSet<u16>,
+    /// Retained messages that it is owed and that are no deliveries yet, by backlog.
+    pub backlogs: BTreeMap<u64, Owed>,
 }
 
 /// A delivery that is not over.
@@ -65,20 +69,23 @@ impl Image {
     pub fn apply(&mut self, record: Record) {
         match record {
             Record::Begin { session, client_id, owner, expiry } => {
-                self.next.session = self.next.session.max(session + 1);
+                self.next.session = self.next.session.max(session.saturating_add(1));
                 let fresh = SessionImage {
                     client_id,
                     owner,
                     expiry,
                     left: None,
+                    will: None,
                     subscriptions: BTreeMap::new(),
                     deliveries: BTreeMap::new(),
                     received: BTreeSet::new(),
+                    backlogs: BTreeMap::new(),
                 };
                 self.sessions.insert(session, fresh);
             }
             Record::Resume { session, owner, expiry } => self.with(session, |s| {
-                (s.owner, s.expiry, s.left) = (owner, expiry, None);
+                // A connection that goes on with the session makes its delayed will void.
+                (s.owner, s.expiry, s.left, s.will) = (owner, expiry, None, None);
             }),
             Record::Leave { session, at, expiry } => self.with(session, |s| {
                 (s.left, s.expiry) = (Some(at), expiry);
@@ -89,6 +96,9 @@ impl Image {
             }),
             Record::Unsubscribe { session, filter } => self.with(session, |s| {
                 s.subscriptions.remove(&filter);
+            }),
+            Record::Will { session, will } => self.with(session, |s| {
+                s.will = will.map(|will| *will);
             }),
             Record::Publish(published) => self.publish(*published),
             Record::Received { session, packet_id } => self.with(session, |s| {
@@ -112,13 +122,23 @@ impl Image {
                 });
             }
             Record::Confirming { session, delivery, packet_id } => {
-                self.next.delivery = self.next.delivery.max(delivery + 1);
+                self.used(delivery);
                 self.with(session, |s| {
                     s.deliveries.insert(delivery, Promised::Release(packet_id));
                 });
             }
             Record::Done { session, delivery } => self.with(session, |s| {
                 s.deliveries.remove(&delivery);
+            }),
+            Record::Owe { session, backlog, owed } => {
+                self.used(backlog);
+                self.with(session, |s| drop(s.backlogs.insert(backlog, *owed)));
+            }
+            Record::Serve { session, backlog, delivery, what } => {
+                self.serve(session, backlog, delivery, what);
+            }
+            Record::Served { session, backlog } => self.with(session, |s| {
+                s.backlogs.remove(&backlog);
             }),
             Record::Next(next) => {
                 self.next.session = self.next.session.max(next.session);
@@ -129,14 +149,17 @@ impl Image {
     }
 
     fn publish(&mut self, published: Published) {
-        let Published { message, retained, received, targets, .. } = published;
+        let Published { message, retained, received, instead, targets, .. } = published;
+        if let Some((session, delivery)) = instead {
+            self.with(session, |s| drop(s.deliveries.remove(&delivery)));
+        }
         if let Some((session, packet_id)) = received {
             self.with(session, |s| {
                 s.received.insert(packet_id);
             });
         }
         for target in targets {
-            self.next.delivery = self.next.delivery.max(target.delivery + 1);
+            self.used(target.delivery);
             self.with(target.session, |session| {
                 let (delivery, message) = (target.delivery, message.clone());
                 let promised = Promised::Message { message, target, packet_id: None };
@@ -148,9 +171,58 @@ impl Image {
         }
     }
 
+    fn serve(&mut self, session: u64, backlog: u64, delivery: u64, what: Retained) {
+        self.used(delivery);
+        let (topic, message) = match what {
+            Retained::Message { message, .. } => (message.topic.clone(), Some(message)),
+            Retained::Place { topic, sequence } => {
+                let message = self.at(&topic, sequence).cloned();
+                (topic, message)
+            }
+        };
+        self.with(session, |s| {
+            let Some(owed) = s.backlogs.get_mut(&backlog) else { return };
+            owed.after = Some(topic);
+            // A file may say what no broker has written.
+            let Some(message) = message else { return };
+            let target = Target {
+                session,
+                delivery,
+                qos: message.qos.min(owed.qos),
+                retain: true,
+                subscriptions: owed.identifiers(),
+                share: None,
+            };
+            let promised = Promised::Message { message, target, packet_id: None };
+            s.deliveries.insert(delivery, promised);
+        });
+    }
+
+    /// The message that is retained on a topic under this sequence.
+    fn at(&self, topic: &str, sequence: u64) -> Option<&Arc<Message>> {
+        self.retained.get(topic).filter(|kept| kept.sequence == sequence)?.message.as_ref()
+    }
+
+    /// Whether what a record says of a retained message can be said by its place alone, now that
+    /// all records before it are in this state. If so, it does.
+    pub fn refer(&self, record: &mut Record) {
+        if let Record::Serve { what, .. } = record
+            && let Retained::Message { message, .. } = what
+            && self.at(&message.topic, message.sequence).is_some()
+        {
+            let (topic, sequence) = (message.topic.clone(), message.sequence);
+            *what = Retained::Place { topic, sequence };
+        }
+    }
+
+    /// A number of a delivery or a backlog that is not free any more.
+    fn used(&mut self, number: u64) {
+        self.next.delivery = self.next.delivery.max(number.saturating_add(1));
+    }
+
     fn retain(&mut self, message: Arc<Message>) {
         let sequence = message.sequence;
-        self.next.sequence = self.next.sequence.max(sequence + 1);
+        self.next.sequence = self.next.sequence.max(sequence.saturating_add(1));
         let topic = message.topic.clone();
         let message = (!message.payload.is_empty()).then_some(message);
         let kept = self.retained.entry(topic).or_insert(Kept { sequence: 0, message: None });
@@ -184,15 +256,21 @@ impl Image {
     pub fn records(&self, now: u64, mut each: impl FnMut(Record)) {
         each(Record::Next(self.next));
         for (&session, image) in &self.sessions {
-            let SessionImage { client_id, owner, expiry, left, .. } = image;
+            let SessionImage { client_id, owner, expiry, left, will, .. } = image;
             let (client_id, owner, expiry) = (client_id.clone(), owner.clone(), *expiry);
             each(Record::Begin { session, client_id, owner, expiry });
+            if let Some(will) = will {
+                each(Record::Will { session, will: Some(Box::new(will.clone())) });
+            }
             for (filter, held) in &image.subscriptions {
                 let (filter, held) = (filter.clone(), held.clone());
                 each(Record::Subscribe { session, filter, held });
             }
             for &packet_id in &image.received {
                 each(Record::Received { session, packet_id });
+            }
+            for (&backlog, owed) in &image.backlogs {
+                each(Record::Owe { session, backlog, owed: Box::new(owed.clone()) });
             }
             if let Some(at) = *left {
                 each(Record::Leave { session, at, expiry });
@@ -204,6 +282,7 @@ impl Image {
                 at: now,
                 retained: use_.retained,
                 received: None,
+                instead: None,
                 targets: use_.targets,
             })));
         }
@@ -275,6 +354,7 @@ fn cleared(topic: Arc<str>, sequence: u64, at: u64) -> Record {
         at,
         retained: true,
         received: None,
+        instead: None,
         targets: Vec::new(),
     }))
 }

@@ -1,7 +1,7 @@
 //! The broker's own durable log: what was promised to clients survives `kill -9`.
 //!
 //! Retained messages, sessions with their subscriptions, QoS 1 and 2 messages that wait for them,
-//! and the packet ids of QoS 2 in both directions. Before a client hears of it, one record of
+//! their wills, and the packet ids of QoS 2 in both directions. Before a client hears of it, one record of
 //! it is in the log. One thread writes: whatever has come while it wrote goes with its next write
 //! (and, with [`Sync::Always`], its next sync), so that many publishers share the price.
 //!
@@ -46,7 +46,7 @@ use std::{
 use tokio::sync::oneshot;
 
 pub(crate) use image::Image;
-pub(crate) use record::{Owner, Published, Record, Target};
+pub(crate) use record::{Owner, Published, Record, Retained as RetainedRecord, Target};
 pub use recover::JournalError;
 pub(crate) use restore::restore;
 pub use storage::{Directory, LogFile, Storage};

@@ -2,16 +2,20 @@
 //!
 //! A record is a byte that says which, then its fields, numbers with the highest byte first. A
 //! message is an MQTT 5 PUBLISH, so that its properties need no second form. Kinds are never
-//! given a new meaning: what changes gets a new kind, and a new [`super::file::FORMAT`].
+//! given a new meaning: what changes gets a new kind, or a flag that was always 0, and a new
+//! [`super::file::FORMAT`].
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use hook::{Identity, Protocol, Qos, Role};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use super::wall_seconds;
 use crate::{
+    backlog::Owed,
     codec::{self, Frame, PublishHead},
-    message::Message,
+    message::{Message, Share},
     packet::Packet,
+    session::Will,
     subscriptions::Held,
 };
 
@@ -31,6 +35,9 @@ pub(crate) enum Record {
     Subscribe { session: u64, filter: Box<str>, held: Held },
     /// It has it no longer.
     Unsubscribe { session: u64, filter: Box<str> },
+    /// Its will for the current connection, or the delayed one behind it; without one, that was
+    /// published or given up.
+    Will { session: u64, will: Option<Box<Will>> },
     /// A message, for whoever it was promised to.
     Publish(Box<Published>),
     /// A QoS 2 publish was taken from the session's client, and reached nobody who lasts.
@@ -45,8 +52,24 @@ pub(crate) enum Record {
     Confirming { session: u64, delivery: u64, packet_id: u16 },
     /// A delivery is over: acknowledged, expired, or dropped by a stated bound.
     Done { session: u64, delivery: u64 },
+    /// It subscribed, and is promised what is retained. The number of the backlog is unique among
+    /// those of deliveries.
+    Owe { session: u64, backlog: u64, owed: Box<Owed> },
+    /// One of those messages becomes a delivery, and the backlog goes on behind its topic.
+    Serve { session: u64, backlog: u64, delivery: u64, what: Retained },
+    /// All of them have become deliveries, or none is due any more.
+    Served { session: u64, backlog: u64 },
     /// The first numbers that are free: only in snapshots.
     Next(Next),
+}
+
+/// A retained message that is delivered because somebody subscribed.
+#[derive(Clone, Debug)]
+pub(crate) enum Retained {
+    /// The one that is retained on this topic under this sequence: its payload is in the log.
+    Place { topic: Arc<str>, sequence: u64 },
+    /// One that is not, or not any more; and when this was written, in seconds since 1970.
+    Message { message: Arc<Message>, at: u64 },
 }
 
 /// Numbers that go on where they were.
@@ -80,6 +103,9 @@ pub(crate) struct Published {
     pub retained: bool,
     /// The session and packet id that it came from, at QoS 2 from a session that lasts.
     pub received: Option<(u64, u16)>,
+    /// The session and delivery in whose place it comes: what a member of a shared subscription
+    /// left behind, handed on.
+    pub instead: Option<(u64, u64)>,
     /// The sessions that it is for.
     pub targets: Vec<Target>,
 }
@@ -97,6 +123,8 @@ pub(crate) struct Target {
     pub retain: bool,
     /// Subscription identifiers.
     pub subscriptions: Option<Arc<[u32]>>,
+    /// The shared subscription that it comes by.
+    pub share: Option<Arc<Share>>,
 }
 
 /// Bytes that are no record. Their checksum was right, so a program wrote them that this one does
@@ -120,6 +148,13 @@ mod kind {
     pub const CONFIRMING: u8 = 12;
     pub const DONE: u8 = 13;
     pub const NEXT: u8 = 14;
+    // Since format 2.
+    pub const OWE: u8 = 15;
+    pub const SERVE_PLACE: u8 = 16;
+    pub const SERVE_MESSAGE: u8 = 17;
+    pub const SERVED: u8 = 18;
+    pub const WILL: u8 = 19;
+    pub const WILL_OVER: u8 = 20;
 }
 
 impl Record {
@@ -152,6 +187,12 @@ impl Record {
                 head(out, kind::UNSUBSCRIBE, *session);
                 text(out, filter);
             }
+            Record::Will { session, will: Some(will) } => {
+                head(out, kind::WILL, *session);
+                out.put_u32(u32::try_from(will.delay.as_secs()).unwrap_or(u32::MAX));
+                encode_message(out, &will.message);
+            }
+            Record::Will { session, will: None } => head(out, kind::WILL_OVER, *session),
             Record::Publish(published) => {
                 out.put_u8(kind::PUBLISH);
                 published.encode(out);
@@ -181,6 +222,35 @@ impl Record {
             Record::Done { session, delivery } => {
                 head(out, kind::DONE, *session);
                 out.put_u64(*delivery);
+            }
+            Record::Owe { session, backlog, owed } => {
+                head(out, kind::OWE, *session);
+                out.put_u64(*backlog);
+                encode_owed(out, owed);
+            }
+            Record::Serve { session, backlog, delivery, what } => {
+                let kind = match what {
+                    Retained::Place { .. } => kind::SERVE_PLACE,
+                    Retained::Message { .. } => kind::SERVE_MESSAGE,
+                };
+                head(out, kind, *session);
+                out.put_u64(*backlog);
+                out.put_u64(*delivery);
+                match what {
+                    Retained::Place { topic, sequence } => {
+                        out.put_u64(*sequence);
+                        text(out, topic);
+                    }
+                    Retained::Message { message, at } => {
+                        out.put_u64(*at);
+                        out.put_u64(message.sequence);
+                        encode_message(out, message);
+                    }
+                }
+            }
+            Record::Served { session, backlog } => {
+                head(out, kind::SERVED, *session);
+                out.put_u64(*backlog);
             }
             Record::Next(next) => {
                 head(out, kind::NEXT, next.session);
@@ -230,6 +300,32 @@ fn decode(input: &mut &[u8]) -> Result<Record, Unknown> {
             Record::Confirming { session, delivery: u64(input)?, packet_id: u16(input)? }
         }
         kind::DONE => Record::Done { session, delivery: u64(input)? },
+        kind::WILL => {
+            let delay = Duration::from_secs(u32(input)?.into());
+            let message = decode_message(input, 0, wall_seconds())?;
+            // Its time counts from the moment at which it is published.
+            let message = Message { expires: None, publisher: session, ..message };
+            let will = Will { message: Arc::new(message), delay };
+            Record::Will { session, will: Some(Box::new(will)) }
+        }
+        kind::WILL_OVER => Record::Will { session, will: None },
+        kind::OWE => {
+            Record::Owe { session, backlog: u64(input)?, owed: Box::new(decode_owed(input)?) }
+        }
+        kind::SERVE_PLACE => Record::Serve {
+            session,
+            backlog: u64(input)?,
+            delivery: u64(input)?,
+            what: Retained::Place { sequence: u64(input)?, topic: take_text(input)?.into() },
+        },
+        kind::SERVE_MESSAGE => {
+            let (backlog, delivery, at) = (u64(input)?, u64(input)?, u64(input)?);
+            let sequence = u64(input)?;
+            let message = Arc::new(decode_message(input, sequence, at)?);
+            let what = Retained::Message { message, at };
+            Record::Serve { session, backlog, delivery, what }
+        }
+        kind::SERVED => Record::Served { session, backlog: u64(input)? },
         kind::NEXT => Record::Next(Next { session, delivery: u64(input)?, sequence: u64(input)? }),
         _ => return Err(Unknown),
     })
@@ -240,34 +336,36 @@ impl Published {
         let message = &self.message;
         out.put_u64(self.at);
         out.put_u64(message.sequence);
-        out.put_u8(u8::from(self.retained) | u8::from(self.received.is_some()) << 1);
+        out.put_u8(
+            u8::from(self.retained)
+                | u8::from(self.received.is_some()) << 1
+                | u8::from(self.instead.is_some()) << 2,
+        );
         if let Some((session, packet_id)) = self.received {
             out.put_u64(session);
             out.put_u16(packet_id);
+        }
+        if let Some((session, delivery)) = self.instead {
+            out.put_u64(session);
+            out.put_u64(delivery);
         }
         out.put_u32(self.targets.len() as u32);
         for target in &self.targets {
             out.put_u64(target.session);
             out.put_u64(target.delivery);
-            out.put_u8(target.qos as u8 | u8::from(target.retain) << 2);
+            out.put_u8(
+                target.qos as u8
+                    | u8::from(target.retain) << 2
+                    | u8::from(target.share.is_some()) << 3,
+            );
             let identifiers = target.subscriptions.as_deref().unwrap_or_default();
             out.put_u32(identifiers.len() as u32);
             identifiers.iter().for_each(|id| out.put_u32(*id));
+            if let Some(share) = &target.share {
+                text(out, &share.0);
+            }
         }
-        let publish = PublishHead {
-            dup: false,
-            qos: message.qos,
-            retain: message.retain,
-            topic: &message.topic,
-            packet_id: 1,
-            alias: None,
-            properties: message.properties.as_deref(),
-            expiry_left: message.seconds_left(),
-            subscriptions: &[],
-            payload_len: message.payload.len(),
-        };
-        codec::publish_head(out, Protocol::V5, &publish);
-        out.put_slice(&message.payload);
+        encode_message(out, message);
     }
 
     fn decode(input: &mut &[u8]) -> Result<Self, Unknown> {
@@ -278,29 +376,60 @@ impl Published {
             0 => None,
             _ => Some((u64(input)?, u16(input)?)),
         };
+        let instead = match flags & 4 {
+            0 => None,
+            _ => Some((u64(input)?, u64(input)?)),
+        };
         let count = u32(input)?;
         // Nothing is reserved for what a number announces.
         let targets = (0..count).map(|_| Target::decode(input)).collect::<Result<_, _>>()?;
-        let Ok(Frame::Complete { len }) = codec::frame(input, usize::MAX) else {
-            return Err(Unknown);
-        };
-        let (packet, rest) = input.split_at_checked(len).ok_or(Unknown)?;
-        *input = rest;
-        let Ok(Packet::Publish(publish)) = codec::decode(packet, Protocol::V5) else {
-            return Err(Unknown);
-        };
-        let message = Arc::new(Message {
-            topic: publish.topic.into(),
-            payload: Bytes::copy_from_slice(publish.payload),
-            qos: publish.qos,
-            retain: publish.retain,
-            expires: Message::expiry_since(publish.properties.as_deref(), at),
-            properties: publish.properties,
-            publisher: 0,
-            sequence,
-        });
-        Ok(Published { message, at, retained: flags & 1 != 0, received, targets })
+        let message = Arc::new(decode_message(input, sequence, at)?);
+        Ok(Published { message, at, retained: flags & 1 != 0, received, instead, targets })
     }
+}
+
+/// As a PUBLISH; its place in the order of retained ones stands elsewhere.
+fn encode_message(out: &mut BytesMut, message: &Message) {
+    let publish = PublishHead {
+        dup: false,
+        qos: message.qos,
+        retain: message.retain,
+        topic: &message.topic,
+        packet_id: 1,
+        alias: None,
+        properties: message.properties.as_deref(),
+        expiry_left: message.seconds_left(),
+        subscriptions: &[],
+        payload_len: message.payload.len(),
+    };
+    codec::publish_head(out, Protocol::V5, &publish);
+    out.put_slice(&message.payload);
+}
+
+/// What it had left of its time counts from `at`, in seconds since 1970.
+fn decode_message(input: &mut &[u8], sequence: u64, at: u64) -> Result<Message, Unknown> {
+    let Ok(Frame::Complete { len }) = codec::frame(input, usize::MAX) else {
+        return Err(Unknown);
+    };
+    let (packet, rest) = input.split_at_checked(len).ok_or(Unknown)?;
+    *input = rest;
+    let Ok(Packet::Publish(publish)) = codec::decode(packet, Protocol::V5) else {
+        return Err(Unknown);
+    };
+    // It would stand for a topic that only a connection knows.
+    if publish.alias.is_some() {
+        return Err(Unknown);
+    }
+    Ok(Message {
+        topic: publish.topic.into(),
+        payload: Bytes::copy_from_slice(publish.payload),
+        qos: publish.qos,
+        retain: publish.retain,
+        expires: Message::expiry_since(publish.properties.as_deref(), at),
+        properties: publish.properties,
+        publisher: 0,
+        sequence,
+    })
 }
 
 impl Target {
@@ -315,6 +444,10 @@ impl Target {
             qos: Qos::from_bits(flags & 3).ok_or(Unknown)?,
             retain: flags & 4 != 0,
             subscriptions: (!identifiers.is_empty()).then(|| identifiers.into()),
+            share: match flags & 8 {
+                0 => None,
+                _ => Some(Arc::new(Share(take_text(input)?.into()))),
+            },
         })
     }
 }
@@ -384,6 +517,35 @@ fn decode_held(input: &mut &[u8]) -> Result<Held, Unknown> {
         retain_as_published: flags & 8 != 0,
         identifier,
         consumed: flags & 16 != 0,
+    })
+}
+
+fn encode_owed(out: &mut BytesMut, owed: &Owed) {
+    let Owed { filter, qos, identifier, newest, after } = owed;
+    out.put_u8(*qos as u8 | u8::from(after.is_some()) << 2);
+    out.put_u32(identifier.unwrap_or(0));
+    out.put_u64(*newest);
+    text(out, filter);
+    if let Some(after) = after {
+        text(out, after);
+    }
+}
+
+fn decode_owed(input: &mut &[u8]) -> Result<Owed, Unknown> {
+    let flags = u8(input)?;
+    let identifier = match u32(input)? {
+        0 => None,
+        identifier => Some(identifier),
+    };
+    Ok(Owed {
+        qos: Qos::from_bits(flags & 3).ok_or(Unknown)?,
+        identifier,
+        newest: u64(input)?,
+        filter: take_text(input)?.into(),
+        after: match flags & 4 {
+            0 => None,
+            _ => Some(take_text(input)?.into()),
+        },
     })
 }
 

@@ -60,6 +60,8 @@ pub(super) struct Recovered {
     pub len: u64,
     /// The size of the last snapshot.
     pub snapshot_len: u64,
+    /// The form of that log.
+    pub format: u32,
 }
 
 /// The name of a log.
@@ -96,7 +98,7 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, JournalError> 
         fault.map_or(Ok(()), |fault| Err(error(&name, fault)))?;
     }
     let last = logs.range(first..).next_back().copied();
-    let mut len = 0;
+    let (mut len, mut format) = (0, FORMAT);
     for number in last.map_or(first..first, |last| first..last + 1) {
         let name = log_name(number);
         if !logs.contains(&number) {
@@ -109,9 +111,9 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, JournalError> 
             Some(Fault::Torn(_)) if Some(number) == last => keep_torn(storage, &name, &bytes, good),
             Some(fault) => return Err(error(&name, fault)),
         }
-        len = good;
+        (len, format) = (good, file::format(&bytes));
     }
-    Ok(Recovered { image, number: last.unwrap_or(first), len, snapshot_len })
+    Ok(Recovered { image, number: last.unwrap_or(first), len, snapshot_len, format })
 }
 
 fn read(storage: &dyn Storage, name: &str) -> Result<Vec<u8>, JournalError> {

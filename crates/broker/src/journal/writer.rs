@@ -15,8 +15,9 @@ use tokio::sync::oneshot;
 
 use super::{
     Entry, JournalError, Shared, Sync, Waiting,
-    file::{self, HEADER},
+    file::{self, FORMAT, HEADER},
     image::Image,
+    record::Record,
     recover::{Recovered, log_name, numbers, snapshot_name},
     storage::{LogFile, Storage},
     wall_seconds,
@@ -67,10 +68,17 @@ impl Writer {
         recovered: Recovered,
         shared: Arc<Shared>,
     ) -> Result<Self, JournalError> {
-        let Recovered { image, number, len, snapshot_len } = recovered;
+        let Recovered { image, mut number, mut len, snapshot_len, format } = recovered;
         let name = log_name(number);
         let opened = (|| {
-            let file = storage.open(&name, len)?;
+            let mut file = storage.open(&name, len)?;
+            if len > 0 && format < FORMAT {
+                // What is written now belongs into a file that an older program refuses. This one
+                // is whole and durable, since the next one relies on it.
+                file.sync()?;
+                (number, len) = (number + 1, 0);
+                file = storage.open(&log_name(number), 0)?;
+            }
             if len == 0 {
                 file.append(&file::header())?;
                 storage.sync_names()?;
@@ -151,9 +159,14 @@ impl Writer {
     fn write_entries(&mut self) -> io::Result<()> {
         while !self.entries.is_empty() {
             self.buffer.clear();
-            let mut count = 0;
-            for entry in &self.entries {
-                if let Some(record) = &entry.record {
+            let (mut count, mut retains) = (0, false);
+            for entry in &mut self.entries {
+                if let Some(record) = &mut entry.record {
+                    // The state is that of the last write: what this one retains is not in it.
+                    if !retains {
+                        self.image.refer(record);
+                    }
+                    retains |= matches!(&record, Record::Publish(it) if it.retained);
                     file::put(&mut self.buffer, record);
                 }
                 count += 1;

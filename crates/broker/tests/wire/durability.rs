@@ -10,12 +10,12 @@ use std::sync::{
     atomic::{AtomicU16, Ordering},
 };
 
-fn killed(disk: &Disk) -> (Site, Disk) {
+pub fn killed(disk: &Disk) -> (Site, Disk) {
     let disk = disk.after_kill();
     (site_on(Settings::default(), &disk), disk)
 }
 
-fn first() -> (Site, Disk) {
+pub fn first() -> (Site, Disk) {
     let disk = Disk::default();
     (site_on(Settings::default(), &disk), disk)
 }
@@ -397,9 +397,9 @@ fn damage_that_no_power_cut_makes_is_not_passed_over() {
         disk
     };
     let mut newer = log.clone();
-    newer[11] = 2;
+    newer[11] = 3;
     for (disk, expected) in [
-        (with("log-00000001", newer), "log-00000001 was written by a newer version (format 2"),
+        (with("log-00000001", newer), "log-00000001 was written by a newer version (format 3"),
         (with("log-00000001", b"PK\x03\x04, a zip file".to_vec()), "log-00000001 is not a file"),
         (with("log-00000002", log.clone()), ""),
         (with("log-00000003", log.clone()), "log-00000002 is missing"),
@@ -421,6 +421,34 @@ fn damage_that_no_power_cut_makes_is_not_passed_over() {
         let after: Vec<_> = disk.names().iter().map(|name| disk.bytes(name)).collect();
         assert_eq!(before, after, "nothing is changed");
     }
+}
+
+/// A log of an older form is read, and what is written now goes into a file of its own, which a
+/// program that knows the older form alone refuses.
+#[test]
+fn an_older_form_is_read_and_followed_by_a_new_one() {
+    let (site, disk) = first();
+    site.publish(Publish::new("t", "old").qos(1, 1).retained());
+    drop(site);
+    let disk = disk.after_kill();
+    let mut old = disk.bytes("log-00000001");
+    assert_eq!(old[11], 2, "the form that this program writes");
+    old[11] = 1;
+    // It ends in the middle of a record.
+    disk.put("log-00000001", [&old[..], &[1, 2, 3]].concat());
+    for payload in ["new", "newer"] {
+        let site = site_on(Settings::default(), &disk);
+        assert_eq!(disk.bytes("log-00000001"), old, "whole, and not written to");
+        assert_eq!(disk.bytes("log-00000002")[11], 2);
+        assert_eq!(site.broker.counters().retained_messages, 1);
+        site.publish(Publish::new("t", payload).qos(1, 1).retained());
+        let mut reader = site.subscriber(V4, "r", "t", 0);
+        assert_eq!(reader.received().text(), payload);
+    }
+    let torn = disk.after_power_cut(0);
+    let site = site_on(Settings::default(), &torn);
+    assert_eq!(site.broker.counters().retained_messages, 1, "the old file is durable");
+    assert!(!disk.names().iter().any(|name| name == "log-00000003"), "{:?}", disk.names());
 }
 
 /// Publishes that need the log are refused; everything else goes on, and is written later.
@@ -467,6 +495,11 @@ fn a_full_disk_stops_only_what_needs_it() {
             }
         }
         assert_eq!(reader.received().text(), "goes on");
+        // At QoS 0 nobody was promised that it lasts.
+        three.publish(Publish::new("r", "until the end").retained());
+        assert_eq!(brief.received().text(), "until the end");
+        let mut new = site.subscriber(V4, "new", "r", 1);
+        assert_eq!(new.received().text(), "until the end", "what was refused is not retained");
         // So do sessions: what they do now is written when it can be.
         reader.send(&puback(before.id));
         let mut late = site.enter(&Connect::lasting(V4, "late"), false);

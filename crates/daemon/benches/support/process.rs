@@ -85,7 +85,8 @@ pub struct Cpu {
 const TICKS: u64 = 100;
 
 impl Cpu {
-    fn of(pid: u32) -> anyhow::Result<Self> {
+    /// What the process has used so far.
+    pub fn of(pid: u32) -> anyhow::Result<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
         // Behind the name, which may hold anything, field 3 comes first; utime is field 14.
         let fields = stat.rsplit_once(')').context("no name in stat")?.1;

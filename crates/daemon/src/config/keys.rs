@@ -66,6 +66,7 @@ pub const KEYS: &[Key] = &[
     live("fuota.max_message", ""),
     live("fuota.max_window", "64"),
     live("fuota.max_attempts", "3"),
+    live("fuota.retry_after", "30s"),
     live("fuota.resume_grace", "5s"),
     live("fuota.confirm_after", "10min"),
     live("fuota.confirm_within", "30min"),

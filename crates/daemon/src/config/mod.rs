@@ -164,6 +164,8 @@ pub struct Fuota {
     pub max_window: u32,
     /// Offers of one image to one device.
     pub max_attempts: u32,
+    /// How long a device is left alone after its first failed attempt.
+    pub retry_after: Duration,
     /// How long a device that comes back may take before it gets the manifest again.
     pub resume_grace: Duration,
     /// When a silent but connected device counts as updated, unconfirmed.
@@ -352,6 +354,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let max_message = reader.size("fuota.max_message", 256..=256 << 20);
     let max_window = reader.number("fuota.max_window", 1..=4096);
     let max_attempts = reader.number("fuota.max_attempts", 1..=1000);
+    let retry_after = reader.duration("fuota.retry_after", Duration::ZERO);
     let resume_grace = reader.duration("fuota.resume_grace", Duration::ZERO);
     let confirm_after = reader.duration("fuota.confirm_after", Duration::from_millis(1));
     let confirm_within = reader.duration("fuota.confirm_within", Duration::from_millis(1));
@@ -454,6 +457,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
             max_message,
             max_window: max_window?,
             max_attempts: max_attempts?,
+            retry_after: retry_after?,
             resume_grace: resume_grace?,
             confirm_after: confirm_after?,
             confirm_within: confirm_within?,

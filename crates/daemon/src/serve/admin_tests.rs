@@ -61,6 +61,10 @@ impl Broker for FakeBroker {
         connected
     }
 
+    fn end_sessions(&self, _: &dyn Fn(&Identity) -> bool, _: &Reason) -> usize {
+        0
+    }
+
     fn clients(&self) -> Vec<ClientStatus> {
         // In no order that anybody may rely on.
         self.sessions.values().rev().cloned().collect()

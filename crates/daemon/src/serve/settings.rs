@@ -65,6 +65,7 @@ pub fn fuota(config: &Config) -> fuota::Settings {
         chunk_size: fuota.chunk_size,
         max_window: fuota.max_window,
         max_attempts: fuota.max_attempts,
+        retry_after: fuota.retry_after,
         resume_grace: fuota.resume_grace,
         confirm_after: fuota.confirm_after,
         confirm_within: fuota.confirm_within,

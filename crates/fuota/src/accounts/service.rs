@@ -15,6 +15,8 @@ use crate::{
     views::{Actor, AddedUser, ChangedUser, NewUser, Password, UserPatch, UserRole, UserView},
 };
 
+/// What clients of a removed account hear.
+const REMOVED: &str = "the account was removed";
 /// Characters of a password.
 const MIN_PASSWORD: usize = 8;
 const MAX_PASSWORD: usize = 1024;
@@ -144,7 +146,8 @@ impl Service {
         }
         accounts.replace(|users| drop(users.remove(name)));
         self.0.tokens.remove_of(name);
-        self.0.end_account(name, "the account was removed");
+        self.0.end_account(name, REMOVED);
+        self.0.end_sessions(name, REMOVED);
         self.0.tell_user(name, "removed");
         Ok(())
     }

@@ -45,6 +45,7 @@ pub struct MemberRow {
     pub differs: bool,
     pub before: Option<i64>,
     pub at: u64,
+    pub cancelled: Option<String>,
 }
 
 /// A line of a device's timeline.
@@ -76,7 +77,8 @@ pub fn write_deployment(sql: &Savepoint<'_>, row: &DeploymentRow) -> rusqlite::R
     // An upsert: a replacement would delete the members with the row.
     sql.prepare_cached(
         "INSERT INTO deployment VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17)
-         ON CONFLICT (id) DO UPDATE SET state=?7, reason=?8, wave=?9, size=?10, forgiven=?11, ended_seq=?15",
+         ON CONFLICT (id) DO UPDATE SET plan=?5, state=?7, reason=?8, wave=?9, size=?10, forgiven=?11, ended_seq=?15,
+         conditions=?17",
     )?
     .execute(params![
         row.id, row.file, row.target, row.tier, row.plan, row.downgrade, row.state, row.reason,
@@ -91,7 +93,7 @@ pub fn remove_deployment(sql: &Savepoint<'_>, id: i64) -> rusqlite::Result<usize
 
 pub fn write_member(sql: &Savepoint<'_>, row: &MemberRow) -> rusqlite::Result<usize> {
     sql.prepare_cached(
-        "INSERT OR REPLACE INTO member VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)",
+        "INSERT OR REPLACE INTO member VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)",
     )?
     .execute(params![
         row.deployment,
@@ -107,6 +109,7 @@ pub fn write_member(sql: &Savepoint<'_>, row: &MemberRow) -> rusqlite::Result<us
         row.differs,
         row.before,
         row.at as i64,
+        row.cancelled,
     ])
 }
 
@@ -187,6 +190,7 @@ pub fn read_member(row: &Row<'_>) -> rusqlite::Result<MemberRow> {
         differs: row.get("differs")?,
         before: row.get("before")?,
         at: row.get::<_, i64>("at")? as u64,
+        cancelled: row.get("cancelled")?,
     })
 }
 

@@ -21,7 +21,8 @@ use crate::{
 };
 
 impl Engine {
-    /// Devices that it failed for, or one of them, may be offered it again.
+    /// Devices that it failed for may be offered it again; or one that is named, also where an
+    /// operator had cancelled it for that one.
     pub fn retry(&self, id: i64, only: Option<&str>) -> Result<(usize, Vec<Op>), ServiceError> {
         let members: Vec<Arc<str>> = {
             let fleet = self.fleet.lock();
@@ -29,46 +30,45 @@ impl Engine {
             if deployment.state.is_over() {
                 return Err(ServiceError::Conflict(format!("deployment {id}: it is over")));
             }
-            let failed = deployment.members.iter().filter(|(device, member)| {
-                only.is_none_or(|only| only == &***device) && may_retry(member)
+            let again = deployment.members.iter().filter(|(device, member)| match only {
+                Some(only) => {
+                    only == &***device && (may_retry(member) || member.cancelled.is_some())
+                }
+                None => may_retry(member) && member.cancelled.is_none(),
             });
-            failed.map(|(device, _)| Arc::clone(device)).collect()
+            again.map(|(device, _)| Arc::clone(device)).collect()
         };
         if let Some(only) = only.filter(|_| members.is_empty()) {
             return Err(ServiceError::Conflict(format!(
-                "deployment {id}: nothing failed for {only}"
+                "deployment {id}: nothing failed or was cancelled for {only}"
             )));
         }
         let mut ops = Vec::new();
         for name in &members {
             let Some(device) = self.registry.get(name) else { continue };
             let mut state = device.state.lock();
-            let Some(transfer) =
-                state.transfer.clone().filter(|transfer| transfer.pin.deployment == Some(id))
-            else {
-                continue; // it is being given something else by now
+            let own = state.transfer.clone().filter(|own| own.pin.deployment == Some(id));
+            let cancelled = {
+                let fleet = self.fleet.lock();
+                let member = fleet.deployments.get(&id).and_then(|one| one.members.get(name));
+                member.is_some_and(|member| member.cancelled.is_some())
             };
-            let digest = transfer.pin.digest;
-            let fresh = History::default();
-            state.history.insert(digest, fresh);
-            ops.push(Op::Device(device.row(&state)));
-            ops.push(Op::History(device.history_row(digest, fresh)));
-            for link in &state.links {
-                let mut link = link.state.lock();
-                link.announced.retain(|announced| *announced != digest);
-                // One that asked for a part and no more hears the manifest again.
-                link.asked = false;
+            if own.is_none() && !cancelled {
+                continue; // it is being given something else by now
             }
-            let mut fleet = self.fleet.lock();
-            ops.extend(fleet.change(id, name, |member| {
-                *member = Member {
-                    state: None,
-                    failed: false,
-                    history: fresh,
-                    at: unix_now(),
-                    ..member.clone()
-                };
-            }));
+            ops.push(Op::Device(device.row(&state)));
+            if let Some(digest) = own.map(|own| own.pin.digest) {
+                let fresh = History::default();
+                state.history.insert(digest, fresh);
+                ops.push(Op::History(device.history_row(digest, fresh)));
+                for link in &state.links {
+                    let mut link = link.state.lock();
+                    link.announced.retain(|announced| *announced != digest);
+                    // One that asked for a part and no more hears the manifest again.
+                    link.asked = false;
+                }
+            }
+            ops.extend(self.fleet.lock().again(id, name));
             ops.push(Engine::happening(name, "retry", None, Some(id)));
         }
         Ok((members.len(), ops))
@@ -104,7 +104,7 @@ impl Engine {
         let mut fleet = self.fleet.lock();
         let Some(bad) = fleet.deployments.get(&id) else { return Err(unknown(id)) };
         let (tier, mut left) = (bad.tier, Vec::new());
-        let conditions = Conditions { url: None, ..bad.conditions.clone() };
+        let conditions = Conditions { url: None, asked: None, ..bad.conditions.clone() };
         let mut back: BTreeMap<i64, Vec<Arc<str>>> = BTreeMap::new();
         for (device, member) in bad.members.iter().filter(|(_, member)| member.reached) {
             match member.before.ok_or("what it ran before is not known") {

@@ -122,6 +122,8 @@ pub struct Member {
     pub before: Option<i64>,
     /// When it last moved, in seconds since 1970.
     pub at: u64,
+    /// Who took it out: it is offered this no more, until a retry names it.
+    pub cancelled: Option<String>,
 }
 
 impl Member {
@@ -159,6 +161,7 @@ impl Member {
             differs: self.history.differs,
             before: self.before,
             at: self.at,
+            cancelled: self.cancelled.clone(),
         }
     }
 
@@ -178,9 +181,12 @@ impl Member {
                 offers: row.offers,
                 deliveries: row.deliveries,
                 differs: row.differs,
+                // What waits is the device's, whatever deployment it failed in.
+                wait: None,
             },
             before: row.before,
             at: row.at,
+            cancelled: row.cancelled.clone(),
         }
     }
 }
@@ -333,6 +339,33 @@ impl Deployment {
             self.put(device, Member { wave: None, ..member });
         }
         true
+    }
+
+    /// An operator takes a device out. Its place goes to another one, unless it failed in it: a
+    /// wave does not forget that.
+    pub fn take_out(&mut self, device: &Arc<str>, by: &str) {
+        let mut member = self.take(device).unwrap_or_default();
+        member.counts &= member.failed;
+        member.cancelled = Some(by.into());
+        self.put(device, member);
+    }
+
+    /// A device may be offered it again, as if it had experienced nothing. One that was taken
+    /// out without its place needs a new one.
+    pub fn again(&mut self, device: &Arc<str>) -> Option<&Member> {
+        let member = self.take(device)?;
+        let lost = member.cancelled.is_some() && !member.counts;
+        let member = Member {
+            wave: member.wave.filter(|_| !lost),
+            state: None,
+            failed: false,
+            history: History::default(),
+            at: unix_now(),
+            cancelled: None,
+            ..member
+        };
+        self.put(device, member);
+        self.members.get(device)
     }
 
     /// How its rollout stands.

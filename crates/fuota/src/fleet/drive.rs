@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{
-    deployment::{Deployment, DeploymentState},
+    deployment::{Deployment, DeploymentState, Member},
     events::Change,
     rollout::Step,
 };
@@ -143,7 +143,8 @@ impl Engine {
         }));
     }
 
-    /// Whether its deployment was cancelled while the offer was written; then so is it.
+    /// Whether its deployment was cancelled, or cancelled for this device, while the offer was
+    /// written; then so is it.
     pub fn cancelled_meanwhile(
         &self,
         device: &Arc<Device>,
@@ -153,7 +154,11 @@ impl Engine {
         let cancelled = transfer.pin.deployment.is_some_and(|id| {
             let fleet = self.fleet.lock();
             let deployment = fleet.deployments.get(&id);
-            deployment.is_none_or(|one| one.state == DeploymentState::Cancelled)
+            deployment.is_none_or(|one| {
+                let taken_out = |member: &Member| member.cancelled.is_some();
+                one.state == DeploymentState::Cancelled
+                    || one.members.get(&device.id).is_some_and(taken_out)
+            })
         });
         if cancelled && let Some(next) = transfer.happened(&Happened::Cancelled) {
             self.moved(device, state, transfer, &next);

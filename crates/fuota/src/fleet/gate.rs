@@ -1,11 +1,12 @@
 //! What the policy asks the fleet about one device.
 
-use std::{cell::Cell, sync::Arc};
+use std::{cell::Cell, collections::HashMap, sync::Arc};
 
 use parking_lot::MutexGuard;
+use store::Digest;
 use tokio::time::Instant;
 
-use super::{Fleet, starts::Cap};
+use super::{Fleet, deployment::Member, starts::Cap};
 use crate::{
     catalog::{Catalog, Release},
     device::{Device, DeviceState},
@@ -16,6 +17,15 @@ use crate::{
     transfer::Transfer,
 };
 
+/// What a device waits for, where nothing else holds it back.
+#[derive(Default)]
+pub struct Held {
+    /// The cap that holds the best one back.
+    pub cap: Option<Cap>,
+    /// When the first of its next attempts may come.
+    pub until: Option<Instant>,
+}
+
 /// The fleet as one device sees it.
 struct Door<'a> {
     fleet: MutexGuard<'a, Fleet>,
@@ -24,8 +34,9 @@ struct Door<'a> {
     groups: &'a [String],
     settings: &'a Settings,
     engine: &'a Engine,
-    /// The cap that holds the best one back that nothing else does.
-    cap: Cell<Option<Cap>>,
+    history: &'a HashMap<Digest, History>,
+    /// What holds back that nothing else does.
+    held: Cell<Held>,
     /// A deployment whose waves are all taken as open.
     free: Option<i64>,
 }
@@ -37,13 +48,22 @@ impl Gate for Door<'_> {
     }
 
     fn holds(&self, release: &Release) -> Option<String> {
+        let deployment = self.fleet.deployments.get(&release.deployment);
+        let member = deployment.and_then(|one| one.members.get(self.device));
+        if let Some(by) = member.and_then(|member| member.cancelled.as_deref()) {
+            let id = release.deployment;
+            return Some(format!(
+                "{by} cancelled it for this device; `fuotad deployment retry {id} --device {}` offers it again",
+                self.device
+            ));
+        }
         if self.free == Some(release.deployment) {
             return None;
         }
         if let Some(frozen) = &self.fleet.frozen {
             return Some(format!("{} froze all offers of the site", frozen.by));
         }
-        let Some(deployment) = self.fleet.deployments.get(&release.deployment) else {
+        let Some(deployment) = deployment else {
             return Some("its deployment is gone".into());
         };
         if let Err(reason) = deployment.admits(self.device, self.counts) {
@@ -52,12 +72,21 @@ impl Gate for Door<'_> {
         if let Some(reason) = self.engine.window_closed(deployment, self.settings) {
             return Some(reason);
         }
-        let starts = &self.fleet.starts;
-        let (cap, reason) =
-            starts.blocked(self.settings, deployment, self.device, self.groups, Instant::now())?;
-        let first = self.cap.take().unwrap_or(cap);
-        self.cap.set(Some(first));
-        Some(reason)
+        let now = Instant::now();
+        let mut held = self.held.take();
+        let reason = self.waits(release, member, now).map(|(until, reason)| {
+            held.until = Some(held.until.map_or(until, |other| other.min(until)));
+            reason
+        });
+        let reason = reason.or_else(|| {
+            let starts = &self.fleet.starts;
+            let (cap, reason) =
+                starts.blocked(self.settings, deployment, self.device, self.groups, now)?;
+            held.cap.get_or_insert(cap);
+            Some(reason)
+        });
+        self.held.set(held);
+        reason
     }
 
     fn history(&self, release: &Release) -> Option<History> {
@@ -68,14 +97,41 @@ impl Gate for Door<'_> {
     }
 }
 
+impl Door<'_> {
+    /// Until when, and why, its next attempt at this waits.
+    fn waits(
+        &self,
+        release: &Release,
+        member: Option<&Member>,
+        now: Instant,
+    ) -> Option<(Instant, String)> {
+        let history = self.history.get(&release.digest)?;
+        let wait = history.wait?;
+        wait.left(now)?;
+        // What failed before an operator sent it down to this does not count.
+        if release.downgrade && member.is_none_or(|member| member.history.offers == 0) {
+            return None;
+        }
+        let (next, most) = (history.offers + 1, self.settings.max_attempts);
+        let at = moment(wait.until);
+        Some((wait.ends(), format!("attempt {next} of {most} comes at {at}, or later")))
+    }
+}
+
+/// A time for people.
+fn moment(unix: u64) -> String {
+    let at = i64::try_from(unix).ok().and_then(|at| jiff::Timestamp::from_second(at).ok());
+    at.map(|at| at.to_string()).unwrap_or_default()
+}
+
 impl Engine {
     /// Which image a device should be offered now, and why not.
     pub fn decide(&self, device: &Device, state: &DeviceState) -> Decision {
         self.decide_now(device, state).0
     }
 
-    /// The same, with the cap that the device would have to wait for, where one holds it back.
-    pub fn decide_now(&self, device: &Device, state: &DeviceState) -> (Decision, Option<Cap>) {
+    /// The same, with what the device would have to wait for.
+    pub fn decide_now(&self, device: &Device, state: &DeviceState) -> (Decision, Held) {
         self.decide_with(&self.catalog.load(), device, state, None)
     }
 
@@ -106,7 +162,7 @@ impl Engine {
         device: &Device,
         state: &DeviceState,
         free: Option<i64>,
-    ) -> (Decision, Option<Cap>) {
+    ) -> (Decision, Held) {
         // Before the fleet's lock: it looks at the registry.
         let counts = self.counts(device, state);
         let settings = self.settings();
@@ -117,11 +173,12 @@ impl Engine {
             groups: &state.groups,
             settings: &settings,
             engine: self,
-            cap: Cell::new(None),
+            history: &state.history,
+            held: Cell::default(),
             free,
         };
         let decision = decide(catalog, &state.facts(&device.id), settings.max_attempts, &gate);
-        (decision, gate.cap.take())
+        (decision, gate.held.take())
     }
 
     /// Whether a device counts in waves and thresholds (rule 5).
@@ -143,6 +200,24 @@ impl Engine {
             return Some(format!("deployment {id} is {state}: {reason}"));
         }
         self.window_closed(deployment, &self.settings())
+    }
+
+    /// When what failed for a device is offered again at the earliest, in seconds since 1970;
+    /// `None` where it may be at any time, or is not.
+    pub fn next_attempt(&self, device: &Device) -> Option<u64> {
+        let state = device.state.lock();
+        let transfer = state.transfer.as_ref()?;
+        if !matches!(transfer.state(), UpdateState::Failed(_)) {
+            return None;
+        }
+        let wait = state.history.get(&transfer.pin.digest)?.wait?;
+        wait.left(Instant::now())?;
+        let fleet = self.fleet.lock();
+        let deployment = fleet.deployments.get(&transfer.pin.deployment?)?;
+        let member = deployment.members.get(&device.id);
+        let ended =
+            deployment.state.is_over() || member.is_some_and(|member| member.cancelled.is_some());
+        (!ended).then_some(wait.until)
     }
 
     /// One sentence about a device: what it should run, and why it is or is not offered it.

@@ -11,7 +11,7 @@
 //! | `deployment` | one deployment and its devices |
 //! | `gate` | what the policy asks the fleet about one device, and its answer in a sentence |
 //! | `drive` | what follows from outcomes: next waves, pauses |
-//! | `operate`, `again` | what operators do: create, approve, pause, cancel, withdraw, freeze; retry, roll back |
+//! | `operate`, `change`, `cancel`, `again` | what operators do: create, approve, pause, withdraw, freeze; change; cancel; retry, roll back |
 //! | `conditions`, `starts`, `waiting` | windows and caps; who waits for them |
 //! | `events`, `ring` | changes, told as they happen |
 //! | `alerts` | what follows from them for operators |
@@ -19,6 +19,8 @@
 
 mod again;
 pub mod alerts;
+mod cancel;
+mod change;
 pub mod conditions;
 pub mod deployment;
 mod drive;
@@ -34,6 +36,7 @@ pub mod target;
 pub mod views;
 pub mod waiting;
 
+pub use change::{DeploymentPatch, LimitsPatch};
 pub use service::{Upload, UploadedBytes};
 
 use std::{
@@ -216,6 +219,23 @@ impl Fleet {
             self.due.insert(id);
         }
         Some(Op::Member(row))
+    }
+
+    /// A device may be offered a deployment again: its row.
+    pub fn again(&mut self, id: i64, device: &Arc<str>) -> Option<Op> {
+        let deployment = self.deployments.get_mut(&id)?;
+        let row = deployment.again(device)?.row(id, device);
+        if deployment.is_staged() {
+            self.due.insert(id);
+        }
+        Some(Op::Member(row))
+    }
+
+    /// The rows of a device, of every deployment that it is in.
+    pub fn rows_of(&self, device: &str) -> impl Iterator<Item = Op> {
+        self.deployments
+            .values()
+            .filter_map(move |one| Some(Op::Member(one.members.get(device)?.row(one.id, device))))
     }
 
     /// Gives places away that a device was let into and not offered anything by.

@@ -1,5 +1,5 @@
-//! What operators do: make, approve, pause, resume, cancel, retry and roll back deployments,
-//! withdraw firmware, freeze the site.
+//! What operators do: make, approve, pause and resume deployments, withdraw firmware, freeze the
+//! site.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -18,7 +18,6 @@ use crate::{
     db::{FileRow, Op},
     engine::Engine,
     registration::invalid,
-    state::Happened,
     transfer::unix_now,
     views::{Actor, ServiceError},
 };
@@ -65,8 +64,8 @@ impl Engine {
             {
                 let same = known.file == deployment.file
                     && known.target == deployment.target
-                    && known.plan == deployment.plan
-                    && known.conditions == deployment.conditions
+                    && known.asked() == deployment.asked()
+                    && known.conditions.url == deployment.conditions.url
                     && known.downgrade == deployment.downgrade;
                 return match same {
                     true => Ok((known.id, false)),
@@ -160,7 +159,8 @@ impl Engine {
         new.limits.check().map_err(|problem| invalid("limits", problem))?;
         let windows = new.windows.as_deref().map(Windows::parse).transpose();
         let windows = windows.map_err(|error| invalid("windows", error.to_string()))?;
-        let conditions = Conditions { windows, limits: new.limits.clone(), url: None };
+        let conditions =
+            Conditions { windows, limits: new.limits.clone(), ..Conditions::default() };
         let deployment = Deployment {
             plan,
             downgrade: new.downgrade,
@@ -257,47 +257,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends deployments for good, and every transfer of theirs that is not complete.
-    pub fn cancel(self: &Arc<Self>, ids: &[i64], reason: &str) -> Result<Vec<Op>, ServiceError> {
-        let mut ops = Vec::new();
-        {
-            let mut files = self.files.lock();
-            let mut fleet = self.fleet.lock();
-            for id in ids {
-                let deployment = fleet.deployments.get_mut(id).ok_or_else(|| unknown(*id))?;
-                if deployment.state == DeploymentState::Cancelled {
-                    return Err(ServiceError::Conflict(format!(
-                        "deployment {id}: it is cancelled already"
-                    )));
-                }
-                // One whose file is gone may still have running transfers.
-                let seq = deployment.ended.unwrap_or_else(|| files.take_seq());
-                deployment.end(DeploymentState::Cancelled, reason.into(), seq);
-                ops.push(Op::Deployment(deployment.row()));
-            }
-        }
-        self.stop_transfers(&ids.iter().copied().collect());
-        Ok(ops)
-    }
-
-    /// Rule 10: the next request gets an error that says so.
-    fn stop_transfers(self: &Arc<Self>, ids: &HashSet<i64>) {
-        let mut devices = self.registry.all();
-        // Sessions without identity are in no registry.
-        let others = self.registry.links();
-        let others = others.iter().filter_map(|link| link.state.lock().device.clone());
-        devices.extend(others.filter(|device| !device.stored));
-        for device in devices {
-            let mut state = device.state.lock();
-            let Some(transfer) = state.transfer.clone() else { continue };
-            if !transfer.pin.deployment.is_some_and(|id| ids.contains(&id)) {
-                continue;
-            }
-            let Some(next) = transfer.happened(&Happened::Cancelled) else { continue };
-            self.moved(&device, &mut state, &transfer, &next);
-        }
-    }
-
     /// Rule 10: these bytes are never offered again, and every transfer of them ends.
     pub async fn withdraw(
         self: &Arc<Self>,
@@ -368,7 +327,7 @@ impl Engine {
         self.events.tell(Change::Site { at: unix_now(), frozen, store_problem });
     }
 
-    fn tell_deployments(&self, ids: &[i64]) {
+    pub fn tell_deployments(&self, ids: &[i64]) {
         let fleet = self.fleet.lock();
         for deployment in ids.iter().filter_map(|id| fleet.deployments.get(id)) {
             self.events.tell(Change::of(deployment));
@@ -376,7 +335,7 @@ impl Engine {
     }
 
     /// The memory went ahead of the database: all deployments are written again.
-    fn write_again(&self) {
+    pub fn write_again(&self) {
         for deployment in self.fleet.lock().deployments.values_mut() {
             deployment.dirty = true;
         }

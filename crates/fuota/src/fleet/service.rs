@@ -6,8 +6,10 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::{
+    change::DeploymentPatch,
     deployment::{Deployment, DeploymentState},
     events::{Alerts, From, Listener},
+    operate::Outcome,
     views::{
         Act, Acted, AuditView, DeployedFirmware, DeploymentView, Excluded, FreezeView,
         HappeningView, MemberView, NewDeployment, PlanReport, WhyView,
@@ -287,7 +289,7 @@ impl Service {
         })
     }
 
-    /// Does what an operator says with a deployment; a retry may name one device.
+    /// Does what an operator says with a deployment; a cancel or a retry may name one device.
     ///
     /// # Errors
     /// [`ServiceError::NotFound`], [`ServiceError::Conflict`] where that makes no sense now,
@@ -299,7 +301,13 @@ impl Service {
         device: Option<&str>,
         actor: &Actor,
     ) -> Result<Acted, ServiceError> {
-        let outcome = self.0.act(id, act, device, actor).await?;
+        let outcome = match (act, device) {
+            (Act::Cancel, Some(device)) => {
+                self.0.cancel_device(id, device, actor).await?;
+                Outcome::default()
+            }
+            _ => self.0.act(id, act, device, actor).await?,
+        };
         let rollbacks = outcome.rollbacks;
         Ok(Acted {
             deployment: self.one_deployment(id)?,
@@ -307,6 +315,21 @@ impl Service {
             rollbacks: rollbacks.map(|ids| ids.iter().map(ToString::to_string).collect()),
             left: outcome.left,
         })
+    }
+
+    /// Changes what is named of a deployment that is not over, at once.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotFound`], [`ServiceError::Invalid`], [`ServiceError::Conflict`] where it
+    /// is over, [`ServiceError::Unavailable`] where it is done and not written yet.
+    pub async fn change_deployment(
+        &self,
+        id: i64,
+        patch: &DeploymentPatch,
+        actor: &Actor,
+    ) -> Result<DeploymentView, ServiceError> {
+        self.0.change_deployment(id, patch, actor).await?;
+        self.one_deployment(id)
     }
 
     fn one_deployment(&self, id: i64) -> Result<DeploymentView, ServiceError> {

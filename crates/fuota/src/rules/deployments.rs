@@ -274,7 +274,7 @@ async fn rule_13_a_retry_offers_again_what_failed() {
     assert_eq!(device.download(0, 3).await, [1; 250]);
     assert_eq!(site.act(id, Act::Retry).await.retried, Some(0), "nothing failed any more");
     let one = site.service.act_on_deployment(id, Act::Retry, Some("dev-9"), &ann()).await;
-    assert!(conflict(one).contains("nothing failed for dev-9"));
+    assert!(conflict(one).contains("nothing failed or was cancelled for dev-9"));
 }
 
 /// Gives the device an image and lets it report the version after a restart.

@@ -2,7 +2,9 @@
 
 mod access;
 mod accounts;
+mod cancelled;
 mod caps;
+mod changes;
 mod configure;
 mod deployments;
 mod identity;
@@ -11,6 +13,7 @@ mod model;
 mod numbers;
 mod orders;
 mod outcome;
+mod retries;
 mod rollouts;
 mod stalled;
 mod storm;

@@ -37,6 +37,15 @@ enum Step {
         deployment: u8,
         act: u8,
     },
+    /// One device is taken out of a deployment, or brought back.
+    CancelOne {
+        deployment: u8,
+        device: u8,
+    },
+    RetryOne {
+        deployment: u8,
+        device: u8,
+    },
     Withdraw {
         image: u8,
     },
@@ -60,14 +69,18 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (any::<u8>(), any::<bool>()).prop_map(|(target, canary)| Step::Deploy { target, canary }),
         1 => any::<u8>().prop_map(|image| Step::Downgrade { image }),
         4 => (any::<u8>(), any::<u8>()).prop_map(|(deployment, act)| Step::Act { deployment, act }),
+        4 => (any::<u8>(), device.clone())
+            .prop_map(|(deployment, device)| Step::CancelOne { deployment, device }),
+        2 => (any::<u8>(), device.clone())
+            .prop_map(|(deployment, device)| Step::RetryOne { deployment, device }),
         1 => any::<u8>().prop_map(|image| Step::Withdraw { image }),
         1 => any::<bool>().prop_map(Step::Freeze),
         2 => any::<bool>().prop_map(Step::Window),
         6 => device.clone().prop_map(Step::Connect),
         3 => device.clone().prop_map(Step::Disconnect),
         24 => device.clone().prop_map(Step::GoOn),
-        2 => (device.clone(), any::<u8>()).prop_map(|(device, index)| Step::AskWildly(device, index)),
-        2 => device.prop_map(Step::ReportFailure),
+        2 => (device, any::<u8>()).prop_map(|(device, index)| Step::AskWildly(device, index)),
+        5 => any::<u8>().prop_map(Step::ReportFailure),
         1 => Just(Step::Crash),
         1 => Just(Step::Restart),
     ]
@@ -88,6 +101,8 @@ struct Known {
     /// Devices that heard a manifest of it, and those that ran it.
     heard: BTreeSet<usize>,
     ran: BTreeSet<usize>,
+    /// Devices that an operator took out.
+    out: BTreeSet<usize>,
     /// An operator opened its waves by hand.
     opened: bool,
 }
@@ -100,6 +115,8 @@ struct Device {
     got: BTreeMap<u32, Vec<u8>>,
     total: u32,
     runs: Option<String>,
+    /// Images that failed in it and that nobody said to retry, each with the deployment.
+    failed: BTreeMap<String, i64>,
 }
 
 struct World {
@@ -109,6 +126,8 @@ struct World {
     deployments: HashMap<i64, Known>,
     frozen: bool,
     open: bool,
+    /// Whether the next attempt comes only when somebody says so.
+    patient: bool,
 }
 
 fn name(device: usize) -> String {
@@ -116,12 +135,13 @@ fn name(device: usize) -> String {
 }
 
 impl World {
-    async fn new() -> World {
+    async fn new(patient: bool) -> World {
         let long = std::time::Duration::from_secs(3600);
         let site = Site::with(|settings| {
             // Only what a step does makes anything happen.
             settings.resume_grace = std::time::Duration::ZERO;
             settings.nudge_after = long;
+            settings.retry_after = if patient { long } else { std::time::Duration::ZERO };
             settings.confirm_after = long;
             settings.confirm_within = long;
             settings.windows = crate::Windows::parse(&[WINDOW]).unwrap();
@@ -135,6 +155,7 @@ impl World {
             deployments: HashMap::new(),
             frozen: false,
             open: true,
+            patient,
         }
     }
 
@@ -196,11 +217,7 @@ impl World {
                 }
             }
             Step::Act { deployment, act } => {
-                let ids: Vec<i64> = service
-                    .deployments(None, None, 1000)
-                    .iter()
-                    .map(|one| one.id.parse().unwrap())
-                    .collect();
+                let ids = self.ids();
                 let Some(at) = pick(deployment, ids.len()) else { return };
                 let acts = [
                     Act::Approve,
@@ -216,12 +233,52 @@ impl World {
                     Ok(acted) => {
                         let known = self.deployments.get_mut(&ids[at]).unwrap();
                         known.opened |= matches!(act, Act::Approve | Act::Resume);
+                        if act == Act::Retry {
+                            let digest = known.digest.clone();
+                            for device in &mut self.devices {
+                                device.failed.remove(&digest);
+                            }
+                        }
                         for made in acted.rollbacks.unwrap_or_default() {
                             let view = service.deployment(made.parse().unwrap()).unwrap();
                             self.learn(view.id.parse().unwrap(), view.firmware.digest, true, true);
                         }
                     }
                     Err(ServiceError::Conflict(_)) => {}
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            Step::CancelOne { deployment, device } | Step::RetryOne { deployment, device } => {
+                let cancels = matches!(step, Step::CancelOne { .. });
+                let act = if cancels { Act::Cancel } else { Act::Retry };
+                let who = name(usize::from(device));
+                // What it is being given, or any other.
+                let ids = self.ids();
+                let own = service
+                    .0
+                    .registry
+                    .get(&who)
+                    .and_then(|device| device.state.lock().transfer.as_ref()?.pin.deployment);
+                let any = pick(deployment, ids.len()).map(|at| ids[at]);
+                let Some(id) = own.filter(|_| deployment % 3 > 0).or(any) else { return };
+                match service.act_on_deployment(id, act, Some(&who), &ann()).await {
+                    Ok(_) if cancels => {
+                        let index = usize::from(device);
+                        self.deployments.get_mut(&id).unwrap().out.insert(index);
+                        // Only another connection may hear of the same again.
+                        if self.devices[index].session.is_some() {
+                            self.disconnect(index);
+                            self.connect(index).await;
+                        }
+                    }
+                    Ok(_) => {
+                        let out = &mut self.deployments.get_mut(&id).unwrap().out;
+                        out.remove(&usize::from(device));
+                        let digest = &self.deployments[&id].digest;
+                        self.devices[usize::from(device)].failed.remove(digest);
+                    }
+                    // It was never seen, has the image, or nothing failed for it.
+                    Err(ServiceError::Conflict(_) | ServiceError::NotFound(_)) => {}
                     Err(other) => panic!("{other}"),
                 }
             }
@@ -240,11 +297,8 @@ impl World {
                 self.set_clock().await;
             }
             Step::Connect(device) => {
-                let device = usize::from(device);
-                if self.devices[device].session.is_none() {
-                    let mut session = self.site().connect(&name(device)).await;
-                    session.subscribe(TOPIC);
-                    self.devices[device].session = Some(session);
+                if self.devices[usize::from(device)].session.is_none() {
+                    self.connect(device.into()).await;
                 }
             }
             Step::Disconnect(device) => self.disconnect(usize::from(device)),
@@ -254,13 +308,44 @@ impl World {
                     session.ask(u32::from(index % 4));
                 }
             }
-            Step::ReportFailure(device) => {
-                if let Some(session) = &mut self.devices[usize::from(device)].session {
-                    session.publish(r#"{"variable":"firmware_status","value":"failed"}"#);
-                }
+            Step::ReportFailure(number) => {
+                // One that is at an image.
+                let at = |one: &&usize| {
+                    let device = &self.devices[**one];
+                    device.session.is_some() && device.digest.is_some()
+                };
+                let all: Vec<usize> = (0..DEVICES).collect();
+                let all: Vec<_> = all.iter().filter(at).collect();
+                let Some(index) = pick(number, all.len()).map(|at| *all[at]) else { return };
+                self.report_failure(index).await;
             }
             Step::Crash | Step::Restart => self.restart(matches!(step, Step::Crash)).await,
         }
+    }
+
+    async fn report_failure(&mut self, index: usize) {
+        let session = self.devices[index].session.as_mut().unwrap();
+        session.publish(r#"{"variable":"firmware_status","value":"failed"}"#);
+        let view = self.site().service.device(&name(index)).unwrap();
+        if view.state.as_deref() != Some("failed") {
+            return;
+        }
+        let known = self.site().service.0.registry.get(&name(index)).unwrap();
+        let pin = known.state.lock().transfer.as_ref().unwrap().pin.clone();
+        let id = pin.deployment.unwrap();
+        let device = &mut self.devices[index];
+        device.failed.insert(view.firmware.unwrap().digest, id);
+        if self.patient {
+            // It comes back, and hears nothing of that yet.
+            (device.digest, device.got) = (None, BTreeMap::new());
+            self.disconnect(index);
+            self.connect(index).await;
+        }
+    }
+
+    fn ids(&self) -> Vec<i64> {
+        let all = self.site().service.deployments(None, None, 1000);
+        all.iter().map(|one| one.id.parse().unwrap()).collect()
     }
 
     fn learn(&mut self, id: i64, digest: String, canary: bool, downgrade: bool) {
@@ -270,9 +355,16 @@ impl World {
             downgrade,
             heard: BTreeSet::new(),
             ran: BTreeSet::new(),
+            out: BTreeSet::new(),
             opened: false,
         };
         assert!(self.deployments.insert(id, known).is_none(), "a number is used twice");
+    }
+
+    async fn connect(&mut self, device: usize) {
+        let mut session = self.site().connect(&name(device)).await;
+        session.subscribe(TOPIC);
+        self.devices[device].session = Some(session);
     }
 
     fn disconnect(&mut self, device: usize) {
@@ -398,10 +490,16 @@ impl World {
                 image.version
             );
         }
+        assert!(!known.out.contains(&index), "{who} was taken out of deployment {id}");
+        // One that an operator sends down waits only for what failed in itself.
+        let failed = self.devices[index].failed.get(&digest);
+        let failed = failed.is_some_and(|failed| !known.downgrade || *failed == id);
+        assert!(!(self.patient && failed), "{who}: the next attempt is not due");
         known.heard.insert(index);
         if known.canary && !known.opened && known.ran.is_empty() {
             // One that was given something else instead may be followed by another.
-            let members = view.counts.values().sum::<usize>();
+            // One that was taken out gave its place to another.
+            let members = view.counts.values().sum::<usize>() - view.counts["cancelled"];
             assert!(members <= 1, "deployment {id}: {members} devices before one ran it");
         }
         let device = &mut self.devices[index];
@@ -452,7 +550,7 @@ fn whatever_operators_devices_and_faults_do_the_rules_hold() {
     let outcome = runner.run(&sequences, |steps| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut world = World::new().await;
+            let mut world = World::new(steps.len() % 2 == 0).await;
             world.set_clock().await;
             for step in steps {
                 world.run(step).await;

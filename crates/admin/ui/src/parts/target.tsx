@@ -106,41 +106,31 @@ function Pick(props: {
   names: Fleet["groups"] | undefined;
   onChange: (value: string) => void;
 }) {
-  const names = props.names ?? [];
-  return (
-    <Field
-      label={props.label}
-      hint={names.length === 0 ? "No device has one yet; name it all the same." : undefined}
-    >
-      {(id, described) => (
-        <>
-          <input
-            id={id}
-            list={`${id}-list`}
-            aria-describedby={described}
-            value={props.value}
-            autocomplete="off"
-            spellcheck={false}
-            onInput={(event) => props.onChange(event.currentTarget.value)}
-          />
-          <datalist id={`${id}-list`}>
-            {names.map(({ name, devices }) => (
-              <option key={name} value={name}>
-                {format.plural(devices, "device")}
-              </option>
-            ))}
-          </datalist>
-        </>
-      )}
-    </Field>
-  );
+  const known = (props.names ?? []).map(({ name, devices }): [string, string] => [
+    name,
+    format.plural(devices, "device"),
+  ]);
+  const hint = known.length === 0 ? "No device has one yet; name it all the same." : undefined;
+  return <Suggest {...props} hint={hint} known={known} />;
 }
 
 function PickDevice(props: { value: string; onChange: (value: string) => void }) {
   const url = address(["devices"], { search: props.value, limit: 20 });
   const found = useData<{ devices: Device[] }>(url).value?.devices ?? [];
+  const known = found.map(({ id, online }): [string, string] => [id, online ? "online" : "away"]);
+  return <Suggest {...props} label="Device" hint="Type a part of its id." known={known} />;
+}
+
+/** A field that suggests what is known, each with a word about it. */
+function Suggest(props: {
+  label: string;
+  hint?: string | undefined;
+  value: string;
+  known: [string, string][];
+  onChange: (value: string) => void;
+}) {
   return (
-    <Field label="Device" hint="Type a part of its id.">
+    <Field label={props.label} hint={props.hint}>
       {(id, described) => (
         <>
           <input
@@ -153,9 +143,9 @@ function PickDevice(props: { value: string; onChange: (value: string) => void })
             onInput={(event) => props.onChange(event.currentTarget.value)}
           />
           <datalist id={`${id}-list`}>
-            {found.map((device) => (
-              <option key={device.id} value={device.id}>
-                {device.online ? "online" : "away"}
+            {props.known.map(([name, text]) => (
+              <option key={name} value={name}>
+                {text}
               </option>
             ))}
           </datalist>

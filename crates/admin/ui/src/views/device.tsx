@@ -23,7 +23,7 @@ import {
 import { Progress } from "../parts/progress";
 import { go, route, to } from "../route";
 import { act, toast } from "../toast";
-import type { Device, Happening, Why } from "../types";
+import type { Deployment, Device, Happening, Why } from "../types";
 
 export function DevicePage({ id }: { id: string }) {
   const on = (change: { type: string; device?: string }) =>
@@ -91,6 +91,9 @@ function Current({ device }: { device: Device }) {
                 `${format.count(device.progress.chunks_sent)} of ${format.count(device.progress.chunks_total)}, ${format.bytes(firmware.chunk_size)} each`,
               ],
               ["Attempt", String(firmware.attempt)],
+              ...(device.next_attempt
+                ? [["Next attempt", `at ${format.moment(device.next_attempt)}, or later`] as [string, string]]
+                : []),
               [
                 "SHA-256",
                 <span class="digest">
@@ -165,8 +168,15 @@ function Actions(props: { device: Device; why: Why | undefined; reload: () => vo
   const close = () => setOpen(null);
   const url = address(["devices", device.id]);
   const deployment = useDeployment(device.id, why);
-  const over = ["failed", "silent"].includes(device.state ?? "");
-  const runs = ["offered", "downloading"].includes(device.state ?? "");
+  const rollout = useData<Deployment>(deployment && address(["deployments", deployment]), {
+    on: (change) => change.deployment === deployment,
+  });
+  // What is over offers nothing more, to nobody.
+  const live = ["held", "running", "paused"].includes(rollout.value?.state ?? "");
+  const over = live && ["failed", "silent", "cancelled"].includes(device.state ?? "");
+  // Also one that failed and is to try again.
+  const runs =
+    ["offered", "downloading"].includes(device.state ?? "") || device.next_attempt !== null;
   return (
     <div class="actions">
       {may.operate() && deployment && over && (
@@ -209,16 +219,17 @@ function Actions(props: { device: Device; why: Why | undefined; reload: () => vo
           title="Cancel the update?"
           text={
             <>
-              {device.id} gets it from rollout {deployment}. Cancelling ends that rollout for all its
-              devices; those that have the image keep it.
+              Rollout {deployment} ends for {device.id} alone, and goes on for the others. It is not
+              offered it any more until somebody offers it again here.
             </>
           }
-          yes={`Cancel rollout ${deployment}`}
+          yes={`Cancel it for ${device.id}`}
           onClose={close}
           onYes={() =>
-            act(() => send("POST", address(["deployments", deployment, "cancel"])), "Cancelled.").then(
-              reload,
-            )
+            act(
+              () => send("POST", address(["deployments", deployment, "cancel"], { device: device.id })),
+              `Cancelled for ${device.id}.`,
+            ).then(reload)
           }
         />
       )}
