@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use hook::{
-    Broker, ClientQuery, ClientStatus, Counters, Hook, Identity, Properties, Protocol, Qos, Reason,
-    ReasonKind, RetainedMessage, RetainedPage, Seldom, SessionEnd,
+    Broker, ClientQuery, ClientStatus, Counters, Distribution, Hook, Identity, Properties,
+    Protocol, Qos, Reason, ReasonKind, RetainedMessage, RetainedPage, Seldom, SessionEnd,
 };
 use std::{
     future::Future,
@@ -551,6 +551,10 @@ impl Broker for Handle {
             return Err(Reason::new(ReasonKind::ServerBusy, UNWRITABLE));
         }
         Ok(self.exchange.forget_retained(filter))
+    }
+
+    fn publish_time(&self) -> Distribution {
+        self.exchange.totals.publish_time.read()
     }
 
     fn counters(&self) -> Counters {
