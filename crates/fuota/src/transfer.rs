@@ -14,6 +14,7 @@ use crate::{
     catalog::Release,
     db::TransferRow,
     dialect::{BlockSize, ImageTag, Offer},
+    progress::Rate,
     state::{Happened, UpdateState},
 };
 
@@ -141,6 +142,8 @@ struct Status {
     delivered_on: Option<u64>,
     /// When the first block was asked for, if that was in this run.
     begun: Option<Instant>,
+    /// How fast it is.
+    rate: Rate,
     /// Repeated manifests.
     nudges: u32,
     /// Whether a manifest was written to a connection, as far as this run knows.
@@ -178,6 +181,7 @@ impl Transfer {
                 downloaded: None,
                 delivered_on: None,
                 begun: None,
+                rate: Rate::new(Instant::now(), 0),
                 nudges: 0,
                 announced: false,
                 gap_possible: false,
@@ -211,6 +215,7 @@ impl Transfer {
             }
         }
         let mut status = transfer.status.lock();
+        status.rate = Rate::new(Instant::now(), transfer.sent());
         status.state = UpdateState::from_name(&row.state, row.reason.clone())?;
         if status.state == UpdateState::Silent && transfer.sent() < transfer.pin.total {
             status.state = UpdateState::Stalled;
@@ -427,6 +432,34 @@ impl Transfer {
         let status = self.status.lock();
         let took = status.downloaded?.0.checked_duration_since(status.begun?)?;
         Some(self.pin.size as f64 / took.as_secs_f64().max(0.001))
+    }
+
+    /// Looks at how fast it is.
+    pub fn look(&self, now: Instant) {
+        let mut status = self.status.lock();
+        if status.state.is_under_way() {
+            status.rate.look(now, self.sent());
+        }
+    }
+
+    /// Firmware bytes a second while it is under way; `None` before the first block.
+    pub fn bytes_per_second(&self) -> Option<u64> {
+        let status = self.status.lock();
+        let mean = status.rate.mean().filter(|_| status.state.is_under_way())?;
+        Some((mean * f64::from(self.pin.chunk_size)) as u64)
+    }
+
+    /// As if no block had been served for so long.
+    #[cfg(test)]
+    pub fn stand_still(&self, so_long: Duration) {
+        let mut status = self.status.lock();
+        let then = Instant::now().checked_sub(so_long);
+        status.rate = Rate::new(then.unwrap_or_else(Instant::now), self.sent());
+    }
+
+    /// Since when no block was served to it.
+    pub fn still_since(&self) -> Instant {
+        self.status.lock().rate.still_since()
     }
 
     /// Whether this connection got the last missing block.

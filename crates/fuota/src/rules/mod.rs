@@ -13,6 +13,7 @@ mod model;
 mod numbers;
 mod orders;
 mod outcome;
+mod progress;
 mod retries;
 mod rollouts;
 mod stalled;
