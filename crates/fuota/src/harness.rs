@@ -155,6 +155,8 @@ impl Site {
     pub async fn crash(self) -> Site {
         self.running.abort();
         drop(self.running.await);
+        // What is left of it must not take in files beside the next one.
+        self.cancel.cancel();
         let site = Site::open(self.dir, self.settings);
         site.until("the first scan", |site| site.service.status().ready).await;
         site
@@ -513,6 +515,15 @@ impl Session {
         let message = self.next().await;
         assert_eq!(message["variable"], "fuota_error", "{message}");
         message["value"].as_str().unwrap().into()
+    }
+
+    /// What was sent is written, and does not arrive.
+    pub fn lose(&mut self) {
+        while let Ok(message) = self.receiver.try_recv() {
+            if let Some((receipt, tag)) = message.receipt {
+                receipt.written(tag);
+            }
+        }
     }
 
     /// Whether nothing waits to be read.

@@ -8,6 +8,7 @@ mod configure;
 mod deployments;
 mod identity;
 mod import;
+mod mixing;
 mod model;
 mod numbers;
 mod orders;
