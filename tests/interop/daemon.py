@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 
 PATIENCE = 120
@@ -104,29 +105,42 @@ class Site:
         target.parent.mkdir(parents=True, exist_ok=True)
         staged.rename(target)
 
-    def ask(self, path, data=None):
+    def ask(self, path, data=None, method=None):
         request = urllib.request.Request(
             f"{self.admin}/api/v1/{path}",
             data=data,
+            method=method,
             headers={
                 "Authorization": "Bearer " + (self.path / "data/admin.token").read_text().strip(),
                 "Content-Type": "application/json",
             },
         )
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return json.load(answer)
+            return json.loads(answer.read() or "null")
 
     def get(self, path):
         """What the admin interface answers."""
         return self.ask(path)
 
+    def remove(self, path):
+        """Deletes what is there."""
+        self.ask(path, method="DELETE")
+
     def until(self, device, reached):
         """What is known of the device, once it has `reached` this."""
         deadline = time.monotonic() + PATIENCE
-        while not reached(about := self.get(f"devices/{device}")):
+        while True:
+            try:
+                about = self.get(f"devices/{device}")
+                if reached(about):
+                    return about
+            except urllib.error.HTTPError as error:
+                # It is unknown until it has done something.
+                about = error
+                if error.code != 404:
+                    raise
             assert time.monotonic() < deadline, about
             time.sleep(0.02)
-        return about
 
     def add(self, collection, **fields):
         """Adds a device or a user, and gives the answer."""

@@ -116,9 +116,11 @@ impl Snapshot<'_> {
             deliveries,
             outbox_messages,
             dropped,
+            not_retained,
             direct,
             routed,
             log_bytes,
+            log_waiting,
             router_renewals,
             protocol_errors,
             slow_clients,
@@ -182,6 +184,11 @@ impl Snapshot<'_> {
             "Ordinary messages dropped: a queue was full, or they expired.",
             dropped,
         );
+        out.counter(
+            "fuotad_mqtt_not_retained_total",
+            "Retained publishes for which the limits left no room: refused (MQTT 5, QoS 1 and 2), or delivered and not retained.",
+            not_retained,
+        );
         out.family(
             "fuotad_mqtt_copies_total",
             "counter",
@@ -192,6 +199,11 @@ impl Snapshot<'_> {
             "fuotad_mqtt_log_written_bytes_total",
             "Bytes written to the durable log.",
             log_bytes,
+        );
+        out.gauge(
+            "fuotad_mqtt_log_waiting_bytes",
+            "Bytes that are to be written to the durable log and are not yet.",
+            log_waiting,
         );
         out.counter(
             "fuotad_mqtt_router_renewals_total",

@@ -85,10 +85,10 @@ use std::{path::PathBuf, sync::Arc};
 use store::FirmwareStore;
 use tokio_util::sync::CancellationToken;
 
-pub use accounts::{Rule, RuleError};
+pub use accounts::{Rule, RuleError, TokenLogin};
 pub use fetch::{Allow, AllowError};
 pub use fleet::{
-    Upload, UploadedBytes,
+    DeploymentPatch, LimitsPatch, Upload, UploadedBytes,
     alerts::{Alert, AlertKind},
     events::{Alerts, Change, From as ListenFrom, Listener},
     rollout::{Plan, PlanName, PlanView, Wave},

@@ -172,12 +172,17 @@ pub struct Counters {
     pub outbox_messages: u64,
     /// Ordinary messages dropped because a queue or a lane was full, or because they expired.
     pub dropped: u64,
+    /// Retained publishes for which `limits.retained_messages` or `limits.retained_bytes` left no
+    /// room: refused where the publisher could be told, else delivered and not retained.
+    pub not_retained: u64,
     /// QoS 0 copies handed over directly.
     pub direct: u64,
     /// QoS 0 copies that went through the router.
     pub routed: u64,
     /// Bytes written to the durable log; messages that nobody was promised are not in it.
     pub log_bytes: u64,
+    /// Bytes of what is to be written to it and is not yet.
+    pub log_waiting: u64,
     /// Times that a dead or stuck router was replaced.
     pub router_renewals: u64,
     /// Connections ended because the client broke the protocol.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::{
+    change::DeploymentPatch,
     deployment::{Deployment, DeploymentState},
     events::{Alerts, From, Listener},
     operate::Outcome,
@@ -316,6 +317,21 @@ impl Service {
         })
     }
 
+    /// Changes what is named of a deployment that is not over, at once.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotFound`], [`ServiceError::Invalid`], [`ServiceError::Conflict`] where it
+    /// is over, [`ServiceError::Unavailable`] where it is done and not written yet.
+    pub async fn change_deployment(
+        &self,
+        id: i64,
+        patch: &DeploymentPatch,
+        actor: &Actor,
+    ) -> Result<DeploymentView, ServiceError> {
+        self.0.change_deployment(id, patch, actor).await?;
+        self.one_deployment(id)
+    }
+
     fn one_deployment(&self, id: i64) -> Result<DeploymentView, ServiceError> {
         let gone = || ServiceError::NotFound(format!("there is no deployment {id}"));
         self.deployment(id).ok_or_else(gone)
@@ -376,7 +392,7 @@ impl Service {
             facts: Some(facts_text(&ingested.facts)),
             signature: Some(signature_text(&verdict)),
         };
-        let (row, ops, request) = {
+        let (row, written, request) = {
             let mut files = engine.files.lock();
             let wanted = (&row.path, &row.sidecar, &row.signature, row.digest.to_string());
             let request = engine.requests.open(&engine.key, "firmware", key, &wanted)?;
@@ -418,9 +434,10 @@ impl Service {
             ));
             let how = Dropping { deploy: false, hold: false, plan: Plan::all() };
             applied.ops.extend(request.op());
-            (row, engine.take_in(&mut files, applied, &how), request)
+            let (ops, _fleet) = engine.take_in(&mut files, applied, &how);
+            (row, engine.keep(ops), request)
         };
-        if let Err(error) = engine.db.commit(ops).await {
+        if let Err(error) = written.await {
             engine.files.lock().rows.retain(|other| other.id != row.id);
             return Err(ServiceError::Unavailable(error.to_string()));
         }
