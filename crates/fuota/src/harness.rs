@@ -159,6 +159,8 @@ impl Site {
     pub async fn crash(self) -> Site {
         self.running.abort();
         drop(self.running.await);
+        // What is left of it must not take in files beside the next one.
+        self.cancel.cancel();
         // Two writers at once there never are.
         self.service.0.db.commit(Vec::new()).await.unwrap();
         let (sql, dir, settings) = (database(&self.settings), self.dir, self.settings);
@@ -578,6 +580,15 @@ impl Session {
         let message = self.next().await;
         assert_eq!(message["variable"], "fuota_error", "{message}");
         message["value"].as_str().unwrap().into()
+    }
+
+    /// What was sent is written, and does not arrive.
+    pub fn lose(&mut self) {
+        while let Ok(message) = self.receiver.try_recv() {
+            if let Some((receipt, tag)) = message.receipt {
+                receipt.written(tag);
+            }
+        }
     }
 
     /// Whether nothing waits to be read.

@@ -9,6 +9,7 @@ mod configure;
 mod deployments;
 mod identity;
 mod import;
+mod mixing;
 mod model;
 mod numbers;
 mod orders;
