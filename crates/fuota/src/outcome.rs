@@ -70,6 +70,7 @@ impl Engine {
         drop(state);
         if device.stored {
             self.note_names(None, pin.title.as_deref());
+            self.goes_back_too(device, pin.deployment);
         }
         self.watch_outcome(device);
         self.consider(device);

@@ -30,6 +30,7 @@ pub mod gate;
 pub mod labels;
 mod operate;
 mod ring;
+mod rollback;
 pub mod rollout;
 mod service;
 pub mod starts;
