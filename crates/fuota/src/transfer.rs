@@ -123,7 +123,8 @@ pub struct Transfer {
     /// It took the place of an unfinished transfer of other bytes or other chunks: until it is
     /// asked for, a device may still be at those, so its manifest comes before any block.
     pub replaces: AtomicBool,
-    /// Its state is [`UpdateState::Stalled`].
+    /// Its state is [`UpdateState::Stalled`], or was when it was offered again: the next request
+    /// moves it, though it may not be the first on its connection.
     pub stalled: AtomicBool,
     /// Something changed since it was written to the database.
     pub dirty: AtomicBool,
@@ -143,6 +144,8 @@ struct Status {
     begun: Option<Instant>,
     /// Repeated manifests.
     nudges: u32,
+    /// When it was last offered, or asked for on a connection that has ended.
+    sign: Instant,
     /// Whether a manifest was written to a connection, as far as this run knows.
     announced: bool,
     /// Loaded after a run that did not end in order: the last marks may be lost.
@@ -179,6 +182,7 @@ impl Transfer {
                 delivered_on: None,
                 begun: None,
                 nudges: 0,
+                sign: Instant::now(),
                 announced: false,
                 gap_possible: false,
                 note: None,
@@ -392,9 +396,13 @@ impl Transfer {
         let mut status = self.status.lock();
         let next = status.state.next(happened)?;
         status.state = next.clone();
-        self.stalled.store(next == UpdateState::Stalled, Ordering::Relaxed);
+        let again = *happened == Happened::OfferedAgain;
+        self.stalled.store(next == UpdateState::Stalled || again, Ordering::Relaxed);
         if *happened == Happened::Requested {
             status.begun = Some(Instant::now());
+        }
+        if again {
+            (status.nudges, status.sign) = (0, Instant::now());
         }
         self.dirty.store(true, Ordering::Relaxed);
         Some(next)
@@ -440,6 +448,17 @@ impl Transfer {
     /// Whether a device may know of it.
     pub fn may_be_known(&self) -> bool {
         self.status.lock().announced || self.sent() > 0
+    }
+
+    /// A connection on which this was asked for then has ended.
+    pub fn heard(&self, at: Instant) {
+        let mut status = self.status.lock();
+        status.sign = status.sign.max(at);
+    }
+
+    /// When it was last offered, or asked for on a connection that has ended.
+    pub fn last_sign(&self) -> Instant {
+        self.status.lock().sign
     }
 
     /// Counts a repeated manifest; `false` where three were sent already.

@@ -7,7 +7,7 @@ use crate::{
     db::Op,
     engine::Engine,
     policy::History,
-    state::UpdateState,
+    state::{Happened, UpdateState},
     views::ServiceError,
 };
 
@@ -52,6 +52,14 @@ impl Engine {
                 continue; // it is being given something else by now
             }
             ops.push(Op::Device(device.row(&state)));
+            // One that asked no more is waited for anew.
+            let offered =
+                own.as_ref().filter(|own| own.happened(&Happened::OfferedAgain).is_some());
+            if let Some(own) = offered {
+                ops.extend(state.transfer_op(name, own));
+                self.tell_device(&device, own);
+            }
+            let offered = offered.is_some();
             if let Some(digest) = own.map(|own| own.pin.digest) {
                 let fresh = History::default();
                 state.history.insert(digest, fresh);
@@ -63,8 +71,16 @@ impl Engine {
                     link.asked = false;
                 }
             }
-            ops.extend(self.fleet.lock().again(id, name));
+            let mut fleet = self.fleet.lock();
+            let mut row = fleet.again(id, name);
+            if offered {
+                row = fleet.change(id, name, |member| member.moved(UpdateState::Offered));
+            }
+            drop(fleet);
+            ops.extend(row);
             ops.push(Engine::happening(name, "retry", None, Some(id)));
+            drop(state);
+            self.watch_outcome(&device);
         }
         Ok((members.len(), ops))
     }
