@@ -274,10 +274,14 @@ impl Engine {
             if transfer.state().awaits_outcome() {
                 return self.move_state(device, &transfer, &Happened::StayedAway);
             }
-            if self.held_back(&transfer).is_none() && !is_nudged(&transfer, &links) {
+            let held = self.held_back(&transfer).is_some();
+            if !held && !is_nudged(&transfer, &links) {
                 return self.move_state(device, &transfer, &Happened::StoppedAsking);
             }
             // It is not to ask for anything now, or is asked: its silence says nothing.
+            if held {
+                transfer.heard(now);
+            }
             return self.outcome_at(device, &mut device.state.lock(), now + within);
         };
         let heard_from = downloaded + self.settings().confirm_after;
@@ -307,12 +311,12 @@ fn last_sign(transfer: &Transfer, links: &[Arc<Link>], away: Option<Instant>) ->
     on_links.chain(away).fold(transfer.last_sign(), Instant::max)
 }
 
-/// Whether a connection of its device is watched for that (rule 16): what follows, follows from
-/// the nudges.
+/// Whether a connection of its device is watched for that, or is to hear the manifest in a moment
+/// (rule 16): what follows, follows from the nudges.
 fn is_nudged(transfer: &Transfer, links: &[Arc<Link>]) -> bool {
     links.iter().any(|link| {
         let link = link.state.lock();
-        link.nudge_set && link.last_sign(transfer).is_some()
+        link.grace_set || link.nudge_set && link.last_sign(transfer).is_some()
     })
 }
 

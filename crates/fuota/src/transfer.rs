@@ -144,7 +144,7 @@ struct Status {
     begun: Option<Instant>,
     /// Repeated manifests.
     nudges: u32,
-    /// When it was last offered, or asked for on a connection that has ended.
+    /// When it was last offered, held back, or asked for on a connection that has ended.
     sign: Instant,
     /// Whether a manifest was written to a connection, as far as this run knows.
     announced: bool,
@@ -452,13 +452,13 @@ impl Transfer {
         self.status.lock().announced || self.sent() > 0
     }
 
-    /// A connection on which this was asked for then has ended.
+    /// It was held back then, or asked for on a connection that has ended.
     pub fn heard(&self, at: Instant) {
         let mut status = self.status.lock();
         status.sign = status.sign.max(at);
     }
 
-    /// When it was last offered, or asked for on a connection that has ended.
+    /// When it was last offered, held back, or asked for on a connection that has ended.
     pub fn last_sign(&self) -> Instant {
         self.status.lock().sign
     }
