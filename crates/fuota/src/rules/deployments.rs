@@ -98,6 +98,26 @@ async fn a_request_with_a_key_may_be_repeated() {
 }
 
 #[tokio::test]
+async fn a_repeated_request_is_not_answered_before_the_first_is_written() {
+    let site = Site::start().await;
+    let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
+    let operator = ann();
+    let make = || {
+        let new = deployment(&firmware, ALL, r#""all""#);
+        site.service.create_deployment(new, Some("job-17".into()), &operator)
+    };
+    site.forbid_writing(&["deployment"]);
+    let (first, second) = tokio::join!(make(), make());
+    for refused in [first, second] {
+        assert!(matches!(refused, Err(ServiceError::Unavailable(_))), "{refused:?}");
+    }
+    site.allow_writing();
+    site.until_all_is_written().await;
+    assert!(make().await.unwrap().1, "nothing was made before");
+    assert_eq!(site.crash().await.service.deployments(None, None, 9).len(), 1);
+}
+
+#[tokio::test]
 async fn what_cannot_be_deployed_says_why() {
     let site = Site::start().await;
     let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
