@@ -365,6 +365,29 @@ async fn rule_22_a_rollback_gives_back_what_each_had_and_lists_who_had_nothing()
 }
 
 #[tokio::test]
+async fn rule_22_the_copy_that_a_rollback_gives_is_kept_while_it_runs() {
+    let site = Site::start().await;
+    site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
+    update(&site, "dev-1", "1.0.0").await.end();
+    site.drop_file("pump-2.0.0.bin", &[2; 250]).await;
+    update(&site, "dev-1", "2.0.0").await.end();
+    site.act(2, Act::Rollback).await;
+    site.remove_file("pump-1.0.0.bin").await;
+    // Before it goes back it is given another title, which asks for another copy to be kept.
+    site.drop_file("devices/dev-1/boot-9.0.0.bin", &[9; 250]).await;
+    let mut device = listening(&site, "dev-1").await;
+    let version = device.manifest().await["version"].clone();
+    assert_eq!(version, "9.0.0");
+    device.download(0, 3).await;
+    device.end();
+    let mut device = listening(&site, "dev-1").await;
+    device.publish(report("9.0.0"));
+    site.until_state("dev-1", "updated").await;
+    let needed = site.service.0.needed_images();
+    assert!(needed.contains(&store::Digest::of(&[1; 250])));
+}
+
+#[tokio::test]
 async fn rule_22_a_rollback_leaves_devices_that_have_moved_on() {
     let site = Site::start().await;
     let [one, bad, fix] = ["1.0.0", "1.1.0", "1.2.0"].map(|version| version.to_owned());
