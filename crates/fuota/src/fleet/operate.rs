@@ -78,7 +78,7 @@ impl Engine {
                     known.id
                 )));
             }
-            let mut ops = Vec::new();
+            let mut ops = fleet.end_orders(&deployment, &mut files);
             let live = || fleet.deployments.values().filter(|one| !one.state.is_over());
             let twin = live().find(|one| {
                 one.file == deployment.file
