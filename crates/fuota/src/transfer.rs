@@ -135,7 +135,8 @@ pub struct Transfer {
     /// The device may hold a part of other bytes or other chunks, from a transfer before: until
     /// it shows that it heard of this one, each connection hears of it before any block.
     pub replaces: AtomicBool,
-    /// Its state is [`UpdateState::Stalled`].
+    /// Its state is [`UpdateState::Stalled`], or was when it was offered again: the next request
+    /// moves it, though it may not be the first on its connection.
     pub stalled: AtomicBool,
     /// Something changed since it was written to the database.
     pub dirty: AtomicBool,
@@ -157,6 +158,8 @@ struct Status {
     rate: Rate,
     /// Repeated manifests.
     nudges: u32,
+    /// When it was last offered, held back, or asked for on a connection that has ended.
+    sign: Instant,
     /// Whether a manifest was written to a connection, as far as this run knows.
     announced: bool,
     /// Loaded after a run that did not end in order: the last marks may be lost.
@@ -194,6 +197,7 @@ impl Transfer {
                 begun: None,
                 rate: Rate::new(Instant::now(), 0),
                 nudges: 0,
+                sign: Instant::now(),
                 announced: false,
                 gap_possible: false,
                 note: None,
@@ -410,9 +414,13 @@ impl Transfer {
         let mut status = self.status.lock();
         let next = status.state.next(happened)?;
         status.state = next.clone();
-        self.stalled.store(next == UpdateState::Stalled, Ordering::Relaxed);
+        let again = *happened == Happened::OfferedAgain;
+        self.stalled.store(next == UpdateState::Stalled || again, Ordering::Relaxed);
         if *happened == Happened::Requested {
             status.begun = Some(Instant::now());
+        }
+        if again {
+            (status.nudges, status.sign) = (0, Instant::now());
         }
         self.dirty.store(true, Ordering::Relaxed);
         Some(next)
@@ -486,6 +494,17 @@ impl Transfer {
     /// Whether a device may know of it.
     pub fn may_be_known(&self) -> bool {
         self.status.lock().announced || self.sent() > 0
+    }
+
+    /// It was held back then, or asked for on a connection that has ended.
+    pub fn heard(&self, at: Instant) {
+        let mut status = self.status.lock();
+        status.sign = status.sign.max(at);
+    }
+
+    /// When it was last offered, held back, or asked for on a connection that has ended.
+    pub fn last_sign(&self) -> Instant {
+        self.status.lock().sign
     }
 
     /// Counts a repeated manifest; `false` where three were sent already.
