@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::support::{Client, Connect, PATIENCE, Site, eventually, image, sha256};
+use crate::support::{Client, Connect, Daemon, PATIENCE, Site, eventually, image, sha256};
 
 pub struct Answer {
     pub status: u16,
@@ -195,6 +195,39 @@ fn a_token_or_a_signed_link_opens_and_nothing_else() {
         admin.request("POST", "/api/v1/devices/dev-2/links", Some(&json!({ "seconds": 1 })));
     let link = short.json()["path"].as_str().unwrap().to_owned();
     eventually("the link ends", || (get(http, &link, &[]).status == 410).then_some(()));
+}
+
+#[test]
+fn a_link_that_is_made_again_with_the_same_key_is_the_same() {
+    let site = site();
+    let daemon = site.start();
+    let body = json!({ "id": "dev-1" });
+    assert_eq!(daemon.admin().request("POST", "/api/v1/devices", Some(&body)).status, 201);
+    let link = |daemon: &Daemon, key: &str, seconds: u64| {
+        let admin = daemon.admin();
+        let headers = [
+            format!("Host: {}", daemon.admin_address()),
+            format!("Authorization: Bearer {}", admin.token()),
+            format!("Idempotency-Key: {key}"),
+        ];
+        let headers: Vec<_> = headers.iter().map(String::as_str).collect();
+        let body = json!({ "seconds": seconds }).to_string();
+        admin.raw("POST", "/api/v1/devices/dev-1/links", &headers, Some(&body))
+    };
+    let first = link(&daemon, "k", 600);
+    assert_eq!(first.status, 200, "{}", first.body);
+    // A link of another second is another one.
+    let mut number = 0;
+    eventually("another second", || {
+        number += 1;
+        (link(&daemon, &number.to_string(), 600).body != first.body).then_some(())
+    });
+    assert_eq!(link(&daemon, "k", 600).body, first.body);
+    daemon.kill();
+    let daemon = site.start();
+    assert_eq!(link(&daemon, "k", 600).body, first.body);
+    assert_eq!(link(&daemon, "k", 601).status, 409);
+    assert_eq!(link(&daemon, "", 600).status, 422);
 }
 
 #[test]

@@ -1,26 +1,23 @@
 //! The one thread that writes the log.
 
 use bytes::BytesMut;
-use parking_lot::Mutex;
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
 
 use super::{
-    Entry, JournalError, Shared, Sync, Waiting,
+    Entry, JournalError, MOST_BYTES, Shared, Sync, Waiting,
     file::{self, FORMAT, HEADER},
     image::Image,
     record::Record,
-    recover::{Recovered, log_name, numbers, snapshot_name},
+    recover::{Recovered, log_name, numbers},
+    snapshot::{remove_before, write_snapshot},
     storage::{LogFile, Storage},
-    wall_seconds,
+    sync::{SYNC_EVERY, Syncer},
 };
 
 /// A log is followed by the next one when it is larger than this and than the last snapshot: so
@@ -28,13 +25,13 @@ use super::{
 const LOG_BYTES: u64 = 16 * 1024 * 1024;
 /// Bytes in one write.
 const WRITE_BYTES: usize = 4 * 1024 * 1024;
-/// How often the log is synced with [`Sync::Os`].
-const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// How often a log that cannot be written is tried again.
 const TRY_AGAIN: Duration = Duration::from_millis(250);
 /// While it cannot be written, so many records are kept to be appended. More are taken into the
 /// state, which is then written as a whole.
 const KEPT_RECORDS: usize = 65_536;
+/// The same in bytes.
+const KEPT_BYTES: usize = MOST_BYTES / 2;
 
 pub(super) struct Writer {
     storage: Arc<dyn Storage>,
@@ -159,8 +156,9 @@ impl Writer {
     fn write_entries(&mut self) -> io::Result<()> {
         while !self.entries.is_empty() {
             self.buffer.clear();
-            let (mut count, mut retains) = (0, false);
+            let (mut count, mut bytes, mut retains) = (0, 0, false);
             for entry in &mut self.entries {
+                bytes += entry.cost();
                 if let Some(record) = &mut entry.record {
                     // The state is that of the last write: what this one retains is not in it.
                     if !retains {
@@ -189,6 +187,7 @@ impl Writer {
             self.len += self.buffer.len() as u64;
             self.shared.written.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
             self.syncer.dirty.store(true, Ordering::Release);
+            self.no_longer_waiting(bytes);
             for Entry { record, waiting } in self.entries.drain(..count) {
                 if let Some(record) = record {
                     self.image.apply(record);
@@ -221,15 +220,17 @@ impl Writer {
 
     /// Takes records into the state that are not in the log, but for what may yet be refused.
     fn absorb(&mut self) {
-        for Entry { record, waiting } in std::mem::take(&mut self.entries) {
+        for entry in std::mem::take(&mut self.entries) {
+            if matches!(entry.waiting, Some(Waiting::Refuse(_))) {
+                self.entries.push(entry);
+                continue;
+            }
+            self.no_longer_waiting(entry.cost());
+            let Entry { record, waiting } = entry;
             match waiting {
-                Some(Waiting::Refuse(_)) => {
-                    self.entries.push(Entry { record, waiting });
-                    continue;
-                }
-                None => {}
                 Some(Waiting::Wait(told)) => self.held_back.push(told),
-                Some(deferred @ Waiting::Defer(_)) => deferred.tell(true),
+                Some(told) => told.tell(true),
+                None => {}
             }
             if let Some(record) = record {
                 self.image.apply(record);
@@ -259,24 +260,26 @@ impl Writer {
                 "the broker's log cannot be written: publishes that need it are refused until it can"
             );
         }
-        self.entries = std::mem::take(&mut self.entries)
-            .into_iter()
-            .filter_map(|Entry { record, waiting }| match waiting {
-                Some(refused @ Waiting::Refuse(_)) => {
-                    refused.tell(false);
-                    None
-                }
-                Some(deferred @ Waiting::Defer(_)) => {
-                    deferred.tell(true);
-                    Some(Entry { record, waiting: None })
-                }
-                waiting => Some(Entry { record, waiting }),
-            })
-            .collect();
-        if self.entries.len() > KEPT_RECORDS {
+        let (mut kept, mut dropped, mut told) = (0, 0, Vec::new());
+        self.entries.retain_mut(|entry| {
+            let refused = matches!(entry.waiting, Some(Waiting::Refuse(_)));
+            *if refused { &mut dropped } else { &mut kept } += entry.cost();
+            if !matches!(entry.waiting, Some(Waiting::Wait(_))) {
+                told.extend(entry.waiting.take().map(|waiting| (waiting, !refused)));
+            }
+            !refused
+        });
+        self.no_longer_waiting(dropped);
+        if self.entries.len() > KEPT_RECORDS || kept > KEPT_BYTES {
             self.absorb();
             self.whole = true;
         }
+        told.into_iter().for_each(|(waiting, goes_on)| waiting.tell(goes_on));
+    }
+
+    /// So many bytes are written, or in the state that is to be written.
+    fn no_longer_waiting(&self, bytes: usize) {
+        self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn recovered(&mut self) {
@@ -340,115 +343,5 @@ impl Waiting {
     fn tell(self, written: bool) {
         let (Waiting::Refuse(told) | Waiting::Defer(told) | Waiting::Wait(told)) = self;
         let _ = told.send(written);
-    }
-}
-
-/// Writes a snapshot, and then removes what is older. Returns its size.
-pub(super) fn write_snapshot(storage: &dyn Storage, number: u64, image: &Image) -> io::Result<u64> {
-    let name = snapshot_name(number);
-    let unfinished = format!("{name}.tmp");
-    let write = || {
-        let file = storage.open(&unfinished, 0)?;
-        let (mut buffer, mut len) = (file::header(), 0);
-        let mut result = Ok(());
-        let mut flush = |buffer: &mut BytesMut, least: usize| {
-            if buffer.len() > least && result.is_ok() {
-                len += buffer.len() as u64;
-                result = file.append(buffer);
-                buffer.clear();
-            }
-        };
-        image.records(wall_seconds(), |record| {
-            file::put(&mut buffer, &record);
-            flush(&mut buffer, WRITE_BYTES);
-        });
-        flush(&mut buffer, 0);
-        result?;
-        file.sync()?;
-        storage.rename(&unfinished, &name)?;
-        storage.sync_names()?;
-        Ok(len)
-    };
-    let result = write();
-    match &result {
-        Ok(_) => remove_before(storage, number)?,
-        // It takes room that may be needed.
-        Err(_) => drop(storage.remove(&unfinished)),
-    }
-    result
-}
-
-/// Removes what the snapshot with this number stands for.
-fn remove_before(storage: &dyn Storage, number: u64) -> io::Result<()> {
-    let (snapshots, logs) = numbers(storage)?;
-    let logs = logs.range(..number).map(|old| log_name(*old));
-    let snapshots = snapshots.range(..number).map(|old| snapshot_name(*old));
-    for name in logs.chain(snapshots) {
-        match storage.remove(&name) {
-            // A snapshot that was begun before this one, and completed after it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => removed?,
-        }
-    }
-    Ok(())
-}
-
-/// Syncs the log once a second beside the writer, which goes on meanwhile.
-struct Syncer {
-    dirty: Arc<AtomicBool>,
-    failed: Arc<AtomicBool>,
-    file: Arc<Mutex<Arc<dyn LogFile>>>,
-    stop: Option<std::sync::mpsc::SyncSender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Syncer {
-    fn start(sync: Sync, file: Arc<dyn LogFile>) -> io::Result<Self> {
-        let mut syncer = Syncer {
-            dirty: Arc::default(),
-            failed: Arc::default(),
-            file: Arc::new(Mutex::new(file)),
-            stop: None,
-            thread: None,
-        };
-        if sync != Sync::Os {
-            return Ok(syncer);
-        }
-        let (dirty, failed) = (syncer.dirty.clone(), syncer.failed.clone());
-        let file = syncer.file.clone();
-        let (stop, stopped) = std::sync::mpsc::sync_channel(0);
-        let run = move || {
-            let pause = || stopped.recv_timeout(SYNC_EVERY);
-            while pause() == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                if dirty.swap(false, Ordering::AcqRel) {
-                    let began = Instant::now();
-                    let file = file.lock().clone();
-                    if let Err(error) = file.sync() {
-                        tracing::error!(%error, "the broker's log could not be synced");
-                        failed.store(true, Ordering::Release);
-                    }
-                    if began.elapsed() > SYNC_EVERY {
-                        tracing::warn!(took = ?began.elapsed(), "the disk is slow to sync");
-                    }
-                }
-            }
-        };
-        syncer.thread = Some(std::thread::Builder::new().name("broker-sync".into()).spawn(run)?);
-        syncer.stop = Some(stop);
-        Ok(syncer)
-    }
-
-    fn go_on_with(&self, file: Arc<dyn LogFile>) {
-        *self.file.lock() = file;
-    }
-}
-
-impl Drop for Syncer {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            // It only syncs: a panic there is logged by the process.
-            drop(thread.join());
-        }
     }
 }
