@@ -1,5 +1,8 @@
-use super::*;
-use crate::state::UpdateState;
+use std::{num::NonZeroU32, ops::Range};
+
+use super::{messages::*, *};
+use crate::{dialect::Problem, state::UpdateState};
+use hook::Encode as _;
 use proptest::prelude::*;
 
 fn talk() -> Box<dyn Talk> {

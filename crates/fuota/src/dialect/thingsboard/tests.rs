@@ -1,4 +1,7 @@
+use std::num::NonZeroU32;
+
 use super::*;
+use crate::dialect::ReportedState;
 use crate::state::UpdateState;
 use hook::Protocol;
 use proptest::prelude::*;
