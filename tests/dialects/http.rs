@@ -116,6 +116,33 @@ fn parts_of_two_responses_make_a_whole_delivery() {
 }
 
 #[test]
+fn a_device_leaves_places_for_others_and_gets_its_own_back() {
+    let site = site();
+    // More than sockets hold, so that a response that nobody reads lasts.
+    site.drop_file("pump-1.4.2.bin", &image(9, 32 << 20));
+    let daemon = site.start();
+    let http = daemon.address_after("downloads listening on http://");
+    let open = || {
+        let mut stream = TcpStream::connect(http).expect("the listener");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"GET /devices/dev-1/firmware HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        (stream, String::from_utf8_lossy(&status[9..]).parse::<u16>().unwrap())
+    };
+    let mut taken: Vec<_> = (0..8).map(|_| open()).collect();
+    assert!(taken.iter().all(|(_, status)| *status == 200));
+    let report = |id: &str| {
+        request(http, "POST", &format!("/devices/{id}/status"), &[], r#"{"version":"1"}"#)
+    };
+    let refused = report("dev-1");
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")));
+    assert_eq!(report("dev-2").status, 204);
+    taken.pop();
+    eventually("a place is free", || (report("dev-1").status == 204).then_some(()));
+}
+
+#[test]
 fn a_token_or_a_signed_link_opens_and_nothing_else() {
     let bytes = image(3, 5000);
     let mut site = site();

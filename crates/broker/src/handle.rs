@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use hook::{
-    Broker, ClientQuery, ClientStatus, Counters, Identity, Properties, Protocol, Qos, Reason,
-    ReasonKind, RetainedMessage, RetainedPage, SessionEnd,
+    Broker, ClientQuery, ClientStatus, Counters, Distribution, Identity, Properties, Protocol, Qos,
+    Reason, ReasonKind, RetainedMessage, RetainedPage, SessionEnd,
 };
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -195,6 +195,10 @@ impl Broker for Handle {
         Ok(self.exchange.forget_retained(filter))
     }
 
+    fn publish_time(&self) -> Distribution {
+        self.exchange.totals.publish_time.read()
+    }
+
     fn counters(&self) -> Counters {
         let totals = &self.exchange.totals;
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
@@ -219,6 +223,11 @@ impl Broker for Handle {
             direct: read(&totals.direct),
             routed: read(&totals.routed),
             log_bytes: self.exchange.journal.as_ref().map_or(0, |journal| journal.written()),
+            log_waiting: self
+                .exchange
+                .journal
+                .as_ref()
+                .map_or(0, |journal| journal.waiting() as u64),
             router_renewals: read(&totals.router_renewals),
             protocol_errors: read(&totals.protocol_errors),
             slow_clients: read(&totals.slow_clients),

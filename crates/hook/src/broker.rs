@@ -6,6 +6,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
     client::{Identity, Protocol},
+    histogram::Distribution,
     message::{Properties, Qos, Subscription},
     verdict::Reason,
 };
@@ -70,6 +71,10 @@ pub trait Broker: Send + Sync {
 
     /// The counters since the broker's start.
     fn counters(&self) -> Counters;
+
+    /// From the read of an ordinary publish to its acknowledgement, at QoS 0 to its hand-over to
+    /// its receivers, since the broker's start.
+    fn publish_time(&self) -> Distribution;
 }
 
 /// Which sessions, and how many.
@@ -181,6 +186,8 @@ pub struct Counters {
     pub routed: u64,
     /// Bytes written to the durable log; messages that nobody was promised are not in it.
     pub log_bytes: u64,
+    /// Bytes of what is to be written to it and is not yet.
+    pub log_waiting: u64,
     /// Times that a dead or stuck router was replaced.
     pub router_renewals: u64,
     /// Connections ended because the client broke the protocol.

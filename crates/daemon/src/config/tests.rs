@@ -411,6 +411,9 @@ fn secrets_come_inline_or_from_a_file_and_are_never_shown() {
         ("admin.token = \"hunter2\"", "at least 16 characters"),
         ("admin.token = [\"hunter2\"]", "not the given value"),
         ("store.s3.access_key_id = \"hunter2\"", "go together"),
+        ("events.webhooks = \"https://h/hunter2\"", "not the given value"),
+        ("events.webhooks = [\"https://h/hunter2\"]", "not the given value"),
+        ("[events.webhooks]\nurl = \"https://h/hunter2\"", "events.webhooks"),
         ("store.url = \"s3://id:hunter2@bucket\"", "must not carry credentials"),
     ] {
         let line = site.error(text, &[]);

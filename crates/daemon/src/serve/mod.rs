@@ -151,7 +151,7 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
         Arc::new(move || checks(&server, &service))
     };
     let router = admin::router(
-        settings::admin(config, token, &doors.local_addrs()),
+        settings::admin(config, token, &doors.local_addrs(), files.admin),
         fuota.service(),
         server.handle(),
         Arc::clone(&readiness),
