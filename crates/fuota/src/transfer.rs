@@ -134,6 +134,8 @@ pub struct Transfer {
     /// The device may hold a part of other bytes or other chunks, from a transfer before: until
     /// it shows that it heard of this one, each connection hears of it before any block.
     pub replaces: AtomicBool,
+    /// An operator stopped it, whatever became of it: not a block of it is sent any more.
+    pub stopped: AtomicBool,
     /// Its state is [`UpdateState::Stalled`].
     pub stalled: AtomicBool,
     /// Something changed since it was written to the database.
@@ -181,6 +183,7 @@ impl Transfer {
             image,
             overwritten: AtomicBool::new(false),
             replaces: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
             served: (0..words).map(|_| AtomicU64::new(0)).collect(),
@@ -411,6 +414,18 @@ impl Transfer {
         }
         self.dirty.store(true, Ordering::Relaxed);
         Some(next)
+    }
+
+    /// An operator stops it. `Some` of the new state where that changed it: one that is complete
+    /// stays what it is.
+    pub fn stop(&self) -> Option<UpdateState> {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.happened(&Happened::Cancelled)
+    }
+
+    /// Whether requests are still answered with blocks.
+    pub fn is_servable(&self) -> bool {
+        !self.stopped.load(Ordering::Relaxed) && self.state().is_servable()
     }
 
     /// The last missing block was written to this connection. `false` where it counted before.
