@@ -150,6 +150,12 @@ async fn errors_have_their_exit_codes_and_one_line() {
     }
 }
 
+#[test]
+fn an_address_that_is_none_is_wrong_usage() {
+    let error = Api::with("nonsense", Secret::new("secret".into()), None).err().unwrap();
+    assert_eq!(exit_code(&error.into()), exit::USAGE);
+}
+
 #[tokio::test]
 async fn nobody_there_is_its_own_exit_code() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

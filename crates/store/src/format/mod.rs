@@ -129,9 +129,16 @@ impl From<io::Error> for Problem {
     }
 }
 
+impl Problem {
+    /// A refusal of one line: what a library says of a file may quote it.
+    fn refused(reason: impl Into<String>) -> Self {
+        Self::Refused(reason.into().replace(char::is_control, " "))
+    }
+}
+
 /// Makes a refusal.
 fn refuse<T>(reason: impl Into<String>) -> Result<T, Problem> {
-    Err(Problem::Refused(reason.into()))
+    Err(Problem::refused(reason))
 }
 
 /// An image that can be read from any place.
@@ -287,7 +294,7 @@ pub(crate) fn joined(outer: Header, inner: Header) -> Header {
 fn packed(error: io::Error, what: &str) -> Problem {
     match error.raw_os_error() {
         Some(_) => Problem::Io(error),
-        None => Problem::Refused(format!(
+        None => Problem::refused(format!(
             "it is {what} that is damaged or cut short ({error}): copy it again"
         )),
     }
