@@ -43,6 +43,13 @@ pub struct Pin {
     pub file: Option<i64>,
 }
 
+/// Bytes, and the blocks that they are cut into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    digest: Digest,
+    chunk_size: u32,
+}
+
 impl Pin {
     /// `None` where the image has too many blocks of this size to be counted.
     pub fn new(release: &Release, chunk_size: u32, attempt: u32) -> Option<Pin> {
@@ -60,6 +67,10 @@ impl Pin {
             deployment: Some(release.deployment),
             file: Some(release.file),
         })
+    }
+
+    pub fn layout(&self) -> Layout {
+        Layout { digest: self.digest, chunk_size: self.chunk_size }
     }
 
     /// Bytes of a block of this size.
@@ -121,8 +132,8 @@ pub struct Transfer {
     pub image: Image,
     /// The file that it came from holds other bytes now: the next request gets the new manifest.
     pub overwritten: AtomicBool,
-    /// It took the place of an unfinished transfer of other bytes or other chunks: until it is
-    /// asked for, a device may still be at those, so its manifest comes before any block.
+    /// The device may hold a part of other bytes or other chunks, from a transfer before: until
+    /// it shows that it heard of this one, each connection hears of it before any block.
     pub replaces: AtomicBool,
     /// Its state is [`UpdateState::Stalled`].
     pub stalled: AtomicBool,
@@ -341,8 +352,8 @@ impl Transfer {
         self.dirty.store(true, Ordering::Relaxed);
     }
 
-    /// As a dialect announces it.
-    pub fn offer(&self, window: u32) -> Offer<'_> {
+    /// As a dialect announces it; `release` is the file that it comes from.
+    pub fn offer<'a>(&'a self, window: u32, release: Option<&'a Release>) -> Offer<'a> {
         let status = self.status.lock();
         let pin = &self.pin;
         Offer {
@@ -354,6 +365,8 @@ impl Transfer {
             title: pin.title.as_deref(),
             file: pin.path.rsplit('/').next().unwrap_or_default(),
             sha256: &pin.sha256,
+            signature: release.and_then(Release::signature_line),
+            checksum: release.and_then(|release| release.checksum.as_ref()),
             tag: pin.tag(),
             attempt: pin.attempt,
             state: status.state.clone(),
