@@ -157,6 +157,8 @@ pub(crate) struct Connection<S> {
     /// See [`Parts::patience`].
     patience: u32,
     slow: Slow,
+    /// When others are to run, in a turn that has taken a while.
+    pub(crate) turn_ends: Option<Instant>,
     pub(crate) tally: Tally,
 }
 
@@ -189,6 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             ahead: None,
             patience: parts.patience,
             slow: Slow::default(),
+            turn_ends: None,
             tally: Tally::default(),
         }
     }
@@ -228,6 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Reads and writes until neither makes progress and nothing has come for the client.
     fn rounds(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
+        self.turn_ends = None;
         for _ in 0..ROUNDS {
             self.session.inbox.take(&mut self.done, &mut self.taken)?;
             if !self.poll_greeting(cx) {
@@ -237,6 +241,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let wrote = self.flush(cx)?;
             self.poll_unsettled(cx)?;
             self.poll_crowd(cx);
+            if self.turn_is_over(false) {
+                break;
+            }
             let read = self.read(cx)?;
             if let Some(receiver) = self.ahead.take()
                 && receiver.inbox.after_take(cx.waker())

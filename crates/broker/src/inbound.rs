@@ -3,7 +3,7 @@
 use hook::{Origin, Protocol, Qos, Reason, ReasonKind, SessionEnd, SubscribeVerdict, Subscription};
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -28,8 +28,12 @@ use crate::{
 
 /// Aliases that an MQTT 5 client may set, each way of a connection.
 pub(crate) const TOPIC_ALIAS_MAXIMUM: u16 = 32;
-/// So many packets are handled before the outbox is looked at again.
+/// So many packets are handled before the outbox is looked at again, and the clock.
 const LOOK_EVERY: usize = 32;
+/// So many filters one SUBSCRIBE may have where a session may hold fewer, since some may repeat.
+const FILTERS: usize = 64;
+/// How long a connection goes on once the clock was looked at; then others have their turn.
+const TURN: Duration = Duration::from_millis(2);
 
 /// How far a batch of bytes was handled.
 pub(crate) struct Used {
@@ -79,8 +83,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let packet = codec::decode(&rest[..len], self.client.protocol)?;
             self.packet(packet)?;
             consumed += len;
+            // Filters may take long, and other packets in numbers.
+            let look = count % LOOK_EVERY == LOOK_EVERY - 1 || matches!(rest[0] >> 4, 8 | 10);
+            if look && self.turn_is_over(true) {
+                return Ok(Used { consumed, waiting: consumed < bytes.len() });
+            }
         }
         Ok(Used { consumed, waiting: false })
+    }
+
+    /// Whether others should run. The clock is started with the first look that may `begin` it, so
+    /// that short turns never look.
+    pub(crate) fn turn_is_over(&mut self, begin: bool) -> bool {
+        if self.turn_ends.is_none() && !begin {
+            return false;
+        }
+        let now = Instant::now();
+        *self.turn_ends.get_or_insert(now + TURN) <= now
     }
 
     fn packet(&mut self, packet: Packet<'_>) -> Result<(), Ending> {
@@ -344,18 +363,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn on_subscribe(&mut self, subscribe: Subscribe) -> Result<(), Ending> {
         let Subscribe { packet_id, identifier, filters } = subscribe;
         self.check_answer(filters.len())?;
+        // What is more than a session may hold repeats itself, or is refused anyway.
+        let held = self.session.subscriptions.lock().len();
+        let most = self.exchange.limits.subscriptions().max(held).max(FILTERS);
         // One after the other, and one answer [MQTT-3.8.4-1], [MQTT-3.8.4-5], [MQTT-3.9.3-1].
-        let codes: Vec<u8> = filters
-            .into_iter()
-            .map(|options| match self.subscribe(packet_id, options, identifier) {
-                // [MQTT-3.8.4-7]
-                Ok(qos) => qos as u8,
-                Err(code) => {
-                    self.tally.refused += 1;
-                    code
-                }
-            })
-            .collect();
+        let mut codes = Vec::with_capacity(filters.len());
+        for (at, options) in filters.into_iter().enumerate() {
+            let granted = if at < most {
+                self.subscribe(packet_id, options, identifier)
+            } else {
+                Err(reason::QUOTA_EXCEEDED)
+            };
+            // [MQTT-3.8.4-7]
+            codes.push(granted.map_or_else(|code| code, |qos| qos as u8));
+            self.tally.refused += u32::from(granted.is_err());
+        }
         let granted = codes.iter().any(|code| *code < 0x80);
         let ticket = self.logged_before(granted);
         self.answer(ticket, Answer::SubAck { packet_id, codes });
