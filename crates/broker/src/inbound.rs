@@ -28,8 +28,10 @@ use crate::{
 
 /// Aliases that an MQTT 5 client may set, each way of a connection.
 pub(crate) const TOPIC_ALIAS_MAXIMUM: u16 = 32;
-/// So many packets are handled before the outbox is looked at again, and the clock.
+/// So many packets are handled before the outbox is looked at again.
 const LOOK_EVERY: usize = 32;
+/// The same for the clock.
+const CLOCK_EVERY: usize = 8;
 /// So many filters one SUBSCRIBE may have where a session may hold fewer, since some may repeat.
 const FILTERS: usize = 64;
 /// How long a connection goes on once the clock was looked at; then others have their turn.
@@ -84,7 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.packet(packet)?;
             consumed += len;
             // Filters may take long, and other packets in numbers.
-            let look = count % LOOK_EVERY == LOOK_EVERY - 1 || matches!(rest[0] >> 4, 8 | 10);
+            let look = count % CLOCK_EVERY == CLOCK_EVERY - 1 || matches!(rest[0] >> 4, 8 | 10);
             if look && self.turn_is_over(true) {
                 return Ok(Used { consumed, waiting: consumed < bytes.len() });
             }
