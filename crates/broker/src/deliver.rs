@@ -15,11 +15,12 @@ use crate::{
     message::Delivery,
     outbound::{Content, Resend},
     packet::reason,
-    writer::Writer,
 };
 
-/// Ordinary messages in one write, in bytes; what is more goes with the next one.
-const WRITE_BYTES: usize = 64 * 1024;
+/// Ordinary messages in one write, in bytes: as many as there are go together up to this, so that
+/// small ones share a system call, and the others stay in the session's queue, which is bounded,
+/// until the socket has taken these. Answers and control messages wait behind no more.
+const WRITE_BYTES: u64 = 64 * 1024;
 /// Blocks in one write: nothing else waits behind more.
 const WRITE_BLOCKS: usize = 16;
 /// Topic aliases that the broker sets for one client, even where that would take more.
@@ -76,6 +77,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// connection left unacknowledged [MQTT-4.4.0-1], control, ordinary publishes, retained ones,
     /// and blocks only where nothing else waits. `true` where there is more to look for at once,
     /// after others had their turn.
+    ///
+    /// No kind of message starves another: each has a part of a write, and what one leaves is for
+    /// all. A stream of QoS 0 has no other bound; QoS 1 and 2 are bounded by the window as well.
     pub(crate) fn fill(&mut self) -> bool {
         let start = self.writer.len();
         while let Some(&id) = self.resend.front()
@@ -87,20 +91,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         while let Some(message) = self.pop_outgoing(Class::Control) {
             self.send_outgoing(message);
         }
-        let full = |writer: &Writer| writer.len() - start >= WRITE_BYTES as u64;
-        while !full(&self.writer)
-            && let Some(delivery) = self.taken.lossy.pop_front()
-        {
-            self.send_delivery(delivery, Source::Queue);
-        }
-        while !full(&self.writer)
-            && self.has_room()
-            && let Some(delivery) = self.taken.assured.pop_front()
-        {
-            self.send_delivery(delivery, Source::Queue);
-        }
-        let more = self.fill_from_backlog(|writer| full(writer));
-        if full(&self.writer) {
+        let end = start + WRITE_BYTES;
+        self.fill_assured(start + WRITE_BYTES / 2);
+        self.fill_lossy(start + WRITE_BYTES / 4 * 3);
+        let more = self.fill_from_backlog(end);
+        self.fill_lossy(end);
+        self.fill_assured(end);
+        if self.writer.len() >= end {
             return more;
         }
         for _ in 0..WRITE_BLOCKS {
@@ -110,11 +107,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         more
     }
 
-    /// The same for retained messages, until the writer is `full`.
-    fn fill_from_backlog(&mut self, full: impl Fn(&Writer) -> bool) -> bool {
+    /// QoS 1 and 2, until so much is in the writer.
+    fn fill_assured(&mut self, end: u64) {
+        while self.writer.len() < end
+            && self.has_room()
+            && let Some(delivery) = self.taken.assured.pop_front()
+        {
+            self.send_delivery(delivery, Source::Queue);
+        }
+    }
+
+    /// QoS 0.
+    fn fill_lossy(&mut self, end: u64) {
+        while self.writer.len() < end
+            && let Some(delivery) = self.taken.lossy.pop_front()
+        {
+            self.send_delivery(delivery, Source::Queue);
+        }
+    }
+
+    /// Retained messages.
+    fn fill_from_backlog(&mut self, end: u64) -> bool {
         let Some(mut backlog) = self.backlog.take() else { return false };
         let mut more = false;
-        while !full(&self.writer) {
+        while self.writer.len() < end {
             match backlog.next(&self.exchange.retained, self.has_room()) {
                 Next::Send(delivery, number) => {
                     self.send_delivery(delivery, Source::Backlog(number));
@@ -163,8 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn send_delivery(&mut self, mut delivery: Delivery, from: Source) {
         let counted = from == Source::Queue;
         if counted {
-            self.done.messages += 1;
-            self.done.bytes += delivery.message.cost();
+            self.done.count(&delivery);
         }
         if delivery.message.expired() {
             self.tally.dropped += 1;
@@ -311,4 +326,60 @@ pub(crate) fn outgoing_head(message: &Outgoing, packet_id: u16) -> PublishHead<'
 /// [MQTT-3.6.2-2], [MQTT-3.7.2-2].
 pub(crate) fn text_fits(text: &str, maximum_packet_size: u32) -> bool {
     text.len().saturating_add(REASON_OVERHEAD) <= maximum_packet_size as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Server, Settings, handshake::Opened, message::Message, writer::Writer};
+    use tokio::io::{AsyncWriteExt, DuplexStream};
+    use tokio_util::sync::CancellationToken;
+
+    /// A client of MQTT 5 that is connected, and its end of the connection.
+    async fn connected(server: &Server) -> (Box<Connection<DuplexStream>>, DuplexStream) {
+        let (io, mut client) = tokio::io::duplex(1024);
+        let connect = [0x10, 14, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 0, 0, 0, 1, b'c'];
+        client.write_all(&connect).await.unwrap();
+        let open = std::future::ready(Ok(Opened { io, certificate_cn: None }));
+        let (address, stop) = (([127, 0, 0, 1], 1).into(), CancellationToken::new());
+        let exchange = server.exchange();
+        (Connection::greeted(open, address, exchange, stop).await.unwrap(), client)
+    }
+
+    fn delivery(qos: Qos) -> Delivery {
+        let message = Arc::new(Message {
+            topic: "t".into(),
+            payload: vec![b'x'; 2000].into(),
+            qos,
+            retain: false,
+            properties: None,
+            publisher: 0,
+            sequence: 0,
+            expires: None,
+        });
+        Delivery { id: 0, message, qos, retain: false, subscriptions: None, share: None }
+    }
+
+    /// Neither a write for each message, nor all of them in one.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_write_is_filled_and_no_more_is_taken() {
+        let server = Server::start(Settings::default(), Vec::new()).unwrap();
+        // 33 of these make a write, and 64 a window.
+        for (qos, left_after_two) in [(Qos::AtMostOnce, 96 - 2 * 33), (Qos::AtLeastOnce, 96 - 64)] {
+            let (mut connection, _client) = connected(&server).await;
+            connection.writer = Writer::default();
+            let queue = match qos {
+                Qos::AtMostOnce => &mut connection.taken.lossy,
+                _ => &mut connection.taken.assured,
+            };
+            queue.extend((0..96).map(|_| delivery(qos)));
+            connection.fill();
+            let first = connection.writer.len();
+            assert!((65_536..65_536 + 2_010).contains(&first), "{qos:?}: {first} bytes");
+            connection.writer = Writer::default();
+            connection.fill();
+            let left = connection.taken.lossy.len() + connection.taken.assured.len();
+            assert_eq!(left, left_after_two, "{qos:?}");
+        }
+    }
 }

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use hook::{Identity, Properties, Qos, Seldom};
 use std::sync::Arc;
-use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     counters::{Tally, Totals},
@@ -14,12 +13,12 @@ use crate::{
     keep_alive::KeepAlives,
     lanes::Lanes,
     limits::LiveLimits,
-    message::{Delivery, Message},
+    message::Message,
     pace::Pace,
     pending::{Log, Pending},
     registry::Registry,
     retained::{Retained, Stored},
-    session::{Session, State},
+    session::Session,
     settings::Settings,
 };
 
@@ -90,14 +89,19 @@ pub(crate) enum Routed {
     NotRetained,
 }
 
+/// What the log and the lanes are to know of a message on its way to its receivers.
 #[derive(Default)]
-struct How {
-    ingress: usize,
-    retained: bool,
-    received: Option<(u64, u16)>,
+pub(crate) struct How {
+    /// See [`Draft::ingress`].
+    pub ingress: usize,
+    /// It is its topic's retained message, and the log has to know.
+    pub retained: bool,
+    /// See [`Draft::received`].
+    pub received: Option<(u64, u16)>,
     /// Session and delivery in whose place it comes.
-    instead: Option<(u64, u64)>,
-    follows: bool,
+    pub instead: Option<(u64, u64)>,
+    /// See [`Draft::follows`].
+    pub follows: bool,
 }
 
 impl Exchange {
@@ -227,7 +231,7 @@ impl Exchange {
 
     /// To the queues of all receivers [MQTT-4.5.0-1], in the order in which publishers sent
     /// [MQTT-4.6.0-5], [MQTT-4.6.0-6].
-    fn distribute(
+    pub(crate) fn distribute(
         &self,
         message: Arc<Message>,
         receivers: &Receivers,
@@ -266,57 +270,6 @@ impl Exchange {
         }
     }
 
-    /// Forgets a session that the caller holds.
-    pub fn end_session(&self, session: &Arc<Session>, state: &mut State) {
-        let shared = shared(session, state);
-        self.registry.remove(session, state, &self.index);
-        self.hand_on(session, shared);
-        // Behind what it leaves to others, so that no end of the process comes between.
-        if let Some(journal) = self.journal.as_ref().filter(|_| session.is_durable()) {
-            journal.append(Record::End { session: session.key });
-        }
-    }
-
-    /// Ends a session that is away: its delayed will is due with it.
-    pub fn end_away(&self, session: &Arc<Session>, mut state: OwnedMutexGuard<State>) {
-        if let Some(will) = state.will.take() {
-            self.publish_will(session, will);
-        }
-        self.end_session(session, &mut state);
-    }
-
-    /// A delayed will is due before its session ends.
-    pub fn mourn(&self, session: &Session, state: &mut State) {
-        if let Some(will) = state.will.take() {
-            self.publish_will(session, will);
-            self.log_will_over(session);
-        }
-    }
-
-    /// The will of a session that lasts was published or given up.
-    pub fn log_will_over(&self, session: &Session) {
-        if let Some(journal) = self.journal.as_ref().filter(|_| session.is_durable()) {
-            journal.append(Record::Will { session: session.key, will: None });
-        }
-    }
-
-    /// Ends a session whose owner is gone: now where it is away, and else as soon as its connection
-    /// has ended, which the caller has asked it to.
-    pub fn end_abandoned(self: &Arc<Self>, session: Arc<Session>, owner: Identity) {
-        if let Ok(state) = session.state.clone().try_lock_owned() {
-            return self.end_away(&session, state);
-        }
-        let exchange = self.clone();
-        tokio::spawn(async move {
-            let state = session.state.clone().lock_owned().await;
-            // It may have ended by itself, or have got another owner.
-            let client = session.view.lock().client.clone();
-            if !state.ended && client.is_some_and(|client| client.identity == owner) {
-                exchange.end_away(&session, state);
-            }
-        });
-    }
-
     /// Drops what has expired while a session is away [MQTT-3.3.2-5].
     pub fn forget_expired(&self, session: &Session) {
         for delivery in session.inbox.take_expired() {
@@ -327,42 +280,6 @@ impl Exchange {
             }
         }
     }
-
-    /// What a member of shared subscriptions leaves behind goes to other members (MQTT 5.0, 4.8.2).
-    /// Where there are none, or the log cannot be written, it ends with its session. One record of
-    /// the log takes it from the one and gives it to the other.
-    pub fn hand_on(&self, from: &Session, shared: Vec<Delivery>) {
-        let (mut under_way, mut tally) = (Vec::new(), Tally::default());
-        for Delivery { id, message, share, .. } in shared {
-            let Some(share) = share.filter(|_| !message.expired()) else { continue };
-            let (receivers, _) = self.index.receivers(&message.topic, 0);
-            let mut groups = receivers.groups.iter();
-            let group = groups.find(|group| group.share.0 == share.0);
-            let Some(receiver) = group.and_then(|group| group.pick()) else { continue };
-            let receivers = Receivers { sessions: vec![receiver], groups: Vec::new() };
-            let logged = id != 0 && !self.log_is_failing();
-            let how = How {
-                instead: logged.then_some((from.key, id)),
-                follows: !under_way.is_empty(),
-                ..How::default()
-            };
-            if let Routed::Pending(pending) = self.distribute(message, &receivers, how, &mut tally)
-            {
-                under_way.push(pending);
-            }
-        }
-        tally.flush(&self.totals);
-        if !under_way.is_empty() {
-            Pending::go_on_in_order(under_way, self.totals.clone());
-        }
-    }
-}
-
-/// What a session would leave to other members of its shared subscriptions, in the order in which
-/// it would have got it.
-pub(crate) fn shared(session: &Session, state: &State) -> Vec<Delivery> {
-    let sent = state.window.shared().cloned();
-    sent.chain(session.inbox.shared()).collect()
 }
 
 impl Exchange {

@@ -1,6 +1,7 @@
-//! What each packet of a client does.
+//! What each packet of a client does; SUBSCRIBE and UNSUBSCRIBE are in [`crate::subscribe`].
 
-use hook::{Origin, Protocol, Qos, Reason, ReasonKind, SessionEnd, SubscribeVerdict, Subscription};
+use bytes::BytesMut;
+use hook::{Origin, Protocol, Qos, ReasonKind, SessionEnd};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -8,22 +9,17 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    backlog::Owed,
     codec::{self, AckKind, CodecError, Frame},
     connection::{Connection, Ending},
     crowd::Wait,
     exchange::Routed,
     hooks::View,
-    journal::{Record, Ticket},
+    journal::Record,
     outbound::{Confirmation, Ended},
-    packet::{
-        Ack, Disconnect, Packet, Publish, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe,
-        reason,
-    },
+    packet::{Ack, Disconnect, Packet, Publish, reason},
     submit::{Submission, Submitted},
-    subscriptions::Held,
-    topic::{check_filter, check_name},
-    unsettled::{Answer, Step},
+    topic::check_name,
+    unsettled::Step,
 };
 
 /// Aliases that an MQTT 5 client may set, each way of a connection.
@@ -32,8 +28,6 @@ pub(crate) const TOPIC_ALIAS_MAXIMUM: u16 = 32;
 const LOOK_EVERY: usize = 32;
 /// The same for the clock.
 const CLOCK_EVERY: usize = 8;
-/// So many filters one SUBSCRIBE may have where a session may hold fewer, since some may repeat.
-const FILTERS: usize = 64;
 /// How long a connection goes on once the clock was looked at; then others have their turn.
 const TURN: Duration = Duration::from_millis(2);
 
@@ -76,7 +70,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let Frame::Complete { len } = codec::frame(rest, max)? else {
                 return Ok(Used { consumed, waiting: false });
             };
-            // Acknowledgements and PINGREQ never wait: others may wait for them [MQTT-4.9.0-3].
+            // Acknowledgements and PINGREQ do not wait: others may wait for them [MQTT-4.9.0-3].
+            // Those behind a packet that does are found by `overtake`.
             let may_wait = !matches!(rest[0] >> 4, 4..=7 | 12);
             let look = self.crowd.is_some() || self.unsettled.is_some() || count % LOOK_EVERY == 0;
             if may_wait && look && self.blocked() {
@@ -102,6 +97,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let now = Instant::now();
         *self.turn_ends.get_or_insert(now + TURN) <= now
+    }
+
+    /// Handles the acknowledgements and PINGREQs of whole packets that have to wait, and takes them
+    /// out of `bytes`, which begin with such a packet and were looked at before as far as `looked`.
+    /// Returns how far they are looked at now. Else two clients that publish to each other, or one
+    /// that publishes to itself, would each wait for what the other one has sent already.
+    ///
+    /// A PUBREL keeps its place: nobody but its client waits for it, and a PUBLISH with its packet
+    /// id may stand before it. What is not as it should be is found when its turn comes, and behind
+    /// a DISCONNECT nothing counts.
+    pub(crate) fn overtake(
+        &mut self,
+        bytes: &mut BytesMut,
+        looked: usize,
+    ) -> Result<usize, Ending> {
+        let (mut at, mut kept) = (looked, looked);
+        while let Ok(Frame::Complete { len }) =
+            codec::frame(&bytes[at..], self.promised.packet_bytes)
+        {
+            let kind = bytes[at] >> 4;
+            if kind == 14 {
+                break;
+            }
+            if matches!(kind, 4 | 5 | 7 | 12) {
+                let decoded = codec::decode(&bytes[at..at + len], self.client.protocol);
+                let Ok(packet) = decoded else { break };
+                self.packet(packet)?;
+            } else {
+                bytes.copy_within(at..at + len, kept);
+                kept += len;
+            }
+            at += len;
+        }
+        if kept < at {
+            bytes.copy_within(at.., kept);
+            bytes.truncate(bytes.len() - (at - kept));
+        }
+        Ok(kept)
     }
 
     fn packet(&mut self, packet: Packet<'_>) -> Result<(), Ending> {
@@ -351,133 +384,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let topic: Arc<str> = topic.into();
         aliases.insert(alias, topic.clone());
         Ok(topic)
-    }
-
-    /// An answer that the client does not take cannot be given, nor left out [MQTT-3.1.2-24].
-    fn check_answer(&self, codes: usize) -> Result<(), Ending> {
-        if codec::answer_len(codes) <= self.client.maximum_packet_size as usize {
-            return Ok(());
-        }
-        let text = "the acknowledgement would be larger than the Maximum Packet Size";
-        Err(Ending::protocol(reason::PACKET_TOO_LARGE, text))
-    }
-
-    fn on_subscribe(&mut self, subscribe: Subscribe) -> Result<(), Ending> {
-        let Subscribe { packet_id, identifier, filters } = subscribe;
-        self.check_answer(filters.len())?;
-        // What is more than a session may hold repeats itself, or is refused anyway.
-        let held = self.session.subscriptions.lock().len();
-        let most = self.exchange.limits.subscriptions().max(held).max(FILTERS);
-        // One after the other, and one answer [MQTT-3.8.4-1], [MQTT-3.8.4-5], [MQTT-3.9.3-1].
-        let mut codes = Vec::with_capacity(filters.len());
-        for (at, options) in filters.into_iter().enumerate() {
-            let granted = if at < most {
-                self.subscribe(packet_id, options, identifier)
-            } else {
-                Err(reason::QUOTA_EXCEEDED)
-            };
-            // [MQTT-3.8.4-7]
-            codes.push(granted.map_or_else(|code| code, |qos| qos as u8));
-            self.tally.refused += u32::from(granted.is_err());
-        }
-        let granted = codes.iter().any(|code| *code < 0x80);
-        let ticket = self.logged_before(granted);
-        self.answer(ticket, Answer::SubAck { packet_id, codes });
-        Ok(())
-    }
-
-    /// A ticket for all that this session has appended so far, where something was.
-    fn logged_before(&self, something: bool) -> Option<Ticket> {
-        let journal = self.exchange.journal.as_ref();
-        journal.filter(|_| something && self.session.is_durable()).map(|journal| journal.barrier())
-    }
-
-    fn subscribe(
-        &mut self,
-        packet_id: u16,
-        options: SubscribeFilter,
-        identifier: Option<u32>,
-    ) -> Result<Qos, u8> {
-        let text: Arc<str> = options.filter.as_str().into();
-        let filter = check_filter(&text).map_err(|_| reason::TOPIC_FILTER_INVALID)?;
-        let refused = |why: Reason| reason_code(why.kind);
-        self.exchange.hooks.authorize_subscribe(&self.client, &text).map_err(refused)?;
-        let known = self.session.subscriptions.lock().get(&text).map(|held| held.consumed);
-        if known.is_none()
-            && self.session.subscriptions.lock().len() >= self.exchange.limits.subscriptions()
-        {
-            return Err(reason::QUOTA_EXCEEDED);
-        }
-        let qos = options.qos;
-        let asked = Subscription { filter: options.filter.clone(), qos };
-        let (exchange, mut view) = self.view();
-        let consumed = match exchange.hooks.subscribe(&mut view, &asked) {
-            SubscribeVerdict::Continue => false,
-            SubscribeVerdict::Consume => true,
-            SubscribeVerdict::Reject(why) => return Err(reason_code(why.kind)),
-        };
-        if known == Some(false) && consumed {
-            self.exchange.index.remove(filter, self.session.key);
-        }
-        let handling = options.retain_handling;
-        let held = Held::new(&options, identifier, consumed);
-        self.log(|session| Record::Subscribe {
-            session,
-            filter: (*text).into(),
-            held: held.clone(),
-        });
-        if !consumed {
-            self.exchange.index.insert(filter, &text, held.entry(&self.session));
-        }
-        self.session.subscriptions.lock().insert(text.clone(), held);
-        let wanted = match handling {
-            // [MQTT-3.3.1-9], [MQTT-3.8.4-4]
-            RetainHandling::Send => true,
-            // [MQTT-3.3.1-10]
-            RetainHandling::SendIfNew => known.is_none(),
-            // [MQTT-3.3.1-11]
-            RetainHandling::DoNotSend => false,
-        };
-        // Shared subscriptions get no retained messages (4.8.2).
-        if wanted && !consumed && filter.share.is_none() {
-            // Behind the index: what is published from now on comes as a live message. They are
-            // sent with RETAIN set [MQTT311-3.3.1-8].
-            let owed = Owed {
-                filter: filter.levels.into(),
-                qos,
-                identifier,
-                newest: self.exchange.retained.newest(),
-                after: None,
-            };
-            self.owe(owed, known.is_none(), packet_id);
-        }
-        Ok(qos)
-    }
-
-    fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), Ending> {
-        self.check_answer(unsubscribe.filters.len())?;
-        // [MQTT-3.10.4-4], [MQTT-3.10.4-6], [MQTT-3.11.3-1]
-        let codes: Vec<u8> =
-            unsubscribe.filters.iter().map(|filter| self.unsubscribe(filter)).collect();
-        let ticket = self.logged_before(codes.contains(&reason::SUCCESS));
-        let packet_id = unsubscribe.packet_id;
-        self.answer(ticket, Answer::UnsubAck { packet_id, codes });
-        Ok(())
-    }
-
-    /// By its text [MQTT-3.10.4-1]; what is in the queue already is still delivered [MQTT-3.10.4-3].
-    fn unsubscribe(&mut self, text: &str) -> u8 {
-        let Ok(filter) = check_filter(text) else { return reason::TOPIC_FILTER_INVALID };
-        let Some(held) = self.session.subscriptions.lock().remove(text) else {
-            return reason::NO_SUBSCRIPTION_EXISTED;
-        };
-        if !held.consumed {
-            self.exchange.index.remove(filter, self.session.key);
-        }
-        self.forget_owed(text);
-        self.log(|session| Record::Unsubscribe { session, filter: text.into() });
-        let (exchange, mut view) = self.view();
-        exchange.hooks.unsubscribe(&mut view, text);
-        reason::SUCCESS
     }
 }

@@ -8,11 +8,13 @@
 //! | file | subject |
 //! | --- | --- |
 //! | this one | how the rest of the broker writes |
-//! | `record` | what can happen, as bytes |
+//! | `record`, `form`, `fields` | what can happen, and its bytes |
 //! | `image` | the state that records build |
 //! | `file` | the form of the files |
 //! | `storage` | where files are |
 //! | `writer` | the thread |
+//! | `snapshot` | the whole state in a file |
+//! | `sync` | syncing beside the writer |
 //! | `recover` | from files to a state, at the start |
 //! | `restore` | from a state to sessions |
 //!
@@ -20,14 +22,18 @@
 //! 0x97. Everything else goes on: what sessions do is kept in memory and written when it can be;
 //! only a QoS 2 exchange of a lasting session waits, since going on could deliver twice.
 
+mod fields;
 mod file;
+mod form;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod image;
 mod record;
 mod recover;
 mod restore;
+mod snapshot;
 mod storage;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -299,7 +305,7 @@ impl Snapshot {
     /// # Errors
     /// The directory cannot be made or written.
     pub fn save(&self, directory: &Path) -> io::Result<()> {
-        writer::write_snapshot(&Directory::open(directory)?, 1, &self.0)?;
+        snapshot::write_snapshot(&Directory::open(directory)?, 1, &self.0)?;
         Ok(())
     }
 }
