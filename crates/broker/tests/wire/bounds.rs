@@ -1,8 +1,11 @@
 //! What one client may make the broker hold or do, whatever it sends.
 
 use crate::support::{disk::Disk, *};
-use broker::Settings;
-use hook::{Context, Hook, SubscribeVerdict, Subscription};
+use broker::{Limits, Settings};
+use hook::{
+    BoxFuture, ConnectRequest, ConnectVerdict, Context, Hook, Identity, SubscribeVerdict,
+    Subscription,
+};
 use std::{
     sync::{
         Arc,
@@ -134,4 +137,72 @@ fn a_batch_that_takes_long_yields() {
     }
     let turn = slow.turn.load(Ordering::Relaxed);
     assert!((2..=4).contains(&turn), "others ran before packet {turn} of 20, 0 being never");
+}
+
+/// The user name is the account.
+struct Accounts;
+
+impl Hook for Accounts {
+    fn name(&self) -> &'static str {
+        "accounts"
+    }
+
+    fn connect<'a>(&'a self, request: &'a ConnectRequest) -> BoxFuture<'a, ConnectVerdict> {
+        let name = request.username.clone();
+        let verdict = name.map_or(ConnectVerdict::Continue, |name| {
+            ConnectVerdict::Accept(Identity::device(name))
+        });
+        Box::pin(std::future::ready(verdict))
+    }
+}
+
+/// A session that lasts of a client with or without account.
+fn lasting(version: u8, id: &str, account: Option<&str>) -> Connect {
+    let connect = Connect::lasting(version, id);
+    account.map_or(connect.clone(), |account| connect.user(account))
+}
+
+#[track_caller]
+fn refused(site: &Site, connect: &Connect) {
+    let mut wire = site.greet(connect);
+    let ack = wire.packet();
+    let code = if connect.version == V5 { 0x97 } else { 3 };
+    assert_eq!((ack[0], ack[2], ack[3]), (0x20, 0, code), "{ack:02x?}");
+    wire.closed();
+}
+
+/// Who asks for one session too many is refused, and nobody else, also after a restart.
+#[test]
+fn sessions_that_last_are_bounded() {
+    let limits = Limits { sessions: 4, sessions_per_account: Some(2), ..Limits::default() };
+    let settings = Settings { limits, ..Settings::default() };
+    let (disk, hooks) = (Disk::default(), || vec![Arc::new(Accounts) as Arc<dyn Hook>]);
+    let mut site = start(settings.clone(), hooks(), &disk);
+    let first = lasting(V5, "a1", Some("a"));
+    let mut wire = site.enter(&first, false);
+    wire.subscribe("t", 1);
+    wire.leave();
+    let _connected = site.enter(&lasting(V4, "a2", Some("a")), false);
+    for _ in 0..2 {
+        for version in BOTH {
+            refused(&site, &lasting(version, "a3", Some("a")));
+            assert!(site.broker.client("a3").is_none(), "and nothing is left of it");
+        }
+        site.publish(Publish::new("t", "x").qos(1, 1));
+        let mut wire = site.enter(&first, true);
+        assert_eq!(wire.received().text(), "x");
+        wire.send(&puback(1));
+        wire.silent();
+        wire.leave();
+        let ends = Connect::new(V5, "a3").user("a");
+        site.enter(&ends, false).leave();
+        site = start(settings.clone(), hooks(), &disk.after_kill());
+    }
+    site.enter(&lasting(V5, "b1", Some("b")), false).leave();
+    site.enter(&lasting(V4, "c", None), false).leave();
+    refused(&site, &lasting(V5, "d", None));
+    refused(&site, &lasting(V5, "b2", Some("b")));
+    // One gives its place up.
+    site.enter(&Connect { clean: true, ..Connect::new(V4, "c") }, false).leave();
+    site.enter(&lasting(V5, "d", None), false).leave();
 }
