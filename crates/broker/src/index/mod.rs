@@ -240,6 +240,49 @@ mod tests {
         assert!(index.filters.read().is_empty() && index.len() == 0);
     }
 
+    /// A whole site subscribes to one filter and leaves it: each looks at a few of the others.
+    #[test]
+    fn thousands_share_a_filter() {
+        use super::subscribers::COMPARED;
+        const SESSIONS: u64 = 20_000;
+        for filter in ["site/all/cmd", "$share/g/site/+/cmd"] {
+            let index = Index::default();
+            COMPARED.set(0);
+            // In an order of their own, as devices come back; the factor and the number have no
+            // common divisor.
+            let order = || (0..SESSIONS).map(|n| n * 7_919 % SESSIONS);
+            for key in order() {
+                insert(&index, filter, entry(&Session::for_test(key), Qos::AtMostOnce, None));
+            }
+            let (found, _) = index.receivers("site/all/cmd", 0);
+            let members = found.groups.first().map_or(0, |group| group.size());
+            assert_eq!(found.sessions.len() + members, SESSIONS as usize);
+            drop(found);
+            for key in order() {
+                index.remove(check_filter(filter).unwrap(), key);
+            }
+            let each = COMPARED.get() as u64 / SESSIONS;
+            assert!(each <= 2 * 16, "{filter}: {each} comparisons for one");
+            assert!(index.filters.read().is_empty() && index.len() == 0);
+        }
+    }
+
+    /// What a publisher holds stays as it was; who looks again sees what has changed.
+    #[test]
+    fn a_group_that_somebody_holds_is_not_changed() {
+        let index = Index::default();
+        let filter = "$share/g/x";
+        for key in [2, 1] {
+            insert(&index, filter, entry(&Session::for_test(key), Qos::AtMostOnce, None));
+        }
+        let (held, _) = index.receivers("x", 0);
+        assert_eq!(held.groups[0].pick().unwrap().session.key, 1);
+        index.remove(check_filter(filter).unwrap(), 2);
+        assert_eq!(held.groups[0].pick().unwrap().session.key, 2, "it was a member then");
+        let (now, _) = index.receivers("x", 0);
+        assert_eq!((now.groups[0].size(), now.groups[0].pick().unwrap().session.key), (1, 1));
+    }
+
     fn level() -> impl Strategy<Value = String> {
         prop_oneof![Just("a"), Just("b"), Just(""), Just("$x")].prop_map(String::from)
     }
