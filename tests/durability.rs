@@ -343,3 +343,47 @@ fn nothing_acknowledged_is_lost_and_nothing_arrives_twice() {
         all.len()
     );
 }
+
+/// What is retained is promised by the SUBACK: killed again and again amid the delivery, a session
+/// gets each message, and those of QoS 2 once.
+#[test]
+fn retained_messages_that_were_promised_arrive_over_kills() {
+    const TOPICS: u64 = 1000;
+    let site = Site::new();
+    let mut daemon = site.start();
+    let mut publisher = support::Client::connect(daemon.mqtt(), &support::Connect::id("publisher"));
+    for number in 0..TOPICS {
+        let qos = 1 + (number % 2) as u8;
+        let publish =
+            support::Publish::new(&format!("state/{number}"), format!("0 {qos} {number}"));
+        publisher.publish(&publish.qos(qos).retained());
+    }
+    let subscriber = Mutex::new(Subscriber::default());
+    let (mut random, mut kills, mut wanted) = (Random(2027), 0, 0);
+    while wanted < TOPICS {
+        let address = daemon.mqtt();
+        let (sender, news) = channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                subscriber.lock().unwrap().run(address, |it| {
+                    let _ = sender.send(it.present.then_some(it.got.len() as u64));
+                    false
+                })
+            });
+            while news.recv_timeout(PATIENCE).expect("it is served").is_none_or(|got| got < wanted)
+            {
+            }
+            daemon.kill();
+        });
+        daemon = site.start();
+        kills += 1;
+        wanted += random.below(TOPICS / 8);
+    }
+    let mut subscriber = subscriber.into_inner().unwrap();
+    let all = |it: &Subscriber| it.got.len() as u64 == TOPICS && it.held.is_empty();
+    subscriber.run(daemon.mqtt(), all).expect("all of them arrive");
+    let twice: Vec<_> =
+        subscriber.got.iter().filter(|((_, qos, _), n)| *qos == 2 && **n > 1).collect();
+    assert!(twice.is_empty(), "at QoS 2, more than once: {twice:?}");
+    println!("{kills} kills, {TOPICS} retained messages delivered, none at QoS 2 twice");
+}

@@ -326,6 +326,23 @@ fn answers_are_as_they_are_described() {
     api.must(200, ("GET", &deployments), &[], "?state=running", None);
     api.must(200, ("GET", &path("deployments/{id}")), &[&id], "", None);
     api.must(404, ("GET", &path("deployments/{id}")), &["99"], "", None);
+    let change = |patch| (("PATCH", path("deployments/{id}")), patch);
+    for (status, ((method, path), patch)) in [
+        (200, change(json!({"windows": ["01:00-02:00 UTC"], "limits": {"transfers": 5}}))),
+        (
+            200,
+            change(json!({"windows": null, "limits": {"transfers": null}, "pause_at_percent": 10})),
+        ),
+        (200, change(json!({}))),
+        (422, change(json!({"windows": ["sometimes"]}))),
+        (422, change(json!({"limits": {"transfers": 0}}))),
+        (422, change(json!({"pause_at_percent": 101}))),
+        (400, change(json!({"limits": null}))),
+        (400, change(json!({"colour": 1}))),
+    ] {
+        api.must(status, (method, &path), &[&id], "", Some(patch));
+    }
+    api.must(404, ("PATCH", &path("deployments/{id}")), &["99"], "", Some(json!({})));
     api.must(200, ("GET", &path("deployments/{id}/devices")), &["1"], "", None);
     api.must(200, ("POST", &path("firmware/rescan")), &[], "", None);
     api.must(200, ("GET", &path("deployments/{id}/history")), &["1"], "", None);

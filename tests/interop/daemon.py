@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 
 PATIENCE = 120
@@ -123,10 +124,18 @@ class Site:
     def until(self, device, reached):
         """What is known of the device, once it has `reached` this."""
         deadline = time.monotonic() + PATIENCE
-        while not reached(about := self.get(f"devices/{device}")):
+        while True:
+            try:
+                about = self.get(f"devices/{device}")
+                if reached(about):
+                    return about
+            except urllib.error.HTTPError as error:
+                # It is unknown until it has done something.
+                about = error
+                if error.code != 404:
+                    raise
             assert time.monotonic() < deadline, about
             time.sleep(0.02)
-        return about
 
     def add(self, collection, **fields):
         """Adds a device or a user, and gives the answer."""

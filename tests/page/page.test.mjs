@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { axe, context, launch, logIn } from "./browser.mjs";
-import { Site, eventually, image } from "./site.mjs";
+import { Line, Site, eventually, image } from "./site.mjs";
 
 let browser;
 before(async () => {
@@ -127,6 +127,36 @@ page("a rollout is paused, resumed and cancelled", async ({ site, page }) => {
   for (const act of ["pause", "resume", "cancel"]) {
     await row(page, `${act} deployment 1`).getByText("admin token").waitFor();
   }
+});
+
+page("a rollout is changed while it runs", async ({ site, page }) => {
+  await site.devices([{ id: "fan-1" }], ["--report", "--pace=300ms", "--linger=10min"]);
+  site.drop("fan-2.0.0.bin", image(4096 * 30));
+  await eventually("it runs", async () => (await site.api("GET", "deployments")).deployments.length === 1);
+  await logIn(page, site);
+  await page.goto("/#/rollouts/1");
+  await page.getByRole("button", { name: "Change", exact: true }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByLabel("Transfers at once").fill("5");
+  await dialog.getByLabel("Pause at").fill("250");
+  await dialog.getByLabel("Offered").selectOption("own");
+  await dialog.getByLabel("Windows").fill("sometimes");
+  await dialog.getByRole("button", { name: "Save" }).click();
+  await dialog.getByText(/sometimes/).last().waitFor();
+  await dialog.getByLabel("Windows").fill("mon-fri 22:00-04:00 Europe/Berlin");
+  await dialog.getByRole("button", { name: "Save" }).click();
+  await dialog.getByText("1 to 100").waitFor();
+  await dialog.getByLabel("Pause at").fill("25");
+  await dialog.getByRole("button", { name: "Save" }).click();
+  await toast(page, "Rollout 1 is changed").waitFor();
+  await page.getByText("when 25 % of a wave have failed or are silent").waitFor();
+  await page.getByText("mon-fri 22:00-04:00 Europe/Berlin").first().waitFor();
+  const one = await site.api("GET", "deployments/1");
+  assert.deepEqual(one.limits, { transfers: 5 });
+  assert.deepEqual(one.windows, ["mon-fri 22:00-04:00 Europe/Berlin"]);
+  assert.equal(one.rollout.pause_at_percent, 25);
+  await page.goto("/#/audit");
+  await row(page, "changed deployment 1").getByText("transfers: 5, was none").waitFor();
 });
 
 page("an update is cancelled for one device, and offered again", async ({ site, page }) => {
@@ -433,6 +463,51 @@ page("bad uploads say what is wrong", async ({ site, page }) => {
   await attempt("other-pump.bin", image(100), { Title: "pump", Version: "1.0.0" });
   await toast(page, "give this another version").waitFor();
 }, { settings: 'store.max_size = "1 MB"\n' });
+
+test("an upload that is cut off leaves nothing, and can be repeated", async () => {
+  const site = await Site.start();
+  const line = await Line.to(site);
+  const window = await context(browser, line);
+  try {
+    const page = await window.newPage();
+    await logIn(page, site);
+    await page.goto("/#/upload");
+    const bytes = image(6_000_000);
+    await choose(page, "pump-1.0.0.bin", bytes);
+    const send = () => page.getByRole("button", { name: "Upload and inspect" }).click();
+    const brokeOff = async () => {
+      await page.locator("#main").getByText("The upload broke off").waitFor();
+      await page.locator(".toast button").first().click();
+      assert.deepEqual((await site.api("GET", "firmware")).firmware, []);
+      assert.equal((await site.api("POST", "firmware/rescan")).copies, 0, "no bytes are kept either");
+    };
+    // The network fails.
+    line.cutAfter(2_000_000);
+    await send();
+    await line.cut;
+    await brokeOff();
+    // The broker dies.
+    line.cutAfter(2_000_000, async () => {
+      await site.stop("SIGKILL");
+      await site.start();
+    });
+    await send();
+    await line.cut;
+    await brokeOff();
+    // The file is still chosen.
+    line.cutAfter(Infinity);
+    await page.locator(".stream.live").waitFor();
+    await send();
+    await page.getByRole("heading", { name: "Deploy" }).waitFor();
+    const { firmware } = await site.api("GET", "firmware");
+    assert.deepEqual(firmware.map(({ path, size }) => [path, size]), [["uploads/pump-1.0.0.bin", bytes.length]]);
+    assert.deepEqual(window.wrong, []);
+  } finally {
+    await window.close();
+    line.close();
+    await site.close();
+  }
+});
 
 test("a signature is dropped with its file, and shown", async () => {
   const keys = mkdtempSync(join(tmpdir(), "fuotad-page-keys-"));

@@ -3,6 +3,7 @@
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdtempSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
@@ -137,6 +138,53 @@ export class Site {
     for (const child of this.children) await child.end("SIGKILL");
     await this.daemon.end("SIGKILL");
     rmSync(this.path, { recursive: true, force: true });
+  }
+}
+
+/** A line to a site's admin interface that can be cut. */
+export class Line {
+  static async to(site) {
+    const line = new Line();
+    line.cutAfter(Infinity);
+    line.server = createServer((near) => {
+      const [host, port] = site.admin.split(":");
+      const far = connect(Number(port), host);
+      let carried = 0;
+      const end = () => [near, far].forEach((socket) => socket.destroy());
+      near.on("data", async (bytes) => {
+        carried += bytes.length;
+        if (carried <= line.most) {
+          if (!far.write(bytes)) near.pause();
+          return;
+        }
+        near.pause();
+        await line.meanwhile();
+        [near, far].forEach((socket) => socket.resetAndDestroy());
+        line.wasCut();
+      });
+      far.on("drain", () => near.resume());
+      far.pipe(near);
+      for (const socket of [near, far]) socket.on("error", end).on("close", end);
+    });
+    await new Promise((resolve) => line.server.listen(0, "127.0.0.1", resolve));
+    return line;
+  }
+
+  /** Each connection is torn after so many bytes to the site, once `meanwhile` is done. */
+  cutAfter(bytes, meanwhile = () => {}) {
+    this.most = bytes;
+    // A browser may try a request once more.
+    let done;
+    this.meanwhile = () => (done ??= meanwhile());
+    this.cut = new Promise((resolve) => (this.wasCut = resolve));
+  }
+
+  get url() {
+    return `http://127.0.0.1:${this.server.address().port}`;
+  }
+
+  close() {
+    this.server.close();
   }
 }
 

@@ -119,7 +119,8 @@ impl Connect {
         put_str(&mut body, self.client_id.as_bytes());
         if let Some(will) = &self.will {
             if self.version == Version::V5 {
-                body.push(0);
+                put_length(&mut body, will.properties.len());
+                body.extend_from_slice(&will.properties);
             }
             put_str(&mut body, will.topic.as_bytes());
             put_str(&mut body, &will.payload);

@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodRouter, post},
 };
-use fuota::{Act, Acted, Actor, DeploymentView, MemberView, NewDeployment};
+use fuota::{Act, Acted, Actor, DeploymentPatch, DeploymentView, MemberView, NewDeployment};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -54,6 +54,18 @@ pub async fn one(
 ) -> Result<axum::Json<DeploymentView>, Problem> {
     let found = page::read_number(&id).and_then(|number| app.service.deployment(number));
     found.map(axum::Json).ok_or_else(|| unknown(&id))
+}
+
+/// PATCH one: what is not named stays.
+pub async fn change(
+    State(app): State<App>,
+    Id(id): Id,
+    Query(Nothing {}): Query<Nothing>,
+    Who(actor): Who,
+    Json(patch): Json<DeploymentPatch>,
+) -> Result<axum::Json<DeploymentView>, Problem> {
+    let number = page::read_number(&id).ok_or_else(|| unknown(&id))?;
+    Ok(axum::Json(app.service.change_deployment(number, &patch, &actor).await?))
 }
 
 /// Whether to make it, or only to say what it would do.

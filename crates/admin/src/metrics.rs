@@ -116,6 +116,7 @@ impl Snapshot<'_> {
             deliveries,
             outbox_messages,
             dropped,
+            not_retained,
             direct,
             routed,
             log_bytes,
@@ -181,6 +182,11 @@ impl Snapshot<'_> {
             "fuotad_mqtt_dropped_total",
             "Ordinary messages dropped: a queue was full, or they expired.",
             dropped,
+        );
+        out.counter(
+            "fuotad_mqtt_not_retained_total",
+            "Retained publishes for which the limits left no room: refused (MQTT 5, QoS 1 and 2), or delivered and not retained.",
+            not_retained,
         );
         out.family(
             "fuotad_mqtt_copies_total",

@@ -131,7 +131,7 @@ pub(crate) fn api() -> Routes {
         .at("/v1/firmware/rescan", post(firmware::rescan))
         .at("/v1/firmware/{id}", get(firmware::one).delete(firmware::withdraw))
         .at("/v1/deployments", get(deployments::list).post(deployments::create))
-        .at("/v1/deployments/{id}", get(deployments::one))
+        .at("/v1/deployments/{id}", get(deployments::one).patch(deployments::change))
         .at("/v1/deployments/{id}/devices", get(deployments::devices))
         .at("/v1/deployments/{id}/history", get(fleet::history))
         .at("/v1/fleet", get(fleet::fleet))

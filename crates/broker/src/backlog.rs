@@ -319,6 +319,7 @@ impl Sent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::retained::Stored;
     use bytes::Bytes;
 
     /// A publish that is retained.
@@ -335,7 +336,7 @@ mod tests {
                 expires: None,
             })
         };
-        let (message, _) = retained.store(make);
+        let Stored::Kept(message) = retained.store(false, make) else { panic!("no room") };
         Delivery { id: 0, qos, message, retain: false, subscriptions: None, share: None }
     }
 

@@ -6,19 +6,18 @@
 //! [`crate::inbound`]; here is what moves bytes.
 
 use bytes::{Buf, BytesMut};
-use hook::{Client, Outbox, Protocol, SessionEnd, Slot};
+use hook::{Client, Outbox, SessionEnd, Slot};
 use std::{
     borrow::Cow,
     cell::RefCell,
     collections::HashMap,
-    io,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::OwnedMutexGuard,
 };
 
@@ -27,15 +26,13 @@ use crate::{
     codec,
     counters::Tally,
     crowd::Wait,
-    deliver::{SentAliases, text_fits},
+    deliver::SentAliases,
     exchange::{Exchange, Route},
     hooks::View,
     inbound::Used,
     inbox::{Done, Kick, Taken},
-    journal::{Record, wall_seconds},
     packet::{ConnAck, reason},
     queue::Queue,
-    registry::Due,
     session::{Session, State, clock_ms},
     slow::{Slow, TooSlow},
     unsettled::Unsettled,
@@ -48,8 +45,6 @@ const READ_BYTES: usize = 64 * 1024;
 const UNREAD_BYTES: u64 = 256 * 1024;
 /// Rounds of read and write before other tasks run.
 const ROUNDS: usize = 16;
-/// How long a goodbye may take to leave.
-const GOODBYE: Duration = Duration::from_secs(1);
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
@@ -120,7 +115,7 @@ pub(crate) struct Parts<S> {
 
 /// A client that is connected.
 pub(crate) struct Connection<S> {
-    io: S,
+    pub(crate) io: S,
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) client: Arc<Client>,
     pub(crate) session: Arc<Session>,
@@ -391,111 +386,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         tracing::debug!(client = &*self.client.id, why = text, "too slow");
         Err(Ending { end, tell: Some((code, text.into())), will: true })
     }
-
-    /// Says goodbye, tells the hooks, and leaves the session to whoever comes next. Whatever the
-    /// reason, the connection is closed [MQTT-4.13.1-1], [MQTT-4.13.2-1], [MQTT-3.14.4-2].
-    async fn finish(mut self: Box<Self>, ending: Ending) -> SessionEnd {
-        let Ending { end, tell, will } = ending;
-        if end == SessionEnd::ProtocolError {
-            self.tally.protocol_errors += 1;
-            let why = tell.as_ref().map_or("", |(_, text)| text.as_ref());
-            tracing::debug!(client = &*self.client.id, why, "protocol error");
-        }
-        self.tally.flush(&self.exchange.totals);
-        let (exchange, mut view) = self.view();
-        exchange.hooks.session_end(&mut view, end);
-        self.slots = Box::default();
-        self.exchange.keep_alives.forget(&self.session);
-
-        let mut pending = self.take_back_staged();
-        let taken_back = (pending.len(), pending.iter().map(|d| d.message.cost()).sum());
-        pending.append(&mut self.taken.assured.take());
-        let done = std::mem::take(&mut self.done);
-        let mut outbox = self.session.inbox.detach(done, &mut pending, taken_back);
-        outbox.extend(self.taken.control.take());
-        outbox.extend(self.taken.blocks.take());
-        for message in outbox {
-            if let Some((receipt, tag)) = message.receipt {
-                receipt.dropped(tag);
-            }
-        }
-        self.keep_owed();
-        self.writer.abandon();
-        if let Some(unsettled) = self.unsettled.take() {
-            unsettled.finish(&mut self.state, &self.exchange.totals).await;
-        }
-        let Connection { mut io, mut writer, exchange, client, session, state, .. } = *self;
-        leave(&exchange, &session, state, will);
-
-        let told = tell.is_some();
-        if let (Some((code, text)), Protocol::V5) = (tell, client.protocol) {
-            let mut out = BytesMut::new();
-            let text = text_fits(&text, client.maximum_packet_size).then_some(&*text);
-            // The last word [MQTT-3.14.4-1], and never one before the CONNACK [MQTT-3.14.0-1].
-            codec::disconnect(&mut out, code, text);
-            writer.encode(|tail| tail.extend_from_slice(&out));
-        }
-        let goodbye = async {
-            std::future::poll_fn(|cx| writer.poll_flush(cx, Pin::new(&mut io))).await?;
-            io.shutdown().await?;
-            // A socket closed over unread bytes would take the goodbye back (RFC 1122, 4.2.2.13),
-            // so what the peer still sends is read. A stop of the broker waits for nobody.
-            let mut unread = [0; 1024];
-            while told && end != SessionEnd::Shutdown && io.read(&mut unread).await? > 0 {}
-            Ok(())
-        };
-        // The peer may be gone or read nothing; the session does not wait for it.
-        let _: Result<io::Result<()>, _> = tokio::time::timeout(GOODBYE, goodbye).await;
-        end
-    }
-}
-
-/// The connection gives the session up: its will, and its time without a connection.
-fn leave(
-    exchange: &Arc<Exchange>,
-    session: &Arc<Session>,
-    mut state: OwnedMutexGuard<State>,
-    will: bool,
-) {
-    state.window.connection_ended();
-    session.inflight.store(state.window.len(), Ordering::Relaxed);
-    session.view.lock().since = Instant::now();
-    let expiry = state.expiry;
-    let over = expiry == Some(Duration::ZERO);
-    // [MQTT-3.1.2-8], [MQTT-3.1.2-10]
-    let will = if will {
-        state.will.take()
-    } else {
-        state.will = None;
-        None
-    };
-    let now = match will {
-        // The end of the session publishes it, if that comes first (3.1.3.2.2).
-        Some(will) if !will.delay.is_zero() && !over => {
-            exchange.registry.schedule(session, Due::Will, will.delay);
-            state.will = Some(will);
-            None
-        }
-        will => will,
-    };
-    if let Some(journal) = exchange.journal.as_ref().filter(|_| session.is_durable() && !over) {
-        let expiry = expiry_seconds(expiry);
-        journal.append(Record::Leave { session: session.key, at: wall_seconds(), expiry });
-    }
-    match expiry {
-        // [MQTT-4.1.0-2]; what outlives the connection is kept [MQTT-3.1.2-23], and it was there as
-        // long as that [MQTT-4.1.0-1].
-        _ if over => exchange.end_session(session, &mut state),
-        Some(expiry) => exchange.registry.schedule(session, Due::Expire, expiry),
-        None => {}
-    }
-    drop(state);
-    if let Some(will) = now {
-        exchange.publish_will(session, will);
-    }
-}
-
-/// A session's expiry as MQTT 5 and the log have it, in seconds; `u32::MAX` is for ever.
-pub(crate) fn expiry_seconds(expiry: Option<Duration>) -> u32 {
-    expiry.map_or(u32::MAX, |expiry| u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX))
 }

@@ -40,6 +40,8 @@ tally! {
     outbox_messages,
     /// Ordinary messages dropped: full queue, no credit, expired.
     dropped,
+    /// Publishes that were to be retained and were not: refused, or only delivered.
+    not_retained,
     /// QoS 0 copies handed over directly.
     direct,
     /// QoS 0 copies that went through the router.

@@ -17,7 +17,9 @@ use crate::{
     packet::reason,
 };
 
-/// Ordinary messages in one write, in bytes; what is more goes with the next one.
+/// Ordinary messages in one write, in bytes: as many as there are go together up to this, so that
+/// small ones share a system call, and the others stay in the session's queue, which is bounded,
+/// until the socket has taken these. Answers and control messages wait behind no more.
 const WRITE_BYTES: u64 = 64 * 1024;
 /// Blocks in one write: nothing else waits behind more.
 const WRITE_BLOCKS: usize = 16;
@@ -324,4 +326,72 @@ pub(crate) fn outgoing_head(message: &Outgoing, packet_id: u16) -> PublishHead<'
 /// [MQTT-3.6.2-2], [MQTT-3.7.2-2].
 pub(crate) fn text_fits(text: &str, maximum_packet_size: u32) -> bool {
     text.len().saturating_add(REASON_OVERHEAD) <= maximum_packet_size as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Server, Settings, handshake::Opened, message::Message, writer::Writer};
+    use tokio::io::{AsyncWriteExt, DuplexStream};
+    use tokio_util::sync::CancellationToken;
+
+    /// A client of MQTT 5 that is connected, and its end of the connection.
+    async fn connected(server: &Server) -> (Box<Connection<DuplexStream>>, DuplexStream) {
+        let (io, mut client) = tokio::io::duplex(1024);
+        let connect = [0x10, 14, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 0, 0, 0, 1, b'c'];
+        client.write_all(&connect).await.unwrap();
+        let open = std::future::ready(Ok(Opened { io, certificate_cn: None }));
+        let (address, stop) = (([127, 0, 0, 1], 1).into(), CancellationToken::new());
+        let exchange = server.exchange();
+        (Connection::greeted(open, address, exchange, stop).await.unwrap(), client)
+    }
+
+    fn delivery(qos: Qos) -> Delivery {
+        let message = Arc::new(Message {
+            topic: "t".into(),
+            payload: vec![b'x'; 2000].into(),
+            qos,
+            retain: false,
+            properties: None,
+            publisher: 0,
+            sequence: 0,
+            expires: None,
+        });
+        Delivery { id: 0, message, qos, retain: false, subscriptions: None, share: None }
+    }
+
+    /// Neither a write for each message, nor all of them in one.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_write_is_filled_and_no_more_is_taken() {
+        let server = Server::start(Settings::default(), Vec::new()).unwrap();
+        // 33 of these make a write, and 64 a window.
+        for (qos, left_after_two) in [(Qos::AtMostOnce, 96 - 2 * 33), (Qos::AtLeastOnce, 96 - 64)] {
+            let (mut connection, _client) = connected(&server).await;
+            connection.writer = Writer::default();
+            let queue = match qos {
+                Qos::AtMostOnce => &mut connection.taken.lossy,
+                _ => &mut connection.taken.assured,
+            };
+            queue.extend((0..96).map(|_| delivery(qos)));
+            connection.fill();
+            let first = connection.writer.len();
+            assert!((65_536..65_536 + 2_010).contains(&first), "{qos:?}: {first} bytes");
+            connection.writer = Writer::default();
+            connection.fill();
+            let left = connection.taken.lossy.len() + connection.taken.assured.len();
+            assert_eq!(left, left_after_two, "{qos:?}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_kind_of_message_takes_a_whole_write() {
+        let server = Server::start(Settings::default(), Vec::new()).unwrap();
+        let (mut connection, _client) = connected(&server).await;
+        connection.writer = Writer::default();
+        connection.taken.lossy.extend((0..96).map(|_| delivery(Qos::AtMostOnce)));
+        connection.taken.assured.extend((0..96).map(|_| delivery(Qos::AtLeastOnce)));
+        connection.fill();
+        let sent = [&connection.taken.assured, &connection.taken.lossy].map(|left| 96 - left.len());
+        assert_eq!(sent, [17, 33 - 17]);
+    }
 }

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use hook::{Identity, Properties, Qos, Seldom};
 use std::sync::Arc;
-use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     counters::{Tally, Totals},
@@ -14,17 +13,21 @@ use crate::{
     keep_alive::KeepAlives,
     lanes::Lanes,
     limits::LiveLimits,
-    message::{Delivery, Message},
+    message::Message,
     pace::Pace,
     pending::{Log, Pending},
     registry::Registry,
-    retained::Retained,
-    session::{Session, State},
+    retained::{Retained, Stored},
+    session::Session,
     settings::Settings,
 };
 
 /// Receivers served at QoS 1 and 2 before others may run.
 pub(crate) const YIELD_AFTER: usize = 256;
+
+/// Why a retained publish was refused, or not retained.
+pub(crate) const NOT_RETAINED: &str =
+    "not retained: limits.retained_messages or limits.retained_bytes is reached";
 
 /// All that connections share.
 pub(crate) struct Exchange {
@@ -66,6 +69,8 @@ pub(crate) struct Draft {
     pub received: Option<(u64, u16)>,
     /// An earlier publish of the same connection is not in the queues yet.
     pub follows: bool,
+    /// Its publisher is told where it is refused.
+    pub may_refuse: bool,
 }
 
 /// What became of a publish.
@@ -80,16 +85,23 @@ pub(crate) enum Routed {
     Pending(Box<Pending>),
     /// It needs the log, which cannot be written; nobody got it.
     Unwritable,
+    /// There is no room to retain it, and its publisher is told; nobody got it.
+    NotRetained,
 }
 
+/// What the log and the lanes are to know of a message on its way to its receivers.
 #[derive(Default)]
-struct How {
-    ingress: usize,
-    retained: bool,
-    received: Option<(u64, u16)>,
+pub(crate) struct How {
+    /// See [`Draft::ingress`].
+    pub ingress: usize,
+    /// It is its topic's retained message, and the log has to know.
+    pub retained: bool,
+    /// See [`Draft::received`].
+    pub received: Option<(u64, u16)>,
     /// Session and delivery in whose place it comes.
-    instead: Option<(u64, u64)>,
-    follows: bool,
+    pub instead: Option<(u64, u64)>,
+    /// See [`Draft::follows`].
+    pub follows: bool,
 }
 
 impl Exchange {
@@ -126,8 +138,8 @@ impl Exchange {
             Some(route) if *route.topic == *topic => route.topic.clone(),
             _ => topic.into(),
         };
-        let Draft { payload, qos, retain, properties, publisher, ingress, received, follows } =
-            draft;
+        let Draft { payload, qos, retain, properties, publisher, ingress, .. } = draft;
+        let Draft { received, follows, may_refuse, .. } = draft;
         // Topics below `$` are the broker's own, and made anew by each start.
         let lasts = retain && self.journal.is_some() && !topic.starts_with('$');
         if lasts && qos != Qos::AtMostOnce && self.log_is_failing() {
@@ -148,14 +160,24 @@ impl Exchange {
         // [MQTT-3.3.1-5]: retained before the index is read, so that a subscriber that comes
         // meanwhile finds it in one of the two.
         // [MQTT-3.3.1-8]
-        let (message, kept) = if retain { self.retained.store(make) } else { (make(0), true) };
-        if !kept && let Some(times) = self.not_retained.note() {
-            tracing::warn!(
-                topic = &*message.topic,
-                times,
-                "not retained: limits.retained_messages or limits.retained_bytes is reached"
-            );
-        }
+        let stored = match retain {
+            true => self.retained.store(may_refuse, make),
+            false => Stored::Kept(make(0)),
+        };
+        let (message, kept) = match stored {
+            Stored::Kept(message) => (message, true),
+            Stored::Refused => {
+                self.note_not_retained(tally);
+                return Routed::NotRetained;
+            }
+            Stored::Passing { message, outdated } => {
+                self.note_not_retained(tally);
+                if let (true, Some(place), Some(journal)) = (lasts, outdated, &self.journal) {
+                    journal.append(retained_record(&cleared(&message.topic, place)));
+                }
+                (message, false)
+            }
+        };
         let receivers = self.receivers(&message.topic, publisher, cached);
         let retained = lasts && kept;
         let how = How { ingress, retained, received, instead: None, follows };
@@ -195,6 +217,13 @@ impl Exchange {
         self.distribute(message, &receivers, How::default(), tally)
     }
 
+    fn note_not_retained(&self, tally: &mut Tally) {
+        tally.not_retained += 1;
+        if let Some(times) = self.not_retained.note() {
+            tracing::warn!(times, "{NOT_RETAINED}");
+        }
+    }
+
     /// Whether publishes that need the log are refused.
     pub fn log_is_failing(&self) -> bool {
         self.journal.as_ref().is_some_and(|journal| journal.is_failing())
@@ -202,7 +231,7 @@ impl Exchange {
 
     /// To the queues of all receivers [MQTT-4.5.0-1], in the order in which publishers sent
     /// [MQTT-4.6.0-5], [MQTT-4.6.0-6].
-    fn distribute(
+    pub(crate) fn distribute(
         &self,
         message: Arc<Message>,
         receivers: &Receivers,
@@ -241,44 +270,6 @@ impl Exchange {
         }
     }
 
-    /// Forgets a session that the caller holds.
-    pub fn end_session(&self, session: &Arc<Session>, state: &mut State) {
-        let shared = shared(session, state);
-        self.registry.remove(session, state, &self.index);
-        self.hand_on(session, shared);
-        // Behind what it leaves to others, so that no end of the process comes between.
-        if let Some(journal) = self.journal.as_ref().filter(|_| session.is_durable()) {
-            journal.append(Record::End { session: session.key });
-        }
-    }
-
-    /// Ends a session that is away: its delayed will is due with it.
-    pub fn end_away(&self, session: &Arc<Session>, mut state: OwnedMutexGuard<State>) {
-        let will = state.will.take();
-        self.end_session(session, &mut state);
-        drop(state);
-        if let Some(will) = will {
-            self.publish_will(session, will);
-        }
-    }
-
-    /// Ends a session whose owner is gone: now where it is away, and else as soon as its connection
-    /// has ended, which the caller has asked it to.
-    pub fn end_abandoned(self: &Arc<Self>, session: Arc<Session>, owner: Identity) {
-        if let Ok(state) = session.state.clone().try_lock_owned() {
-            return self.end_away(&session, state);
-        }
-        let exchange = self.clone();
-        tokio::spawn(async move {
-            let state = session.state.clone().lock_owned().await;
-            // It may have ended by itself, or have got another owner.
-            let client = session.view.lock().client.clone();
-            if !state.ended && client.is_some_and(|client| client.identity == owner) {
-                exchange.end_away(&session, state);
-            }
-        });
-    }
-
     /// Drops what has expired while a session is away [MQTT-3.3.2-5].
     pub fn forget_expired(&self, session: &Session) {
         for delivery in session.inbox.take_expired() {
@@ -289,42 +280,6 @@ impl Exchange {
             }
         }
     }
-
-    /// What a member of shared subscriptions leaves behind goes to other members (MQTT 5.0, 4.8.2).
-    /// Where there are none, or the log cannot be written, it ends with its session. One record of
-    /// the log takes it from the one and gives it to the other.
-    pub fn hand_on(&self, from: &Session, shared: Vec<Delivery>) {
-        let (mut under_way, mut tally) = (Vec::new(), Tally::default());
-        for Delivery { id, message, share, .. } in shared {
-            let Some(share) = share.filter(|_| !message.expired()) else { continue };
-            let (receivers, _) = self.index.receivers(&message.topic, 0);
-            let mut groups = receivers.groups.iter();
-            let group = groups.find(|group| group.share.0 == share.0);
-            let Some(receiver) = group.and_then(|group| group.pick()) else { continue };
-            let receivers = Receivers { sessions: vec![receiver], groups: Vec::new() };
-            let logged = id != 0 && !self.log_is_failing();
-            let how = How {
-                instead: logged.then_some((from.key, id)),
-                follows: !under_way.is_empty(),
-                ..How::default()
-            };
-            if let Routed::Pending(pending) = self.distribute(message, &receivers, how, &mut tally)
-            {
-                under_way.push(pending);
-            }
-        }
-        tally.flush(&self.totals);
-        if !under_way.is_empty() {
-            Pending::go_on_in_order(under_way, self.totals.clone());
-        }
-    }
-}
-
-/// What a session would leave to other members of its shared subscriptions, in the order in which
-/// it would have got it.
-pub(crate) fn shared(session: &Session, state: &State) -> Vec<Delivery> {
-    let sent = state.window.shared().cloned();
-    sent.chain(session.inbox.shared()).collect()
 }
 
 impl Exchange {
@@ -336,18 +291,7 @@ impl Exchange {
         loop {
             let page = self.retained.page(filter, after.as_deref(), YIELD_AFTER);
             for message in &page.messages {
-                let empty = |sequence| {
-                    Arc::new(Message {
-                        topic: message.topic.clone(),
-                        payload: Bytes::new(),
-                        qos: Qos::AtMostOnce,
-                        retain: true,
-                        properties: None,
-                        publisher: 0,
-                        sequence,
-                        expires: None,
-                    })
-                };
+                let empty = |sequence| cleared(&message.topic, sequence);
                 if let Some(empty) = self.retained.forget(message, empty) {
                     forgotten += 1;
                     if let Some(journal) = &self.journal {
@@ -361,6 +305,20 @@ impl Exchange {
             }
         }
     }
+}
+
+/// The message that takes a topic's retained one away.
+fn cleared(topic: &Arc<str>, sequence: u64) -> Arc<Message> {
+    Arc::new(Message {
+        topic: topic.clone(),
+        payload: Bytes::new(),
+        qos: Qos::AtMostOnce,
+        retain: true,
+        properties: None,
+        publisher: 0,
+        sequence,
+        expires: None,
+    })
 }
 
 /// The record of a retained message that nobody waits for.

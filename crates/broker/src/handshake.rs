@@ -1,30 +1,20 @@
-//! From an accepted socket to a session that is ours.
+//! From an accepted socket to a client that is let in.
 
-use hook::{Client, ConnectRequest, Outbox, Outgoing, Protocol, Reason, Refused, Sink};
-use std::{
-    future::Future,
-    io,
-    net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
-};
+use hook::{Client, ConnectRequest, Protocol, Reason};
+use std::{future::Future, io, net::SocketAddr, sync::Arc};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     codec::{self, CodecError, Frame},
-    connection::{Connection, Parts, Promised},
+    connection::{Connection, Promised},
     counters::Totals,
-    deliver::{outgoing_head, text_fits},
-    exchange::{Exchange, shared},
-    hooks::View,
+    deliver::text_fits,
+    exchange::Exchange,
     inbound::reason_code,
-    journal::{Owner, Record, Ticket},
-    message::Message,
     pace::Turn,
     packet::{ConnAck, Connect, reason},
-    registry::{Claimed, drop_subscriptions},
-    session::{Session, State, Will, clock_ms},
+    registry::Claimed,
     topic::check_name,
 };
 
@@ -148,7 +138,7 @@ async fn until_gone<S: AsyncRead + Unpin>(io: &mut S, rest: &mut Vec<u8>) {
 
 /// The CONNACK of a refusal, as far as it fits the client's Maximum Packet Size. Then the connection
 /// is closed [MQTT-3.2.2-7], and nothing behind the CONNECT is looked at [MQTT-3.1.4-6].
-async fn tell<S: AsyncWrite + Unpin>(io: &mut S, failed: &Failed, max: u32) {
+pub(crate) async fn tell<S: AsyncWrite + Unpin>(io: &mut S, failed: &Failed, max: u32) {
     let Failed::Refused { protocol, code, text } = failed else { return };
     if max < SMALLEST_CONNACK {
         return;
@@ -164,13 +154,13 @@ async fn tell<S: AsyncWrite + Unpin>(io: &mut S, failed: &Failed, max: u32) {
 }
 
 /// A CONNECT that was let in.
-struct Admitted {
-    connect: Connect,
-    client: Arc<Client>,
-    promised: Promised,
+pub(crate) struct Admitted {
+    pub connect: Connect,
+    pub client: Arc<Client>,
+    pub promised: Promised,
     /// What it is told; `session_present` is still to be decided.
-    ack: ConnAck,
-    claimed: Claimed,
+    pub ack: ConnAck,
+    pub claimed: Claimed,
 }
 
 async fn admit(
@@ -251,7 +241,7 @@ async fn admit(
 
 /// Two connections with one client id came at the same time, and this is the older one. It was
 /// never accepted, so that there is nothing of it to be taken over, and no CONNACK says so.
-fn overtaken(protocol: Protocol) -> Failed {
+pub(crate) fn overtaken(protocol: Protocol) -> Failed {
     Failed::refused(protocol, reason::SERVER_BUSY, "a newer connection has this client id")
 }
 
@@ -288,164 +278,6 @@ fn assign_id() -> String {
     format!("auto-{}", hex::encode(random))
 }
 
-/// The plugin side of one connection's outbox.
-struct SessionSink {
-    session: Arc<Session>,
-    connection: u64,
-    protocol: Protocol,
-    /// The client's, in bytes.
-    maximum_packet_size: usize,
-}
-
-impl Sink for SessionSink {
-    fn push(&self, message: Outgoing) -> Result<(), Refused> {
-        // [MQTT-3.1.2-24]
-        let len = codec::publish_len(self.protocol, &outgoing_head(&message, 1));
-        if len > self.maximum_packet_size {
-            return Err(Refused::TooLarge);
-        }
-        self.session.inbox.push_outgoing(self.connection, message)
-    }
-
-    fn pending_blocks(&self) -> usize {
-        self.session.inbox.pending_blocks(self.connection)
-    }
-
-    fn is_open(&self) -> bool {
-        self.session.inbox.serves(self.connection)
-    }
-}
-
-impl Admitted {
-    async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
-        self,
-        mut io: S,
-        rest: Vec<u8>,
-        exchange: Arc<Exchange>,
-    ) -> Result<Box<Connection<S>>, Failed> {
-        let Admitted { connect, client, promised, mut ack, claimed } = self;
-        let Claimed { session, mut state, claim } = claimed;
-        let protocol = client.protocol;
-        let is_current = || session.is_last_claim(claim);
-        if !session.inbox.attach(client.connection, is_current) {
-            let failed = overtaken(protocol);
-            tell(&mut io, &failed, client.maximum_packet_size).await;
-            return Err(failed);
-        }
-        exchange.registry.serve(&session);
-        let (present, ticket) = prepare(&session, &mut state, &connect, &client, &exchange);
-        ack.session_present = present;
-        *session.view.lock() =
-            crate::session::View { client: Some(client.clone()), since: Instant::now() };
-        session.last_packet.store(clock_ms(), Ordering::Relaxed);
-        Totals::count(&exchange.totals.connects);
-
-        let outbox = Outbox::new(Arc::new(SessionSink {
-            session: session.clone(),
-            connection: client.connection,
-            protocol,
-            maximum_packet_size: client.maximum_packet_size as usize,
-        }));
-        // [MQTT-3.2.2-22], and one and a half times of it [MQTT-3.1.2-22].
-        let patience = u32::from(ack.server_keep_alive.unwrap_or(connect.keep_alive)) * 1_500;
-        if patience > 0 {
-            exchange.keep_alives.watch(&session, patience);
-        }
-        let mut connection = Box::new(Connection::new(Parts {
-            io,
-            slots: exchange.hooks.slots(),
-            // [MQTT-4.9.0-1]
-            window: client.receive_maximum.min(promised.inflight),
-            promised,
-            exchange,
-            client,
-            session,
-            state,
-            outbox,
-            patience,
-            topic_alias_maximum: connect.topic_alias_maximum,
-            problem_information: connect.problem_information,
-            rest,
-        }));
-        // [MQTT-3.1.4-5], [MQTT-3.2.0-1], [MQTT-3.2.0-2]
-        connection.greet(ticket, ack);
-        connection.start_hooks();
-        Ok(connection)
-    }
-}
-
-/// Makes the session what this CONNECT asks for; `true` is session present. The client hears of
-/// it when the record behind the ticket is in the log, where there is one.
-fn prepare(
-    session: &Session,
-    state: &mut State,
-    connect: &Connect,
-    client: &Client,
-    exchange: &Exchange,
-) -> (bool, Option<Ticket>) {
-    // The old connection's delayed will is due now, or void: a connection that goes on with
-    // the session makes it void [MQTT-3.1.3-9].
-    // [MQTT-3.1.2-4], [MQTT-3.1.2-5], [MQTT-3.1.2-6], [MQTT-3.1.4-4], [MQTT-3.2.2-2], [MQTT-3.2.2-3]
-    let present = state.present && !connect.clean_start;
-    if let Some(will) = state.will.take()
-        && !present
-    {
-        exchange.publish_will(session, will);
-    }
-    if !present {
-        let shared = shared(session, state);
-        drop_subscriptions(session, &exchange.index);
-        session.inbox.clear();
-        *state = State::default();
-        exchange.hand_on(session, shared);
-    }
-    state.present = true;
-    state.expiry = match connect.session_expiry {
-        u32::MAX => None,
-        seconds => Some(Duration::from_secs(seconds.into())),
-    };
-    // [MQTT-3.1.2-7]; for 3.1.1 none in the place of an old one [MQTT311-3.1.2-12].
-    state.will = connect.will.as_ref().map(|will| Will {
-        delay: Duration::from_secs(will.delay_seconds.into()),
-        message: Arc::new(Message {
-            topic: will.topic.as_str().into(),
-            payload: will.payload.clone().into(),
-            qos: will.qos,
-            retain: will.retain,
-            properties: will.properties.clone(),
-            publisher: session.key,
-            sequence: 0,
-            expires: None,
-        }),
-    });
-    (present, note_session(session, present, connect.session_expiry, client, exchange))
-}
-
-/// Writes down that a session begins, goes on, or is none any more that lasts.
-fn note_session(
-    session: &Session,
-    present: bool,
-    expiry: u32,
-    client: &Client,
-    exchange: &Exchange,
-) -> Option<Ticket> {
-    let journal = exchange.journal.as_ref()?;
-    let lasted = session.is_durable();
-    let lasts = expiry != 0 || (lasted && present);
-    session.set_durable(lasts);
-    let key = session.key;
-    let owner = Owner { identity: client.identity.clone(), protocol: client.protocol };
-    let record = match (lasts, present && lasted) {
-        (true, true) => Record::Resume { session: key, owner, expiry },
-        (true, false) => {
-            Record::Begin { session: key, client_id: session.client_id.clone(), owner, expiry }
-        }
-        (false, _) if lasted => Record::End { session: key },
-        (false, _) => return None,
-    };
-    Some(journal.note(record))
-}
-
 /// A byte stream that MQTT is spoken on, and what the layers below know of its other end.
 pub(crate) struct Opened<S> {
     pub io: S,
@@ -478,31 +310,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         Totals::count(&totals.connects_refused);
         None
-    }
-}
-
-impl Exchange {
-    /// Publishes a will, asking the hooks as for any publish, but with no connection behind it.
-    pub fn publish_will(&self, session: &Session, will: Will) {
-        let Some(client) = session.view.lock().client.clone() else { return };
-        let outbox = Outbox::new(Arc::new(Closed));
-        let mut slots = self.hooks.slots();
-        let mut view = View { client: &client, outbox: &outbox, slots: &mut slots };
-        self.publish_checked(&mut view, session, &will.message);
-    }
-}
-
-/// The outbox of a client that is gone.
-struct Closed;
-
-impl Sink for Closed {
-    fn push(&self, _: Outgoing) -> Result<(), Refused> {
-        Err(Refused::Closed)
-    }
-    fn pending_blocks(&self) -> usize {
-        0
-    }
-    fn is_open(&self) -> bool {
-        false
     }
 }

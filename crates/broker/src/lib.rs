@@ -28,10 +28,12 @@
 //! | `judge` | the subscriptions of a resumed session, asked about again |
 //! | `registry` | all sessions; takeover, expiry, delayed wills |
 //! | `keep_alive` | who was not heard in time |
-//! | `handshake` | from an accepted socket to a session that is ours |
+//! | `handshake`, `begin` | from an accepted socket to a client that is let in, and to its session |
 //! | `connection` | one socket's task: read, decide, write |
+//! | `ending` | the end of a session: its will, and what it leaves to others |
+//! | `leave` | the end of a connection, and what becomes of its session |
 //! | `slow` | how long a client may take to read, and to send a packet |
-//! | `inbound` | what each packet of a client does |
+//! | `inbound`, `subscribe` | what each packet of a client does |
 //! | `submit` | one publish past the hooks and the rules of topics |
 //! | `deliver` | what goes to the client, in which order and form |
 //! | `backlog` | retained messages for new subscriptions, page by page |
@@ -46,7 +48,7 @@
 //! | `router` | the one file that knows rumqttd |
 //! | `hooks` | the plugins of one broker, asked in order |
 //! | `sys` | statistics below `$SYS` |
-//! | `server` | all of it together, and the way back for plugins |
+//! | `server`, `handle` | all of it together, and the way back for plugins |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 #[cfg(all(feature = "faults", not(debug_assertions)))]
@@ -54,15 +56,18 @@ compile_error!("the feature `faults` lets a test kill the router: it has no plac
 
 mod admission;
 mod backlog;
+mod begin;
 mod blob;
 pub mod codec;
 mod connection;
 mod counters;
 mod crowd;
 mod deliver;
+mod ending;
 mod exchange;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod handle;
 mod handshake;
 mod hooks;
 mod inbound;
@@ -72,6 +77,7 @@ pub mod journal;
 mod judge;
 mod keep_alive;
 mod lanes;
+mod leave;
 mod limits;
 mod listener;
 mod message;
@@ -89,6 +95,7 @@ mod session;
 pub mod settings;
 mod slow;
 mod submit;
+mod subscribe;
 mod subscriptions;
 mod sys;
 mod tls;

@@ -1,11 +1,11 @@
 //! One publish past the hooks and the rules of topics, live or as a will.
 
 use bytes::Bytes;
-use hook::{Origin, Properties, Qos, Reason, ReasonKind};
+use hook::{Origin, Properties, Protocol, Qos, Reason, ReasonKind};
 
 use crate::{
     counters::{Tally, Totals},
-    exchange::{Draft, Exchange, Route, Routed},
+    exchange::{Draft, Exchange, NOT_RETAINED, Route, Routed},
     hooks::{Outcome, View},
     message::Message,
     session::Session,
@@ -95,8 +95,17 @@ impl Exchange {
             ingress: session.lane,
             received,
             follows,
+            // [MQTT-3.3.1-5] holds or the publisher hears that it does not.
+            may_refuse: origin == Origin::Live
+                && qos != Qos::AtMostOnce
+                && view.client.protocol == Protocol::V5,
         };
-        Submitted::Routed(self.publish(topic, draft, route, tally))
+        match self.publish(topic, draft, route, tally) {
+            Routed::NotRetained => {
+                refused(Reason::new(ReasonKind::QuotaExceeded, NOT_RETAINED), tally)
+            }
+            routed => Submitted::Routed(routed),
+        }
     }
 
     /// A will, or another message without a connection, past the same hooks and rules.
@@ -128,8 +137,7 @@ impl Exchange {
                     "a will was dropped: the broker's log cannot be written"
                 );
             }
-            Submitted::Routed(Routed::Done | Routed::Woke(_) | Routed::Crowded(_))
-            | Submitted::Consumed => {}
+            Submitted::Routed(_) | Submitted::Consumed => {}
             Submitted::Refused(why) => {
                 tracing::info!(client = &*session.client_id, why = %why.text, "will refused");
             }

@@ -23,6 +23,7 @@ const STATISTICS: &[Statistic] = &[
     ("publish/messages/sent", |c| c.deliveries + c.outbox_messages),
     ("publish/messages/dropped", |c| c.dropped),
     ("publish/messages/refused", |c| c.refused),
+    ("retained messages/refused", |c| c.not_retained),
     ("connections/accepted", |c| c.connects),
     ("connections/refused", |c| c.connects_refused),
     ("protocol errors", |c| c.protocol_errors),

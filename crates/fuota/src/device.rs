@@ -100,7 +100,12 @@ impl OldToken {
 
     /// Whether this is it, and it still works.
     pub fn accepts(&self, hash: &TokenHash) -> bool {
-        self.hash.matches(hash) && Instant::now() < self.ends
+        self.hash.matches(hash) && self.works()
+    }
+
+    /// Whether its grace has not ended.
+    pub fn works(&self) -> bool {
+        Instant::now() < self.ends
     }
 }
 

@@ -88,7 +88,7 @@ use tokio_util::sync::CancellationToken;
 pub use accounts::{Rule, RuleError};
 pub use fetch::{Allow, AllowError};
 pub use fleet::{
-    Upload, UploadedBytes,
+    DeploymentPatch, LimitsPatch, Upload, UploadedBytes,
     alerts::{Alert, AlertKind},
     events::{Alerts, Change, From as ListenFrom, Listener},
     rollout::{Plan, PlanName, PlanView, Wave},

@@ -55,7 +55,8 @@ impl Service {
     ///
     /// # Errors
     /// [`ServiceError::NotFound`], [`ServiceError::Invalid`], [`ServiceError::Conflict`] where a
-    /// device without registration has no token to rotate, [`ServiceError::Unavailable`].
+    /// device without registration has no token to rotate, [`ServiceError::Unavailable`]: then
+    /// nothing has changed.
     pub async fn set_device(
         &self,
         id: &str,
@@ -63,6 +64,8 @@ impl Service {
         actor: &Actor,
     ) -> Result<ChangedDevice, ServiceError> {
         let engine = &self.0;
+        // Changes of one device follow each other, so that one can be taken back.
+        let _changing = engine.accounts.change().await;
         let device = engine
             .registry
             .get(id)
@@ -76,7 +79,7 @@ impl Service {
         if let Some(model) = patch.model.as_deref().filter(|model| !model.is_empty()) {
             check_name("model", "model", model)?;
         }
-        let remodelled = patch.model.is_some();
+        let (remodelled, now) = (patch.model.is_some(), patch.now);
         let changes = changes(&patch);
         let token = match patch.rotate_token {
             true => {
@@ -84,8 +87,9 @@ impl Service {
             }
             false => None,
         };
-        let committed = {
+        let (before, committed) = {
             let mut state = device.state.lock();
+            let mut before = Before::default();
             if let Some(token) = &token {
                 if engine.accounts.get(id).is_some() {
                     return Err(ServiceError::Conflict(format!(
@@ -97,27 +101,29 @@ impl Service {
                         "{id} is not registered, so it has no token to rotate"
                     )));
                 }
+                before.tokens = Some((state.token, state.old_token));
                 let hash = engine.key.token(token.as_bytes());
-                rotate(engine, &device.id, &mut state, hash, patch.now);
+                rotate(engine, &device.id, &mut state, hash, now);
             }
             if let Some(groups) = patch.groups {
-                state.groups = sorted(groups);
+                before.groups = Some(std::mem::replace(&mut state.groups, sorted(groups)));
             }
             if let Some(labels) = patch.labels {
-                state.labels = labels;
+                before.labels = Some(std::mem::replace(&mut state.labels, labels));
             }
             if let Some(model) = patch.model {
-                state.model = Some(model).filter(|model| !model.is_empty());
+                let model = Some(model).filter(|model| !model.is_empty());
+                before.model = Some((std::mem::replace(&mut state.model, model.clone()), model));
             }
             let action = if token.is_some() { "token rotated" } else { "changed" };
             let line = Engine::audit_by(actor, id, action, changes);
-            engine.db.queue(vec![Op::Device(device.row(&state)), line])
+            (before, engine.db.queue(vec![Op::Device(device.row(&state)), line]))
         };
         if let Err(error) = committed.await {
-            device.dirty.store(true, Ordering::Relaxed);
+            before.restore(engine, &device);
             return Err(ServiceError::Unavailable(error.to_string()));
         }
-        if patch.now && token.is_some() {
+        if now && token.is_some() {
             engine.end_account(id, "log in with the device's token");
         }
         engine.tell_known(id, "changed");
@@ -307,6 +313,9 @@ fn changes(patch: &DevicePatch) -> Option<String> {
     (!named.is_empty()).then(|| named.join(", ").trim_end().to_owned())
 }
 
+/// Gives a device a new token. The one that works for a while beside it is the one that the
+/// device has proven to have: where a rotation before is not taken up yet, that is the old one
+/// still, for a whole grace again, and the token between them, which never logged in, ends.
 fn rotate(
     engine: &Engine,
     id: &Arc<str>,
@@ -314,17 +323,62 @@ fn rotate(
     hash: TokenHash,
     now: bool,
 ) {
-    if let Some(older) = state.old_token.take() {
-        engine.registry.remove_token(&older.hash);
-    }
-    if let Some(old) = state.token.replace(hash) {
-        if now {
-            engine.registry.remove_token(&old);
-        } else {
-            state.old_token = Some(OldToken::new(old, engine.settings().rotation_grace));
+    let proven = state.old_token.take();
+    let (keep, end) = match (state.token.replace(hash), proven) {
+        (unproven, Some(old)) if old.works() && !now => (Some(old.hash), unproven),
+        (token, old) => {
+            if let Some(old) = old {
+                engine.registry.remove_token(&old.hash);
+            }
+            if now { (None, token) } else { (token, None) }
         }
+    };
+    state.old_token = keep.map(|old| OldToken::new(old, engine.settings().rotation_grace));
+    if let Some(ended) = end {
+        engine.registry.remove_token(&ended);
     }
     engine.registry.add_token(hash, Arc::clone(id));
+}
+
+/// What a change replaced, as far as it changed anything.
+#[derive(Default)]
+struct Before {
+    /// The token, and the one before it.
+    tokens: Option<(Option<TokenHash>, Option<OldToken>)>,
+    groups: Option<Vec<String>>,
+    labels: Option<BTreeMap<String, String>>,
+    /// And what replaced it: the device may have reported another one since.
+    model: Option<(Option<String>, Option<String>)>,
+}
+
+impl Before {
+    /// Takes back a change that could not be written: nobody was shown its token, and what is
+    /// written later must not bring it.
+    fn restore(self, engine: &Engine, device: &Device) {
+        let mut state = device.state.lock();
+        if let Some((token, old)) = self.tokens {
+            if let Some(unseen) = state.token.take() {
+                engine.registry.remove_token(&unseen);
+            }
+            for hash in token.into_iter().chain(old.map(|old| old.hash)) {
+                engine.registry.add_token(hash, Arc::clone(&device.id));
+            }
+            (state.token, state.old_token) = (token, old);
+        }
+        if let Some(groups) = self.groups {
+            state.groups = groups;
+        }
+        if let Some(labels) = self.labels {
+            state.labels = labels;
+        }
+        if let Some((model, replaced)) = self.model
+            && state.model == replaced
+        {
+            state.model = model;
+        }
+        // Something of it may have been written meanwhile.
+        device.dirty.store(true, Ordering::Relaxed);
+    }
 }
 
 fn matches(query: &DeviceQuery, device: &Device) -> bool {

@@ -20,6 +20,16 @@ pub fn maybe<'de, T: TryFrom<u64>, D: Deserializer<'de>>(from: D) -> Result<Opti
     from.deserialize_option(MaybeWhole(PhantomData))
 }
 
+/// The same of what may also be left out, with `#[serde(default)]`: `Some(None)` is null.
+///
+/// # Errors
+/// As [`number`].
+pub fn named<'de, T: TryFrom<u64>, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    maybe(from).map(Some)
+}
+
 struct Whole<T>(PhantomData<T>);
 
 impl<T: TryFrom<u64>> de::Visitor<'_> for Whole<T> {

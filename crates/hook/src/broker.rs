@@ -172,6 +172,9 @@ pub struct Counters {
     pub outbox_messages: u64,
     /// Ordinary messages dropped because a queue or a lane was full, or because they expired.
     pub dropped: u64,
+    /// Retained publishes for which `limits.retained_messages` or `limits.retained_bytes` left no
+    /// room: refused where the publisher could be told, else delivered and not retained.
+    pub not_retained: u64,
     /// QoS 0 copies handed over directly.
     pub direct: u64,
     /// QoS 0 copies that went through the router.

@@ -337,6 +337,11 @@ fn deployments() -> Value {
                 "limits": component("Limits"),
             }),
         ),
+        "DeploymentPatch": object(none(), json!({
+            "windows": about("Empty: at any time; null: those of the site.", maybe(windows())),
+            "limits": component("Limits"),
+            "pause_at_percent": about("Null: never.", maybe(between(1, 100))),
+        })),
         "Limits": object(none(), json!({
             "transfers": about("Under way at once.", maybe(between(1, u32::MAX.into()))),
             "starts_per_minute": maybe(between(1, u32::MAX.into())),

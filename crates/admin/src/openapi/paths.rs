@@ -14,7 +14,8 @@ use super::{
 pub type Described = (&'static str, Vec<Operation>);
 
 /// What can be done with a deployment, by the ids of the operations.
-const ACTS: [&str; 6] = [
+const ACTS: [&str; 7] = [
+    "patch_v1_deployments_id",
     "post_v1_deployments_id_approve",
     "post_v1_deployments_id_pause",
     "post_v1_deployments_id_resume",
@@ -304,7 +305,17 @@ fn deployments() -> Vec<Described> {
                     .fails(&[409, 422]),
             ],
         ),
-        ("/v1/deployments/{id}", vec![one(get("Show a deployment")).gives(200, "The deployment.", "Deployment")]),
+        (
+            "/v1/deployments/{id}",
+            vec![
+                one(get("Show a deployment")).gives(200, "The deployment.", "Deployment"),
+                one(patch("Change what is named of a deployment that is not over, at once"))
+                    .about("A cap that is lowered ends nothing that runs.")
+                    .takes("DeploymentPatch")
+                    .gives(200, "The deployment after it.", "Deployment")
+                    .fails(&[409, 422]),
+            ],
+        ),
         (
             "/v1/deployments/{id}/devices",
             vec![

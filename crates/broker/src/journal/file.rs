@@ -17,7 +17,7 @@ use super::record::{Record, Unknown};
 ///
 /// | format | what came |
 /// | --- | --- |
-/// | 2 | retained messages that are promised to a new subscription; by which shared subscription a delivery comes, and that it was handed on |
+/// | 2 | retained messages that are promised to a new subscription; by which shared subscription a delivery comes, and that it was handed on; wills |
 pub(crate) const FORMAT: u32 = 2;
 const MAGIC: &[u8; 8] = b"fuotalog";
 /// Magic and format.

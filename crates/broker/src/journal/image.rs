@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::record::{Next, Owner, Published, Record, Retained, Target};
-use crate::{backlog::Owed, message::Message, subscriptions::Held};
+use crate::{backlog::Owed, message::Message, session::Will, subscriptions::Held};
 
 /// All that survives.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +34,8 @@ pub(crate) struct SessionImage {
     pub expiry: u32,
     /// When its last connection ended, in seconds since 1970; `None` while it is connected.
     pub left: Option<u64>,
+    /// See [`Record::Will`].
+    pub will: Option<Will>,
     /// Its subscriptions by filter.
     pub subscriptions: BTreeMap<Box<str>, Held>,
     /// What it was promised and has not acknowledged, in the order of publishing.
@@ -73,6 +75,7 @@ impl Image {
                     owner,
                     expiry,
                     left: None,
+                    will: None,
                     subscriptions: BTreeMap::new(),
                     deliveries: BTreeMap::new(),
                     received: BTreeSet::new(),
@@ -81,7 +84,8 @@ impl Image {
                 self.sessions.insert(session, fresh);
             }
             Record::Resume { session, owner, expiry } => self.with(session, |s| {
-                (s.owner, s.expiry, s.left) = (owner, expiry, None);
+                // A connection that goes on with the session makes its delayed will void.
+                (s.owner, s.expiry, s.left, s.will) = (owner, expiry, None, None);
             }),
             Record::Leave { session, at, expiry } => self.with(session, |s| {
                 (s.left, s.expiry) = (Some(at), expiry);
@@ -92,6 +96,9 @@ impl Image {
             }),
             Record::Unsubscribe { session, filter } => self.with(session, |s| {
                 s.subscriptions.remove(&filter);
+            }),
+            Record::Will { session, will } => self.with(session, |s| {
+                s.will = will.map(|will| *will);
             }),
             Record::Publish(published) => self.publish(*published),
             Record::Received { session, packet_id } => self.with(session, |s| {
@@ -249,9 +256,12 @@ impl Image {
     pub fn records(&self, now: u64, mut each: impl FnMut(Record)) {
         each(Record::Next(self.next));
         for (&session, image) in &self.sessions {
-            let SessionImage { client_id, owner, expiry, left, .. } = image;
+            let SessionImage { client_id, owner, expiry, left, will, .. } = image;
             let (client_id, owner, expiry) = (client_id.clone(), owner.clone(), *expiry);
             each(Record::Begin { session, client_id, owner, expiry });
+            if let Some(will) = will {
+                each(Record::Will { session, will: Some(Box::new(will.clone())) });
+            }
             for (filter, held) in &image.subscriptions {
                 let (filter, held) = (filter.clone(), held.clone());
                 each(Record::Subscribe { session, filter, held });

@@ -1,18 +1,20 @@
 //! The broker's own durable log: what was promised to clients survives `kill -9`.
 //!
 //! Retained messages, sessions with their subscriptions, QoS 1 and 2 messages that wait for them,
-//! and the packet ids of QoS 2 in both directions. Before a client hears of it, one record of
+//! their wills, and the packet ids of QoS 2 in both directions. Before a client hears of it, one record of
 //! it is in the log. One thread writes: whatever has come while it wrote goes with its next write
 //! (and, with [`Sync::Always`], its next sync), so that many publishers share the price.
 //!
 //! | file | subject |
 //! | --- | --- |
 //! | this one | how the rest of the broker writes |
-//! | `record` | what can happen, as bytes |
+//! | `record`, `form`, `fields` | what can happen, and its bytes |
 //! | `image` | the state that records build |
 //! | `file` | the form of the files |
 //! | `storage` | where files are |
 //! | `writer` | the thread |
+//! | `snapshot` | the whole state in a file |
+//! | `sync` | syncing beside the writer |
 //! | `recover` | from files to a state, at the start |
 //! | `restore` | from a state to sessions |
 //!
@@ -20,14 +22,18 @@
 //! 0x97. Everything else goes on: what sessions do is kept in memory and written when it can be;
 //! only a QoS 2 exchange of a lasting session waits, since going on could deliver twice.
 
+mod fields;
 mod file;
+mod form;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod image;
 mod record;
 mod recover;
 mod restore;
+mod snapshot;
 mod storage;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -273,7 +279,7 @@ impl Snapshot {
     /// # Errors
     /// The directory cannot be made or written.
     pub fn save(&self, directory: &Path) -> io::Result<()> {
-        writer::write_snapshot(&Directory::open(directory)?, 1, &self.0)?;
+        snapshot::write_snapshot(&Directory::open(directory)?, 1, &self.0)?;
         Ok(())
     }
 }

@@ -53,7 +53,7 @@ fn restore_session(
     registry: &Registry,
     index: &Index,
 ) -> Option<Arc<Session>> {
-    let SessionImage { client_id, owner, expiry, left, .. } = image;
+    let SessionImage { client_id, owner, expiry, left, will, .. } = image;
     let SessionImage { subscriptions, deliveries, received, backlogs, .. } = image;
     let now = wall_seconds();
     // A clock that was stepped makes it live longer, but never longer than it may.
@@ -100,6 +100,12 @@ fn restore_session(
         for (number, promised) in deliveries {
             restore_delivery(&session, &mut state, number, promised);
         }
+        if let Some(will) = &will {
+            // Of a session that is over it is published with its end.
+            let left = will.delay.saturating_sub(Duration::from_secs(away));
+            registry.schedule(&session, Due::Will, left);
+        }
+        state.will = will;
         session.inflight.store(state.window.len(), Ordering::Relaxed);
     }
     match remaining {
@@ -129,5 +135,55 @@ fn restore_delivery(session: &Arc<Session>, state: &mut State, number: u64, prom
                 None => session.inbox.restore(delivery),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        journal::{Directory, Owner, Sync},
+        message::Message,
+        session::Will,
+    };
+    use hook::{Identity, Protocol, Qos};
+
+    /// Longer than anything here takes.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// What a session's delayed will had left when the broker ended has run on since.
+    #[tokio::test]
+    async fn the_time_without_a_broker_counts() {
+        let message = Message {
+            topic: "w".into(),
+            payload: "x".into(),
+            qos: Qos::AtMostOnce,
+            retain: false,
+            properties: None,
+            publisher: 7,
+            sequence: 0,
+            expires: None,
+        };
+        let will = Will { message: Arc::new(message), delay: 4 * PATIENCE };
+        let owner = Owner { identity: Identity::ANONYMOUS, protocol: Protocol::V5 };
+        let away = (5 * PATIENCE).as_secs();
+        let mut image = Image::default();
+        for record in [
+            Record::Begin { session: 7, client_id: "c".into(), owner, expiry: u32::MAX },
+            Record::Will { session: 7, will: Some(Box::new(will)) },
+            Record::Leave { session: 7, at: wall_seconds() - away, expiry: u32::MAX },
+        ] {
+            image.apply(record);
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let storage = Arc::new(Directory::open(directory.path()).unwrap());
+        let (journal, _) = Journal::open(storage, Sync::Os).unwrap();
+        let registry = Registry::new(1, Arc::default());
+        let (index, retained) = (Index::default(), Retained::new(Arc::default()));
+        assert!(restore(image, &journal, &registry, &index, &retained).is_empty());
+        let (due, session, state) =
+            tokio::time::timeout(PATIENCE, registry.next_due()).await.unwrap();
+        assert_eq!((due, session.key), (Due::Will, 7));
+        assert_eq!(&*state.will.as_ref().unwrap().message.topic, "w");
     }
 }

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use hook::{Identity, Properties, Protocol, Qos, Role};
 use proptest::prelude::*;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     file::{self, Fault, HEADER},
@@ -13,6 +13,7 @@ use super::{
 use crate::{
     backlog::Owed,
     message::{Message, Share},
+    session::Will,
     subscriptions::Held,
 };
 
@@ -112,6 +113,18 @@ fn published() -> impl Strategy<Value = Record> {
         )
 }
 
+fn will(session: u64) -> impl Strategy<Value = Box<Will>> {
+    ("[ab]{1,2}", "[xy]{0,3}", any::<u32>(), prop::option::of(any::<u32>())).prop_map(
+        move |(topic, payload, delay, expiry_seconds)| {
+            let properties = expiry_seconds
+                .map(|_| Box::new(Properties { expiry_seconds, ..Properties::default() }));
+            let message = Arc::into_inner(message(&topic, payload, 0)).unwrap();
+            let message = Arc::new(Message { publisher: session, properties, ..message });
+            Box::new(Will { message, delay: Duration::from_secs(delay.into()) })
+        },
+    )
+}
+
 fn owed() -> impl Strategy<Value = Owed> {
     let rest = (prop::option::of(1u32..9), prop::option::of("[ab/]{1,3}"));
     ("[ab+#]{1,2}", qos(), 0u64..50, rest).prop_map(|(filter, qos, newest, (identifier, after))| {
@@ -187,6 +200,8 @@ fn record() -> impl Strategy<Value = Record> {
             |(session, backlog, delivery, what)| Record::Serve { session, backlog, delivery, what }),
         1 => (session(), delivery()).prop_map(
             |(session, backlog)| Record::Served { session, backlog }),
+        2 => session().prop_flat_map(|session| prop::option::of(will(session)).prop_map(
+            move |will| Record::Will { session, will })),
         1 => any::<[u64; 3]>().prop_map(|[session, delivery, sequence]| Record::Next(Next {
             session: session / 2, delivery: delivery / 2, sequence: sequence / 2 })),
     ]

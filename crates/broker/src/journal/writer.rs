@@ -1,13 +1,9 @@
 //! The one thread that writes the log.
 
 use bytes::BytesMut;
-use parking_lot::Mutex;
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -18,9 +14,10 @@ use super::{
     file::{self, FORMAT, HEADER},
     image::Image,
     record::Record,
-    recover::{Recovered, log_name, numbers, snapshot_name},
+    recover::{Recovered, log_name, numbers},
+    snapshot::{remove_before, write_snapshot},
     storage::{LogFile, Storage},
-    wall_seconds,
+    sync::{SYNC_EVERY, Syncer},
 };
 
 /// A log is followed by the next one when it is larger than this and than the last snapshot: so
@@ -28,8 +25,6 @@ use super::{
 const LOG_BYTES: u64 = 16 * 1024 * 1024;
 /// Bytes in one write.
 const WRITE_BYTES: usize = 4 * 1024 * 1024;
-/// How often the log is synced with [`Sync::Os`].
-const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// How often a log that cannot be written is tried again.
 const TRY_AGAIN: Duration = Duration::from_millis(250);
 /// While it cannot be written, so many records are kept to be appended. More are taken into the
@@ -340,115 +335,5 @@ impl Waiting {
     fn tell(self, written: bool) {
         let (Waiting::Refuse(told) | Waiting::Defer(told) | Waiting::Wait(told)) = self;
         let _ = told.send(written);
-    }
-}
-
-/// Writes a snapshot, and then removes what is older. Returns its size.
-pub(super) fn write_snapshot(storage: &dyn Storage, number: u64, image: &Image) -> io::Result<u64> {
-    let name = snapshot_name(number);
-    let unfinished = format!("{name}.tmp");
-    let write = || {
-        let file = storage.open(&unfinished, 0)?;
-        let (mut buffer, mut len) = (file::header(), 0);
-        let mut result = Ok(());
-        let mut flush = |buffer: &mut BytesMut, least: usize| {
-            if buffer.len() > least && result.is_ok() {
-                len += buffer.len() as u64;
-                result = file.append(buffer);
-                buffer.clear();
-            }
-        };
-        image.records(wall_seconds(), |record| {
-            file::put(&mut buffer, &record);
-            flush(&mut buffer, WRITE_BYTES);
-        });
-        flush(&mut buffer, 0);
-        result?;
-        file.sync()?;
-        storage.rename(&unfinished, &name)?;
-        storage.sync_names()?;
-        Ok(len)
-    };
-    let result = write();
-    match &result {
-        Ok(_) => remove_before(storage, number)?,
-        // It takes room that may be needed.
-        Err(_) => drop(storage.remove(&unfinished)),
-    }
-    result
-}
-
-/// Removes what the snapshot with this number stands for.
-fn remove_before(storage: &dyn Storage, number: u64) -> io::Result<()> {
-    let (snapshots, logs) = numbers(storage)?;
-    let logs = logs.range(..number).map(|old| log_name(*old));
-    let snapshots = snapshots.range(..number).map(|old| snapshot_name(*old));
-    for name in logs.chain(snapshots) {
-        match storage.remove(&name) {
-            // A snapshot that was begun before this one, and completed after it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => removed?,
-        }
-    }
-    Ok(())
-}
-
-/// Syncs the log once a second beside the writer, which goes on meanwhile.
-struct Syncer {
-    dirty: Arc<AtomicBool>,
-    failed: Arc<AtomicBool>,
-    file: Arc<Mutex<Arc<dyn LogFile>>>,
-    stop: Option<std::sync::mpsc::SyncSender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Syncer {
-    fn start(sync: Sync, file: Arc<dyn LogFile>) -> io::Result<Self> {
-        let mut syncer = Syncer {
-            dirty: Arc::default(),
-            failed: Arc::default(),
-            file: Arc::new(Mutex::new(file)),
-            stop: None,
-            thread: None,
-        };
-        if sync != Sync::Os {
-            return Ok(syncer);
-        }
-        let (dirty, failed) = (syncer.dirty.clone(), syncer.failed.clone());
-        let file = syncer.file.clone();
-        let (stop, stopped) = std::sync::mpsc::sync_channel(0);
-        let run = move || {
-            let pause = || stopped.recv_timeout(SYNC_EVERY);
-            while pause() == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                if dirty.swap(false, Ordering::AcqRel) {
-                    let began = Instant::now();
-                    let file = file.lock().clone();
-                    if let Err(error) = file.sync() {
-                        tracing::error!(%error, "the broker's log could not be synced");
-                        failed.store(true, Ordering::Release);
-                    }
-                    if began.elapsed() > SYNC_EVERY {
-                        tracing::warn!(took = ?began.elapsed(), "the disk is slow to sync");
-                    }
-                }
-            }
-        };
-        syncer.thread = Some(std::thread::Builder::new().name("broker-sync".into()).spawn(run)?);
-        syncer.stop = Some(stop);
-        Ok(syncer)
-    }
-
-    fn go_on_with(&self, file: Arc<dyn LogFile>) {
-        *self.file.lock() = file;
-    }
-}
-
-impl Drop for Syncer {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            // It only syncs: a panic there is logged by the process.
-            drop(thread.join());
-        }
     }
 }

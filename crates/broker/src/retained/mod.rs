@@ -21,6 +21,19 @@ pub(crate) struct Retained {
     limits: Arc<LiveLimits>,
 }
 
+/// What became of a publish that was to be retained.
+#[derive(Debug)]
+pub(crate) enum Stored {
+    /// It is its topic's, or has taken that away.
+    Kept(Arc<Message>),
+    /// A bound is reached, and nothing has changed: its publisher is told.
+    Refused,
+    /// A bound is reached, and its publisher cannot be told: it is delivered to those who are there
+    /// and not retained. What its topic had before is outdated then and is forgotten; if there was
+    /// something, the place of that in the order stands here.
+    Passing { message: Arc<Message>, outdated: Option<u64> },
+}
+
 impl Retained {
     pub fn new(limits: Arc<LiveLimits>) -> Self {
         Retained { tree: RwLock::default(), sequence: AtomicU64::new(0), limits }
@@ -42,36 +55,44 @@ impl Retained {
     /// Keeps the message that `make` makes with its place in the broker-wide order of retained
     /// publishes (never 0), or forgets the topic's where the payload is empty [MQTT-3.3.1-6],
     /// [MQTT-3.3.1-7].
-    /// Both under one lock, so that the newest by that order is the one that is kept. `false`
-    /// where a bound is reached: the message is delivered but not retained. Topics below `$` are
-    /// the broker's own: a handful, which neither counts nor is bounded.
-    pub fn store(&self, make: impl FnOnce(u64) -> Arc<Message>) -> (Arc<Message>, bool) {
+    /// Both under one lock, so that the newest by that order is the one that is kept. Topics below
+    /// `$` are the broker's own: a handful, which neither counts nor is bounded. `may_refuse` says
+    /// what happens where a bound is reached.
+    pub fn store(&self, may_refuse: bool, make: impl FnOnce(u64) -> Arc<Message>) -> Stored {
         let mut tree = self.tree.write();
-        let message = make(self.sequence.fetch_add(1, Ordering::Relaxed) + 1);
-        let kept = self.keep(&mut tree, &message);
-        (message, kept)
-    }
-
-    fn keep(&self, tree: &mut Tree, message: &Arc<Message>) -> bool {
-        let own = message.topic.starts_with('$');
+        let place = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut message = make(place);
         if message.payload.is_empty() {
             tree.take(&message.topic);
+            return Stored::Kept(message);
+        }
+        if self.has_room(&tree, &message) {
+            tree.put(message.clone());
+            return Stored::Kept(message);
+        }
+        if may_refuse {
+            return Stored::Refused;
+        }
+        // It has no place among the retained ones.
+        if let Some(message) = Arc::get_mut(&mut message) {
+            message.sequence = 0;
+        }
+        let outdated = tree.take(&message.topic).map(|_| place);
+        Stored::Passing { message, outdated }
+    }
+
+    fn has_room(&self, tree: &Tree, message: &Message) -> bool {
+        if message.topic.starts_with('$') {
             return true;
         }
         let old = tree.find(&message.topic).map(|old| old.cost());
-        if !own {
-            let old_cost = old.unwrap_or(0);
-            let messages = tree.messages + usize::from(old.is_none());
-            let bytes = tree.bytes - old_cost + message.cost();
-            // What does not grow is kept, also where the limits were lowered below what is there.
-            let grows = (messages > tree.messages && messages > self.limits.retained_messages())
-                || (message.cost() > old_cost && bytes > self.limits.retained_bytes());
-            if grows {
-                return false;
-            }
-        }
-        tree.put(message.clone());
-        true
+        let old_cost = old.unwrap_or(0);
+        let messages = tree.messages + usize::from(old.is_none());
+        let bytes = tree.bytes - old_cost + message.cost();
+        // What does not grow is kept, also where the limits were lowered below what is there.
+        let grows = (messages > tree.messages && messages > self.limits.retained_messages())
+            || (message.cost() > old_cost && bytes > self.limits.retained_bytes());
+        !grows
     }
 
     /// At most `room` messages that a filter (without share prefix) matches, from the beginning
@@ -138,8 +159,17 @@ mod tests {
         }
     }
 
+    /// Whether it is kept; where it is not, nothing has changed.
     fn store(retained: &Retained, topic: &str, payload: &'static str) -> bool {
-        retained.store(|sequence| Arc::new(message(topic, payload, sequence))).1
+        let make = |sequence| Arc::new(message(topic, payload, sequence));
+        matches!(retained.store(true, make), Stored::Kept(_))
+    }
+
+    fn put(retained: &Retained, topic: &str, payload: &'static str) -> Arc<Message> {
+        match retained.store(false, |sequence| Arc::new(message(topic, payload, sequence))) {
+            Stored::Kept(message) => message,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// All pages, each with room for so many.
@@ -207,6 +237,27 @@ mod tests {
         assert_eq!(matching(&retained, "a")[0].payload, "2");
     }
 
+    /// What was replaced and could not be kept is outdated, and nobody is shown it as what holds.
+    #[test]
+    fn without_room_nothing_old_is_left() {
+        let limits = Limits { retained_messages: 1, retained_bytes: 70, ..Limits::default() };
+        let retained = Retained::new(Arc::new(LiveLimits::new(&limits)));
+        let old = put(&retained, "a", "1");
+        for (topic, payload, gone) in [("b", "1", false), ("a", "123456", true), ("a", "7", false)]
+        {
+            let stored = retained.store(false, |n| Arc::new(message(topic, payload, n)));
+            match stored {
+                Stored::Passing { message, outdated } => {
+                    assert_eq!((message.sequence, &message.payload[..]), (0, payload.as_bytes()));
+                    assert_eq!(outdated.is_some(), gone);
+                    assert!(outdated.is_none_or(|place| place > old.sequence));
+                }
+                other => assert_eq!(payload, "7", "there is room again: {other:?}"),
+            }
+        }
+        assert_eq!(matching(&retained, "#")[0].payload, "7");
+    }
+
     #[test]
     fn what_is_there_may_be_replaced_below_lowered_limits() {
         let live = Arc::new(LiveLimits::default());
@@ -234,7 +285,7 @@ mod tests {
         let retained = Retained::new(Arc::default());
         store(&retained, "a", "stays");
         let expires = Some(std::time::Instant::now());
-        retained.store(|n| Arc::new(Message { expires, ..message("a/b/c", "1", n) }));
+        retained.store(false, |n| Arc::new(Message { expires, ..message("a/b/c", "1", n) }));
         assert_eq!(retained.len(), 2);
         retained.forget_expired();
         assert_eq!(retained.len(), 1);
@@ -297,7 +348,7 @@ mod tests {
     #[test]
     fn only_what_was_seen_is_forgotten() {
         let retained = Retained::new(Arc::default());
-        let put = |payload| retained.store(|n| Arc::new(message("a", payload, n))).0;
+        let put = |payload| put(&retained, "a", payload);
         let old = put("old");
         let new = put("new");
         let empty = |sequence| Arc::new(message("a", "", sequence));
@@ -311,7 +362,7 @@ mod tests {
     #[test]
     fn a_later_publish_has_a_higher_place_and_is_the_current_one() {
         let retained = Retained::new(Arc::default());
-        let put = |payload| retained.store(|n| Arc::new(message("a", payload, n))).0;
+        let put = |payload| put(&retained, "a", payload);
         let (old, new) = (put("old"), put("new"));
         assert!(old.sequence < new.sequence);
         assert!(!retained.is_current(&old) && retained.is_current(&new));
@@ -325,7 +376,7 @@ mod tests {
         retained.restore(10, old.iter());
         assert_eq!(topics(&retained, "#"), ["a", "b"]);
         assert!(!store(&retained, "c", "3"), "new ones keep to the bound");
-        let (next, _) = retained.store(|n| Arc::new(message("a", "2", n)));
+        let next = put(&retained, "a", "2");
         assert!(next.sequence >= 10, "{}", next.sequence);
     }
 }

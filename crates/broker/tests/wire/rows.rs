@@ -127,8 +127,8 @@ const ROWS: &[(&str, &[&str])] = &[
     (
         "filters, topics and links are never freed",
         &[
-            "memory.rs filters_and_topics_leave_nothing",
-            "memory.rs sessions_leave_nothing",
+            "../../../tests/memory.rs filters_and_topics_leave_nothing",
+            "../../../tests/memory.rs sessions_leave_nothing",
             "faults.rs the_broker_goes_on_and_loses_no_promise",
         ],
     ),

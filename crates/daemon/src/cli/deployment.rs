@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     api::{Api, Remote},
@@ -60,6 +60,18 @@ pub enum Command {
     Plan {
         #[command(flatten)]
         what: What,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Change when and how fast a deployment goes on, at once; what is not named stays
+    Set {
+        /// Its number
+        id: String,
+        #[command(flatten)]
+        change: Change,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -124,6 +136,63 @@ pub struct What {
     /// So many firmware bytes a second for all of them, at most
     #[arg(long, value_name = "BYTES")]
     bytes_per_second: Option<u64>,
+}
+
+/// What becomes of a deployment.
+#[derive(Args, Debug)]
+pub struct Change {
+    /// Offer it only in this window: 'mon-fri 22:00-04:00 Europe/Berlin'; repeatable
+    #[arg(long, value_name = "WINDOW")]
+    window: Vec<String>,
+    /// Offer it at any time, whatever the site's windows say
+    #[arg(long, conflicts_with = "window")]
+    any_time: bool,
+    /// Offer it in the site's windows
+    #[arg(long, conflicts_with_all = ["window", "any_time"])]
+    site_windows: bool,
+    /// So many of its transfers at once, at most; those that run go on
+    #[arg(long, value_name = "NUMBER|none", value_parser = number_or_none)]
+    max_transfers: Option<Value>,
+    /// So many of its transfers begin in a minute, at most
+    #[arg(long, value_name = "NUMBER|none", value_parser = number_or_none)]
+    starts_per_minute: Option<Value>,
+    /// So many firmware bytes a second for all of them, at most
+    #[arg(long, value_name = "BYTES|none", value_parser = number_or_none)]
+    bytes_per_second: Option<Value>,
+    /// Pause when this share of a wave has failed, in percent
+    #[arg(long, value_name = "PERCENT|none", value_parser = number_or_none)]
+    pause_at: Option<Value>,
+}
+
+impl Change {
+    fn patch(self) -> Map<String, Value> {
+        let mut patch = Map::new();
+        if self.site_windows {
+            patch.insert("windows".into(), Value::Null);
+        } else if self.any_time || !self.window.is_empty() {
+            patch.insert("windows".into(), self.window.into());
+        }
+        let limits: Map<_, _> = [
+            ("transfers", self.max_transfers),
+            ("starts_per_minute", self.starts_per_minute),
+            ("bytes_per_second", self.bytes_per_second),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        .collect();
+        if !limits.is_empty() {
+            patch.insert("limits".into(), limits.into());
+        }
+        patch.extend(self.pause_at.map(|percent| ("pause_at_percent".into(), percent)));
+        patch
+    }
+}
+
+fn number_or_none(text: &str) -> Result<Value, String> {
+    match text {
+        "none" => Ok(Value::Null),
+        _ => text.parse::<u64>().map(Value::from).map_err(|_| "use a whole number, or none".into()),
+    }
 }
 
 /// For whom.
@@ -206,6 +275,19 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
             let devices = plan["devices"].as_array().map_or(0, Vec::len);
             anyhow::ensure!(devices > 0, "nobody would get it");
             Ok(())
+        }
+        Command::Set { id, change, json, remote } => {
+            let patch = change.patch();
+            anyhow::ensure!(
+                !patch.is_empty(),
+                "nothing to change is named; see `fuotad deployment set --help`"
+            );
+            let api = Api::new(&remote, config)?;
+            let one = api.send(Method::PATCH, &["deployments", &id], &[], Some(&patch)).await?;
+            if json {
+                return output::json(&one);
+            }
+            output::text(&table(std::slice::from_ref(&one)))
         }
         Command::Approve(act) => act_on(act, "approve", None, config).await,
         Command::Pause(act) => act_on(act, "pause", None, config).await,
@@ -392,6 +474,35 @@ mod tests {
         assert_eq!(rollout("1,10%,100%"), Ok(waves));
         for text in ["", "some", "10 %", "1,,2", "300%"] {
             assert!(rollout(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_named_is_changed() {
+        use clap::Parser as _;
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            change: Change,
+        }
+        let patch = |words: &str| {
+            let line = Line::try_parse_from(format!("set {words}").split_whitespace());
+            line.map(|line| Value::from(line.change.patch())).map_err(|error| error.to_string())
+        };
+        assert_eq!(patch(""), Ok(json!({})));
+        assert_eq!(patch("--site-windows"), Ok(json!({"windows": null})));
+        assert_eq!(
+            patch("--any-time --pause-at none"),
+            Ok(json!({"windows": [], "pause_at_percent": null}))
+        );
+        assert_eq!(
+            patch("--window 22:00-04:00 --max-transfers 5 --bytes-per-second none"),
+            Ok(
+                json!({"windows": ["22:00-04:00"], "limits": {"transfers": 5, "bytes_per_second": null}})
+            )
+        );
+        for wrong in ["--max-transfers -1", "--pause-at half", "--window a --any-time"] {
+            assert!(patch(wrong).is_err(), "{wrong}");
         }
     }
 

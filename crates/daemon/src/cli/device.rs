@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::{
-    api::{Api, Remote},
+    api::{Api, ApiError, Remote},
     import, output,
     repeat::Repeat,
     secret_file,
@@ -280,10 +280,10 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
                 patch.insert("rotate_token".into(), true.into());
                 patch.insert("now".into(), now.into());
             }
-            anyhow::ensure!(
-                !patch.is_empty(),
-                "nothing to change is named; see `fuotad device set --help`"
-            );
+            if patch.is_empty() {
+                let nothing = "nothing to change is named; see `fuotad device set --help`";
+                return Err(ApiError::Usage(nothing.into()).into());
+            }
             let changed = api.send(Method::PATCH, &["devices", &id], &[], Some(&patch)).await?;
             show(&changed, json)
         }

@@ -43,7 +43,8 @@ use api::ApiError;
 pub mod exit {
     /// What was asked for failed, or the answer to the question is no.
     pub const FAILURE: u8 = 1;
-    // 2 is clap's: the command line makes no sense.
+    /// The command line makes no sense; clap ends with it too.
+    pub const USAGE: u8 = 2;
     /// Nobody answers at the address of the admin interface.
     pub const UNREACHABLE: u8 = 3;
     /// The daemon does not accept the admin token, or there is none to show.
@@ -211,6 +212,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<ApiError>() {
         Some(ApiError::Unreachable { .. }) => exit::UNREACHABLE,
         Some(ApiError::Unauthorized(_)) => exit::UNAUTHORIZED,
+        Some(ApiError::Usage(_)) => exit::USAGE,
         Some(_) | None => exit::FAILURE,
     }
 }

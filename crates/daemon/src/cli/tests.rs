@@ -38,6 +38,7 @@ fn commands_as_people_type_them() {
         "fuotad deployment plan pump-1.4.2.bin --all",
         "fuotad deployment approve 3",
         "fuotad deployment retry 3 --device pump-1",
+        "fuotad deployment set 3 --max-transfers 5",
         "fuotad deployment cancel 3",
         "fuotad deployment cancel 3 --device pump-1",
         "fuotad deployment rollback 3 --json",
@@ -147,6 +148,12 @@ async fn errors_have_their_exit_codes_and_one_line() {
         assert_eq!(exit_code(&error), code, "{line}");
         assert!(line.contains(part) && !line.contains('\n'), "{line}");
     }
+}
+
+#[test]
+fn an_address_that_is_none_is_wrong_usage() {
+    let error = Api::with("nonsense", Secret::new("secret".into()), None).err().unwrap();
+    assert_eq!(exit_code(&error.into()), exit::USAGE);
 }
 
 #[tokio::test]

@@ -77,15 +77,16 @@ impl Engine {
         if is_event(topic) {
             return self.refuse_access("only the server says what happens to the updates");
         }
+        // What is written to a downlink is judged with its content, in the publish phase.
+        let downlink = downlink_device(topic).is_some();
+        // Before the rules, since none lets a client say what only the server says.
+        if is_bounded(role) && !downlink && is_about_device(topic) {
+            return self.refuse_access("here the server says what devices sent");
+        }
         match self.by_rules(client, Action::Publish, topic) {
             Some(true) => return Access::Continue,
             Some(false) => return self.refuse_access("a rule denies publishing to this topic"),
             None => {}
-        }
-        // What is written to a downlink is judged with its content, in the publish phase.
-        let downlink = downlink_device(topic).is_some();
-        if is_bounded(role) && !downlink && is_about_device(topic) {
-            return self.refuse_access("here the server says what devices sent");
         }
         let exempt = self.is_dialect(topic) || downlink;
         if self.accounts.rules.load().strict

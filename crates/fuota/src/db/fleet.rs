@@ -77,7 +77,8 @@ pub fn write_deployment(sql: &Savepoint<'_>, row: &DeploymentRow) -> rusqlite::R
     // An upsert: a replacement would delete the members with the row.
     sql.prepare_cached(
         "INSERT INTO deployment VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17)
-         ON CONFLICT (id) DO UPDATE SET state=?7, reason=?8, wave=?9, size=?10, forgiven=?11, ended_seq=?15",
+         ON CONFLICT (id) DO UPDATE SET plan=?5, state=?7, reason=?8, wave=?9, size=?10, forgiven=?11, ended_seq=?15,
+         conditions=?17",
     )?
     .execute(params![
         row.id, row.file, row.target, row.tier, row.plan, row.downgrade, row.state, row.reason,

@@ -104,7 +104,7 @@ impl Engine {
         let mut fleet = self.fleet.lock();
         let Some(bad) = fleet.deployments.get(&id) else { return Err(unknown(id)) };
         let (tier, mut left) = (bad.tier, Vec::new());
-        let conditions = Conditions { url: None, ..bad.conditions.clone() };
+        let conditions = Conditions { url: None, asked: None, ..bad.conditions.clone() };
         let mut back: BTreeMap<i64, Vec<Arc<str>>> = BTreeMap::new();
         for (device, member) in bad.members.iter().filter(|(_, member)| member.reached) {
             match member.before.ok_or("what it ran before is not known") {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::change::Asked;
 use crate::{limits::Limits, settings::Settings, window::Windows};
 
 /// See [the module](self).
@@ -17,6 +18,9 @@ pub struct Conditions {
     /// The address that an operator named for this update, where one did (rule 27).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// What it was asked for with at first, where it was changed since and may be asked for again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
 }
 
 impl Conditions {

@@ -11,7 +11,7 @@
 //! | `deployment` | one deployment and its devices |
 //! | `gate` | what the policy asks the fleet about one device, and its answer in a sentence |
 //! | `drive` | what follows from outcomes: next waves, pauses |
-//! | `operate`, `cancel`, `again` | what operators do: create, approve, pause, withdraw, freeze; cancel; retry, roll back |
+//! | `operate`, `change`, `cancel`, `again` | what operators do: create, approve, pause, withdraw, freeze; change; cancel; retry, roll back |
 //! | `conditions`, `starts`, `waiting` | windows and caps; who waits for them |
 //! | `events`, `ring` | changes, told as they happen |
 //! | `alerts` | what follows from them for operators |
@@ -20,6 +20,7 @@
 mod again;
 pub mod alerts;
 mod cancel;
+mod change;
 pub mod conditions;
 pub mod deployment;
 mod drive;
@@ -35,6 +36,7 @@ pub mod target;
 pub mod views;
 pub mod waiting;
 
+pub use change::{DeploymentPatch, LimitsPatch};
 pub use service::{Upload, UploadedBytes};
 
 use std::{

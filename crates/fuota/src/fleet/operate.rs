@@ -64,8 +64,8 @@ impl Engine {
             {
                 let same = known.file == deployment.file
                     && known.target == deployment.target
-                    && known.plan == deployment.plan
-                    && known.conditions == deployment.conditions
+                    && known.asked() == deployment.asked()
+                    && known.conditions.url == deployment.conditions.url
                     && known.downgrade == deployment.downgrade;
                 return match same {
                     true => Ok((known.id, false)),
@@ -159,7 +159,8 @@ impl Engine {
         new.limits.check().map_err(|problem| invalid("limits", problem))?;
         let windows = new.windows.as_deref().map(Windows::parse).transpose();
         let windows = windows.map_err(|error| invalid("windows", error.to_string()))?;
-        let conditions = Conditions { windows, limits: new.limits.clone(), url: None };
+        let conditions =
+            Conditions { windows, limits: new.limits.clone(), ..Conditions::default() };
         let deployment = Deployment {
             plan,
             downgrade: new.downgrade,
@@ -334,7 +335,7 @@ impl Engine {
     }
 
     /// The memory went ahead of the database: all deployments are written again.
-    fn write_again(&self) {
+    pub fn write_again(&self) {
         for deployment in self.fleet.lock().deployments.values_mut() {
             deployment.dirty = true;
         }

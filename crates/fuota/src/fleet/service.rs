@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::{
+    change::DeploymentPatch,
     deployment::{Deployment, DeploymentState},
     events::{Alerts, From, Listener},
     operate::Outcome,
@@ -314,6 +315,21 @@ impl Service {
             rollbacks: rollbacks.map(|ids| ids.iter().map(ToString::to_string).collect()),
             left: outcome.left,
         })
+    }
+
+    /// Changes what is named of a deployment that is not over, at once.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotFound`], [`ServiceError::Invalid`], [`ServiceError::Conflict`] where it
+    /// is over, [`ServiceError::Unavailable`] where it is done and not written yet.
+    pub async fn change_deployment(
+        &self,
+        id: i64,
+        patch: &DeploymentPatch,
+        actor: &Actor,
+    ) -> Result<DeploymentView, ServiceError> {
+        self.0.change_deployment(id, patch, actor).await?;
+        self.one_deployment(id)
     }
 
     fn one_deployment(&self, id: i64) -> Result<DeploymentView, ServiceError> {

@@ -51,7 +51,7 @@ pub struct DeploymentView {
     pub downgrade: bool,
     /// In which waves.
     pub rollout: Plan,
-    /// Its own maintenance windows, where it has some.
+    /// Its own maintenance windows, where it has some; an empty list: at any time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub windows: Option<Windows>,
     /// Its own caps, where it has some.

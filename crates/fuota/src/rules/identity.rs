@@ -240,6 +240,65 @@ async fn a_rotated_token_works_until_the_new_one_logs_in() {
 }
 
 #[tokio::test]
+async fn rule_28_a_second_rotation_keeps_the_token_that_the_device_has() {
+    let site = site_with_two().await;
+    let rotate = DevicePatch { rotate_token: true, ..DevicePatch::default() };
+    let actor = Actor::default();
+    let lost = site.service.set_device("a", rotate.clone(), &actor).await.unwrap().token.unwrap();
+    let new = site.service.set_device("a", rotate.clone(), &actor).await.unwrap().token.unwrap();
+    let a = ConnectVerdict::Accept(Identity::device("a"));
+    let site = site.restart(|_| {}).await;
+    assert_eq!(site.identify(&token_request(TOKEN_A)).await, a, "the one in the field");
+    assert_ne!(site.identify(&token_request(&lost)).await, a, "it never logged in");
+    assert_eq!(site.identify(&token_request(&new)).await, a);
+    assert_ne!(site.identify(&token_request(TOKEN_A)).await, a);
+    // From here on `new` is the one in the field; with `now` all before end.
+    site.service.set_device("a", rotate, &actor).await.unwrap();
+    let now = DevicePatch { rotate_token: true, now: true, ..DevicePatch::default() };
+    let last = site.service.set_device("a", now, &actor).await.unwrap().token.unwrap();
+    assert_ne!(site.identify(&token_request(&new)).await, a);
+    assert_eq!(site.identify(&token_request(&last)).await, a);
+}
+
+#[tokio::test]
+async fn rule_28_a_rotation_that_cannot_be_written_changes_nothing() {
+    for now in [false, true] {
+        let site = site_with_two().await;
+        let actor = Actor::default();
+        let rotate = DevicePatch { rotate_token: true, ..DevicePatch::default() };
+        let shown = site.service.set_device("a", rotate, &actor).await.unwrap().token.unwrap();
+        let database = rusqlite::Connection::open(site.dir.path().join("data/fuota.db")).unwrap();
+        database
+            .execute_batch(
+                "CREATE TRIGGER full BEFORE INSERT ON audit
+                 BEGIN SELECT RAISE(ABORT, 'full'); END",
+            )
+            .unwrap();
+        let patch = DevicePatch {
+            rotate_token: true,
+            now,
+            groups: Some(vec!["g".into()]),
+            labels: Some(BTreeMap::from([("site".into(), "north".into())])),
+            model: Some("m".into()),
+        };
+        let error = site.service.set_device("a", patch, &actor).await.unwrap_err();
+        assert!(matches!(error, ServiceError::Unavailable(_)), "{error}");
+        // Whatever is written of the device from here on holds nothing of it.
+        let mut device = site.connect_as(token_request(TOKEN_A)).await.unwrap();
+        device.subscribe(TOPIC);
+        device.end();
+        let a = ConnectVerdict::Accept(Identity::device("a"));
+        let site = site.restart(|_| {}).await;
+        let view = site.service.device("a").unwrap();
+        assert!(view.last_seen.is_some(), "something was written");
+        assert!(view.groups.is_empty() && view.labels.is_empty() && view.model.is_none());
+        assert_eq!(site.identify(&token_request(TOKEN_A)).await, a);
+        assert_eq!(site.identify(&token_request(&shown)).await, a, "the one that was shown");
+        assert_ne!(site.identify(&token_request(TOKEN_A)).await, a);
+    }
+}
+
+#[tokio::test]
 async fn a_change_is_there_after_a_restart_and_offers_what_it_makes_fit() {
     let site = site_with_two().await;
     site.drop_file("groups/g/fw.bin", &[1; 50]).await;

@@ -4,6 +4,7 @@ mod access;
 mod accounts;
 mod cancelled;
 mod caps;
+mod changes;
 mod configure;
 mod deployments;
 mod identity;

@@ -23,6 +23,7 @@ import { route, to } from "../route";
 import { toast } from "../toast";
 import type { Deployment, Excluded, Member } from "../types";
 import { Waves, name } from "./rollout-card";
+import { Change } from "./rollout-change";
 
 interface Acted extends Deployment {
   retried?: number;
@@ -222,6 +223,7 @@ function ways(one: Deployment): Way[] {
 function Actions({ rollout, reload }: { rollout: Deployment; reload: () => void }) {
   const [asked, setAsked] = useState<Way | null>(null);
   const [rolledBack, setRolledBack] = useState<Acted | null>(null);
+  const [changing, setChanging] = useState(false);
   if (!may.operate()) return null;
   const run = async (way: Way) => {
     try {
@@ -248,6 +250,12 @@ function Actions({ rollout, reload }: { rollout: Deployment; reload: () => void 
           {way.text}
         </Button>
       ))}
+      {["held", "running", "paused"].includes(rollout.state) && (
+        <Button icon="edit" onClick={() => setChanging(true)}>
+          Change
+        </Button>
+      )}
+      {changing && <Change rollout={rollout} reload={reload} onClose={() => setChanging(false)} />}
       {asked && (
         <Ask
           title={`${asked.text}?`}

@@ -1,0 +1,129 @@
+//! The end of a session: its will, and what it leaves to others.
+
+use hook::{Identity, Outbox, Outgoing, Refused, Sink};
+use std::sync::Arc;
+use tokio::sync::OwnedMutexGuard;
+
+use crate::{
+    counters::Tally,
+    exchange::{Exchange, How, Routed},
+    hooks::View,
+    index::Receivers,
+    journal::Record,
+    message::Delivery,
+    pending::Pending,
+    session::{Session, State, Will},
+};
+
+impl Exchange {
+    /// Forgets a session that the caller holds.
+    pub fn end_session(&self, session: &Arc<Session>, state: &mut State) {
+        let shared = shared(session, state);
+        self.registry.remove(session, state, &self.index);
+        self.hand_on(session, shared);
+        // Behind what it leaves to others, so that no end of the process comes between.
+        if let Some(journal) = self.journal.as_ref().filter(|_| session.is_durable()) {
+            journal.append(Record::End { session: session.key });
+        }
+    }
+
+    /// Ends a session that is away: its delayed will is due with it.
+    pub fn end_away(&self, session: &Arc<Session>, mut state: OwnedMutexGuard<State>) {
+        if let Some(will) = state.will.take() {
+            self.publish_will(session, will);
+        }
+        self.end_session(session, &mut state);
+    }
+
+    /// A delayed will is due before its session ends.
+    pub fn mourn(&self, session: &Session, state: &mut State) {
+        if let Some(will) = state.will.take() {
+            self.publish_will(session, will);
+            self.log_will_over(session);
+        }
+    }
+
+    /// The will of a session that lasts was published or given up.
+    pub fn log_will_over(&self, session: &Session) {
+        if let Some(journal) = self.journal.as_ref().filter(|_| session.is_durable()) {
+            journal.append(Record::Will { session: session.key, will: None });
+        }
+    }
+
+    /// Ends a session whose owner is gone: now where it is away, and else as soon as its connection
+    /// has ended, which the caller has asked it to.
+    pub fn end_abandoned(self: &Arc<Self>, session: Arc<Session>, owner: Identity) {
+        if let Ok(state) = session.state.clone().try_lock_owned() {
+            return self.end_away(&session, state);
+        }
+        let exchange = self.clone();
+        tokio::spawn(async move {
+            let state = session.state.clone().lock_owned().await;
+            // It may have ended by itself, or have got another owner.
+            let client = session.view.lock().client.clone();
+            if !state.ended && client.is_some_and(|client| client.identity == owner) {
+                exchange.end_away(&session, state);
+            }
+        });
+    }
+
+    /// Publishes a will, asking the hooks as for any publish, but with no connection behind it.
+    pub fn publish_will(&self, session: &Session, will: Will) {
+        let Some(client) = session.view.lock().client.clone() else { return };
+        let outbox = Outbox::new(Arc::new(Closed));
+        let mut slots = self.hooks.slots();
+        let mut view = View { client: &client, outbox: &outbox, slots: &mut slots };
+        self.publish_checked(&mut view, session, &will.message);
+    }
+
+    /// What a member of shared subscriptions leaves behind goes to other members (MQTT 5.0, 4.8.2).
+    /// Where there are none, or the log cannot be written, it ends with its session. One record of
+    /// the log takes it from the one and gives it to the other.
+    pub fn hand_on(&self, from: &Session, shared: Vec<Delivery>) {
+        let (mut under_way, mut tally) = (Vec::new(), Tally::default());
+        for Delivery { id, message, share, .. } in shared {
+            let Some(share) = share.filter(|_| !message.expired()) else { continue };
+            let (receivers, _) = self.index.receivers(&message.topic, 0);
+            let mut groups = receivers.groups.iter();
+            let group = groups.find(|group| group.share.0 == share.0);
+            let Some(receiver) = group.and_then(|group| group.pick()) else { continue };
+            let receivers = Receivers { sessions: vec![receiver], groups: Vec::new() };
+            let logged = id != 0 && !self.log_is_failing();
+            let how = How {
+                instead: logged.then_some((from.key, id)),
+                follows: !under_way.is_empty(),
+                ..How::default()
+            };
+            if let Routed::Pending(pending) = self.distribute(message, &receivers, how, &mut tally)
+            {
+                under_way.push(pending);
+            }
+        }
+        tally.flush(&self.totals);
+        if !under_way.is_empty() {
+            Pending::go_on_in_order(under_way, self.totals.clone());
+        }
+    }
+}
+
+/// What a session would leave to other members of its shared subscriptions, in the order in which
+/// it would have got it.
+pub(crate) fn shared(session: &Session, state: &State) -> Vec<Delivery> {
+    let sent = state.window.shared().cloned();
+    sent.chain(session.inbox.shared()).collect()
+}
+
+/// The outbox of a client that is gone.
+struct Closed;
+
+impl Sink for Closed {
+    fn push(&self, _: Outgoing) -> Result<(), Refused> {
+        Err(Refused::Closed)
+    }
+    fn pending_blocks(&self) -> usize {
+        0
+    }
+    fn is_open(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,144 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use hook::{Qos, Reason, SubscribeVerdict, Subscription};
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    backlog::Owed,
+    codec,
+    connection::{Connection, Ending},
+    inbound::reason_code,
+    journal::{Record, Ticket},
+    packet::{RetainHandling, Subscribe, SubscribeFilter, Unsubscribe, reason},
+    subscriptions::Held,
+    topic::check_filter,
+    unsettled::Answer,
+};
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// An answer that the client does not take cannot be given, nor left out [MQTT-3.1.2-24].
+    fn check_answer(&self, codes: usize) -> Result<(), Ending> {
+        if codec::answer_len(codes) <= self.client.maximum_packet_size as usize {
+            return Ok(());
+        }
+        let text = "the acknowledgement would be larger than the Maximum Packet Size";
+        Err(Ending::protocol(reason::PACKET_TOO_LARGE, text))
+    }
+
+    pub(crate) fn on_subscribe(&mut self, subscribe: Subscribe) -> Result<(), Ending> {
+        let Subscribe { packet_id, identifier, filters } = subscribe;
+        self.check_answer(filters.len())?;
+        // One after the other, and one answer [MQTT-3.8.4-1], [MQTT-3.8.4-5], [MQTT-3.9.3-1].
+        let codes: Vec<u8> = filters
+            .into_iter()
+            .map(|options| match self.subscribe(packet_id, options, identifier) {
+                // [MQTT-3.8.4-7]
+                Ok(qos) => qos as u8,
+                Err(code) => {
+                    self.tally.refused += 1;
+                    code
+                }
+            })
+            .collect();
+        let granted = codes.iter().any(|code| *code < 0x80);
+        let ticket = self.logged_before(granted);
+        self.answer(ticket, Answer::SubAck { packet_id, codes });
+        Ok(())
+    }
+
+    /// A ticket for all that this session has appended so far, where something was.
+    fn logged_before(&self, something: bool) -> Option<Ticket> {
+        let journal = self.exchange.journal.as_ref();
+        journal.filter(|_| something && self.session.is_durable()).map(|journal| journal.barrier())
+    }
+
+    fn subscribe(
+        &mut self,
+        packet_id: u16,
+        options: SubscribeFilter,
+        identifier: Option<u32>,
+    ) -> Result<Qos, u8> {
+        let text: Arc<str> = options.filter.as_str().into();
+        let filter = check_filter(&text).map_err(|_| reason::TOPIC_FILTER_INVALID)?;
+        let refused = |why: Reason| reason_code(why.kind);
+        self.exchange.hooks.authorize_subscribe(&self.client, &text).map_err(refused)?;
+        let known = self.session.subscriptions.lock().get(&text).map(|held| held.consumed);
+        if known.is_none()
+            && self.session.subscriptions.lock().len() >= self.exchange.limits.subscriptions()
+        {
+            return Err(reason::QUOTA_EXCEEDED);
+        }
+        let qos = options.qos;
+        let asked = Subscription { filter: options.filter.clone(), qos };
+        let (exchange, mut view) = self.view();
+        let consumed = match exchange.hooks.subscribe(&mut view, &asked) {
+            SubscribeVerdict::Continue => false,
+            SubscribeVerdict::Consume => true,
+            SubscribeVerdict::Reject(why) => return Err(reason_code(why.kind)),
+        };
+        if known == Some(false) && consumed {
+            self.exchange.index.remove(filter, self.session.key);
+        }
+        let handling = options.retain_handling;
+        let held = Held::new(&options, identifier, consumed);
+        self.log(|session| Record::Subscribe {
+            session,
+            filter: (*text).into(),
+            held: held.clone(),
+        });
+        if !consumed {
+            self.exchange.index.insert(filter, &text, held.entry(&self.session));
+        }
+        self.session.subscriptions.lock().insert(text.clone(), held);
+        let wanted = match handling {
+            // [MQTT-3.3.1-9], [MQTT-3.8.4-4]
+            RetainHandling::Send => true,
+            // [MQTT-3.3.1-10]
+            RetainHandling::SendIfNew => known.is_none(),
+            // [MQTT-3.3.1-11]
+            RetainHandling::DoNotSend => false,
+        };
+        // Shared subscriptions get no retained messages (4.8.2).
+        if wanted && !consumed && filter.share.is_none() {
+            // Behind the index: what is published from now on comes as a live message. They are
+            // sent with RETAIN set [MQTT311-3.3.1-8].
+            let owed = Owed {
+                filter: filter.levels.into(),
+                qos,
+                identifier,
+                newest: self.exchange.retained.newest(),
+                after: None,
+            };
+            self.owe(owed, known.is_none(), packet_id);
+        }
+        Ok(qos)
+    }
+
+    pub(crate) fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), Ending> {
+        self.check_answer(unsubscribe.filters.len())?;
+        // [MQTT-3.10.4-4], [MQTT-3.10.4-6], [MQTT-3.11.3-1]
+        let codes: Vec<u8> =
+            unsubscribe.filters.iter().map(|filter| self.unsubscribe(filter)).collect();
+        let ticket = self.logged_before(codes.contains(&reason::SUCCESS));
+        let packet_id = unsubscribe.packet_id;
+        self.answer(ticket, Answer::UnsubAck { packet_id, codes });
+        Ok(())
+    }
+
+    /// By its text [MQTT-3.10.4-1]; what is in the queue already is still delivered [MQTT-3.10.4-3].
+    fn unsubscribe(&mut self, text: &str) -> u8 {
+        let Ok(filter) = check_filter(text) else { return reason::TOPIC_FILTER_INVALID };
+        let Some(held) = self.session.subscriptions.lock().remove(text) else {
+            return reason::NO_SUBSCRIPTION_EXISTED;
+        };
+        if !held.consumed {
+            self.exchange.index.remove(filter, self.session.key);
+        }
+        self.forget_owed(text);
+        self.log(|session| Record::Unsubscribe { session, filter: text.into() });
+        let (exchange, mut view) = self.view();
+        exchange.hooks.unsubscribe(&mut view, text);
+        reason::SUCCESS
+    }
+}

@@ -1,0 +1,145 @@
+//! Wills over the end of the process: MQTT 5.0, 4.1: they are a part of the session.
+
+use crate::{
+    durability::{first, killed},
+    support::{disk::Disk, *},
+};
+use broker::Settings;
+use std::time::{Duration, Instant};
+
+/// A session that lasts for so many seconds, with a will that waits for so many.
+fn session(id: &str, expiry: u32, delay: u32) -> Connect {
+    let properties = [seconds(0x18, delay), seconds(0x02, 500)].concat();
+    let will = Will { qos: 1, properties, ..Will::new(&format!("w/{id}"), "gone") };
+    Connect { clean: false, ..Connect::new(V5, id).with(&seconds(0x11, expiry)).will(will) }
+}
+
+/// Somebody who hears all wills, also those that were published while it was away. `later` than the
+/// broker's start.
+fn watcher(site: &Site, later: bool) -> Wire {
+    let lasting = Connect::lasting(V5, "watcher");
+    let mut wire = site.enter(&lasting, later);
+    if !later {
+        wire.subscribe("w/#", 1);
+    }
+    wire
+}
+
+/// The next will, and its time to live, which begins when it is published.
+fn expect_will(wire: &mut Wire, id: &str) {
+    let got = wire.received();
+    assert_eq!((&*got.topic, got.text()), (&*format!("w/{id}"), "gone"));
+    assert_eq!(got.properties, seconds(0x02, 500), "{got:?}");
+    wire.send(&puback(got.id));
+}
+
+fn after(time: Duration) {
+    let over = Instant::now() + time;
+    while Instant::now() < over {
+        std::thread::park_timeout(over - Instant::now());
+    }
+}
+
+/// [MQTT-3.1.2-8]: the end of the process ends each connection, and none of them said goodbye.
+#[test]
+fn of_clients_that_were_connected_they_are_published() {
+    let (site, disk) = first();
+    watcher(&site, false).vanish();
+    let _now = site.enter(&session("now", 1000, 0), false);
+    let _old = site.enter(
+        &Connect::lasting(V4, "old").will(Will { qos: 1, ..Will::new("w/old", "gone") }),
+        false,
+    );
+    // This one has a second of time, and that one a session.
+    let _soon = site.enter(&session("soon", 1000, 1), false);
+    let _ends = site.enter(&session("ends", 1, 1000), false);
+    let _later = site.enter(&session("later", 1000, 1000), false);
+    // Of a session that ends with its connection nothing is known.
+    let _brief = site.enter(&Connect::new(V5, "brief").will(Will::new("w/brief", "gone")), false);
+    let (site, disk) = killed(&disk);
+    let mut wire = watcher(&site, true);
+    let mut topics: Vec<String> = (0..4)
+        .map(|_| {
+            let got = wire.received();
+            wire.send(&puback(got.id));
+            got.topic
+        })
+        .collect();
+    topics.sort();
+    assert_eq!(topics, ["w/ends", "w/now", "w/old", "w/soon"]);
+    wire.silent();
+    // Once: what was published is over, and the others still wait.
+    let (site, _) = killed(&disk);
+    let mut wire = watcher(&site, true);
+    wire.silent();
+    // [MQTT-3.1.3-9]
+    site.enter(&Connect { clean: true, ..session("later", 0, 0) }, false).leave();
+    expect_will(&mut wire, "later");
+    wire.silent();
+}
+
+/// [MQTT-3.1.2-10], [MQTT-3.1.3-9]: who said goodbye, or is back, is not mourned.
+#[test]
+fn what_is_void_stays_void() {
+    let (site, disk) = first();
+    watcher(&site, false).vanish();
+    site.enter(&session("left", 1000, 0), false).leave();
+    site.enter(&session("published", 1000, 0), false).vanish();
+    site.enter(&session("back", 1000, 1000), false).vanish();
+    let without = Connect { will: None, ..session("back", 1000, 0) };
+    let _back = site.enter(&without, true);
+    // A record behind those of the wills.
+    site.publish(Publish::new("r", "x").qos(1, 1).retained());
+    let (site, _) = killed(&disk);
+    let mut wire = watcher(&site, true);
+    expect_will(&mut wire, "published");
+    wire.silent();
+    for id in ["left", "back"] {
+        site.enter(&Connect { clean: true, will: None, ..session(id, 0, 0) }, false).leave();
+    }
+    wire.silent();
+}
+
+/// The time without the broker counts, and the end of the session ends the waiting.
+#[test]
+fn delays_run_on_while_the_broker_is_away() {
+    let (site, disk) = first();
+    watcher(&site, false).vanish();
+    site.enter(&session("delay", 1000, 1), false).vanish();
+    site.enter(&session("expiry", 1, 1000), false).vanish();
+    site.enter(&session("waits", 1000, 1000), false).vanish();
+    drop(site);
+    // The records have whole seconds, so a second is over within two.
+    let disk: Disk = disk.after_kill();
+    after(Duration::from_secs(2));
+    let site = site_on(Settings::default(), &disk);
+    let mut wire = watcher(&site, true);
+    let mut topics = [wire.received().topic, wire.received().topic];
+    topics.sort();
+    assert_eq!(topics, ["w/delay", "w/expiry"]);
+    wire.silent();
+}
+
+/// A stop of the broker ends connections too; a will that waits goes on waiting.
+#[test]
+fn a_stop_publishes_some_and_keeps_the_others() {
+    let (site, disk) = first();
+    watcher(&site, false).vanish();
+    let mut wires = [
+        site.enter(&session("now", 1000, 0), false),
+        site.enter(&session("delay", 1000, 1), false),
+    ];
+    site.cancel.cancel();
+    wires.iter_mut().for_each(|wire| wire.ended(0x8b));
+    let stopped = || {
+        let site = site_on(Settings::default(), &disk.after_kill());
+        site.broker.client("watcher").is_some_and(|it| it.queued_messages == 1)
+    };
+    eventually("the first one is in the log", stopped);
+    drop(site);
+    let site = site_on(Settings::default(), &disk);
+    let mut wire = watcher(&site, true);
+    expect_will(&mut wire, "now");
+    expect_will(&mut wire, "delay");
+    wire.silent();
+}
