@@ -603,3 +603,35 @@ fn power_cuts_amid_traffic_take_nothing_that_was_acknowledged() {
         assert!(cuts > 3, "the traffic was over before the power failed");
     });
 }
+
+/// [MQTT-3.1.2-4]: a publish that waits for another subscriber is not for a session that starts
+/// clean meanwhile, neither now nor after the end of the process.
+#[test]
+fn a_publish_under_way_is_not_for_a_session_that_began_meanwhile() {
+    let disk = Disk::default();
+    let mut settings = Settings::default();
+    settings.limits.queue_messages = 1;
+    settings.limits.publish_hold = std::time::Duration::from_secs(15);
+    let site = site_on(settings, &disk);
+    let lasting = Connect::lasting(V5, "clean");
+    let mut clean = site.enter(&lasting, false);
+    clean.subscribe("t", 1);
+    let mut full = site.enter(&Connect::new(V5, "full").with(&[0x21, 0, 1]), false);
+    full.subscribe("t", 1);
+    let mut publisher = site.client(V5, "p");
+    for id in 1..=2 {
+        publisher.publish(Publish::new("t", "x").qos(1, id));
+        publisher.expect(&puback(id));
+        let id = clean.received().id;
+        clean.send(&puback(id));
+    }
+    publisher.publish(Publish::new("t", "of the old session").qos(1, 3));
+    publisher.silent();
+    let mut new = site.enter(&Connect { clean: true, ..lasting.clone() }, false);
+    clean.ended(0x8e);
+    full.vanish();
+    publisher.expect(&puback(3));
+    new.silent();
+    let (site, _) = killed(&disk);
+    site.enter(&lasting, true).silent();
+}
