@@ -289,7 +289,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Whether publishes have to wait: for the log, for room elsewhere, or for the client to read.
     pub(crate) fn blocked(&self) -> bool {
         self.crowd.is_some()
-            || self.unsettled.as_ref().is_some_and(|unsettled| unsettled.blocks_publishes())
+            || self.unsettled.as_ref().is_some_and(|unsettled| {
+                let journal = self.exchange.journal.as_ref();
+                unsettled.blocks_publishes(journal.is_some_and(|journal| journal.is_behind()))
+            })
             || self.session.inbox.outbox_is_high()
     }
 

@@ -19,7 +19,7 @@ use crate::{
     packet::{Ack, Disconnect, Packet, Publish, reason},
     submit::{Submission, Submitted},
     topic::check_name,
-    unsettled::Answer,
+    unsettled::Step,
 };
 
 /// Aliases that an MQTT 5 client may set, each way of a connection.
@@ -168,7 +168,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.session.inflight.store(self.state.window.len(), Ordering::Relaxed);
     }
 
+    /// Whether a packet asks for what is on its way: it is answered with that.
+    fn has_step(&self, step: Step) -> bool {
+        self.unsettled.as_ref().is_some_and(|unsettled| unsettled.has_step(step))
+    }
+
     fn on_pubrec(&mut self, ack: Ack) {
+        let step = Step::PubRel(ack.packet_id);
+        if self.has_step(step) {
+            return;
+        }
         if ack.reason >= 0x80 {
             let ended = self.state.window.pubrec_refused(ack.packet_id);
             return self.exchange_ended(ack.packet_id, ended);
@@ -178,12 +187,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.acknowledged(ack.packet_id);
         }
         match confirmation {
-            Confirmation::Release => self.answer(None, Answer::PubRel(ack.packet_id)),
+            Confirmation::Release => self.step(None, step),
             Confirmation::Log(delivery) => {
                 let ticket = self.exchange.journal.as_ref().map(|journal| {
                     journal.require(Record::Confirmed { session: self.session.key, delivery })
                 });
-                self.answer(ticket, Answer::PubRel(ack.packet_id));
+                self.step(ticket, step);
             }
             Confirmation::Unknown => {
                 let code = reason::PACKET_IDENTIFIER_NOT_FOUND;
@@ -198,13 +207,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let code = reason::PACKET_IDENTIFIER_NOT_FOUND;
             return self.encode_ack(AckKind::PubComp, packet_id, code, None);
         }
+        let step = Step::PubComp(packet_id);
+        if self.has_step(step) {
+            return;
+        }
         // [MQTT-4.3.3-11], [MQTT-4.3.3-12]
         // Were the log not to know, a new publish under this id would be taken for the old one.
         let ticket =
             self.exchange.journal.as_ref().filter(|_| self.session.is_durable()).map(|journal| {
                 journal.require(Record::Released { session: self.session.key, packet_id })
             });
-        self.answer(ticket, Answer::PubComp(packet_id));
+        self.step(ticket, step);
     }
 
     fn on_disconnect(&mut self, disconnect: Disconnect) -> Ending {
@@ -289,6 +302,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if let Submitted::Routed(Routed::Crowded(whom)) = submitted {
                 let patience = self.exchange.limits.publish_hold();
                 self.crowd = Some(Wait::new(whom, patience));
+            }
+            if publish.retain {
+                self.hold_for_log();
             }
             return Ok(());
         };
