@@ -353,6 +353,22 @@ fn failed_logins_slow_their_address_down_and_show_no_secret() {
 }
 
 #[test]
+fn a_removed_device_that_tries_on_shuts_nobody_out() {
+    let site = token_site();
+    let daemon = site.start();
+    add_user(&daemon, "dashboard", "service");
+    for _ in 0..20 {
+        refusal(&daemon, &Connect::token(TOKEN));
+    }
+    drop(try_connect(&daemon, &login("d", "dashboard", PASSWORD)).unwrap());
+    let admin = daemon.admin();
+    let host = format!("Host: {}", daemon.admin_address());
+    let body = json!({"token": admin.token()}).to_string();
+    let answer = admin.raw("POST", "/api/v1/session", &[&host], Some(&body));
+    assert_eq!(answer.status, 201, "{}", answer.body);
+}
+
+#[test]
 fn a_service_hears_all_devices_and_writes_to_one() {
     let site = token_site();
     let daemon = site.start();

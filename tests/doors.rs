@@ -326,6 +326,54 @@ fn the_plain_port_may_be_off() {
 }
 
 #[test]
+fn downloads_over_tls() {
+    let bytes = support::image(7, 200_000);
+    let mut site = Site::new();
+    let authority = Authority::new("site");
+    let folder = site.path().to_owned();
+    let write = |issued: &Issued| {
+        fs::write(folder.join("cert.pem"), issued.certificate.pem()).unwrap();
+        fs::write(folder.join("key.pem"), issued.key.serialize_pem()).unwrap();
+    };
+    write(&authority.server());
+    fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
+    fs::write(folder.join("other.pem"), Authority::new("other").pem()).unwrap();
+    site.set("http.tls.cert", "\"cert.pem\"").set("http.tls.key", "\"key.pem\"");
+    site.set("http.listen", "\"127.0.0.1:0\"");
+    site.drop_file("pump-1.4.2.bin", &bytes);
+    let daemon = site.start();
+    let address = daemon.address_after("downloads listening on https://");
+    let url = format!("https://localhost:{}/devices/dev-1/firmware", address.port());
+    let curl = |authority: &str| {
+        let trusted = folder.join(authority);
+        let command = ["--silent", "--fail", "--ipv4", "--range", "100-", "--cacert"];
+        std::process::Command::new("curl")
+            .args(command)
+            .arg(trusted)
+            .arg(&url)
+            .output()
+            .expect("curl")
+    };
+    assert!(curl("ca.pem").stdout == bytes[100..], "the image from its byte 100 on");
+    let refused = curl("other.pem");
+    assert_eq!((refused.status.code(), refused.stdout.len()), (Some(60), 0));
+    // Plain HTTP gets nothing.
+    let mut plain = TcpStream::connect(address).unwrap();
+    plain.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    plain.write_all(b"GET /devices/dev-1/firmware HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    plain.read_to_end(&mut answer).unwrap();
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+
+    let next = authority.server();
+    write(&next);
+    daemon.hang_up();
+    daemon.expect_log(&["http.tls", "read again"]);
+    let shown = Tls::open(address, &authority, None).shown();
+    assert_eq!(shown, next.certificate.der().to_vec());
+}
+
+#[test]
 fn the_admin_interface_over_tls() {
     let mut site = Site::new();
     let authority = Authority::new("site");

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::support::{Client, Connect, PATIENCE, Site, eventually, image, sha256};
+use crate::support::{Client, Connect, Daemon, PATIENCE, Site, eventually, image, sha256};
 
 pub struct Answer {
     pub status: u16,
@@ -116,6 +116,33 @@ fn parts_of_two_responses_make_a_whole_delivery() {
 }
 
 #[test]
+fn a_device_leaves_places_for_others_and_gets_its_own_back() {
+    let site = site();
+    // More than sockets hold, so that a response that nobody reads lasts.
+    site.drop_file("pump-1.4.2.bin", &image(9, 32 << 20));
+    let daemon = site.start();
+    let http = daemon.address_after("downloads listening on http://");
+    let open = || {
+        let mut stream = TcpStream::connect(http).expect("the listener");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"GET /devices/dev-1/firmware HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        (stream, String::from_utf8_lossy(&status[9..]).parse::<u16>().unwrap())
+    };
+    let mut taken: Vec<_> = (0..8).map(|_| open()).collect();
+    assert!(taken.iter().all(|(_, status)| *status == 200));
+    let report = |id: &str| {
+        request(http, "POST", &format!("/devices/{id}/status"), &[], r#"{"version":"1"}"#)
+    };
+    let refused = report("dev-1");
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")));
+    assert_eq!(report("dev-2").status, 204);
+    taken.pop();
+    eventually("a place is free", || (report("dev-1").status == 204).then_some(()));
+}
+
+#[test]
 fn a_token_or_a_signed_link_opens_and_nothing_else() {
     let bytes = image(3, 5000);
     let mut site = site();
@@ -168,6 +195,39 @@ fn a_token_or_a_signed_link_opens_and_nothing_else() {
         admin.request("POST", "/api/v1/devices/dev-2/links", Some(&json!({ "seconds": 1 })));
     let link = short.json()["path"].as_str().unwrap().to_owned();
     eventually("the link ends", || (get(http, &link, &[]).status == 410).then_some(()));
+}
+
+#[test]
+fn a_link_that_is_made_again_with_the_same_key_is_the_same() {
+    let site = site();
+    let daemon = site.start();
+    let body = json!({ "id": "dev-1" });
+    assert_eq!(daemon.admin().request("POST", "/api/v1/devices", Some(&body)).status, 201);
+    let link = |daemon: &Daemon, key: &str, seconds: u64| {
+        let admin = daemon.admin();
+        let headers = [
+            format!("Host: {}", daemon.admin_address()),
+            format!("Authorization: Bearer {}", admin.token()),
+            format!("Idempotency-Key: {key}"),
+        ];
+        let headers: Vec<_> = headers.iter().map(String::as_str).collect();
+        let body = json!({ "seconds": seconds }).to_string();
+        admin.raw("POST", "/api/v1/devices/dev-1/links", &headers, Some(&body))
+    };
+    let first = link(&daemon, "k", 600);
+    assert_eq!(first.status, 200, "{}", first.body);
+    // A link of another second is another one.
+    let mut number = 0;
+    eventually("another second", || {
+        number += 1;
+        (link(&daemon, &number.to_string(), 600).body != first.body).then_some(())
+    });
+    assert_eq!(link(&daemon, "k", 600).body, first.body);
+    daemon.kill();
+    let daemon = site.start();
+    assert_eq!(link(&daemon, "k", 600).body, first.body);
+    assert_eq!(link(&daemon, "k", 601).status, 409);
+    assert_eq!(link(&daemon, "", 600).status, 422);
 }
 
 #[test]

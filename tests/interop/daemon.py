@@ -105,21 +105,26 @@ class Site:
         target.parent.mkdir(parents=True, exist_ok=True)
         staged.rename(target)
 
-    def ask(self, path, data=None):
+    def ask(self, path, data=None, method=None):
         request = urllib.request.Request(
             f"{self.admin}/api/v1/{path}",
             data=data,
+            method=method,
             headers={
                 "Authorization": "Bearer " + (self.path / "data/admin.token").read_text().strip(),
                 "Content-Type": "application/json",
             },
         )
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return json.load(answer)
+            return json.loads(answer.read() or "null")
 
     def get(self, path):
         """What the admin interface answers."""
         return self.ask(path)
+
+    def remove(self, path):
+        """Deletes what is there."""
+        self.ask(path, method="DELETE")
 
     def until(self, device, reached):
         """What is known of the device, once it has `reached` this."""

@@ -109,6 +109,7 @@ count python3 clients.py "$fuotad" 'gmqtt' tcp,tls "$new" clients/gmqtt_client.p
 count python3 clients.py "$fuotad" 'MQTT.js' tcp,tls,ws,wss,mtls node clients/mqttjs.mjs
 count python3 clients.py "$fuotad" 'mosquitto' tcp,tls,mtls python3 clients/mosquitto_client.py
 count "$new" thingsboard.py "$fuotad" "$thingsboard"
+count "$new" native.py "$fuotad"
 count python3 awsiot.py "$fuotad" "$awsiot"
 count python3 rustot.py "$fuotad" "$rustot"
 count "$new" together.py "$fuotad" "$thingsboard" "$rustot"

@@ -86,6 +86,35 @@ def reassigned_while_online(site):
     site.until("pump-1", lambda about: about["state"] == "updated")
 
 
+def every_checksum(site):
+    """The client checks each by itself, and begins anew where it is wrong."""
+    algorithms = ["MD5", "SHA256", "SHA384", "SHA512", "CRC32", "MURMUR3_32", "MURMUR3_128"]
+    devices = []
+    for number, algorithm in enumerate(algorithms):
+        name, version = f"pump-{number}", f"1.{number}.0"
+        expected = image(20 + number, 30_000 + number)
+        file = f"devices/{name}/pump-{version}.bin"
+        site.drop(f"{file}.toml", f'checksum = "{algorithm}"\n'.encode())
+        site.drop(file, expected)
+        devices.append((name, version, algorithm, sha256(expected), site.device(name, 4096, version)))
+    for name, version, algorithm, digest, device in devices:
+        device.wait_for(f"checked by {algorithm}$")
+        assert device.wait_for(rf"complete pump {version} (\w+)")[1] == digest, name
+        site.until(name, lambda about: about["state"] == "updated")
+
+
+def withdrawn_in_mid_transfer(site):
+    old, new = image(8, 4_000_000), image(9, 50_000)
+    site.drop("pump-1.0.0.bin", old)
+    device = site.device("pump-1", 1000, "1.1.0")
+    site.until("pump-1", lambda about: about["progress"]["chunks_sent"] > 20)
+    [firmware] = site.get("firmware")["firmware"]
+    site.remove(f"firmware/{firmware['id']}")
+    device.wait_for("deleted fw_title fw_version fw_size fw_checksum_algorithm fw_checksum$")
+    site.drop("pump-1.1.0.bin", new)
+    assert device.wait_for(r"complete pump 1.1.0 (\w+)")[1] == sha256(new)
+
+
 def the_broker_dies_in_mid_transfer(site):
     expected = image(6, 4_000_000)
     site.drop("pump-1.0.0.bin", expected)
@@ -130,6 +159,8 @@ CASES = [
     every_chunk_size,
     nothing_assigned_and_then_something,
     reassigned_while_online,
+    every_checksum,
+    withdrawn_in_mid_transfer,
     the_broker_dies_in_mid_transfer,
     what_is_no_firmware_goes_on_to_others,
 ]

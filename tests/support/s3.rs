@@ -170,7 +170,13 @@ async fn answer(
         _ => None,
     };
     if let Some(status) = status {
-        let mut response = HttpResponse::new(Body::from("<Error/>".to_owned()));
+        // As real servers say it.
+        let body = format!(
+            "<?xml version=\"1.0\"?><Error><Code>SomeCode</Code><Message>No for {ACCESS_KEY_ID}\
+             </Message><AWSAccessKeyId>{ACCESS_KEY_ID}</AWSAccessKeyId>\
+             <StringToSign>AWS4-HMAC-SHA256</StringToSign></Error>"
+        );
+        let mut response = HttpResponse::new(Body::from(body));
         *response.status_mut() = status.try_into().expect("a status");
         return Ok(response);
     }

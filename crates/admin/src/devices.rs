@@ -131,9 +131,10 @@ pub async fn link(
     State(app): State<App>,
     Id(id): Id,
     Query(Nothing {}): Query<Nothing>,
+    Key(key): Key,
     Json(NewLink { seconds }): Json<NewLink>,
 ) -> Result<axum::Json<LinkView>, Problem> {
-    let (path, expires) = app.service.link(&id, seconds)?;
+    let (path, expires) = app.service.link(&id, seconds, key.as_deref()).await?;
     Ok(axum::Json(LinkView { path, expires }))
 }
 

@@ -23,7 +23,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::{
     problem::Problem,
-    session::{self, Sessions},
+    session::{self, ADMIN_TOKEN, Sessions},
     settings::Settings,
 };
 
@@ -34,6 +34,27 @@ pub struct LocalAddress(pub SocketAddr);
 /// The other end of a request's connection, set by the server.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerAddress(pub SocketAddr);
+
+/// What a request came in with, for answers that last: it may be over before they are.
+#[derive(Clone)]
+pub struct Login {
+    /// The user; `None`: the admin token.
+    pub user: Option<String>,
+    hangs_on: HangsOn,
+}
+
+/// What must still be there for a login to go on.
+#[derive(Clone)]
+enum HangsOn {
+    /// The admin token, which stays as long as the daemon.
+    AdminToken,
+    /// The stamp of a user's password and role.
+    Password([u8; 32]),
+    /// A user's token.
+    Token(String),
+    /// The session of the page with this cookie.
+    Session(String),
+}
 
 /// What requests are measured against.
 pub struct Doors {
@@ -101,6 +122,24 @@ impl Doors {
     /// Whether the interface is served over TLS.
     pub fn is_tls(&self) -> bool {
         self.tls
+    }
+
+    /// The role that a login has now; `None` where it is over, or may not read at this path any
+    /// more.
+    pub fn still_reads(&self, login: &Login, path: &str) -> Option<UserRole> {
+        let role = match &login.hangs_on {
+            HangsOn::AdminToken => UserRole::Admin,
+            HangsOn::Password(stamp) => {
+                let (role, now) = self.users.as_ref()?.credential(login.user.as_deref()?)?;
+                if now != *stamp {
+                    return None;
+                }
+                role
+            }
+            HangsOn::Token(token) => self.users.as_ref()?.token_user(token)?.role,
+            HangsOn::Session(id) => self.sessions.find(id, self)?.role,
+        };
+        may(role, &Method::GET, path).then_some(role)
     }
 
     /// Whether this is the admin token, in a time that says nothing about it.
@@ -175,26 +214,33 @@ fn authority(text: &str) -> Option<Authority> {
 /// The inner door, before everything under `/api`: the bearer token.
 pub async fn bearer(State(doors): State<Arc<Doors>>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<PeerAddress>().map(|PeerAddress(peer)| *peer);
-    let name = match basic(&doors, &request) {
+    let found = match basic(&doors, &request) {
         Ok(Some((users, name, password))) => {
-            log_in(users, &name, &password, peer, request.method(), request.uri().path())
-                .await
-                .map(|()| name)
+            log_in(users, &name, &password, peer, request.method(), request.uri().path()).await.map(
+                |stamp| {
+                    let hangs_on = HangsOn::Password(stamp);
+                    (name.clone(), Login { user: Some(name), hangs_on })
+                },
+            )
         }
         Ok(None) => match session::of_request(&doors, &request) {
             Ok(Some(session)) => {
                 let (name, path) = (session.actor(), request.uri().path());
-                check_role(&name, session.role, request.method(), path).map(|()| name)
+                check_role(&name, session.role, request.method(), path).map(|()| {
+                    let hangs_on = HangsOn::Session(session.id);
+                    (name, Login { user: session.name, hangs_on })
+                })
             }
             Ok(None) => check_token(&doors, &request),
             Err(problem) => Err(problem),
         },
         Err(problem) => Err(problem),
     };
-    match name {
-        Ok(name) => {
+    match found {
+        Ok((name, login)) => {
             let origin = peer.map(|peer| peer.ip().to_canonical().to_string());
             request.extensions_mut().insert(Actor { name: Some(name), origin });
+            request.extensions_mut().insert(login);
             next.run(request).await
         }
         Err(problem) => problem.into_response(),
@@ -218,6 +264,7 @@ fn basic<'a>(
     Ok(login)
 }
 
+/// The stamp of a user's password and role.
 async fn log_in(
     users: &Service,
     name: &str,
@@ -225,14 +272,17 @@ async fn log_in(
     peer: Option<SocketAddr>,
     method: &Method,
     path: &str,
-) -> Result<(), Problem> {
+) -> Result<[u8; 32], Problem> {
     let role = users.log_in(name, password, peer).await.map_err(|error| match error {
         ServiceError::Unavailable(_) => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
         }
         _ => Problem::new(StatusCode::UNAUTHORIZED, error.to_string()),
     })?;
-    check_role(name, role, method, path)
+    check_role(name, role, method, path)?;
+    // Removed in this very moment, where there is none.
+    let credential = users.credential(name).map(|(_, stamp)| stamp);
+    credential.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "the user was just removed"))
 }
 
 fn check_role(name: &str, role: UserRole, method: &Method, path: &str) -> Result<(), Problem> {
@@ -267,24 +317,28 @@ fn may(role: UserRole, method: &Method, path: &str) -> bool {
     }
 }
 
-/// Whose token a request brings: the admin token, or a user's.
-fn check_token(doors: &Doors, request: &Request) -> Result<String, Problem> {
+/// Whose token a request brings, the admin token or a user's, and the name in the audit.
+fn check_token(doors: &Doors, request: &Request) -> Result<(String, Login), Problem> {
     let given = only(request.headers(), header::AUTHORIZATION)?;
     let token = given.and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     });
     let unauthorized = |detail| Err(Problem::new(StatusCode::UNAUTHORIZED, detail));
-    let name = match (token, &doors.users) {
-        (Some(token), _) if doors.is_our_token(token) => "admin token".into(),
+    let found = match (token, &doors.users) {
+        (Some(token), _) if doors.is_our_token(token) => {
+            (ADMIN_TOKEN.into(), Login { user: None, hangs_on: HangsOn::AdminToken })
+        }
         (Some(token), Some(users)) => {
-            let Ok((name, role)) = users.token_login(token) else {
+            let Ok(login) = users.token_login(token) else {
                 return unauthorized(
                     "the bearer token opens nothing: it is unknown, revoked or has ended",
                 );
             };
-            check_role(&name, role, request.method(), request.uri().path())?;
-            name
+            let name = login.actor();
+            check_role(&name, login.role, request.method(), request.uri().path())?;
+            let hangs_on = HangsOn::Token(token.to_owned());
+            (name, Login { user: Some(login.user), hangs_on })
         }
         (Some(_), None) => return unauthorized("the bearer token is not the admin token"),
         (None, _) => {
@@ -299,7 +353,7 @@ fn check_token(doors: &Doors, request: &Request) -> Result<String, Problem> {
             "a token does not belong into an address, where logs keep it",
         ));
     }
-    Ok(name)
+    Ok(found)
 }
 
 #[cfg(test)]

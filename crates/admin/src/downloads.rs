@@ -1,11 +1,11 @@
 //! Downloads by devices, on a listener of their own: nothing of the admin interface is here, and
 //! the admin token opens nothing.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, Bytes},
     extract::{DefaultBodyLimit, Path, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
@@ -16,11 +16,27 @@ use fuota::{
     Service,
     download::{Caller, Fetch, FetchError, HttpReport, Image},
 };
+use futures_util::StreamExt as _;
 
-use crate::{doors::PeerAddress, problem::Problem};
+use crate::{
+    doors::PeerAddress,
+    places::{Place, Places},
+    problem::Problem,
+};
 
 /// The most bytes of a report.
 const MAX_REPORT: usize = 16 * 1024;
+/// How long a report may take to arrive.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests of one device at once: a download in a few parts, and those that it left behind when
+/// it lost its power.
+const OF_ONE_DEVICE: usize = 8;
+
+#[derive(Clone)]
+struct Downloads {
+    service: Service,
+    places: Places,
+}
 
 /// Everything that devices reach.
 pub fn downloads(service: Service) -> Router {
@@ -32,43 +48,66 @@ pub fn downloads(service: Service) -> Router {
             Problem::not_found(format!("there is nothing at {}", uri.path()))
         })
         .layer(DefaultBodyLimit::max(MAX_REPORT))
-        .with_state(service)
+        // How many there are in all is the listener's to say.
+        .with_state(Downloads { service, places: Places::new(OF_ONE_DEVICE, usize::MAX) })
 }
 
 /// GET and HEAD: what this device should run, by its token.
 async fn own(
-    State(service): State<Service>,
+    State(Downloads { service, places }): State<Downloads>,
     Path(id): Path<String>,
     parts: Parts,
 ) -> Result<Response, Problem> {
     let fetch = by_token(&service, &id, &parts).await?;
-    respond(fetch, &parts).await
+    respond(fetch, place(&places, &id)?, &parts).await
 }
 
 /// The same by a link, which is all the proof.
 async fn linked(
-    State(service): State<Service>,
+    State(Downloads { service, places }): State<Downloads>,
     Path((id, expires, signature)): Path<(String, u64, String)>,
     parts: Parts,
 ) -> Result<Response, Problem> {
     let caller = Caller::Link { id: &id, expires, signature: &signature };
-    respond(service.caller(caller, peer(&parts)).await?, &parts).await
+    let fetch = service.caller(caller, peer(&parts)).await?;
+    respond(fetch, place(&places, &id)?, &parts).await
 }
 
 /// POST: what a device says about itself.
 async fn status(
-    State(service): State<Service>,
+    State(Downloads { service, places }): State<Downloads>,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let (parts, body) = request.into_parts();
     let fetch = by_token(&service, &id, &parts).await?;
-    let body = axum::body::to_bytes(body, MAX_REPORT).await;
-    let body = body.map_err(|_| Problem::bad_request("the report is too long, or ended early"))?;
+    let _place = place(&places, &id)?;
+    let body = read(body).await?;
     let report: HttpReport = serde_json::from_slice(&body)
         .map_err(|error| Problem::bad_request(format!("the report cannot be read: {error}")))?;
     fetch.report(report).map_err(Problem::bad_request)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A report's bytes.
+async fn read(body: Body) -> Result<Bytes, Problem> {
+    let reading = axum::body::to_bytes(body, MAX_REPORT);
+    match tokio::time::timeout(REPORT_TIMEOUT, reading).await {
+        Ok(body) => {
+            body.map_err(|_| Problem::bad_request("the report is too long, or ended early"))
+        }
+        Err(_) => Err(Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the report did not arrive within {} s", REPORT_TIMEOUT.as_secs()),
+        )),
+    }
+}
+
+/// A place for a request of this device, which has proven to be it.
+fn place(places: &Places, id: &str) -> Result<Place, Problem> {
+    places.take(id).ok_or_else(|| {
+        Problem::unavailable(format!("{OF_ONE_DEVICE} requests of this device are under way"))
+    })
 }
 
 async fn by_token(service: &Service, id: &str, parts: &Parts) -> Result<Fetch, Problem> {
@@ -115,7 +154,7 @@ impl From<FetchError> for Problem {
     }
 }
 
-async fn respond(fetch: Fetch, parts: &Parts) -> Result<Response, Problem> {
+async fn respond(fetch: Fetch, place: Place, parts: &Parts) -> Result<Response, Problem> {
     let Some(image) = fetch.image().await? else {
         // What the device runs is right, as far as is known, or nothing is for it.
         return Ok(StatusCode::NO_CONTENT.into_response());
@@ -140,7 +179,12 @@ async fn respond(fetch: Fetch, parts: &Parts) -> Result<Response, Problem> {
                 put(&mut response, header::CONTENT_RANGE, range);
             }
             if parts.method != Method::HEAD {
-                *response.body_mut() = Body::from_stream(image.read(from, to));
+                // The place is taken until the body ends.
+                let parts = image.read(from, to).map(move |part| {
+                    let _ = &place;
+                    part
+                });
+                *response.body_mut() = Body::from_stream(parts);
             }
             response
         }
@@ -222,6 +266,16 @@ fn asked(headers: &HeaderMap, etag: &str, size: u64) -> Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_report_that_does_not_end_gets_a_408_and_its_connection_ends() {
+        let (mut client, body) = tokio::io::duplex(64);
+        tokio::io::AsyncWriteExt::write_all(&mut client, b"{\"version\":").await.unwrap();
+        let body = Body::from_stream(tokio_util::io::ReaderStream::new(body));
+        let response = read(body).await.unwrap_err().into_response();
+        assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(response.headers()[header::CONNECTION], "close");
+    }
 
     fn with(headers: &[(header::HeaderName, &str)]) -> Asked {
         let headers = headers

@@ -4,21 +4,28 @@
 //! listener that names it (`Last-Event-ID`, which browsers do by themselves) goes on there; where
 //! that is too long ago, or before a restart, it hears `missed` and reads anew what it needs.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     extract::State,
-    http::HeaderMap,
-    response::sse::{Event, KeepAlive, Sse},
+    http::{HeaderMap, Uri},
+    response::sse::{Event, Sse},
 };
 use fuota::{Change, ListenFrom, Listener};
 use futures_util::{Stream, stream};
 use serde::Deserialize;
+use tokio::time::{Instant, sleep_until};
 
-use crate::{extract::Query, problem::Problem, routes::App};
+use crate::{
+    doors::{Doors, Login},
+    extract::Query,
+    places::Place,
+    problem::Problem,
+    routes::App,
+    session::ADMIN_TOKEN,
+};
 
-/// After how long without an event a comment shows that the connection lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long a browser waits before it comes again.
 const COME_AGAIN: Duration = Duration::from_secs(2);
 /// The longest `Last-Event-ID`, in bytes; ours are shorter.
@@ -34,10 +41,13 @@ pub struct EventsQuery {
     follow: Option<bool>,
 }
 
-/// GET: `event` is the kind of change, `data` is JSON. The stream ends with the daemon.
+/// GET: `event` is the kind of change, `data` is JSON. The stream ends with the daemon, and with
+/// the login: nothing is told to one that is over.
 pub async fn events(
     State(app): State<App>,
     Query(query): Query<EventsQuery>,
+    Extension(login): Extension<Login>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let kinds = kinds(query.r#type.as_deref())?;
@@ -47,12 +57,32 @@ pub async fn events(
         None if follow => ListenFrom::Now,
         None => ListenFrom::Start,
     };
-    let heard = Heard { listener: app.service.listen(from), kinds, follow, greeted: false };
+    let place =
+        app.streams.take(login.user.as_deref().unwrap_or(ADMIN_TOKEN)).ok_or_else(|| {
+            Problem::unavailable(format!(
+                "too many streams of events are open: {} at once for one login",
+                app.streams.each()
+            ))
+        })?;
+    let listener = app.service.listen(from);
+    let heard = Heard {
+        listener,
+        kinds,
+        follow,
+        greeted: false,
+        interval: app.show_life,
+        shows_life: Instant::now() + app.show_life,
+        doors: app.doors,
+        login,
+        path: uri.path().to_owned(),
+        _place: place,
+    };
     let changes = stream::unfold(heard, |mut heard| async move {
         let event = heard.next().await?;
+        heard.shows_life = Instant::now() + heard.interval;
         Some((Ok(event), heard))
     });
-    Ok(Sse::new(changes).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    Ok(Sse::new(changes))
 }
 
 struct Heard {
@@ -61,6 +91,13 @@ struct Heard {
     kinds: Option<Vec<String>>,
     follow: bool,
     greeted: bool,
+    interval: Duration,
+    /// When a comment is due.
+    shows_life: Instant,
+    doors: Arc<Doors>,
+    login: Login,
+    path: String,
+    _place: Place,
 }
 
 impl Heard {
@@ -72,12 +109,21 @@ impl Heard {
         }
         loop {
             let change = match self.follow {
-                true => self.listener.next().await?,
+                // First the clock: changes that this listener does not want show no life.
+                true => tokio::select! {
+                    biased;
+                    () = sleep_until(self.shows_life) => {
+                        self.doors.still_reads(&self.login, &self.path)?;
+                        return Some(Event::default().comment(""));
+                    }
+                    change = self.listener.next() => change?,
+                },
                 false => self.listener.look()?,
             };
             let missed = matches!(change, Change::Missed { .. });
             let wanted = |kinds: &Vec<String>| kinds.iter().any(|kind| kind == change.name());
             if missed || self.kinds.as_ref().is_none_or(wanted) {
+                self.doors.still_reads(&self.login, &self.path)?;
                 let event = Event::default().id(self.listener.place()).event(change.name());
                 // A change is made of texts and numbers, which always serialize.
                 return Some(event.json_data(&change).unwrap_or_default());

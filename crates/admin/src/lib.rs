@@ -18,6 +18,7 @@
 //! | `metrics` | `/metrics` for Prometheus |
 //! | `openapi` | what the interface takes and gives, at `/api/v1/openapi.json` |
 //! | `devices`, `users`, `import`, `firmware`, `deployments`, `freeze`, `audit`, `fleet`, `events`, `clients`, `retained`, `status`, `backup` | one resource each, under `/api/v1` |
+//! | `places` | how many answers that last one login or device may have |
 //! | `downloads` | what devices fetch, on a listener of its own |
 //! | `server`, `stall` | connections, time limits, the orderly stop |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -39,6 +40,7 @@ mod import;
 mod metrics;
 mod openapi;
 mod page;
+mod places;
 mod problem;
 mod retained;
 mod routes;

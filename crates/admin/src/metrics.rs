@@ -120,6 +120,7 @@ impl Snapshot<'_> {
             direct,
             routed,
             log_bytes,
+            log_waiting,
             router_renewals,
             protocol_errors,
             slow_clients,
@@ -198,6 +199,11 @@ impl Snapshot<'_> {
             "fuotad_mqtt_log_written_bytes_total",
             "Bytes written to the durable log.",
             log_bytes,
+        );
+        out.gauge(
+            "fuotad_mqtt_log_waiting_bytes",
+            "Bytes that are to be written to the durable log and are not yet.",
+            log_waiting,
         );
         out.counter(
             "fuotad_mqtt_router_renewals_total",

@@ -1,6 +1,9 @@
 //! Which address leads to which handler, behind which door.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -22,6 +25,7 @@ use crate::{
     firmware, fleet, freeze,
     health::{self, Readiness},
     import, metrics, openapi,
+    places::Places,
     problem::Problem,
     retained, session,
     settings::Settings,
@@ -38,6 +42,10 @@ pub(crate) struct App {
     pub backup: Backup,
     pub version: Arc<str>,
     pub started: Instant,
+    /// Streams of events.
+    pub streams: Places,
+    /// After how long without an event they show that they live.
+    pub show_life: Duration,
 }
 
 /// The whole interface.
@@ -57,6 +65,9 @@ pub fn router(
         backup,
         version: settings.version.into(),
         started: Instant::now(),
+        // The others stay free for requests that end, such as a freeze.
+        streams: Places::new((settings.connections / 8).max(1), (settings.connections / 2).max(1)),
+        show_life: settings.show_life,
     };
     let api = api();
     let api = api

@@ -135,8 +135,8 @@ async fn connection(
     };
     match outcome {
         Ok(Ok(stream)) => requests(stream, ends, router, cancel, limits).await,
-        Ok(Err(error)) => debug!(%error, "no TLS with a client of the admin interface"),
-        Err(_) => debug!("a client of the admin interface was too slow with TLS"),
+        Ok(Err(error)) => debug!(%error, "no TLS with a client of HTTP"),
+        Err(_) => debug!("a client of HTTP was too slow with TLS"),
     }
 }
 
@@ -168,6 +168,6 @@ async fn requests(
         }
     };
     if let Err(error) = result {
-        debug!(%error, "a connection of the admin interface ended early");
+        debug!(%error, "a connection of HTTP ended early");
     }
 }

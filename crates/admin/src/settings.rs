@@ -1,6 +1,6 @@
 //! What the daemon gives.
 
-use std::{fmt, net::SocketAddr, path::PathBuf};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Who may ask, and how the daemon calls itself.
 #[derive(Clone)]
@@ -17,6 +17,11 @@ pub struct Settings {
     pub sessions: Option<PathBuf>,
     /// Whether the interface is served over TLS: then cookies are for TLS alone.
     pub tls: bool,
+    /// Connections at once, over all addresses: streams of events get a part of them.
+    pub connections: usize,
+    /// After how long without an event a comment shows that a stream of events lives; also how
+    /// long a login that is over may keep one, in which nothing happens.
+    pub show_life: Duration,
 }
 
 // The token must not reach a log through `{:?}`.

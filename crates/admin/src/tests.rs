@@ -36,6 +36,8 @@ fn settings() -> Settings {
         version: "0".into(),
         sessions: None,
         tls: false,
+        connections: 256,
+        show_life: Duration::from_secs(15),
     }
 }
 

@@ -131,6 +131,8 @@ pub(crate) struct Connection<S> {
     partial: BytesMut,
     /// `partial` holds whole packets that had to wait.
     waiting: bool,
+    /// So many bytes of those are known to have nothing in them that need not.
+    looked: usize,
     pub(crate) writer: Writer,
     /// The socket took less than there was.
     flushing: bool,
@@ -172,6 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             promised: parts.promised,
             problem_information: parts.problem_information,
             partial: BytesMut::from(&parts.rest[..]),
+            looked: 0,
             writer: Writer::default(),
             flushing: false,
             taken: Taken::default(),
@@ -224,7 +227,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads and writes until neither makes progress and nothing has come for the client.
     fn rounds(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
         for _ in 0..ROUNDS {
-            self.session.inbox.take(&mut self.done, &mut self.taken)?;
+            let evicted = self.session.inbox.take(&mut self.done, &mut self.taken)?;
+            self.tally.dropped += evicted as u32;
             if !self.poll_greeting(cx) {
                 return Ok(());
             }
@@ -285,7 +289,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Whether publishes have to wait: for the log, for room elsewhere, or for the client to read.
     pub(crate) fn blocked(&self) -> bool {
         self.crowd.is_some()
-            || self.unsettled.as_ref().is_some_and(|unsettled| unsettled.blocks_publishes())
+            || self.unsettled.as_ref().is_some_and(|unsettled| {
+                let journal = self.exchange.journal.as_ref();
+                unsettled.blocks_publishes(journal.is_some_and(|journal| journal.is_behind()))
+            })
             || self.session.inbox.outbox_is_high()
     }
 
@@ -331,8 +338,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn handle(&mut self, bytes: &[u8]) -> Result<(), Ending> {
         let used = self.packets(bytes)?;
         self.partial = BytesMut::from(&bytes[used.consumed..]);
-        self.note_partial(&used);
-        Ok(())
+        self.note_partial(&used)
     }
 
     /// The same for bytes that came in pieces. Where they make no packet yet they are kept as
@@ -343,18 +349,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             bytes.advance(used.consumed);
             self.partial = bytes;
         }
-        self.note_partial(&used);
-        Ok(())
+        self.note_partial(&used)
     }
 
-    fn note_partial(&mut self, used: &Used) {
+    fn note_partial(&mut self, used: &Used) -> Result<(), Ending> {
         self.waiting = used.waiting;
+        if used.consumed > 0 || !self.waiting {
+            self.looked = 0;
+        }
+        // A crowd is over soon, and nothing more is read until then.
+        if self.waiting && self.crowd.is_none() {
+            let mut bytes = std::mem::take(&mut self.partial);
+            self.looked = self.overtake(&mut bytes, self.looked)?;
+            self.partial = bytes;
+        }
         if self.partial.is_empty() || self.waiting {
             self.slow.whole();
         } else {
             let (patience, bytes) = (self.patience(), self.partial.len());
             self.slow.partial(Instant::now(), patience, bytes, used.consumed > 0);
         }
+        Ok(())
     }
 
     fn check_slow(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {

@@ -15,13 +15,12 @@ use crate::{
     message::Delivery,
     outbound::{Content, Resend},
     packet::reason,
-    writer::Writer,
 };
 
 /// Ordinary messages in one write, in bytes: as many as there are go together up to this, so that
 /// small ones share a system call, and the others stay in the session's queue, which is bounded,
 /// until the socket has taken these. Answers and control messages wait behind no more.
-const WRITE_BYTES: usize = 64 * 1024;
+const WRITE_BYTES: u64 = 64 * 1024;
 /// Blocks in one write: nothing else waits behind more.
 const WRITE_BLOCKS: usize = 16;
 /// Topic aliases that the broker sets for one client, even where that would take more.
@@ -78,6 +77,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// connection left unacknowledged [MQTT-4.4.0-1], control, ordinary publishes, retained ones,
     /// and blocks only where nothing else waits. `true` where there is more to look for at once,
     /// after others had their turn.
+    ///
+    /// No kind of message starves another: each has a part of a write, and what one leaves is for
+    /// all. A stream of QoS 0 has no other bound; QoS 1 and 2 are bounded by the window as well.
     pub(crate) fn fill(&mut self) -> bool {
         let start = self.writer.len();
         while let Some(&id) = self.resend.front()
@@ -89,20 +91,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         while let Some(message) = self.pop_outgoing(Class::Control) {
             self.send_outgoing(message);
         }
-        let full = |writer: &Writer| writer.len() - start >= WRITE_BYTES as u64;
-        while !full(&self.writer)
-            && let Some(delivery) = self.taken.lossy.pop_front()
-        {
-            self.send_delivery(delivery, Source::Queue);
-        }
-        while !full(&self.writer)
-            && self.has_room()
-            && let Some(delivery) = self.taken.assured.pop_front()
-        {
-            self.send_delivery(delivery, Source::Queue);
-        }
-        let more = self.fill_from_backlog(|writer| full(writer));
-        if full(&self.writer) {
+        let end = start + WRITE_BYTES;
+        self.fill_assured(start + WRITE_BYTES / 2);
+        self.fill_lossy(start + WRITE_BYTES / 4 * 3);
+        let more = self.fill_from_backlog(end);
+        self.fill_lossy(end);
+        self.fill_assured(end);
+        if self.writer.len() >= end {
             return more;
         }
         for _ in 0..WRITE_BLOCKS {
@@ -112,11 +107,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         more
     }
 
-    /// The same for retained messages, until the writer is `full`.
-    fn fill_from_backlog(&mut self, full: impl Fn(&Writer) -> bool) -> bool {
+    /// QoS 1 and 2, until so much is in the writer.
+    fn fill_assured(&mut self, end: u64) {
+        while self.writer.len() < end
+            && self.has_room()
+            && let Some(delivery) = self.taken.assured.pop_front()
+        {
+            self.send_delivery(delivery, Source::Queue);
+        }
+    }
+
+    /// QoS 0.
+    fn fill_lossy(&mut self, end: u64) {
+        while self.writer.len() < end
+            && let Some(delivery) = self.taken.lossy.pop_front()
+        {
+            self.send_delivery(delivery, Source::Queue);
+        }
+    }
+
+    /// Retained messages.
+    fn fill_from_backlog(&mut self, end: u64) -> bool {
         let Some(mut backlog) = self.backlog.take() else { return false };
         let mut more = false;
-        while !full(&self.writer) {
+        while self.writer.len() < end {
             match backlog.next(&self.exchange.retained, self.has_room()) {
                 Next::Send(delivery, number) => {
                     self.send_delivery(delivery, Source::Backlog(number));
@@ -165,8 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn send_delivery(&mut self, mut delivery: Delivery, from: Source) {
         let counted = from == Source::Queue;
         if counted {
-            self.done.messages += 1;
-            self.done.bytes += delivery.message.cost();
+            self.done.count(&delivery);
         }
         if delivery.message.expired() {
             self.tally.dropped += 1;
@@ -318,7 +331,7 @@ pub(crate) fn text_fits(text: &str, maximum_packet_size: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Server, Settings, handshake::Opened, message::Message};
+    use crate::{Server, Settings, handshake::Opened, message::Message, writer::Writer};
     use tokio::io::{AsyncWriteExt, DuplexStream};
     use tokio_util::sync::CancellationToken;
 

@@ -219,6 +219,11 @@ impl Broker for Handle {
             direct: read(&totals.direct),
             routed: read(&totals.routed),
             log_bytes: self.exchange.journal.as_ref().map_or(0, |journal| journal.written()),
+            log_waiting: self
+                .exchange
+                .journal
+                .as_ref()
+                .map_or(0, |journal| journal.waiting() as u64),
             router_renewals: read(&totals.router_renewals),
             protocol_errors: read(&totals.protocol_errors),
             slow_clients: read(&totals.slow_clients),

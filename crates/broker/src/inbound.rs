@@ -1,5 +1,6 @@
 //! What each packet of a client does; SUBSCRIBE and UNSUBSCRIBE are in [`crate::subscribe`].
 
+use bytes::BytesMut;
 use hook::{Origin, Protocol, Qos, ReasonKind, SessionEnd};
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -18,7 +19,7 @@ use crate::{
     packet::{Ack, Disconnect, Packet, Publish, reason},
     submit::{Submission, Submitted},
     topic::check_name,
-    unsettled::Answer,
+    unsettled::Step,
 };
 
 /// Aliases that an MQTT 5 client may set, each way of a connection.
@@ -65,7 +66,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let Frame::Complete { len } = codec::frame(rest, max)? else {
                 return Ok(Used { consumed, waiting: false });
             };
-            // Acknowledgements and PINGREQ never wait: others may wait for them [MQTT-4.9.0-3].
+            // Acknowledgements and PINGREQ do not wait: others may wait for them [MQTT-4.9.0-3].
+            // Those behind a packet that does are found by `overtake`.
             let may_wait = !matches!(rest[0] >> 4, 4..=7 | 12);
             let look = self.crowd.is_some() || self.unsettled.is_some() || count % LOOK_EVERY == 0;
             if may_wait && look && self.blocked() {
@@ -76,6 +78,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             consumed += len;
         }
         Ok(Used { consumed, waiting: false })
+    }
+
+    /// Handles the acknowledgements and PINGREQs of whole packets that have to wait, and takes them
+    /// out of `bytes`, which begin with such a packet and were looked at before as far as `looked`.
+    /// Returns how far they are looked at now. Else two clients that publish to each other, or one
+    /// that publishes to itself, would each wait for what the other one has sent already.
+    ///
+    /// A PUBREL keeps its place: nobody but its client waits for it, and a PUBLISH with its packet
+    /// id may stand before it. What is not as it should be is found when its turn comes, and behind
+    /// a DISCONNECT nothing counts.
+    pub(crate) fn overtake(
+        &mut self,
+        bytes: &mut BytesMut,
+        looked: usize,
+    ) -> Result<usize, Ending> {
+        let (mut at, mut kept) = (looked, looked);
+        while let Ok(Frame::Complete { len }) =
+            codec::frame(&bytes[at..], self.promised.packet_bytes)
+        {
+            let kind = bytes[at] >> 4;
+            if kind == 14 {
+                break;
+            }
+            if matches!(kind, 4 | 5 | 7 | 12) {
+                let decoded = codec::decode(&bytes[at..at + len], self.client.protocol);
+                let Ok(packet) = decoded else { break };
+                self.packet(packet)?;
+            } else {
+                bytes.copy_within(at..at + len, kept);
+                kept += len;
+            }
+            at += len;
+        }
+        if kept < at {
+            bytes.copy_within(at.., kept);
+            bytes.truncate(bytes.len() - (at - kept));
+        }
+        Ok(kept)
     }
 
     fn packet(&mut self, packet: Packet<'_>) -> Result<(), Ending> {
@@ -128,7 +168,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.session.inflight.store(self.state.window.len(), Ordering::Relaxed);
     }
 
+    /// Whether a packet asks for what is on its way: it is answered with that.
+    fn has_step(&self, step: Step) -> bool {
+        self.unsettled.as_ref().is_some_and(|unsettled| unsettled.has_step(step))
+    }
+
     fn on_pubrec(&mut self, ack: Ack) {
+        let step = Step::PubRel(ack.packet_id);
+        if self.has_step(step) {
+            return;
+        }
         if ack.reason >= 0x80 {
             let ended = self.state.window.pubrec_refused(ack.packet_id);
             return self.exchange_ended(ack.packet_id, ended);
@@ -138,12 +187,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.acknowledged(ack.packet_id);
         }
         match confirmation {
-            Confirmation::Release => self.answer(None, Answer::PubRel(ack.packet_id)),
+            Confirmation::Release => self.step(None, step),
             Confirmation::Log(delivery) => {
                 let ticket = self.exchange.journal.as_ref().map(|journal| {
                     journal.require(Record::Confirmed { session: self.session.key, delivery })
                 });
-                self.answer(ticket, Answer::PubRel(ack.packet_id));
+                self.step(ticket, step);
             }
             Confirmation::Unknown => {
                 let code = reason::PACKET_IDENTIFIER_NOT_FOUND;
@@ -158,13 +207,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let code = reason::PACKET_IDENTIFIER_NOT_FOUND;
             return self.encode_ack(AckKind::PubComp, packet_id, code, None);
         }
+        let step = Step::PubComp(packet_id);
+        if self.has_step(step) {
+            return;
+        }
         // [MQTT-4.3.3-11], [MQTT-4.3.3-12]
         // Were the log not to know, a new publish under this id would be taken for the old one.
         let ticket =
             self.exchange.journal.as_ref().filter(|_| self.session.is_durable()).map(|journal| {
                 journal.require(Record::Released { session: self.session.key, packet_id })
             });
-        self.answer(ticket, Answer::PubComp(packet_id));
+        self.step(ticket, step);
     }
 
     fn on_disconnect(&mut self, disconnect: Disconnect) -> Ending {
@@ -249,6 +302,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if let Submitted::Routed(Routed::Crowded(whom)) = submitted {
                 let patience = self.exchange.limits.publish_hold();
                 self.crowd = Some(Wait::new(whom, patience));
+            }
+            if publish.retain {
+                self.hold_for_log();
             }
             return Ok(());
         };

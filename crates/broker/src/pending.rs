@@ -269,7 +269,7 @@ impl Pending {
                 Pushed::Full if late => {
                     tally.dropped += 1;
                     tally.slow_clients += 1;
-                    receiver.session.inbox.kick(Kick {
+                    receiver.session.inbox.late(Kick {
                         end: SessionEnd::Kicked,
                         reason: reason::QUOTA_EXCEEDED,
                         text:

@@ -62,7 +62,8 @@ pub struct Limits {
     /// for; `None` is no bound.
     pub session_expiry: Option<u32>,
     /// Messages waiting for one session; a connected subscriber's queue that stays full for
-    /// `publish_hold` disconnects it, an absent one's drops the newest.
+    /// `publish_hold` disconnects it, an absent one's drops the newest. QoS 0 makes room for the
+    /// others.
     pub queue_messages: usize,
     /// Bytes waiting for one session, counted as payload, topic and 64 bytes a message.
     pub queue_bytes: usize,

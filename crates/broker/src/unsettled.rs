@@ -1,12 +1,13 @@
 //! What a connection has begun and cannot finish before the log or other sessions let it.
 //!
-//! Three queues, each in the order of its packets: publishes that are not acknowledged yet,
-//! answers that wait for the log, and QoS 2 messages whose packet id is not written there yet.
-//! Answers never wait behind publishes, since other sessions may wait for them.
+//! Four queues, each in the order of its packets: publishes that are not acknowledged yet,
+//! steps of QoS 2 exchanges, answers to SUBSCRIBE and UNSUBSCRIBE, and QoS 2 messages whose packet
+//! id is not in the log yet. Nothing waits behind publishes, since other sessions may wait for it,
+//! nor behind QoS 2, which may have to wait for a full disk.
 
 use hook::{Protocol, Qos, SessionEnd};
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
     task::{Context, Poll},
 };
@@ -32,18 +33,28 @@ pub(crate) const UNWRITABLE: &str = "the broker's log cannot be written";
 pub(crate) struct Unsettled {
     greeting: Option<(Ticket, ConnAck)>,
     publishes: VecDeque<(Box<Pending>, AckKind, u16)>,
+    steps: VecDeque<(Ticket, Step)>,
+    /// The same, each once: a client that repeats itself is answered once.
+    under_way: BTreeSet<Step>,
     answers: VecDeque<(Ticket, Answer)>,
+    /// What was appended to the log before is to be written before more is.
+    hold: Option<Ticket>,
     /// Packet ids that are taken, and whose messages have not been sent: the first one waits for
     /// the log, the others for it or behind it.
     staged: VecDeque<(Option<Ticket>, u16)>,
 }
 
+/// A packet of a QoS 2 exchange that says that something is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Step {
+    /// The client's PUBREC is.
+    PubRel(u16),
+    /// The client's PUBREL is. Also for a message that had expired [MQTT-4.3.3-13].
+    PubComp(u16),
+}
+
 /// An answer that says that something is in the log.
 pub(crate) enum Answer {
-    /// PUBREL: the client's PUBREC is.
-    PubRel(u16),
-    /// PUBCOMP: the client's PUBREL is. Also for a message that had expired [MQTT-4.3.3-13].
-    PubComp(u16),
     /// SUBACK: the subscriptions are. Then their retained messages follow.
     SubAck { packet_id: u16, codes: Vec<u8> },
     /// UNSUBACK.
@@ -54,14 +65,24 @@ impl Unsettled {
     fn is_empty(&self) -> bool {
         self.greeting.is_none()
             && self.publishes.is_empty()
+            && self.steps.is_empty()
             && self.answers.is_empty()
             && self.staged.is_empty()
+            && self.hold.is_none()
     }
 
-    /// Whether the client's next publish may not be looked at yet.
-    pub fn blocks_publishes(&self) -> bool {
-        self.publishes.len() >= MOST_WAITING
+    /// Whether the client's next publish may not be looked at yet; `behind` says that too much
+    /// waits for the log.
+    pub fn blocks_publishes(&self, behind: bool) -> bool {
+        let waiting = self.publishes.len().max(self.answers.len());
+        waiting >= if behind { 1 } else { MOST_WAITING }
+            || self.hold.is_some()
             || self.publishes.back().is_some_and(|(pending, ..)| pending.waits_for_room())
+    }
+
+    /// Whether the client was told nothing yet of a step that it has asked for.
+    pub fn has_step(&self, step: Step) -> bool {
+        self.under_way.contains(&step)
     }
 
     /// Whether a publish with this packet id is on its way.
@@ -111,18 +132,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn give(&mut self, answer: Answer) {
-        let protocol = self.client.protocol;
-        match answer {
+    /// The same for a QoS 2 exchange.
+    pub(crate) fn step(&mut self, ticket: Option<Ticket>, step: Step) {
+        let Some(ticket) = ticket else { return self.take_step(step) };
+        let unsettled = self.unsettled();
+        unsettled.steps.push_back((ticket, step));
+        unsettled.under_way.insert(step);
+    }
+
+    fn take_step(&mut self, step: Step) {
+        match step {
             // [MQTT-4.3.3-4]
-            Answer::PubRel(id) => {
+            Step::PubRel(id) => {
                 self.state.window.confirmed(id);
                 self.encode_ack(AckKind::PubRel, id, reason::SUCCESS, None);
             }
-            Answer::PubComp(id) => {
+            Step::PubComp(id) => {
                 self.state.received.remove(&id);
                 self.encode_ack(AckKind::PubComp, id, reason::SUCCESS, None);
             }
+        }
+    }
+
+    /// Something was appended that nobody waits for. While too much waits for the log, the client
+    /// does.
+    pub(crate) fn hold_for_log(&mut self) {
+        if let Some(journal) = self.exchange.journal.as_ref().filter(|log| log.is_behind()) {
+            let ticket = journal.barrier();
+            self.unsettled().hold = Some(ticket);
+        }
+    }
+
+    fn give(&mut self, answer: Answer) {
+        let protocol = self.client.protocol;
+        match answer {
             Answer::SubAck { packet_id, codes } => {
                 self.writer.encode(|out| codec::suback(out, protocol, packet_id, &codes));
                 if let Some(backlog) = &mut self.backlog {
@@ -189,12 +232,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn settle(&mut self, unsettled: &mut Unsettled, cx: &mut Context<'_>) -> Result<(), Ending> {
+        while let Some((ticket, _)) = unsettled.steps.front_mut()
+            && ticket.poll(cx).is_ready()
+        {
+            if let Some((_, step)) = unsettled.steps.pop_front() {
+                unsettled.under_way.remove(&step);
+                self.take_step(step);
+            }
+        }
         while let Some((ticket, _)) = unsettled.answers.front_mut()
             && ticket.poll(cx).is_ready()
         {
             if let Some((_, answer)) = unsettled.answers.pop_front() {
                 self.give(answer);
+                self.look_at_what_waited();
             }
+        }
+        if unsettled.hold.as_mut().is_some_and(|ticket| ticket.poll(cx).is_ready()) {
+            unsettled.hold = None;
+            self.look_at_what_waited();
         }
         while let Some((ticket, _)) = unsettled.staged.front_mut()
             && ticket.as_mut().is_none_or(|ticket| ticket.poll(cx).is_ready())

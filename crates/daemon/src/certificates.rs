@@ -1,4 +1,4 @@
-//! The certificates of `mqtt.tls` and `admin.tls`: read at start, judged by `check-config`, and
+//! The certificates of `mqtt.tls`, `http.tls` and `admin.tls`: read at start, judged by `check-config`, and
 //! read again on SIGHUP and when their files change.
 
 use std::{sync::Arc, time::Duration};
@@ -18,6 +18,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 pub struct Certificates {
     /// `mqtt.tls`, where a listener needs it.
     pub mqtt: Option<Arc<Tls>>,
+    /// `http.tls`.
+    pub http: Option<Arc<Tls>>,
     /// `admin.tls`.
     pub admin: Option<Arc<Tls>>,
 }
@@ -34,14 +36,16 @@ impl Certificates {
         };
         Ok(Certificates {
             mqtt: one("mqtt.tls", &config.mqtt.tls)?,
+            http: one("http.tls", &config.http.tls)?,
             admin: one("admin.tls", &config.admin.tls)?,
         })
     }
 
-    fn all(&self) -> impl Iterator<Item = (&'static str, Arc<Tls>)> {
-        let mqtt = self.mqtt.clone().map(|tls| ("mqtt.tls", tls));
-        let admin = self.admin.clone().map(|tls| ("admin.tls", tls));
-        mqtt.into_iter().chain(admin)
+    /// Those that are configured, each with its section.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, Arc<Tls>)> {
+        let Certificates { mqtt, http, admin } = self.clone();
+        let all = [("mqtt.tls", mqtt), ("http.tls", http), ("admin.tls", admin)];
+        all.into_iter().filter_map(|(section, tls)| Some((section, tls?)))
     }
 
     /// Looks at the files until cancelled, and replaces what is in use when they have changed.

@@ -12,7 +12,7 @@ use std::{
 
 use semver::Version;
 use serde::{Deserialize, Serialize};
-use store::{Comment, Digest, Facts, Header, Verdict as Signed};
+use store::{Checksum, Comment, Digest, Facts, Header, Verdict as Signed};
 
 use crate::{
     db::FileRow,
@@ -98,6 +98,8 @@ pub struct Release {
     /// The digest of what was dropped, where the image was unpacked from it.
     pub dropped: Option<Digest>,
     pub signature: Signed,
+    /// The one that its sidecar asks for.
+    pub checksum: Option<Checksum>,
     /// Position in the order of creations and removals.
     pub created: i64,
     /// Seconds since 1970.
@@ -118,6 +120,13 @@ impl Release {
     /// report it.
     pub fn has_own_version(&self) -> bool {
         self.version.from != Source::Digest
+    }
+
+    /// The signature, as [`store::Signature::line`] has it, where it is of the image itself, and of
+    /// its hash, which a device can make as the blocks come.
+    pub fn signature_line(&self) -> Option<&str> {
+        let hashed = |line: &&str| line.starts_with(&hex::encode("ED"));
+        self.signature.line().filter(hashed).filter(|_| self.dropped.is_none())
     }
 
     /// The version as a semantic one; a leading `v` is no part of it.
@@ -159,6 +168,7 @@ impl Release {
             label: row.name_version.clone(),
             header,
             dropped: facts.dropped,
+            checksum: facts.checksum,
             signature,
             // The store refuses a sidecar whose bound is not semantic.
             min_version: sidecar.min_version.as_deref().and_then(semantic),
@@ -195,7 +205,7 @@ impl Release {
                 ));
             }
         }
-        if let Signed::Unknown { key } = &self.signature {
+        if let Signed::Unknown { key, .. } = &self.signature {
             warnings.push(format!(
                 "it is signed by key {key}, which is none of store.trusted_keys, so the signature \
                  says nothing"
@@ -593,7 +603,7 @@ fn view(
 fn signature_view(release: &Release) -> SignatureView {
     let (state, key) = match &release.signature {
         Signed::Unsigned => ("unsigned", None),
-        Signed::Unknown { key } => ("unknown", Some(key.clone())),
+        Signed::Unknown { key, .. } => ("unknown", Some(key.clone())),
         Signed::Trusted { key, .. } => ("trusted", Some(key.clone())),
     };
     SignatureView { state, key, embedded: release.header.signed }

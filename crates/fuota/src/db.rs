@@ -47,6 +47,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("db/dialects.sql"),
     include_str!("db/cancelled.sql"),
     include_str!("db/waits.sql"),
+    include_str!("db/forgiven.sql"),
 ];
 /// Jobs that may wait.
 const QUEUE: usize = 16_384;

@@ -78,6 +78,49 @@ fn an_older_program_refuses_a_newer_file() {
 }
 
 #[test]
+fn failures_that_were_known_before_the_upgrade_still_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fuota.db");
+    let old = Connection::open(&path).unwrap();
+    for script in &MIGRATIONS[..10] {
+        old.execute_batch(script).unwrap();
+    }
+    old.pragma_update(None, "user_version", 10).unwrap();
+    // The first is in its second wave, the second was resumed in its first.
+    for (id, wave, forgiven) in [(1, 1, 0), (2, 0, 1)] {
+        old.execute(
+            "INSERT INTO deployment (id, file, target, tier, plan, downgrade, state, wave, size, forgiven,
+             created_seq, created_at, created_by) VALUES (?1, 1, 'all', 4, ?2, 0, 'running', ?3, 1, ?4, 1, 1, '')",
+            params![
+                id,
+                r#"{"waves":[{"count":1},{"percent":100}],"pause_at_percent":5}"#,
+                wave,
+                forgiven
+            ],
+        )
+        .unwrap();
+    }
+    for (deployment, device, wave) in [(1, "a", 0), (1, "b", 1), (2, "c", 0)] {
+        let device_sql =
+            "INSERT INTO device (id, registered, groups, labels) VALUES (?1, 1, '[]', '{}')";
+        old.execute(device_sql, [device]).unwrap();
+        old.execute(
+            "INSERT INTO member (deployment, device, wave, counts, failed, reached, offers, deliveries, differs, at)
+             VALUES (?1, ?2, ?3, 1, 1, 0, 1, 0, 0, 1)",
+            params![deployment, device, wave],
+        )
+        .unwrap();
+    }
+    drop(old);
+    let (db, loaded) = Db::open(&path).unwrap();
+    let mut known: Vec<_> = loaded.members.iter().map(|row| (&*row.device, row.forgiven)).collect();
+    known.sort_unstable();
+    assert_eq!(known, [("a", true), ("b", false), ("c", true)]);
+    assert_eq!(loaded.deployments.len(), 2);
+    db.close();
+}
+
+#[test]
 fn a_database_of_version_1_gets_its_users_and_keeps_its_devices() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("fuota.db");

@@ -217,12 +217,19 @@ impl Service {
     }
 
     /// A path below the listener for downloads by which anybody can fetch what this device
-    /// should run, and until when (seconds since 1970).
+    /// should run, and until when (seconds since 1970). With a `key` it is the same path for all
+    /// repetitions.
     ///
     /// # Errors
     /// [`ServiceError::NotFound`]; [`ServiceError::Invalid`] where it is to work for longer than
-    /// 30 days; [`ServiceError::Unavailable`] while the machine's clock is not set.
-    pub fn link(&self, id: &str, seconds: u64) -> Result<(String, u64), ServiceError> {
+    /// 30 days, or the key cannot be one; [`ServiceError::Conflict`] where that was used for
+    /// something else; [`ServiceError::Unavailable`] while the machine's clock is not set.
+    pub async fn link(
+        &self,
+        id: &str,
+        seconds: u64,
+        key: Option<&str>,
+    ) -> Result<(String, u64), ServiceError> {
         if self.0.registry.get(id).is_none() {
             return Err(ServiceError::NotFound(format!("there is no device {id}")));
         }
@@ -235,7 +242,14 @@ impl Service {
             let text = "the machine's clock is not set, so that no link could end";
             return Err(ServiceError::Unavailable(text.into()));
         }
-        let expires = now + seconds;
+        let _changing = self.0.accounts.change().await;
+        let mut request = self.0.requests.open(&self.0.key, "link", key, &(id, seconds))?;
+        let expires = request.number(now + seconds);
+        if let Some(op) = request.op() {
+            let written = self.0.db.commit(vec![op]).await;
+            written.map_err(|error| ServiceError::Unavailable(error.to_string()))?;
+        }
+        self.0.requests.done(request);
         let signature = self.0.key.link(id, expires);
         Ok((format!("/links/{id}/{expires}/{signature}"), expires))
     }

@@ -32,6 +32,7 @@ use crate::{
         Fleet,
         alerts::Alert,
         events::{Change, Events},
+        unwritten::Unwritten,
         waiting::{Open, Wall},
     },
     ingest::Files,
@@ -67,6 +68,8 @@ pub struct Engine {
     pub catalog: ArcSwap<Catalog>,
     /// The last in the order of locks.
     pub fleet: Mutex<Fleet>,
+    /// What is to be written again. Nothing is locked while this is, and it may be under any lock.
+    pub unwritten: Arc<Mutex<Unwritten>>,
     pub events: Events,
     /// The wall clock of maintenance windows, and which of those it found open.
     pub wall: Wall,
@@ -191,6 +194,7 @@ impl Engine {
             files: Mutex::new(files),
             catalog: ArcSwap::default(),
             fleet: Mutex::new(fleet),
+            unwritten: Arc::default(),
             events: Events::default(),
             wall: Wall::default(),
             windows: Mutex::default(),
@@ -367,7 +371,7 @@ impl Engine {
             // else to write for long. That it is full is one more reason not to wait for it.
             drop(self.db.submit(vec![Op::Clean(false)], None));
         }
-        self.flush_deployments();
+        self.write_again();
         for device in self.registry.all() {
             let state = device.state.lock();
             if state.gone {

@@ -181,7 +181,7 @@ pub async fn fetch(
         .map_err(|error| failed(format!("no HTTP client can be made: {error}")))?;
     let name = file_name(&url);
     let answer = client.get(url).send().await;
-    let answer = answer.map_err(|error| failed(format!("no answer: {}", whole(&error))))?;
+    let answer = answer.map_err(|error| failed(format!("no answer: {}", whole(error))))?;
     let status = answer.status();
     if status.is_redirection() {
         return Err(failed(format!("the server redirects ({status}), which is not followed")));
@@ -192,18 +192,25 @@ pub async fn fetch(
     if answer.content_length().is_some_and(|length| length > max_size) {
         return Err(failed(format!("it has more than {max_size} bytes (store.max_size)")));
     }
-    Ok((name, answer.bytes_stream().map_err(|error| std::io::Error::other(whole(&error)))))
+    Ok((name, answer.bytes_stream().map_err(|error| std::io::Error::other(whole(error)))))
 }
 
-/// With its causes, which reqwest leaves out.
-fn whole(error: &reqwest::Error) -> String {
+/// With its causes, which reqwest leaves out, and without the address: its query may be what opens
+/// it.
+fn whole(error: reqwest::Error) -> String {
+    let error = error.without_url();
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
+    let mut cause = std::error::Error::source(&error);
     while let Some(error) = cause {
         text += &format!(": {error}");
         cause = error.source();
     }
     text
+}
+
+/// What may be shown of an address: all but its query, which may be what opens it.
+pub fn shown(address: &str) -> &str {
+    address.split(['?', '#']).next().unwrap_or_default()
 }
 
 /// The last part of the path, where it can be a file's name.
@@ -264,6 +271,29 @@ mod tests {
         for text in ["files.example:8000", "10.0.0.0/8", "::1/128"] {
             assert_eq!(text.parse::<Allow>().unwrap().to_string(), text);
         }
+    }
+
+    #[tokio::test]
+    async fn what_went_wrong_is_told_without_the_addresss_query() {
+        let allowed = ["127.0.0.0/8".parse().unwrap()];
+        // Nobody listens on a port that was just given back.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = format!("http://{free}/pump.bin?X-Amz-Signature=5ECRET");
+        let error = fetch(&address, &allowed, 1).await.err().unwrap().to_string();
+        assert!(error.starts_with("no answer: ") && !error.contains("5ECRET"), "{error}");
+        // One that ends amid the bytes.
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}/pump.bin?s=5ECRET", server.local_addr().unwrap());
+        let answering = async {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            let (mut socket, _) = server.accept().await.unwrap();
+            let _ = socket.read(&mut [0; 1024]).await.unwrap();
+            socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx").await.unwrap();
+        };
+        let (fetched, ()) = tokio::join!(fetch(&address, &allowed, 9), answering);
+        let error = fetched.unwrap().1.try_collect::<Vec<_>>().await.unwrap_err().to_string();
+        assert!(!error.contains("5ECRET"), "{error}");
+        assert_eq!(shown(&address), address.split_once('?').unwrap().0);
     }
 
     #[test]

@@ -151,11 +151,15 @@ impl Site {
         Site { dir, fuota, hook, service, broker, store, settings, cancel, running }
     }
 
-    /// Ends without writing what is not written yet, and starts again.
+    /// Ends without writing what is not queued yet, and starts again.
     pub async fn crash(self) -> Site {
         self.running.abort();
         drop(self.running.await);
-        let site = Site::open(self.dir, self.settings);
+        // Two writers at once there never are.
+        self.service.0.db.commit(Vec::new()).await.unwrap();
+        let (sql, dir, settings) = (database(&self.settings), self.dir, self.settings);
+        drop_triggers(&sql);
+        let site = Site::open(dir, settings);
         site.until("the first scan", |site| site.service.status().ready).await;
         site
     }
@@ -175,6 +179,43 @@ impl Site {
         let site = Site::open(self.dir, settings);
         site.until("the first scan", |site| site.service.status().ready).await;
         site
+    }
+
+    /// From now on the database takes no row of these tables, or of any where none is named.
+    pub fn forbid_writing(&self, tables: &[&str]) {
+        let sql = database(&self.settings);
+        for table in names_of(&sql, "table").iter().filter(|name| {
+            !name.starts_with("sqlite_") && (tables.is_empty() || tables.contains(&name.as_str()))
+        }) {
+            for act in ["INSERT", "UPDATE", "DELETE"] {
+                let script = format!(
+                    "CREATE TRIGGER no_{act}_{table} BEFORE {act} ON {table}
+                     BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+                );
+                sql.execute_batch(&script).unwrap();
+            }
+        }
+    }
+
+    /// It takes them again.
+    pub fn allow_writing(&self) {
+        drop_triggers(&database(&self.settings));
+    }
+
+    /// Waits until the database has nothing more to write that it was to.
+    pub async fn until_all_is_written(&self) {
+        let engine = &self.service.0;
+        self.until("the database is written again", |_| {
+            engine.unwritten.lock().is_empty() && engine.db.problem().is_none()
+        })
+        .await;
+        engine.db.commit(Vec::new()).await.unwrap();
+    }
+
+    /// Waits until so many further jobs were queued for the database.
+    pub async fn until_jobs(&self, more: u64) {
+        let before = self.service.0.db.jobs();
+        self.until("jobs", |site| site.service.0.db.jobs() >= before + more).await;
     }
 
     /// Drops a file by rename and waits until it is in the catalog.
@@ -354,6 +395,26 @@ impl Site {
         }
         session
     }
+}
+
+fn database(settings: &Settings) -> rusqlite::Connection {
+    let path = settings.data_dir.join(crate::engine::DATABASE);
+    let sql = rusqlite::Connection::open(path).unwrap();
+    sql.busy_timeout(PATIENCE).unwrap();
+    sql
+}
+
+fn drop_triggers(sql: &rusqlite::Connection) {
+    for trigger in names_of(sql, "trigger") {
+        sql.execute_batch(&format!("DROP TRIGGER {trigger}")).unwrap();
+    }
+}
+
+/// What a database has of this kind.
+fn names_of(sql: &rusqlite::Connection, kind: &str) -> Vec<String> {
+    let mut found = sql.prepare("SELECT name FROM sqlite_master WHERE type = ?1").unwrap();
+    let names = found.query_map([kind], |row| row.get(0)).unwrap();
+    names.collect::<Result<_, _>>().unwrap()
 }
 
 /// An operator.

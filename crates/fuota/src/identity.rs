@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use hook::{Client, ConnectRequest, ConnectVerdict, Identity, Reason, ReasonKind, Role};
 
 use crate::{
-    accounts::{Failure, Refusal, User},
+    accounts::{Failure, Refusal, Tried, User},
     device::Device,
     engine::{Counters, Engine},
     link::Link,
@@ -65,16 +65,20 @@ impl Engine {
             Login::Stranger if open => None,
             // Whose token nobody knows is a device of its own in open mode only.
             Login::Proof(Proof::Token(_)) if !open => {
-                return self.failed_login(request, "nobody has this token");
+                return self.failed_login(request, Tried::Token, "nobody has this token");
             }
             Login::Proof(proof) => Some(proof),
             Login::Password(user, password) => match self.check(request, user, password).await {
                 Ok(user) => Some(Proof::User(user)),
                 Err(verdict) => return verdict,
             },
-            Login::Stranger => return self.failed_login(request, "there is no such user"),
+            // A removed device that sends its id and its token looks the same.
+            Login::Stranger => {
+                return self.failed_login(request, Tried::Token, "there is no such user");
+            }
             Login::Wrong => {
-                return self.failed_login(request, "the password or token is not this account's");
+                let problem = "the password or token is not this account's";
+                return self.failed_login(request, Tried::Token, problem);
             }
         };
         self.admit(request, certificate, proof)
@@ -208,14 +212,16 @@ impl Engine {
     ) -> Result<Arc<User>, ConnectVerdict> {
         let address = request.address.map(|address| address.ip());
         if password.len() > MAX_TOKEN {
-            return Err(self.failed_login(request, "the password is too long"));
+            return Err(self.failed_login(request, Tried::Password, "the password is too long"));
         }
         match self.accounts.verify(&self.key, &user, password, address).await {
             Ok(()) => {
                 self.renew_password(&user, password);
                 Ok(user)
             }
-            Err(Refusal::Wrong) => Err(self.failed_login(request, "the password is wrong")),
+            Err(Refusal::Wrong) => {
+                Err(self.failed_login(request, Tried::Password, "the password is wrong"))
+            }
             Err(Refusal::Slowed) => {
                 Counters::add(&self.counters.failed_logins, 1);
                 Err(reject(ReasonKind::ServerBusy, SLOWED))
@@ -252,7 +258,7 @@ impl Engine {
                 Ok(user) => return Ok(user.role),
                 Err(verdict) => verdict,
             },
-            None => self.failed_login(&request, "there is no such user"),
+            None => self.failed_login(&request, Tried::Password, "there is no such user"),
         };
         match verdict {
             // Who has to wait is refused all the same: what was sent was not even looked at.
@@ -267,14 +273,19 @@ impl Engine {
 
     /// Counts and logs it. What was sent as user name may be a token, so only the name of an
     /// account that exists is shown.
-    fn failed_login(&self, request: &ConnectRequest, problem: &'static str) -> ConnectVerdict {
+    fn failed_login(
+        &self,
+        request: &ConnectRequest,
+        tried: Tried,
+        problem: &'static str,
+    ) -> ConnectVerdict {
         Counters::add(&self.counters.failed_logins, 1);
         let known =
             |name: &&str| self.accounts.get(name).is_some() || self.registered(name).is_some();
         let account = request.username.as_deref().filter(known);
         let address = request.address.map(|address| address.ip());
         let client = display(&request.client_id);
-        match self.accounts.failed(address) {
+        match self.accounts.failed(tried, address) {
             Failure::Noted => {
                 tracing::warn!(client, account, ?address, reason = problem, "a login failed");
             }

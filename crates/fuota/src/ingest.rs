@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use parking_lot::MutexGuard;
 use store::{Change, Digest, Dropped, Event, Fingerprint, Known};
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     db::{FileRow, Op},
     device::{Device, DeviceState},
     engine::{Counters, Engine},
-    fleet::{Dropping, events::Change as Told, target::Target},
+    fleet::{Dropping, Fleet, events::Change as Told, target::Target},
     policy::Decision,
     settings::OnExisting,
     state::UpdateState,
@@ -213,20 +214,21 @@ impl Engine {
                 && self.settings().on_existing() == OnExisting::Hold,
             plan: self.settings().drop_plan(),
         };
-        let mut ops = {
+        let written = {
             let mut files = self.files.lock();
             let applied = files.apply(batch, first);
-            self.take_in(&mut files, applied, &how)
+            let (mut ops, fleet) = self.take_in(&mut files, applied, &how);
+            if !self.scanned.swap(true, Ordering::AcqRel) {
+                ops.push(Op::Scanned);
+            }
+            let written = (!ops.is_empty()).then(|| self.keep(ops));
+            drop(fleet);
+            written
         };
-        let scanned = self.scanned.swap(true, Ordering::AcqRel);
-        if !scanned {
-            ops.push(Op::Scanned);
-        }
-        if !ops.is_empty()
-            && let Err(error) = self.db.commit(ops).await
+        if let Some(written) = written
+            && let Err(error) = written.await
         {
-            // The files are still there: the next start reads them again.
-            tracing::error!(%error, "the catalog was not written");
+            tracing::error!(%error, "the catalog is not written yet");
         }
         self.rebuild_catalog();
         self.ready.store(true, Ordering::Release);
@@ -237,8 +239,13 @@ impl Engine {
     }
 
     /// Deploys what came, ends what is gone, and forgets what nothing needs. Returns what is to
-    /// be written.
-    pub fn take_in(&self, files: &mut Files, applied: Applied, how: &Dropping) -> Vec<Op> {
+    /// be written, and the lock under which it is to be queued.
+    pub fn take_in(
+        &self,
+        files: &mut Files,
+        applied: Applied,
+        how: &Dropping,
+    ) -> (Vec<Op>, MutexGuard<'_, Fleet>) {
         let Applied { mut ops, added, removed } = applied;
         let mut needed: HashSet<i64> = HashSet::new();
         for device in self.registry.all() {
@@ -258,7 +265,7 @@ impl Engine {
         ops.extend(changed);
         needed.extend(fleet.files());
         files.forget(&needed, &mut ops);
-        ops
+        (ops, fleet)
     }
 
     /// What may still be asked for: what is catalogued, what each device runs, and what it ran

@@ -85,7 +85,7 @@ use std::{path::PathBuf, sync::Arc};
 use store::FirmwareStore;
 use tokio_util::sync::CancellationToken;
 
-pub use accounts::{Rule, RuleError};
+pub use accounts::{Rule, RuleError, TokenLogin};
 pub use fetch::{Allow, AllowError};
 pub use fleet::{
     DeploymentPatch, LimitsPatch, Upload, UploadedBytes,

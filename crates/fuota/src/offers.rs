@@ -488,6 +488,13 @@ impl Engine {
         }));
     }
 
+    /// The file that a transfer comes from, as far as it is still known.
+    pub fn release_of(&self, transfer: &Transfer) -> Option<Arc<Release>> {
+        let catalog = self.catalog.load();
+        let release = catalog.file(transfer.pin.file?)?;
+        (release.digest == transfer.pin.digest).then(|| Arc::clone(release))
+    }
+
     /// Sends the manifest of the transfer that the connection is in.
     pub fn send_manifest(
         self: &Arc<Self>,
@@ -497,7 +504,8 @@ impl Engine {
     ) {
         let Some(lane) = state.lane.clone() else { return };
         let framing = self.framing(link);
-        let offer = transfer.offer(self.settings().max_window);
+        let release = self.release_of(transfer);
+        let offer = transfer.offer(self.settings().max_window, release.as_deref());
         let Some(said) = state.talk.as_mut().map(|talk| talk.manifest(&offer, &framing)) else {
             return;
         };

@@ -199,7 +199,8 @@ impl Engine {
             // A button that is pressed twice.
             Some(running) => running,
             None => {
-                let made = self.create_deployment_from(&new, None, actor, Some(url)).await;
+                let shown = Some(fetch::shown(url));
+                let made = self.create_deployment_from(&new, None, actor, shown).await;
                 made.map_err(other)?.0
             }
         };

@@ -101,8 +101,10 @@ impl Engine {
         question: &Question,
         transfer: Option<&Arc<Transfer>>,
     ) {
+        let release = transfer.and_then(|transfer| self.release_of(transfer));
         let mut state = link.state.lock();
-        let offer = transfer.map(|transfer| transfer.offer(self.settings().max_window));
+        let window = self.settings().max_window;
+        let offer = transfer.map(|transfer| transfer.offer(window, release.as_deref()));
         let Some(answer) = state.talk.as_mut().map(|talk| talk.answer(question, offer.as_ref()))
         else {
             return;

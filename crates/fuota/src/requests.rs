@@ -134,6 +134,17 @@ impl Request {
         self.row.clone().filter(|_| !self.is_done).map(Op::Request)
     }
 
+    /// This number, or the one that the first of these requests gave. It takes the place of
+    /// secrets: a request remembers either.
+    pub fn number(&mut self, number: u64) -> u64 {
+        let Some(row) = &mut self.row else { return number };
+        let [first, _] = row.nonce.as_chunks_mut::<8>().0 else { return number };
+        if !self.is_done {
+            *first = number.to_be_bytes();
+        }
+        u64::from_be_bytes(*first)
+    }
+
     /// A secret for `subject`: by chance, or the same for every repetition of this request.
     ///
     /// # Errors
@@ -177,6 +188,17 @@ mod tests {
         for key in ["", "a\nb", "ä", &"x".repeat(256)] {
             assert!(matches!(open(key, "pump-1"), Err(ServiceError::Invalid { .. })), "{key:?}");
         }
+    }
+
+    #[test]
+    fn a_number_is_that_of_the_first() {
+        let (site, requests) = (Key::from_bytes([1; 32]), Requests::default());
+        let open = |key| requests.open(&site, "link", key, &"pump-1").unwrap();
+        let mut first = open(Some("k"));
+        assert_eq!(first.number(u64::MAX - 5), u64::MAX - 5);
+        requests.done(first);
+        assert_eq!(open(Some("k")).number(7), u64::MAX - 5);
+        assert_eq!((open(Some("l")).number(7), open(None).number(8)), (7, 8));
     }
 
     #[test]

@@ -336,8 +336,8 @@ impl Transfer {
         self.dirty.store(true, Ordering::Relaxed);
     }
 
-    /// As a dialect announces it.
-    pub fn offer(&self, window: u32) -> Offer<'_> {
+    /// As a dialect announces it; `release` is the file that it comes from.
+    pub fn offer<'a>(&'a self, window: u32, release: Option<&'a Release>) -> Offer<'a> {
         let status = self.status.lock();
         let pin = &self.pin;
         Offer {
@@ -349,6 +349,8 @@ impl Transfer {
             title: pin.title.as_deref(),
             file: pin.path.rsplit('/').next().unwrap_or_default(),
             sha256: &pin.sha256,
+            signature: release.and_then(Release::signature_line),
+            checksum: release.and_then(|release| release.checksum.as_ref()),
             tag: pin.tag(),
             attempt: pin.attempt,
             state: status.state.clone(),

@@ -181,6 +181,8 @@ pub struct Counters {
     pub routed: u64,
     /// Bytes written to the durable log; messages that nobody was promised are not in it.
     pub log_bytes: u64,
+    /// Bytes of what is to be written to it and is not yet.
+    pub log_waiting: u64,
     /// Times that a dead or stuck router was replaced.
     pub router_renewals: u64,
     /// Connections ended because the client broke the protocol.

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use blake2::Blake2b512;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
+use crate::trust::TrustedKey;
 use crate::wire::Manifest;
 
 /// Puts the blocks of one manifest together.
@@ -22,6 +24,8 @@ pub(crate) struct Assembly {
     size: u64,
     /// The image, where it is wanted.
     image: Option<Vec<u8>>,
+    /// Where a key is trusted: that, and what its signatures are made over.
+    signed: Option<(TrustedKey, Blake2b512)>,
 }
 
 /// What became of a block.
@@ -48,6 +52,10 @@ pub(crate) enum Wrong {
     ManifestDigest { found: Digest, expected: Digest },
     #[error("the image's SHA-256 is {found}, expected was {expected}")]
     ExpectedDigest { found: Digest, expected: Digest },
+    #[error("the image is not signed, and only signed ones are trusted")]
+    Unsigned,
+    #[error("the signature is not trusted: {0}")]
+    Signature(&'static str),
 }
 
 /// A complete image that passed all checks.
@@ -59,8 +67,9 @@ pub(crate) struct Verified {
 }
 
 impl Assembly {
-    /// Starts the image of `manifest`; `keep` holds its bytes for [`Verified::image`].
-    pub(crate) fn new(manifest: Manifest, keep: bool) -> Self {
+    /// Starts the image of `manifest`; `keep` holds its bytes for [`Verified::image`]. With a `key`
+    /// it must be signed by that.
+    pub(crate) fn new(manifest: Manifest, keep: bool, key: Option<TrustedKey>) -> Self {
         Self {
             manifest,
             next: 0,
@@ -68,6 +77,7 @@ impl Assembly {
             hasher: Sha256::new(),
             size: 0,
             image: keep.then(Vec::new),
+            signed: key.map(|key| (key, Blake2b512::new())),
         }
     }
 
@@ -103,6 +113,9 @@ impl Assembly {
         self.early.insert(index, data);
         while let Some(data) = self.early.remove(&self.next) {
             self.hasher.update(&data);
+            if let Some((_, hasher)) = &mut self.signed {
+                hasher.update(&data);
+            }
             self.size += data.len() as u64;
             if let Some(image) = &mut self.image {
                 image.extend_from_slice(&data);
@@ -127,6 +140,10 @@ impl Assembly {
         if let Some(expected) = expected.filter(|&digest| digest != found) {
             return Err(Wrong::ExpectedDigest { found, expected });
         }
+        if let Some((key, hasher)) = self.signed {
+            let signature = self.manifest.signature.ok_or(Wrong::Unsigned)?;
+            key.check(&signature, &hasher.finalize().into()).map_err(Wrong::Signature)?;
+        }
         Ok(Verified { manifest: self.manifest, digest: found, image: self.image })
     }
 }
@@ -145,6 +162,7 @@ pub(crate) mod tests {
             version: "1.0".into(),
             sha256: Some(digest_of(image)),
             image: None,
+            signature: None,
         }
     }
 
@@ -161,7 +179,7 @@ pub(crate) mod tests {
     #[test]
     fn refuses_what_the_manifest_did_not_promise() {
         let image = vec![7; 100];
-        let mut assembly = Assembly::new(manifest_of(&image, 40), false);
+        let mut assembly = Assembly::new(manifest_of(&image, 40), false, None);
         assert_eq!(
             assembly.store(3, Bytes::from_static(b"x")),
             Err(Wrong::Index { index: 3, chunks: 3 })
@@ -178,7 +196,7 @@ pub(crate) mod tests {
     fn refuses_other_bytes() {
         let image = vec![7; 40];
         let wrong = |expected, bytes: &[u8]| {
-            let mut assembly = Assembly::new(manifest_of(&image, 40), true);
+            let mut assembly = Assembly::new(manifest_of(&image, 40), true, None);
             assembly.store(0, Bytes::copy_from_slice(bytes)).unwrap();
             assembly.verify(expected)
         };
@@ -189,7 +207,7 @@ pub(crate) mod tests {
 
     #[test]
     fn an_empty_image_is_complete_at_once() {
-        let assembly = Assembly::new(manifest_of(&[], 4096), false);
+        let assembly = Assembly::new(manifest_of(&[], 4096), false, None);
         assert!(assembly.is_complete());
         assert_eq!(assembly.verify(None).unwrap().digest, digest_of(&[]));
     }
@@ -203,7 +221,7 @@ pub(crate) mod tests {
         ) {
             let manifest = manifest_of(&image, chunk_size);
             let chunks = manifest.total_chunks;
-            let mut assembly = Assembly::new(manifest, true);
+            let mut assembly = Assembly::new(manifest, true, None);
             // A stride that is coprime to the number of chunks visits each once.
             let stride = (1..=chunks).rev().find(|s| gcd(*s, chunks) == 1).unwrap_or(1);
             let start = seed.index(chunks as usize) as u32;

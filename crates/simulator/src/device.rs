@@ -19,6 +19,7 @@ use bytes::Bytes;
 use self::pull::{Pull, Reference, Windowed};
 use crate::assembly::{Assembly, Stored, Verified, Wrong};
 use crate::digest::Digest;
+use crate::trust::TrustedKey;
 use crate::wire::{Manifest, Message};
 
 /// How a device behaves; the same for all devices of a run.
@@ -31,6 +32,7 @@ pub(crate) struct Behaviour {
     pub strict_reference: bool,
     pub resume: bool,
     pub expect_sha256: Option<Digest>,
+    pub trusted_key: Option<TrustedKey>,
     pub max_image: u64,
     pub keep_image: bool,
 }
@@ -86,6 +88,7 @@ impl Failure {
             Self::Wrong(Wrong::ManifestDigest { .. } | Wrong::ExpectedDigest { .. }) => {
                 "wrong digest"
             }
+            Self::Wrong(Wrong::Unsigned | Wrong::Signature(_)) => "not trusted",
             Self::TooLarge { .. } => "image too large",
             Self::NoAnswer { .. } => "no answer",
         }
@@ -230,7 +233,7 @@ impl Device {
         {
             return;
         }
-        let Behaviour { max_image, keep_image, .. } = self.behaviour;
+        let Behaviour { max_image, keep_image, trusted_key, .. } = self.behaviour;
         if manifest.total_size > max_image {
             self.fail(Failure::TooLarge { size: manifest.total_size, max: max_image }, actions);
             return;
@@ -243,7 +246,7 @@ impl Device {
             Box::new(Windowed::new(now, chunks, &self.behaviour))
         };
         actions.push(Action::Started(chunks));
-        let assembly = Box::new(Assembly::new(manifest, keep_image));
+        let assembly = Box::new(Assembly::new(manifest, keep_image, trusted_key));
         let complete = assembly.is_complete();
         self.state = State::Downloading { assembly, pull };
         if complete {

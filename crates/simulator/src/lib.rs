@@ -7,7 +7,8 @@
 //!
 //! - [`options`] says what a run does; [`run()`] does it; [`Summary`] says how it went.
 //! - `wire` reads and writes the reference's JSON, `native` the native dialect's bytes, `words`
-//!   knows which of both; `assembly` puts blocks together and checks them.
+//!   knows which of both; `assembly` puts blocks together and checks them,
+//!   with a key that is trusted by `trust`.
 //! - `device` is one device without any I/O: events and the time go in, actions come out.
 //! - `mqtt` is the MQTT that such a device needs, `link` a connection that speaks it.
 //! - `client` joins a device to its link and does to it what `faults` rolls.
@@ -40,6 +41,7 @@ pub mod options;
 mod progress;
 mod run;
 mod summary;
+mod trust;
 mod wire;
 mod words;
 
@@ -47,3 +49,4 @@ pub use digest::{Digest, NotADigest};
 pub use options::{Credential, Dialect, Faults, Options, Progress, Protocol};
 pub use run::{SimulatorError, run};
 pub use summary::{DeviceReport, Summary};
+pub use trust::{NotAKey, TrustedKey};

@@ -76,6 +76,7 @@ pub(crate) fn decode(payload: &[u8], block_size: u16, image: Option<[u8; 8]>) ->
 
 fn manifest(mut fields: &[u8], block_size: u16) -> Result<Manifest, &'static str> {
     let (mut image, mut size, mut sha256, mut version) = (None, None, None, None);
+    let mut signature = None;
     while fields.has_remaining() {
         let tag = fields.get_u8();
         let length = fields.try_get_u8().map_err(|_| "manifest: a field without a length")?;
@@ -88,6 +89,10 @@ fn manifest(mut fields: &[u8], block_size: u16) -> Result<Manifest, &'static str
             2 => size = value.try_into().ok().map(u32::from_be_bytes),
             3 => sha256 = value.try_into().ok().map(Digest),
             4 => version = Some(String::from_utf8_lossy(value).into_owned()),
+            6 => {
+                signature =
+                    Some(value.try_into().map_err(|_| "manifest: a signature of another length")?)
+            }
             _ => {} // of a later version
         }
     }
@@ -99,6 +104,7 @@ fn manifest(mut fields: &[u8], block_size: u16) -> Result<Manifest, &'static str
         version: version.ok_or("manifest: no version")?,
         sha256: Some(sha256.ok_or("manifest: no digest")?),
         image: Some(image.ok_or("manifest: no image")?),
+        signature,
     })
 }
 

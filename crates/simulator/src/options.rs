@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::digest::Digest;
+use crate::trust::TrustedKey;
 
 /// A run of the simulator. [`Options::default`] is one well-behaved device on this machine.
 #[derive(Debug, Clone)]
@@ -51,6 +52,8 @@ pub struct Options {
     pub seed: Option<u64>,
     /// The digest that the image must have; checked beside the one in the manifest.
     pub expect_sha256: Option<Digest>,
+    /// The image must be signed by this key. Only the native dialect tells of signatures.
+    pub trusted_key: Option<TrustedKey>,
     /// Largest image that a device accepts, in bytes; a manifest for more is a failure.
     pub max_image: u64,
     /// Write each device's image to `CLIENT-ID.bin` in this directory, which is created. Each
@@ -89,6 +92,7 @@ impl Default for Options {
             faults: Faults::default(),
             seed: None,
             expect_sha256: None,
+            trusted_key: None,
             max_image: 512 * 1024 * 1024,
             image_dir: None,
             report: false,

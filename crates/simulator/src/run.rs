@@ -154,6 +154,7 @@ fn behaviour(options: &Options) -> Behaviour {
         strict_reference: options.strict_reference,
         resume: options.resume,
         expect_sha256: options.expect_sha256,
+        trusted_key: options.trusted_key,
         max_image: options.max_image,
         keep_image: options.image_dir.is_some(),
     }

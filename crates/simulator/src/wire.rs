@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::digest::Digest;
+use crate::trust::Signed;
 
 /// The one topic that devices publish and subscribe on.
 pub(crate) const TOPIC: &str = "tago/data/post";
@@ -32,6 +33,8 @@ pub(crate) struct Manifest {
     pub sha256: Option<Digest>,
     /// How requests name the image, where they do.
     pub image: Option<[u8; 8]>,
+    /// The image's signature, where there is one.
+    pub signature: Option<Signed>,
 }
 
 /// What a device can hear.
@@ -136,7 +139,15 @@ impl Metadata<'_> {
         let version = self.version.ok_or_else(|| missing("version"))?;
         let sha256 = self.sha256.map(|text| text.parse()).transpose();
         let sha256 = sha256.map_err(|error| format!("metadata.sha256: {error}"))?;
-        Ok(Manifest { total_size, total_chunks, chunk_size, version, sha256, image: None })
+        Ok(Manifest {
+            total_size,
+            total_chunks,
+            chunk_size,
+            version,
+            sha256,
+            image: None,
+            signature: None,
+        })
     }
 }
 
@@ -176,6 +187,7 @@ mod tests {
             version: "1.2".into(),
             sha256: None,
             image: None,
+            signature: None,
         };
         assert_eq!(decode(text("").as_bytes()), [Message::Manifest(plain.clone())]);
         let digest = format!(r#","sha256":"{}","name":"pump""#, "0f".repeat(32));

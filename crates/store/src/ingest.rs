@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use serde::{Deserialize, Serialize};
 
+use crate::checksum::Checksum;
 use crate::digest::Digest;
 use crate::format::{self, Header, Problem, Source};
 use crate::image::Reader;
@@ -48,6 +49,9 @@ pub struct Facts {
     /// Marks an old signature that was checked with the whole file.
     #[serde(skip_serializing_if = "Option::is_none")]
     checked: Option<Digest>,
+    /// The checksum that the sidecar asks for, of the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<Checksum>,
 }
 
 impl Facts {
@@ -190,8 +194,11 @@ pub(crate) async fn take_in(
         return Outcome::refused(reason);
     }
     let as_is = sidecar.as_ref().is_some_and(|sidecar| sidecar.as_is);
+    let checksum = sidecar.as_ref().and_then(|sidecar| sidecar.checksum);
     let mismatch = |digest| sum.is_some_and(|sum| sum != digest);
     let known = known.filter(|known| known.facts.as_is == as_is && known.facts.meet(needs));
+    let known =
+        known.filter(|known| checksum == known.facts.checksum.as_ref().map(|it| it.algorithm));
     let (ingested, copied) = match known {
         Some(known) => (known.clone(), None),
         None => {
@@ -231,7 +238,17 @@ pub(crate) async fn take_in(
                 return Outcome::refused(reason);
             }
             let objects = place.objects.clone();
-            match blocking(move || Ok(look(&objects, copied, max_size, facts))).await {
+            let looked = blocking(move || {
+                Ok(look(&objects, copied, max_size, facts).and_then(
+                    |(mut ingested, mut copied)| {
+                        if let Some(algorithm) = checksum {
+                            ingested.facts.checksum = Some(algorithm.of(copied.file()?)?);
+                        }
+                        Ok((ingested, copied))
+                    },
+                ))
+            });
+            match looked.await {
                 Ok(Ok((ingested, copied))) => (ingested, Some(copied)),
                 Ok(Err(Problem::Refused(reason))) => return Outcome::refused(reason),
                 Ok(Err(Problem::Io(error))) | Err(error) => return unwritable(place, error).await,

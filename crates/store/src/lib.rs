@@ -28,6 +28,7 @@
 //! | `image` | ranges of verified bytes: [`Image`], [`ReadError`] |
 //! | `cache` | segments in memory: [`Segment`] |
 //! | `digest` | [`Digest`] |
+//! | `checksum` | others, where a sidecar wants one: [`Checksum`] |
 //!
 //! A dropped file goes `listen` → `watch` (`origin`, `inventory`, `settle`) → `ingest` →
 //! `objects` → [`Event::Batch`]. A block comes `image` → `cache`, or → `objects` → `cache`.
@@ -35,6 +36,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod cache;
+mod checksum;
 mod digest;
 mod event;
 mod format;
@@ -59,6 +61,7 @@ mod store;
 mod watch;
 
 pub use cache::Segment;
+pub use checksum::{Algorithm, Checksum};
 pub use digest::{Digest, ParseDigestError};
 pub use event::{Change, Dropped, Event, Known};
 pub use format::{Format, Header};

@@ -3,6 +3,7 @@
 use semver::Version;
 use serde::Deserialize;
 
+use crate::checksum::Algorithm;
 use crate::digest::Digest;
 use crate::paths::is_valid_name;
 
@@ -30,6 +31,8 @@ pub struct Sidecar {
     /// takes HEX. Nothing in them is looked at then.
     #[serde(default)]
     pub as_is: bool,
+    /// Which checksum devices of ThingsBoard are given; SHA-256 where it is not said.
+    pub checksum: Option<Algorithm>,
 }
 
 impl Sidecar {

@@ -221,6 +221,16 @@ impl Signature {
         self.key
     }
 
+    /// What a device needs to check it, as the second line of the file holds it, in hex: `ED` or, of
+    /// old ones, `Ed`, the 8 bytes that name the key, and the 64 of the signature.
+    pub fn line(&self) -> String {
+        let kind = match self.kind {
+            Kind::Prehashed => b"ED",
+            Kind::WholeFile => b"Ed",
+        };
+        hex::encode([kind, &self.key.0[..], &self.signature].concat())
+    }
+
     /// The trusted comment; to be believed only after [`Signature::verify`].
     pub fn comment(&self) -> &str {
         &self.comment
@@ -312,6 +322,9 @@ pub enum Verdict {
     Unknown {
         /// The key that it names.
         key: String,
+        /// [`Signature::line`]; empty where an earlier version wrote it down.
+        #[serde(default)]
+        line: String,
     },
     /// A trusted key made it, of these bytes and this comment.
     Trusted {
@@ -319,6 +332,9 @@ pub enum Verdict {
         key: String,
         /// What the trusted comment says.
         comment: Comment,
+        /// [`Signature::line`]; empty where an earlier version wrote it down.
+        #[serde(default)]
+        line: String,
     },
 }
 
@@ -333,6 +349,18 @@ pub struct Comment {
     pub version: Option<String>,
     /// The model that it is for.
     pub model: Option<String>,
+}
+
+impl Verdict {
+    /// [`Signature::line`] of the signature, whatever it is worth.
+    pub fn line(&self) -> Option<&str> {
+        match self {
+            Self::Unsigned => None,
+            Self::Unknown { line, .. } | Self::Trusted { line, .. } => {
+                Some(&**line).filter(|line| !line.is_empty())
+            }
+        }
+    }
 }
 
 impl Comment {
@@ -436,7 +464,8 @@ impl Trust {
                     signature.key
                 ));
             }
-            return Ok(Verdict::Unknown { key: signature.key.to_string() });
+            let (key, line) = (signature.key.to_string(), signature.line());
+            return Ok(Verdict::Unknown { key, line });
         };
         let matches = match signature.kind {
             Kind::Prehashed => {
@@ -449,7 +478,7 @@ impl Trust {
             .map_err(|why| format!("{why}: copy both again, or sign it anew"))?;
         let comment = Comment::parse(&signature.comment)
             .map_err(|why| format!("its trusted comment cannot be used ({why}): sign it anew"))?;
-        Ok(Verdict::Trusted { key: signature.key.to_string(), comment })
+        Ok(Verdict::Trusted { key: signature.key.to_string(), comment, line: signature.line() })
     }
 }
 
@@ -490,11 +519,14 @@ mod tests {
         let text = String::from_utf8(fixture("minisign.pub")).unwrap();
         for name in ["signed.bin.minisig", "signed-old.minisig"] {
             let signature = Signature::parse(&fixture(name)).unwrap();
-            let Verdict::Trusted { key, comment } = judge(&trust(true), &signature, &file).unwrap()
+            let Verdict::Trusted { key, comment, .. } =
+                judge(&trust(true), &signature, &file).unwrap()
             else {
                 panic!("{name} is not trusted");
             };
             assert!(text.contains(&key), "minisign names it so too: {key}");
+            let second = fixture(name).split(|byte| *byte == b'\n').nth(1).unwrap().to_vec();
+            assert_eq!(hex::encode(BASE64.decode(second).unwrap()), signature.line());
             assert_eq!(comment.title.as_deref(), Some("pump"));
             assert_eq!(comment.version.as_deref(), Some("1.5.0"));
             assert_eq!(comment.model.as_deref(), Some("px"));
@@ -515,7 +547,8 @@ mod tests {
         let signature = Signature::parse(&fixture("signed.bin.minisig")).unwrap();
         let nobody = Trust::default();
         let unknown = judge(&nobody, &signature, b"").unwrap();
-        assert_eq!(unknown, Verdict::Unknown { key: signature.key().to_string() });
+        let (key, line) = (signature.key().to_string(), signature.line());
+        assert_eq!(unknown, Verdict::Unknown { key, line });
         let nothing = Evidence { prehash: None, checked: None };
         assert_eq!(trust(false).judge(None, nothing), Ok(Verdict::Unsigned));
         assert!(trust(true).judge(None, nothing).unwrap_err().contains("not signed"));

@@ -33,6 +33,11 @@ fn bucket(server: &s3::S3Server, prefix: &str) -> impl FnOnce(&mut Settings) + u
     }
 }
 
+/// Neither the key nor what was signed with it.
+fn shows_no_secret(text: &str) -> bool {
+    [s3::ACCESS_KEY_ID, s3::SECRET_ACCESS_KEY, "AWS4"].iter().all(|secret| !text.contains(secret))
+}
+
 #[tokio::test]
 async fn objects_are_told_copied_overwritten_and_deleted() {
     let server = s3::S3Server::start().await;
@@ -183,6 +188,7 @@ async fn a_server_that_errs_gets_one_status_for_each_file_and_is_asked_again() {
         let (path, reason) = site.refused().await;
         assert_eq!(path, "pump.bin", "{fault:?}");
         assert!(reason.contains(says), "{fault:?}: {reason}");
+        assert!(shows_no_secret(&reason), "{fault:?}: {reason}");
         // It is the file's trouble, not the store's, nor that of what is known.
         assert_eq!(site.store.status().available, Ok(()));
         assert_eq!((site.store.status().files, site.store.status().copies), (1, 1));
@@ -205,6 +211,7 @@ async fn a_server_that_errs_about_everything_is_unavailable_and_nothing_is_gone(
         server.set_fault(Fault::EveryStatus(status));
         let reason = site.unavailable().await;
         assert!(reason.contains("cannot list s3://"), "{status}: {reason}");
+        assert!(shows_no_secret(&reason), "{status}: {reason}");
         let image = site.store.image(dropped.digest, dropped.size);
         assert_eq!(image.read(0, 5).await.unwrap(), "image");
         server.set_fault(Fault::None);

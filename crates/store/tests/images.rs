@@ -86,6 +86,34 @@ async fn what_would_brick_a_device_is_refused_and_may_be_insisted_on() {
 }
 
 #[tokio::test]
+async fn a_sidecar_asks_for_a_checksum() {
+    let mut site = Site::start().await;
+    site.write("digits.bin", b"123456789");
+    assert_eq!(site.present().await.facts.checksum, None);
+    for (algorithm, expected) in
+        [("CRC32", "2639f4cb"), ("MD5", "25f9e794323b453885f5181f1b624d0b")]
+    {
+        site.rename_in("digits.bin.toml", format!("checksum = '{algorithm}'").as_bytes());
+        let dropped = site.present().await;
+        let checksum = dropped.facts.checksum.clone().unwrap();
+        assert_eq!((checksum.algorithm.name(), &*checksum.value), (algorithm, expected));
+        // After a restart it is still known.
+        site = site.restart(vec![known(&dropped)], |_| {}).await;
+        assert_eq!(site.present().await.facts, dropped.facts);
+    }
+    site.rename_in("digits.bin.toml", b"checksum = 'ADLER32'");
+    let (_, reason) = site.refused().await;
+    assert!(reason.contains("ADLER32") && reason.contains("MURMUR3_128"), "{reason}");
+    fs::remove_file(site.path("digits.bin.toml")).unwrap();
+    assert_eq!(site.present().await.facts.checksum, None);
+    // Of the image, and not of what it was unpacked from.
+    site.rename_in("boiler.hex.toml", b"checksum = 'SHA256'");
+    site.write("boiler.hex", &fixture("gap.hex"));
+    let dropped = site.present().await;
+    assert_eq!(dropped.facts.checksum.unwrap().value, Digest::of(&fixture("gap.bin")).to_string());
+}
+
+#[tokio::test]
 async fn a_signature_is_judged_with_its_file() {
     let trust = Trust::load(&[path_of("minisign.pub")], true).unwrap();
     let mut site = Site::start_with(|settings| settings.trust = trust).await;
@@ -117,12 +145,12 @@ async fn keys_may_change_while_it_watches() {
     let mut site = Site::start().await;
     site.rename_in("signed.bin.minisig", &fixture("signed.bin.minisig"));
     site.rename_in("signed.bin", &fixture("signed.bin"));
-    let Verdict::Unknown { key } = site.present().await.signature else { panic!("trusted") };
+    let Verdict::Unknown { key, line } = site.present().await.signature else { panic!("trusted") };
     let tuning = |trust| Tuning { trust, ..Tuning::of(&site.settings) };
     let files = [path_of("minisign.pub")];
     site.store.tune(tuning(Trust::load(&files, false).unwrap()));
     let dropped = site.present().await;
-    assert_eq!(dropped.signature, Verdict::Trusted { key, comment: signed() });
+    assert_eq!(dropped.signature, Verdict::Trusted { key, comment: signed(), line });
 
     site.rename_in("plain.bin", b"plain");
     assert_eq!(site.present().await.signature, Verdict::Unsigned);

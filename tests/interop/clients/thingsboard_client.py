@@ -37,10 +37,14 @@ def main():
         client.send_attributes({"serial": options.telemetry})
     client.get_firmware_update()
     print("asked", flush=True)
-    seen = None
+    seen = withdrawn = None
     for version in options.versions:
         while True:
             info = dict(client.current_firmware_info)
+            gone = getattr(client, "firmware_info", {}).get("deleted")
+            if gone and gone is not withdrawn:
+                withdrawn = gone
+                print("deleted", *gone, flush=True)
             if info != seen:
                 seen = info
                 print("state", info["fw_state"], info["current_fw_version"], flush=True)
@@ -49,6 +53,7 @@ def main():
             time.sleep(0.005)
         title = info["current_fw_title"]
         digest = hashlib.sha256(pathlib.Path(title).read_bytes()).hexdigest()
+        print("checked by", client.firmware_info["fw_checksum_algorithm"], flush=True)
         print("complete", title, version, digest, flush=True)
     # What it said last is read by the server before the connection ends.
     time.sleep(0.5)

@@ -146,6 +146,7 @@ fn devices() -> Vec<Described> {
             vec![
                 one(post("Make a link by which the device's firmware is fetched over HTTP"))
                     .about("Who has it needs no token, until it ends.")
+                    .repeatable()
                     .takes("NewLink")
                     .gives(200, "A path below an address of `http.listen`.", "Link")
                     .fails(&[422]),

@@ -72,6 +72,8 @@ pub struct Session {
     pub name: Option<String>,
     /// What it may do.
     pub role: UserRole,
+    /// The value of its cookie.
+    pub id: String,
     csrf: String,
 }
 
@@ -123,7 +125,7 @@ impl Sessions {
     }
 
     /// The session of this cookie, if what it hangs on is unchanged.
-    fn find(&self, id: &str, doors: &Doors) -> Option<Session> {
+    pub fn find(&self, id: &str, doors: &Doors) -> Option<Session> {
         let key = derive(id, "id", &[]);
         let now = hook::clock::unix_now();
         let known = {
@@ -143,7 +145,7 @@ impl Sessions {
         match current.filter(|current| lives(&known, now) && sealed(current)) {
             Some((role, _)) => {
                 let csrf = hex::encode(derive(id, "csrf", &[]));
-                Some(Session { name: known.name, role, csrf })
+                Some(Session { name: known.name, role, id: id.to_owned(), csrf })
             }
             None => {
                 self.close(id);

@@ -9,6 +9,8 @@ fn doors(token: &str, file: Option<PathBuf>) -> Doors {
         version: "0".into(),
         sessions: file,
         tls: false,
+        connections: 256,
+        show_life: Duration::from_secs(15),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, task::Waker};
 
-use super::{Done, Inbox, Pushed, wake};
+use super::{Done, Inbox, Inner, Kick, Pace, Pushed, wake};
 use crate::message::Delivery;
 
 impl Inbox {
@@ -12,8 +12,8 @@ impl Inbox {
         if inner.ended {
             return Pushed::Skipped;
         }
-        if !self.has_room(&inner, &delivery) {
-            return inner.no_room(waker);
+        if let Some(without) = self.without_room(&mut inner, &delivery, waker) {
+            return without;
         }
         inner.messages += 1;
         inner.bytes += delivery.message.cost();
@@ -41,8 +41,8 @@ impl Inbox {
         if inner.ended || inner.epoch != epoch {
             return Pushed::Skipped;
         }
-        if !self.has_room(&inner, delivery) {
-            return inner.no_room(waker);
+        if let Some(without) = self.without_room(&mut inner, delivery, waker) {
+            return without;
         }
         inner.messages += 1;
         inner.bytes += delivery.message.cost();
@@ -115,5 +115,52 @@ impl Inbox {
             inner.bytes = inner.bytes.saturating_sub(delivery.message.cost());
         }
         dropped
+    }
+
+    /// What becomes of a QoS 1 or 2 delivery that there is no room for. Who waits is told when there
+    /// is some. QoS 0 makes room for it: see [`Inbox::take`].
+    pub(super) fn without_room(
+        &self,
+        inner: &mut Inner,
+        delivery: &Delivery,
+        waker: Option<&Waker>,
+    ) -> Option<Pushed> {
+        self.look_at_pace(inner);
+        let (messages, bytes) = inner.assured();
+        let cost = delivery.message.cost();
+        if inner.pace != Pace::Draining && self.fits(messages, bytes + cost) {
+            inner.evict |= !self.fits(inner.messages, inner.bytes + cost);
+            return None;
+        }
+        if inner.connection == 0 || inner.pace == Pace::Late {
+            return Some(Pushed::Dropped);
+        }
+        inner.pace = Pace::Draining;
+        if let Some(waker) = waker
+            && !inner.waiting.iter().any(|waiting| waiting.will_wake(waker))
+        {
+            inner.waiting.push_back(waker.clone());
+        }
+        Some(Pushed::Full)
+    }
+
+    /// Forgives where enough has drained.
+    pub(super) fn look_at_pace(&self, inner: &mut Inner) {
+        let share = match inner.pace {
+            Pace::Free => return,
+            Pace::Draining => 2,
+            Pace::Late => 4,
+        };
+        let (messages, bytes) = inner.assured();
+        if self.are_within(messages, bytes, share) {
+            inner.pace = Pace::Free;
+        }
+    }
+
+    /// Somebody waited as long as one waits for room: the connection is asked to end, and nobody
+    /// waits for the session again before it has caught up.
+    pub fn late(&self, kick: Kick) {
+        self.inner.lock().pace = Pace::Late;
+        self.kick(kick);
     }
 }

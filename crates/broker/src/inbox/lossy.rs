@@ -6,10 +6,11 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use super::{Inbox, Inner, Pushed, wake};
+use super::{Done, Inbox, Inner, Pushed, wake};
 use crate::{
     crowd::{DISTRUST, TURNS},
     message::Delivery,
+    queue::Queue,
     session::clock_ms,
 };
 
@@ -20,11 +21,14 @@ impl Inbox {
         if inner.connection == 0 || inner.ended {
             return Pushed::Skipped;
         }
-        if !self.has_room(&inner, &delivery) {
+        let cost = delivery.message.cost();
+        if !self.fits(inner.messages, inner.bytes + cost) {
             return Pushed::Dropped;
         }
         inner.messages += 1;
-        inner.bytes += delivery.message.cost();
+        inner.bytes += cost;
+        inner.lossy_messages += 1;
+        inner.lossy_bytes += cost;
         inner.queues.lossy.push_back(delivery);
         if inner.distrusted == 0 && self.crowd().is_none() && !self.is_within(&inner, 2) {
             self.crowd.fetch_add(1, Ordering::Relaxed);
@@ -84,5 +88,20 @@ impl Inbox {
             inner.distrusted = 0;
         }
         inner.turns.next(if inner.messages == 0 { usize::MAX } else { TURNS })
+    }
+
+    /// Drops the oldest of QoS 0 while more waits than the queue may hold.
+    pub(super) fn evict(&self, inner: &mut Inner, lossy: &mut Queue<Delivery>) -> usize {
+        let mut evicted = Done::default();
+        if !std::mem::take(&mut inner.evict) {
+            return 0;
+        }
+        while !self.are_within(inner.messages - evicted.messages, inner.bytes - evicted.bytes, 1)
+            && let Some(delivery) = lossy.pop_front()
+        {
+            evicted.count(&delivery);
+        }
+        inner.settle(&evicted);
+        evicted.messages
     }
 }

@@ -16,7 +16,7 @@ mod outbox;
 #[cfg(test)]
 mod tests;
 
-use hook::{Outgoing, SessionEnd};
+use hook::{Outgoing, Qos, SessionEnd};
 use parking_lot::Mutex;
 use std::{
     borrow::Cow,
@@ -73,12 +73,43 @@ pub(crate) struct Done {
     pub messages: usize,
     /// Their cost in bytes.
     pub bytes: usize,
+    /// Those of them that were of QoS 0.
+    pub lossy_messages: usize,
+    /// Their cost in bytes.
+    pub lossy_bytes: usize,
     /// Outbox messages written.
     pub outbox_messages: usize,
     /// Their payload bytes.
     pub outbox_bytes: usize,
     /// Those of them that were blocks.
     pub blocks: usize,
+}
+
+impl Done {
+    /// One more delivery.
+    pub fn count(&mut self, delivery: &Delivery) {
+        let cost = delivery.message.cost();
+        self.messages += 1;
+        self.bytes += cost;
+        if delivery.qos == Qos::AtMostOnce {
+            self.lossy_messages += 1;
+            self.lossy_bytes += cost;
+        }
+    }
+}
+
+/// How publishers of QoS 1 and 2 meet a session that is connected.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Pace {
+    /// It keeps up.
+    #[default]
+    Free,
+    /// Its queue was full. They wait until half of it has drained, and not for one message at a
+    /// time: else a slow one would set everybody's pace for ever without being late for any.
+    Draining,
+    /// It let somebody wait in vain. Nobody waits for it until three quarters have drained, also on
+    /// its next connection: what finds no room is dropped.
+    Late,
 }
 
 #[derive(Default)]
@@ -92,8 +123,14 @@ struct Inner {
     queues: Taken,
     messages: usize,
     bytes: usize,
+    /// Those of them that are of QoS 0.
+    lossy_messages: usize,
+    lossy_bytes: usize,
+    /// Some of them are to make room for QoS 1 and 2.
+    evict: bool,
     /// Counts how often the session began with nothing.
     epoch: u32,
+    pace: Pace,
     outbox_messages: usize,
     outbox_bytes: usize,
     pending_blocks: usize,
@@ -148,10 +185,13 @@ impl Inbox {
         inner.connection = 0;
         inner.waker = None;
         inner.kick = None;
-        for lossy in inner.queues.lossy.take() {
-            inner.messages = inner.messages.saturating_sub(1);
-            inner.bytes = inner.bytes.saturating_sub(lossy.message.cost());
+        if inner.pace == Pace::Draining {
+            inner.pace = Pace::Free;
         }
+        // Also those that the connection had taken.
+        inner.queues.lossy.take();
+        inner.messages = inner.messages.saturating_sub(std::mem::take(&mut inner.lossy_messages));
+        inner.bytes = inner.bytes.saturating_sub(std::mem::take(&mut inner.lossy_bytes));
         pending.append(&mut inner.queues.assured.take());
         inner.queues.assured = std::mem::take(pending).into();
         inner.outbox_messages = 0;
@@ -171,8 +211,9 @@ impl Inbox {
         let mut inner = self.inner.lock();
         inner.queues.lossy.take();
         inner.queues.assured.take();
-        inner.messages = 0;
-        inner.bytes = 0;
+        (inner.messages, inner.bytes) = (0, 0);
+        (inner.lossy_messages, inner.lossy_bytes) = (0, 0);
+        inner.pace = Pace::Free;
         inner.epoch = inner.epoch.wrapping_add(1);
     }
 
@@ -200,13 +241,17 @@ impl Inbox {
 
     /// Whether the queue holds at most its bound divided by `share`.
     fn is_within(&self, inner: &Inner, share: usize) -> bool {
-        inner.messages <= self.limits.queue_messages() / share
-            && inner.bytes <= self.limits.queue_bytes() / share
+        self.are_within(inner.messages, inner.bytes, share)
     }
 
-    fn has_room(&self, inner: &Inner, delivery: &Delivery) -> bool {
-        inner.messages < self.limits.queue_messages()
-            && inner.bytes + delivery.message.cost() <= self.limits.queue_bytes()
+    fn are_within(&self, messages: usize, bytes: usize, share: usize) -> bool {
+        messages <= self.limits.queue_messages() / share
+            && bytes <= self.limits.queue_bytes() / share
+    }
+
+    /// Whether one more message fits, where so many wait and so many bytes would.
+    fn fits(&self, messages: usize, bytes: usize) -> bool {
+        messages < self.limits.queue_messages() && bytes <= self.limits.queue_bytes()
     }
 
     /// Asks the connection, if there is one, to end. The first reason stands.
@@ -222,8 +267,10 @@ impl Inbox {
 
     /// The connection's turn: takes what came in and gives back room. Until it [parks](Self::park)
     /// nobody wakes it, so that what hooks push while it runs does not schedule it once more.
-    /// `Err` says that the connection is to end.
-    pub fn take(&self, done: &mut Done, into: &mut Taken) -> Result<(), Kick> {
+    /// `Err` says that the connection is to end. `Ok` has the number of QoS 0 deliveries that were
+    /// dropped, the oldest first, because QoS 1 and 2 took their place: until this turn, which that
+    /// set off, the two together may have had twice the bound.
+    pub fn take(&self, done: &mut Done, into: &mut Taken) -> Result<usize, Kick> {
         let mut inner = self.inner.lock();
         if let Some(kick) = inner.kick.take() {
             return Err(*kick);
@@ -234,18 +281,16 @@ impl Inbox {
         inner.queues.assured.move_to(&mut into.assured);
         inner.queues.control.move_to(&mut into.control);
         inner.queues.blocks.move_to(&mut into.blocks);
-        let waiting = if inner.waiting.is_empty()
-            || inner.messages >= self.limits.queue_messages()
-            || inner.bytes >= self.limits.queue_bytes()
-        {
-            VecDeque::new()
-        } else {
-            inner.waiting.take()
+        let evicted = self.evict(&mut inner, &mut into.lossy);
+        self.look_at_pace(&mut inner);
+        let waiting = match inner.pace {
+            Pace::Draining => VecDeque::new(),
+            Pace::Free | Pace::Late => inner.waiting.take(),
         };
         let turns = self.turns(&mut inner);
         drop(inner);
         waiting.into_iter().chain(turns).for_each(Waker::wake);
-        Ok(())
+        Ok(evicted)
     }
 
     /// Leaves the connection's waker for whoever pushes next. `false` where something has come
@@ -276,22 +321,19 @@ impl Taken {
 }
 
 impl Inner {
-    /// The bound is reached: who waits is told when there is room, if anybody will make some.
-    fn no_room(&mut self, waker: Option<&Waker>) -> Pushed {
-        if self.connection == 0 {
-            return Pushed::Dropped;
-        }
-        if let Some(waker) = waker
-            && !self.waiting.iter().any(|w| w.will_wake(waker))
-        {
-            self.waiting.push_back(waker.clone());
-        }
-        Pushed::Full
+    /// Messages and bytes of QoS 1 and 2.
+    fn assured(&self) -> (usize, usize) {
+        (
+            self.messages.saturating_sub(self.lossy_messages),
+            self.bytes.saturating_sub(self.lossy_bytes),
+        )
     }
 
     fn settle(&mut self, done: &Done) {
         self.messages = self.messages.saturating_sub(done.messages);
         self.bytes = self.bytes.saturating_sub(done.bytes);
+        self.lossy_messages = self.lossy_messages.saturating_sub(done.lossy_messages);
+        self.lossy_bytes = self.lossy_bytes.saturating_sub(done.lossy_bytes);
         self.outbox_messages = self.outbox_messages.saturating_sub(done.outbox_messages);
         self.outbox_bytes = self.outbox_bytes.saturating_sub(done.outbox_bytes);
         self.pending_blocks = self.pending_blocks.saturating_sub(done.blocks);

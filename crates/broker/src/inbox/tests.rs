@@ -79,3 +79,68 @@ fn a_publisher_does_not_wait_for_who_is_gone() {
     assert_eq!(publisher.get(), 1);
     assert!(!inbox.after_take(&Waker::from(publisher)));
 }
+
+fn lossy() -> Delivery {
+    Delivery { qos: Qos::AtMostOnce, ..delivery() }
+}
+
+/// The connection took it, and got rid of it.
+fn done(delivery: &Delivery) -> Done {
+    let mut done = Done::default();
+    done.count(delivery);
+    done
+}
+
+#[test]
+fn what_is_promised_takes_the_place_of_what_is_not() {
+    let (inbox, ..) = resting(10);
+    let mut taken = Taken::default();
+    for _ in 0..5 {
+        assert_eq!(inbox.push_lossy(lossy()), Pushed::Queued);
+    }
+    // Some of it is with the connection already.
+    assert_eq!(inbox.take(&mut Done::default(), &mut taken).unwrap(), 0);
+    for _ in 0..5 {
+        assert_eq!(inbox.push_lossy(lossy()), Pushed::Queued);
+    }
+    assert_eq!(inbox.push_lossy(lossy()), Pushed::Dropped);
+    for _ in 0..10 {
+        assert_eq!(inbox.push_assured(delivery(), None), Pushed::Queued);
+    }
+    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Full, "that is its own bound");
+    assert_eq!(inbox.push_lossy(lossy()), Pushed::Dropped);
+    assert_eq!(inbox.take(&mut Default::default(), &mut taken).unwrap(), 10);
+    assert_eq!((taken.lossy.len(), taken.assured.len()), (0, 10));
+    assert_eq!(inbox.waiting(), (10, 10 * delivery().message.cost()));
+    // Half of it has gone, and whoever waited goes on.
+    for _ in 0..5 {
+        assert_eq!(inbox.take(&mut done(&delivery()), &mut taken).unwrap(), 0);
+    }
+    for _ in 0..5 {
+        assert_eq!(inbox.push_assured(delivery(), None), Pushed::Queued);
+    }
+}
+
+#[test]
+fn a_queue_full_of_qos_0_is_not_taken_for_a_slow_subscriber() {
+    let (inbox, ..) = resting(4);
+    while inbox.push_assured(delivery(), None) != Pushed::Full {}
+    inbox.take(&mut done(&delivery()), &mut Taken::default()).unwrap();
+    inbox.take(&mut done(&delivery()), &mut Taken::default()).unwrap();
+    while inbox.push_lossy(lossy()) == Pushed::Queued {}
+    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Queued, "half of it has drained");
+}
+
+#[test]
+fn what_ends_with_the_connection_leaves_no_trace_in_the_queue() {
+    let (inbox, ..) = resting(10);
+    let mut taken = Taken::default();
+    for _ in 0..4 {
+        assert_eq!(inbox.push_lossy(lossy()), Pushed::Queued);
+    }
+    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Queued);
+    inbox.take(&mut Done::default(), &mut taken).unwrap();
+    assert_eq!(inbox.push_lossy(lossy()), Pushed::Queued);
+    inbox.detach(done(&lossy()), &mut taken.assured.take(), (0, 0));
+    assert_eq!(inbox.waiting(), (1, delivery().message.cost()));
+}

@@ -45,7 +45,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -102,9 +102,17 @@ struct Entry {
     waiting: Option<Waiting>,
 }
 
-/// What has come since the writer looked last. Its length is bounded by what clients may have
-/// unacknowledged: a connection that waits for [`MOST_WAITING`] publishes is not read, and what is
-/// appended without waiting ends something that was promised before.
+impl Entry {
+    /// What it takes, in bytes.
+    fn cost(&self) -> usize {
+        size_of::<Self>() + self.record.as_ref().map_or(0, Record::cost)
+    }
+}
+
+/// What has come since the writer looked last. It is bounded: a connection that waits for
+/// [`MOST_WAITING`] answers is not read on, and while more than [`MOST_BYTES`] wait in all, none is
+/// that has something among them (see [`Journal::is_behind`]). So beyond that there is a packet of
+/// each connection at most.
 #[derive(Default)]
 struct Queue {
     entries: Vec<Entry>,
@@ -112,8 +120,12 @@ struct Queue {
     stop: bool,
 }
 
-/// Publishes of one connection that wait for the log, before it is read on.
+/// Publishes of one connection that wait for the log, before it is read on; and as many SUBSCRIBEs
+/// and UNSUBSCRIBEs.
 pub(crate) const MOST_WAITING: usize = 64;
+/// Bytes that may wait for the writer, of all connections, before those that sent them wait as
+/// well: four of its writes.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 /// What the writer and its clients share.
 #[derive(Default)]
@@ -123,6 +135,8 @@ struct Shared {
     failing: AtomicBool,
     problem: Mutex<Option<String>>,
     written: AtomicU64,
+    /// What was appended and is neither written nor in the state that is to be written.
+    waiting: AtomicUsize,
 }
 
 /// The log, as the rest of the broker sees it.
@@ -220,9 +234,11 @@ impl Journal {
     }
 
     fn push(&self, record: Option<Record>, waiting: Option<Waiting>) {
+        let entry = Entry { record, waiting };
+        self.shared.waiting.fetch_add(entry.cost(), Ordering::Relaxed);
         let mut queue = self.shared.queue.lock();
         let idle = queue.entries.is_empty();
-        queue.entries.push(Entry { record, waiting });
+        queue.entries.push(entry);
         drop(queue);
         if idle {
             self.shared.wake.notify_one();
@@ -242,6 +258,16 @@ impl Journal {
     /// Bytes written since the start, snapshots left out.
     pub fn written(&self) -> u64 {
         self.shared.written.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that were appended and not written yet.
+    pub fn waiting(&self) -> usize {
+        self.shared.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Whether so much waits that whoever added to it is to wait as well.
+    pub fn is_behind(&self) -> bool {
+        self.waiting() > MOST_BYTES
     }
 
     /// The state behind all that was appended before. Blocks; `None` where the writer has ended.

@@ -123,3 +123,21 @@ pub(crate) struct Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a record that this version does not know")]
 pub(crate) struct Unknown;
+
+impl Record {
+    /// What it holds in memory beside itself, in bytes. A retained message that is served is not
+    /// counted: it is held anyway, and the window of its client bounds how many are on their way.
+    pub fn cost(&self) -> usize {
+        match self {
+            Record::Publish(published) => {
+                size_of::<Published>()
+                    + published.message.cost()
+                    + published.targets.len() * size_of::<Target>()
+            }
+            Record::Begin { client_id, .. } => client_id.len(),
+            Record::Subscribe { filter, .. } | Record::Unsubscribe { filter, .. } => filter.len(),
+            Record::Owe { owed, .. } => size_of::<Owed>() + owed.filter.len(),
+            _ => 0,
+        }
+    }
+}

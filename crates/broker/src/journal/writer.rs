@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    Entry, JournalError, Shared, Sync, Waiting,
+    Entry, JournalError, MOST_BYTES, Shared, Sync, Waiting,
     file::{self, FORMAT, HEADER},
     image::Image,
     record::Record,
@@ -30,6 +30,8 @@ const TRY_AGAIN: Duration = Duration::from_millis(250);
 /// While it cannot be written, so many records are kept to be appended. More are taken into the
 /// state, which is then written as a whole.
 const KEPT_RECORDS: usize = 65_536;
+/// The same in bytes.
+const KEPT_BYTES: usize = MOST_BYTES / 2;
 
 pub(super) struct Writer {
     storage: Arc<dyn Storage>,
@@ -154,8 +156,9 @@ impl Writer {
     fn write_entries(&mut self) -> io::Result<()> {
         while !self.entries.is_empty() {
             self.buffer.clear();
-            let (mut count, mut retains) = (0, false);
+            let (mut count, mut bytes, mut retains) = (0, 0, false);
             for entry in &mut self.entries {
+                bytes += entry.cost();
                 if let Some(record) = &mut entry.record {
                     // The state is that of the last write: what this one retains is not in it.
                     if !retains {
@@ -184,6 +187,7 @@ impl Writer {
             self.len += self.buffer.len() as u64;
             self.shared.written.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
             self.syncer.dirty.store(true, Ordering::Release);
+            self.no_longer_waiting(bytes);
             for Entry { record, waiting } in self.entries.drain(..count) {
                 if let Some(record) = record {
                     self.image.apply(record);
@@ -216,15 +220,17 @@ impl Writer {
 
     /// Takes records into the state that are not in the log, but for what may yet be refused.
     fn absorb(&mut self) {
-        for Entry { record, waiting } in std::mem::take(&mut self.entries) {
+        for entry in std::mem::take(&mut self.entries) {
+            if matches!(entry.waiting, Some(Waiting::Refuse(_))) {
+                self.entries.push(entry);
+                continue;
+            }
+            self.no_longer_waiting(entry.cost());
+            let Entry { record, waiting } = entry;
             match waiting {
-                Some(Waiting::Refuse(_)) => {
-                    self.entries.push(Entry { record, waiting });
-                    continue;
-                }
-                None => {}
                 Some(Waiting::Wait(told)) => self.held_back.push(told),
-                Some(deferred @ Waiting::Defer(_)) => deferred.tell(true),
+                Some(told) => told.tell(true),
+                None => {}
             }
             if let Some(record) = record {
                 self.image.apply(record);
@@ -254,24 +260,26 @@ impl Writer {
                 "the broker's log cannot be written: publishes that need it are refused until it can"
             );
         }
-        self.entries = std::mem::take(&mut self.entries)
-            .into_iter()
-            .filter_map(|Entry { record, waiting }| match waiting {
-                Some(refused @ Waiting::Refuse(_)) => {
-                    refused.tell(false);
-                    None
-                }
-                Some(deferred @ Waiting::Defer(_)) => {
-                    deferred.tell(true);
-                    Some(Entry { record, waiting: None })
-                }
-                waiting => Some(Entry { record, waiting }),
-            })
-            .collect();
-        if self.entries.len() > KEPT_RECORDS {
+        let (mut kept, mut dropped, mut told) = (0, 0, Vec::new());
+        self.entries.retain_mut(|entry| {
+            let refused = matches!(entry.waiting, Some(Waiting::Refuse(_)));
+            *if refused { &mut dropped } else { &mut kept } += entry.cost();
+            if !matches!(entry.waiting, Some(Waiting::Wait(_))) {
+                told.extend(entry.waiting.take().map(|waiting| (waiting, !refused)));
+            }
+            !refused
+        });
+        self.no_longer_waiting(dropped);
+        if self.entries.len() > KEPT_RECORDS || kept > KEPT_BYTES {
             self.absorb();
             self.whole = true;
         }
+        told.into_iter().for_each(|(waiting, goes_on)| waiting.tell(goes_on));
+    }
+
+    /// So many bytes are written, or in the state that is to be written.
+    fn no_longer_waiting(&self, bytes: usize) {
+        self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn recovered(&mut self) {

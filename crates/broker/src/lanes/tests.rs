@@ -66,11 +66,8 @@ async fn got(session: &Session, n: usize) -> Vec<Delivery> {
         }
     })
     .await;
-    let mut done = Done {
-        messages: taken.lossy.len(),
-        bytes: taken.lossy.iter().map(|delivery| delivery.message.cost()).sum(),
-        ..Done::default()
-    };
+    let mut done = Done::default();
+    taken.lossy.iter().for_each(|delivery| done.count(delivery));
     session.inbox.take(&mut done, &mut Taken::default()).unwrap();
     taken.lossy.take().into()
 }

@@ -82,3 +82,43 @@ fn who_reads_nothing_is_not_waited_for_again() {
     assert!(site.broker.counters().dropped > 0, "the slow one got everything");
     assert!(site.broker.client("slow").is_some_and(|client| client.connected));
 }
+
+/// What is promised, and the retained messages of a new subscription, do not wait for a stream of
+/// QoS 0 to end, nor for room in a queue that it fills [MQTT-3.3.1-9].
+#[test]
+fn a_stream_at_qos_0_starves_nothing_else_of_its_session() {
+    let mut settings = broker::Settings::default();
+    settings.limits.queue_messages = 500;
+    settings.limits.publish_hold = Duration::from_millis(100);
+    let site = site_with(settings);
+    site.publish(Publish::new("retained", "r").retained());
+    let mut wire = site.subscriber(V5, "s", "stream", 0);
+    wire.subscribe("promised", 1);
+    let mut stream = site.client(V5, "p");
+    let message = Publish::new("stream", vec![b'x'; 30_000]);
+    // Until all buffers of the kernel and the queue are full.
+    while site.broker.counters().dropped == 0 {
+        stream.publish(message.clone());
+        stream.silent();
+    }
+    site.publish(Publish::new("promised", "p").qos(1, 1));
+    wire.send(&subscribe(V5, 1, &[], &[("retained", 0)]));
+    let mut missing = vec!["promised", "retained"];
+    for taken in 0.. {
+        assert!(taken < 2_000, "{missing:?} wait for the stream to end");
+        let packet = wire.packet();
+        if packet[0] == 0x90 {
+            continue;
+        }
+        let got = Received::parse(&packet, V5);
+        missing.retain(|topic| *topic != got.topic);
+        if missing.is_empty() {
+            break;
+        }
+        // For each message that is taken two more come.
+        stream.publish(message.clone());
+        stream.publish(message.clone());
+        stream.silent();
+    }
+    assert_eq!(site.broker.counters().slow_clients, 0);
+}

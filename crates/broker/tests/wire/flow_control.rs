@@ -177,3 +177,174 @@ fn a_full_queue_ends_the_slow_subscriber() {
         publisher.leave();
     }
 }
+
+/// Publishes that many messages at QoS 1, each when the last one is acknowledged. `meanwhile`
+/// runs between each publish and its acknowledgement.
+fn publish_all(site: &Site, messages: u16, mut meanwhile: impl FnMut(u16)) {
+    let mut publisher = site.client(V5, "p");
+    for id in 1..=messages {
+        publisher.publish(Publish::new("t", id.to_string()).qos(1, id));
+        meanwhile(id);
+        publisher.expect(&puback(id));
+    }
+    publisher.leave();
+}
+
+/// One that acknowledges a message for each that is published keeps its queue full without letting
+/// any single publish wait long. It is too slow all the same, and pays.
+#[test]
+fn who_acknowledges_slowly_does_not_set_the_pace() {
+    const MESSAGES: u16 = 3_000;
+    let mut settings = broker::Settings::default();
+    settings.limits.queue_messages = 1_000;
+    settings.limits.publish_hold = std::time::Duration::from_millis(100);
+    let site = site_with(settings);
+    let mut slow = site.subscriber(V4, "slow", "t", 1);
+    let mut innocent = site.subscriber(V4, "innocent", "t", 1);
+    // 64 are in flight to the slow one; from here on each publish finds its queue full.
+    let full = 64 + 1_000;
+    publish_all(&site, MESSAGES, |id| {
+        if id > full {
+            slow.throw(&puback(id - full));
+        }
+        let got = innocent.received();
+        assert_eq!(got.text(), id.to_string());
+        innocent.send(&puback(got.id));
+    });
+    innocent.silent();
+    while slow.next().is_some() {}
+    assert_eq!(site.broker.counters().slow_clients, 1);
+}
+
+/// One whose session lasts comes back to the queue that it left full. It is not waited for again
+/// before it has got rid of most of that; then it is.
+#[test]
+fn who_was_late_is_not_waited_for_again_until_it_has_caught_up() {
+    let mut settings = broker::Settings::default();
+    settings.limits.queue_messages = 40;
+    settings.limits.publish_hold = std::time::Duration::from_millis(100);
+    let site = site_with(settings);
+    let connect = Connect::lasting(V5, "slow").with(&[0x21, 0, 2]);
+    let mut slow = site.enter(&connect, false);
+    slow.subscribe("t", 1);
+    publish_all(&site, 43, |_| {});
+    for _ in 0..2 {
+        slow.received();
+    }
+    slow.ended(0x97);
+    // A window of two is sent again; 40 wait, and it acknowledges nothing.
+    let mut slow = site.enter(&connect, true);
+    let sent = [slow.received(), slow.received()];
+    publish_all(&site, 100, |_| {});
+    slow.silent();
+    let counters = site.broker.counters();
+    assert_eq!((counters.slow_clients, counters.dropped), (1, 101));
+    // It takes three quarters of what waits, and is one whom others wait for.
+    for got in sent {
+        slow.send(&puback(got.id));
+    }
+    for _ in 0..28 {
+        let id = slow.received().id;
+        slow.send(&puback(id));
+    }
+    for _ in 0..2 {
+        slow.received();
+    }
+    slow.silent();
+    publish_all(&site, 31, |_| {});
+    slow.ended(0x97);
+    let counters = site.broker.counters();
+    assert_eq!((counters.slow_clients, counters.dropped), (2, 102));
+}
+
+fn patient(queue_messages: usize) -> Site {
+    let mut settings = broker::Settings::default();
+    settings.limits.queue_messages = queue_messages;
+    settings.limits.publish_hold = std::time::Duration::from_secs(10);
+    site_with(settings)
+}
+
+/// Takes what comes and acknowledges all of it, until `published` publishes are acknowledged and
+/// as many have come.
+fn exchange(wire: &mut Wire, qos: u8, published: usize) {
+    let (mut acknowledged, mut received) = (0, 0);
+    while (acknowledged, received) != (published, published) {
+        let packet = wire.packet();
+        let id = || u16::from_be_bytes([packet[2], packet[3]]);
+        match packet[0] {
+            0x40 | 0x70 => acknowledged += 1,
+            0x50 => wire.send(&pubrel(id())),
+            0x62 => {
+                wire.send(&pubcomp(id()));
+                received += 1;
+            }
+            _ => {
+                let id = Received::parse(&packet, wire.version).id;
+                wire.send(&if qos == 1 { puback(id) } else { pubrec(id) });
+                received += usize::from(qos == 1);
+            }
+        }
+    }
+    wire.silent();
+}
+
+/// [MQTT-4.9.0-3]: what a client acknowledges counts, also where it comes behind publishes that
+/// have to wait; else a client would wait for itself, or two for each other.
+#[test]
+fn acknowledgements_do_not_wait_behind_publishes() {
+    const PUBLISHES: u16 = 200;
+    for qos in [1, 2] {
+        for peers in [1, 2] {
+            let site = patient(10);
+            let mut wires: Vec<Wire> = (0..peers)
+                .map(|n| site.subscriber(V4, &format!("c{n}"), &format!("to/{n}"), qos))
+                .collect();
+            for (n, wire) in wires.iter_mut().enumerate() {
+                let topic = format!("to/{}", (n + 1) % peers);
+                for id in 1..=PUBLISHES {
+                    wire.publish(Publish::new(&topic, "x").qos(qos, id));
+                }
+            }
+            std::thread::scope(|scope| {
+                for wire in &mut wires {
+                    scope.spawn(move || exchange(wire, qos, PUBLISHES.into()));
+                }
+            });
+            let counters = site.broker.counters();
+            assert_eq!((counters.dropped, counters.slow_clients), (0, 0));
+        }
+    }
+}
+
+/// [MQTT-3.12.4-1], and what waited is handled in its order.
+#[test]
+fn a_ping_does_not_wait_behind_publishes() {
+    let site = patient(1);
+    let mut slow = site.enter(&Connect::new(V5, "slow").with(&[0x21, 0, 1]), false);
+    slow.subscribe("t", 1);
+    let mut wire = site.client(V5, "p");
+    for id in 1..=2 {
+        wire.publish(Publish::new("t", id.to_string()).qos(1, id));
+        wire.expect(&puback(id));
+    }
+    // In pieces, so that what waits is looked at more than once.
+    let mut bytes = Vec::new();
+    for id in 3..=5 {
+        bytes.extend(Publish::new("t", id.to_string()).qos(1, id).bytes(V5));
+        bytes.extend(PINGREQ);
+    }
+    for piece in bytes.chunks(5) {
+        wire.send(piece);
+    }
+    for _ in 0..3 {
+        wire.expect(&PINGRESP);
+    }
+    for id in 1..=5 {
+        let got = slow.received();
+        assert_eq!(got.text(), id.to_string());
+        slow.send(&puback(got.id));
+    }
+    for id in 3..=5 {
+        wire.expect(&puback(id));
+    }
+}

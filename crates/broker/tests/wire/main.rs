@@ -9,6 +9,7 @@ mod support;
 
 mod admission;
 mod aliases;
+mod bounds;
 mod clauses;
 mod connect;
 mod crowd;

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use simulator::{Credential, Dialect, Digest, Faults, Options, Progress, Protocol};
+use simulator::{Credential, Dialect, Digest, Faults, Options, Progress, Protocol, TrustedKey};
 use tokio_util::sync::CancellationToken;
 
 use super::{exit, output};
@@ -83,6 +83,9 @@ pub struct Args {
     /// Digest that the image must have, as sha256sum prints it
     #[arg(long, value_name = "HEX")]
     expect_sha256: Option<Digest>,
+    /// Public key of minisign: the image must be signed by it (native dialect only)
+    #[arg(long, value_name = "FILE")]
+    trusted_key: Option<PathBuf>,
     /// Write each device's image into this directory
     #[arg(long, value_name = "DIRECTORY")]
     image_dir: Option<PathBuf>,
@@ -118,7 +121,7 @@ enum Version {
 }
 
 /// What the devices speak.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Speak {
     /// JSON on tago/data/post
     Reference,
@@ -180,6 +183,20 @@ fn options(args: Args, config: Option<&Path>) -> anyhow::Result<Options> {
             .and_then(|text| Credential::parse_lines(&text))
             .map_err(|reason| anyhow::anyhow!("{}: {reason}", path.display()))?,
     };
+    let trusted_key = match &args.trusted_key {
+        None => None,
+        Some(_) if args.dialect == Speak::Reference => {
+            anyhow::bail!(
+                "--trusted-key needs --dialect native: no other dialect tells of signatures"
+            )
+        }
+        Some(path) => Some(
+            std::fs::read_to_string(path)
+                .map_err(|error| error.to_string())
+                .and_then(|text| text.parse::<TrustedKey>().map_err(|error| error.to_string()))
+                .map_err(|reason| anyhow::anyhow!("{}: {reason}", path.display()))?,
+        ),
+    };
     Ok(Options {
         broker,
         devices: args.devices,
@@ -211,6 +228,7 @@ fn options(args: Args, config: Option<&Path>) -> anyhow::Result<Options> {
         },
         seed: args.seed,
         expect_sha256: args.expect_sha256,
+        trusted_key,
         image_dir: args.image_dir,
         report: args.report,
         linger: args.linger,

@@ -58,7 +58,7 @@ fn check_mqtt(config: &Config, reader: &mut Reader<'_>) {
     if listeners.iter().all(|(_, addresses)| addresses.is_empty()) && reader.problems.is_empty() {
         reader.problem("mqtt.listen", "is off, and no other listener of mqtt.* is set");
     }
-    for (name, addresses) in listeners.into_iter().chain([("http.listen", &config.http)]) {
+    for (name, addresses) in listeners.into_iter().chain([("http.listen", &config.http.listen)]) {
         if let Some(address) = beyond_loopback(addresses)
             && config.auth.mode == AuthMode::Open
             && !config.auth.allow_open_network

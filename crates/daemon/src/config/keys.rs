@@ -40,6 +40,8 @@ pub const KEYS: &[Key] = &[
     key("mqtt.wss.listen", ""),
     key("mqtt.wss.path", "/mqtt"),
     key("http.listen", ""),
+    key("http.tls.cert", ""),
+    key("http.tls.key", ""),
     key("auth.mode", "open"),
     key("auth.allow_open_network", "false"),
     live("auth.open_downlink", "false"),

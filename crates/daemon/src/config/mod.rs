@@ -54,8 +54,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `mqtt.*`.
     pub mqtt: Mqtt,
-    /// `http.listen`: downloads by devices.
-    pub http: Vec<SocketAddr>,
+    /// `http.*`: downloads by devices.
+    pub http: Http,
     /// `auth.*`.
     pub auth: Auth,
     /// `store.*`.
@@ -236,6 +236,15 @@ pub enum LogFormat {
     Json,
 }
 
+/// `http.*`.
+#[derive(Debug)]
+pub struct Http {
+    /// Empty where it is off.
+    pub listen: Vec<SocketAddr>,
+    /// `http.tls.*`; with it there is no plain HTTP.
+    pub tls: Option<broker::TlsFiles>,
+}
+
 /// `admin.*`.
 #[derive(Debug)]
 pub struct Admin {
@@ -325,6 +334,22 @@ fn read_mqtt(reader: &mut Reader<'_>) -> Option<Mqtt> {
 }
 
 /// Reads every key. `None` where one is wrong: then the reader has the problem.
+/// The files of a listener that is either plain or not; one without the other is a mistake.
+fn certificate(
+    reader: &mut Reader<'_>,
+    cert: &'static str,
+    key: &'static str,
+) -> Option<broker::TlsFiles> {
+    let missing = match (reader.path(cert), reader.path(key)) {
+        (Some(cert), Some(key)) => return Some(broker::TlsFiles { cert, key, client_ca: None }),
+        (None, None) => return None,
+        (None, Some(_)) => (key, cert),
+        (Some(_), None) => (cert, key),
+    };
+    reader.problem(missing.0, &format!("needs {} too", missing.1));
+    None
+}
+
 fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     const BYTES: u64 = 1 << 40;
     let data_dir = reader.path("data_dir");
@@ -405,24 +430,19 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let level = reader.text("log.level");
     let format = reader.word("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
     let clients = reader.switch("log.clients");
-    let http = reader.listen_or_off("http.listen");
+    let http = Http {
+        listen: reader.listen_or_off("http.listen"),
+        tls: certificate(reader, "http.tls.cert", "http.tls.key"),
+    };
+    if http.tls.is_some() && http.listen.is_empty() {
+        reader.problem("http.tls.cert", "is for http.listen, which is not set");
+    }
     let admin = Admin {
         listen: reader.listen("admin.listen"),
         token: reader.secret("admin.token"),
         allowed_hosts: reader.texts("admin.allowed_hosts"),
         allow_plain_network: reader.switch("admin.allow_plain_network"),
-        tls: match (reader.path("admin.tls.cert"), reader.path("admin.tls.key")) {
-            (Some(cert), Some(key)) => Some(broker::TlsFiles { cert, key, client_ca: None }),
-            (None, None) => None,
-            (None, Some(_)) => {
-                reader.problem("admin.tls.key", "needs admin.tls.cert too");
-                None
-            }
-            (Some(_), None) => {
-                reader.problem("admin.tls.cert", "needs admin.tls.key too");
-                None
-            }
-        },
+        tls: certificate(reader, "admin.tls.cert", "admin.tls.key"),
     };
 
     let secrets = [

@@ -182,15 +182,17 @@ impl<'a> Reader<'a> {
 
     /// The tables of a list; empty by default.
     pub fn tables(&mut self, name: &'static str) -> Vec<BTreeMap<String, Raw>> {
-        let tables = self.value(name, "a list of tables, [[…]] in the file", |raw| {
+        let tables = |raw: &Raw| {
             let Raw::List(items) = raw else { return None };
             let table = |item: &Raw| match item {
                 Raw::Table(members) => Some(members.clone()),
                 _ => None,
             };
             items.iter().map(table).collect::<Option<Vec<_>>>()
-        });
-        tables.unwrap_or_default()
+        };
+        // What stands in the place of a table may be the secret of one.
+        let expected = "a list of tables, [[…]] in the file";
+        self.parsed(name, expected, false, tables).unwrap_or_default()
     }
 
     /// Where relative paths begin.
@@ -214,6 +216,17 @@ impl<'a> Reader<'a> {
         expected: &str,
         parse: impl Fn(&Raw) -> Option<T>,
     ) -> Option<T> {
+        self.parsed(name, expected, true, parse)
+    }
+
+    /// As [`Reader::value`]; `quoted` is whether a problem may show what was given.
+    fn parsed<T>(
+        &mut self,
+        name: &'static str,
+        expected: &str,
+        quoted: bool,
+        parse: impl Fn(&Raw) -> Option<T>,
+    ) -> Option<T> {
         let key = keys::find(name)?;
         let Some(entry) = self.tree.entries.get(name) else {
             return if key.default.is_empty() {
@@ -226,8 +239,10 @@ impl<'a> Reader<'a> {
         let unset = is_text(&entry.raw, "") && key.default.is_empty();
         if value.is_none() && !unset {
             let place = self.tree.place(name, entry.origin);
-            let found =
-                if key.secret { "the given value".to_owned() } else { entry.raw.to_string() };
+            let found = match quoted && !key.secret {
+                true => entry.raw.to_string(),
+                false => "the given value".to_owned(),
+            };
             self.problems.push(format!("{place}: {name} must be {expected}, not {found}"));
         }
         value

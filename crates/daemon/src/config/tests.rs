@@ -186,6 +186,11 @@ fn listeners_and_files_go_together() {
             "mqtt.tls.client_ca is for mqtt.tls.listen and mqtt.wss.listen, and neither is set",
         ),
         ("admin.tls.cert = \"c\"", "admin.tls.cert needs admin.tls.key too"),
+        ("http.tls.key = \"k\"", "http.tls.key needs http.tls.cert too"),
+        (
+            "http.tls.cert = \"c\"\nhttp.tls.key = \"k\"",
+            "http.tls.cert is for http.listen, which is not set",
+        ),
         ("admin.tls.key = \"k\"", "admin.tls.key needs admin.tls.cert too"),
         ("mqtt.ws.path = \"mqtt\"", "mqtt.ws.path must be a path such as \"/mqtt\", not \"mqtt\""),
         ("mqtt.ws.path = \"/a?b\"", "mqtt.ws.path must be a path such as \"/mqtt\", not \"/a?b\""),
@@ -340,7 +345,7 @@ fn bounds_that_are_off_unless_set() {
 #[test]
 fn a_listener_that_is_off_is_none() {
     for off in ["\"\"", "\"off\""] {
-        assert!(load(&format!("http.listen = {off}")).http.is_empty(), "{off}");
+        assert!(load(&format!("http.listen = {off}")).http.listen.is_empty(), "{off}");
     }
 }
 
@@ -409,6 +414,9 @@ fn secrets_come_inline_or_from_a_file_and_are_never_shown() {
         ("admin.token = \"hunter2\"", "at least 16 characters"),
         ("admin.token = [\"hunter2\"]", "not the given value"),
         ("store.s3.access_key_id = \"hunter2\"", "go together"),
+        ("events.webhooks = \"https://h/hunter2\"", "not the given value"),
+        ("events.webhooks = [\"https://h/hunter2\"]", "not the given value"),
+        ("[events.webhooks]\nurl = \"https://h/hunter2\"", "events.webhooks"),
         ("store.url = \"s3://id:hunter2@bucket\"", "must not carry credentials"),
     ] {
         let line = site.error(text, &[]);

@@ -178,6 +178,8 @@ impl Interface {
             version: "1.2.3".into(),
             sessions: None,
             tls: false,
+            connections: 16,
+            show_life: Duration::from_millis(50),
         };
         let as_broker: Arc<dyn Broker> = broker.clone();
         let backup: admin::Backup = Arc::new(|_| Box::pin(async { Err(admin::BackupError::Busy) }));
@@ -550,4 +552,147 @@ async fn a_login_is_a_cookie_and_ends_with_the_password() {
     assert_eq!(status(Method::GET, "devices", "").await, StatusCode::UNAUTHORIZED);
     let nobody: Value = with(Method::GET, "session", "").await.unwrap().json().await.unwrap();
     assert_eq!(nobody["role"], Value::Null);
+}
+
+/// Of 16 connections a login gets two for streams of events, and all together eight.
+#[tokio::test]
+async fn streams_of_events_leave_places_for_others() {
+    let interface = Interface::start().await;
+    for name in ["ann", "bob", "cid", "dan"] {
+        let user = fuota::NewUser {
+            name: name.into(),
+            role: fuota::UserRole::Service,
+            password: Some(fuota::Password("correct horse".into())),
+        };
+        interface.service.add_user(user, None, &fuota::Actor::default()).await.unwrap();
+    }
+    let listen = async |name: &str| {
+        let url = format!("http://{}/api/v1/events", interface.address);
+        let request = interface.http.get(url).basic_auth(name, Some("correct horse"));
+        request.send().await.unwrap()
+    };
+    let mut streams = Vec::new();
+    for name in ["ann", "ann", "bob", "bob", "cid", "cid"] {
+        streams.push(listen(name).await);
+    }
+    let refused = listen("ann").await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.text().await.unwrap().contains("2 at once for one login"));
+    streams.push(listen("dan").await);
+    streams.push(listen("dan").await);
+    assert!(streams.iter().all(|stream| stream.status() == StatusCode::OK));
+    let all = interface.problem(Method::GET, "/api/v1/events", None).await;
+    assert_eq!(all.status, StatusCode::SERVICE_UNAVAILABLE);
+    let frozen = interface.ask(Method::PUT, "/api/v1/freeze", None).await;
+    assert_eq!(frozen.status, StatusCode::OK);
+    // The server notices on its own time that one is gone.
+    drop(streams);
+    while listen("ann").await.status() != StatusCode::OK {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What a stream of events says, and its end.
+struct Stream(reqwest::Response, String);
+
+impl Stream {
+    /// With this header; the place has been heard.
+    async fn open(interface: &Interface, name: &str, value: &str) -> Stream {
+        let url = format!("http://{}/api/v1/events", interface.address);
+        let response = interface.http.get(url).header(name, value).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let mut stream = Stream(response, String::new());
+        stream.until("id: ").await;
+        stream
+    }
+
+    /// Hears until these words; false where it ends before.
+    async fn until(&mut self, words: &str) -> bool {
+        let hear = async {
+            while !self.1.contains(words) {
+                match self.0.chunk().await.unwrap() {
+                    Some(chunk) => self.1 += std::str::from_utf8(&chunk).unwrap(),
+                    None => return false,
+                }
+            }
+            true
+        };
+        tokio::time::timeout(Duration::from_secs(20), hear).await.expect("it goes on for ever")
+    }
+}
+
+fn new_user(name: &str, role: fuota::UserRole) -> fuota::NewUser {
+    let password = Some(fuota::Password("correct horse".into()));
+    fuota::NewUser { name: name.into(), role, password }
+}
+
+/// The cookie of a login at the page, and what its changes carry.
+async fn log_in(interface: &Interface, name: &str) -> (String, String) {
+    let url = format!("http://{}/api/v1/session", interface.address);
+    let login = json!({"name": name, "password": "correct horse"});
+    let answer = interface.http.post(url).json(&login).send().await.unwrap();
+    let cookie = answer.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap();
+    let cookie = cookie.to_owned();
+    let view: Value = answer.json().await.unwrap();
+    (cookie, view["csrf"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn a_stream_of_events_ends_with_its_login() {
+    let interface = Interface::start().await;
+    let service = &interface.service;
+    let actor = fuota::Actor::default();
+    for name in ["ann", "bob", "cid", "dan"] {
+        service.add_user(new_user(name, fuota::UserRole::Operator), None, &actor).await.unwrap();
+    }
+    let token = fuota::NewToken::default();
+    let (token, _) = service.add_user_token("ann", token, None, &actor).await.unwrap();
+    let bearer = format!("Bearer {}", token.token);
+    let basic = |name: &str| {
+        use base64::Engine as _;
+        let login = format!("{name}:correct horse");
+        format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(login))
+    };
+    let (cookie, csrf) = log_in(&interface, "bob").await;
+    let mut by_token = Stream::open(&interface, "authorization", &bearer).await;
+    let mut by_cookie = Stream::open(&interface, "cookie", &cookie).await;
+    let mut by_password = Stream::open(&interface, "authorization", &basic("cid")).await;
+    let mut removed = Stream::open(&interface, "authorization", &basic("dan")).await;
+    let add = async |id: &str| {
+        let device = fuota::NewDevice { id: id.into(), ..fuota::NewDevice::default() };
+        service.add_device(device, None, &actor).await.unwrap();
+    };
+    add("pump-1").await;
+    for stream in [&mut by_token, &mut by_cookie, &mut by_password, &mut removed] {
+        assert!(stream.until("pump-1").await);
+    }
+
+    service.remove_user_token("ann", &token.view.id, &actor).await.unwrap();
+    let url = format!("http://{}/api/v1/session", interface.address);
+    let out = interface.http.delete(url).header("cookie", &cookie).header("x-csrf-token", csrf);
+    assert_eq!(out.send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    let demoted =
+        fuota::UserPatch { role: Some(fuota::UserRole::Service), ..fuota::UserPatch::default() };
+    service.set_user("cid", demoted, &actor).await.unwrap();
+    service.remove_user("dan", &actor).await.unwrap();
+    add("pump-2").await;
+    for stream in [&mut by_token, &mut by_cookie, &mut by_password, &mut removed] {
+        assert!(!stream.until("pump-2").await, "{}", stream.1);
+        assert!(!stream.1.contains("pump-2"));
+    }
+}
+
+/// Nothing happens, and the login ends: so does the stream, when it would show life.
+#[tokio::test]
+async fn a_stream_that_hears_nothing_ends_with_its_login_too() {
+    let interface = Interface::start().await;
+    let (service, actor) = (&interface.service, fuota::Actor::default());
+    service.add_user(new_user("ann", fuota::UserRole::Service), None, &actor).await.unwrap();
+    let token = fuota::NewToken::default();
+    let (token, _) = service.add_user_token("ann", token, None, &actor).await.unwrap();
+    let bearer = format!("Bearer {}", token.token);
+    let mut stream = Stream::open(&interface, "authorization", &bearer).await;
+    assert!(stream.until("\n:").await, "a comment shows life");
+    service.remove_user_token("ann", &token.view.id, &actor).await.unwrap();
+    assert!(!stream.until("nothing of this").await);
 }

@@ -92,7 +92,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut files = OpenFiles::claim()?;
-    if !config.http.is_empty() {
+    if !config.http.listen.is_empty() {
         files = files.with_downloads();
     }
     files.report(config.limits.connections);
@@ -102,7 +102,7 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
     // First the sockets: a port that is taken should end the start before anything is opened.
     let mqtt = mqtt_doors::bind(&config.mqtt, certificates.mqtt.as_ref())?;
     let doors = admin_thread::bind("admin.listen", &config.admin.listen)?;
-    let downloads = admin_thread::bind("http.listen", &config.http)?;
+    let downloads = admin_thread::bind("http.listen", &config.http.listen)?;
 
     let store = store::FirmwareStore::open(settings::store(config)).map_err(one_error)?;
     let fuota =
@@ -119,7 +119,8 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
     #[cfg(feature = "faults")]
     faults::listen(Arc::clone(&server))?;
 
-    let scheme = if certificates.admin.is_some() { "https" } else { "http" };
+    let scheme = |tls: &Option<_>| if tls.is_some() { "https" } else { "http" };
+    let (admin_scheme, http_scheme) = (scheme(&certificates.admin), scheme(&certificates.http));
     let mut lines = Vec::new();
     lines.push(format!("fuotad {}", env!("CARGO_PKG_VERSION")));
     lines.push(match &config.file {
@@ -132,13 +133,13 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
         doors
             .local_addrs()
             .iter()
-            .map(|address| format!("admin listening on {scheme}://{address}")),
+            .map(|address| format!("admin listening on {admin_scheme}://{address}")),
     );
     lines.extend(
         downloads
             .local_addrs()
             .iter()
-            .map(|address| format!("downloads listening on http://{address}")),
+            .map(|address| format!("downloads listening on {http_scheme}://{address}")),
     );
     if config.admin.token.is_none() {
         lines.push(format!("admin token in {}", config.token_path().display()));
@@ -150,7 +151,7 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
         Arc::new(move || checks(&server, &service))
     };
     let router = admin::router(
-        settings::admin(config, token, &doors.local_addrs()),
+        settings::admin(config, token, &doors.local_addrs(), files.admin),
         fuota.service(),
         server.handle(),
         Arc::clone(&readiness),
@@ -183,7 +184,7 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
     let downloads_task = tokio::spawn(admin_thread::serve(
         downloads,
         admin::downloads(fuota.service()),
-        None,
+        certificates.http.clone(),
         files.downloads,
         close_doors.clone(),
     ));

@@ -31,7 +31,7 @@ pub struct Parts {
     pub fuota: Arc<fuota::Fuota>,
     /// `store.*`.
     pub store: Arc<store::FirmwareStore>,
-    /// `mqtt.tls.*` and `admin.tls.*`.
+    /// `mqtt.tls.*`, `http.tls.*` and `admin.tls.*`.
     pub certificates: Certificates,
 }
 

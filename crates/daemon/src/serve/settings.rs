@@ -94,7 +94,12 @@ pub fn fuota(config: &Config) -> fuota::Settings {
 }
 
 /// For the admin interface, which listens at these addresses.
-pub fn admin(config: &Config, token: &Secret, listen: &[SocketAddr]) -> admin::Settings {
+pub fn admin(
+    config: &Config,
+    token: &Secret,
+    listen: &[SocketAddr],
+    connections: usize,
+) -> admin::Settings {
     admin::Settings {
         token: token.expose().to_owned(),
         listen: listen.to_vec(),
@@ -102,6 +107,9 @@ pub fn admin(config: &Config, token: &Secret, listen: &[SocketAddr]) -> admin::S
         version: env!("CARGO_PKG_VERSION").to_owned(),
         sessions: Some(config.data_dir.join("sessions.json")),
         tls: config.admin.tls.is_some(),
+        connections,
+        // Proxies end what is silent for a minute.
+        show_life: std::time::Duration::from_secs(15),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::{Failure, User};
+use super::{Failure, Tried, User};
 use crate::{Service, engine::Counters, views::UserRole};
 
 impl Service {
@@ -26,7 +26,7 @@ impl Service {
     pub fn wrong_admin_token(&self, address: Option<SocketAddr>) {
         Counters::add(&self.0.counters.failed_logins, 1);
         let address = address.map(|address| address.ip());
-        match self.0.accounts.failed(address) {
+        match self.0.accounts.failed(Tried::Password, address) {
             Failure::Noted => {
                 tracing::warn!(?address, reason = "not the admin token", "a login failed");
             }

@@ -45,7 +45,7 @@ pub use hash::{PasswordHash, Scheme};
 pub use rule::{Rule, RuleError};
 pub use service::{MAX_USERS, check_name};
 pub use throttle::Failure;
-pub use tokens::Tokens;
+pub use tokens::{TokenLogin, Tokens};
 pub use user::User;
 
 /// See [the module](self).
@@ -56,7 +56,20 @@ pub struct Accounts {
     changing: tokio::sync::Mutex<()>,
     passwords: PasswordThread,
     throttle: Throttle,
+    /// Of tokens and names that nobody has. Apart from the passwords': one device that was
+    /// removed and tries on must not shut out the people behind the same address.
+    unknown: Throttle,
     rules: ArcSwap<RuleSet>,
+}
+
+/// What was tried at a login that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tried {
+    /// A user's password, or the admin token: these can be guessed, so the address waits.
+    Password,
+    /// A device's token, or a name that nobody has. A token has 128 bits or more, and the right
+    /// one is let in at any time: all that is slowed is how often this is logged.
+    Token,
 }
 
 /// Why a password was not accepted.
@@ -80,6 +93,7 @@ impl Accounts {
             changing: tokio::sync::Mutex::new(()),
             passwords: PasswordThread::start()?,
             throttle: Throttle::default(),
+            unknown: Throttle::default(),
             rules: ArcSwap::from_pointee(RuleSet::new(&settings.rules, settings.strict)),
         })
     }
@@ -128,9 +142,13 @@ impl Accounts {
     }
 
     /// Notes a login that failed.
-    pub fn failed(&self, address: Option<IpAddr>) -> Failure {
+    pub fn failed(&self, tried: Tried, address: Option<IpAddr>) -> Failure {
+        let throttle = match tried {
+            Tried::Password => &self.throttle,
+            Tried::Token => &self.unknown,
+        };
         match address {
-            Some(address) => self.throttle.failed(address, Instant::now()),
+            Some(address) => throttle.failed(address, Instant::now()),
             None => Failure::Noted,
         }
     }

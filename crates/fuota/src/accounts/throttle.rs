@@ -3,7 +3,9 @@
 //! The first [`FREE`] failures cost nothing. After each further one the address waits, twice as
 //! long as before and at most [`LONGEST`]: until then no password of it is looked at. Valid
 //! tokens, and passwords that are remembered as verified, are let in all the same, so that one
-//! client with a wrong password does not shut out its neighbours behind the same address.
+//! client with a wrong password does not shut out its neighbours behind the same address. Tokens
+//! and names that nobody has are counted apart: a device that was removed and tries on makes no
+//! password wait.
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 

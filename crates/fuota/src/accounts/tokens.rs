@@ -28,6 +28,24 @@ const DAY: u64 = 24 * 3600;
 /// How exactly `last_used` is kept, in seconds: a write for each request would be many.
 const USED_STEP: u64 = 3600;
 
+/// Who a token opens for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenLogin {
+    /// The user.
+    pub user: String,
+    /// The name of the token.
+    pub id: String,
+    /// What the user may do.
+    pub role: UserRole,
+}
+
+impl TokenLogin {
+    /// The name in the audit.
+    pub fn actor(&self) -> String {
+        format!("{} (token {})", self.user, self.id)
+    }
+}
+
 /// All tokens, by their hashes.
 #[derive(Default)]
 pub struct Tokens(Mutex<HashMap<TokenHash, UserTokenRow>>);
@@ -165,36 +183,38 @@ impl Service {
         Ok(())
     }
 
-    /// Whose token this is: name for the audit, and role.
+    /// Whose token this is.
     ///
     /// # Errors
     /// [`ServiceError::NotFound`]: nobody's, or it has ended. Both sound alike.
-    pub fn token_login(&self, token: &str) -> Result<(String, UserRole), ServiceError> {
-        let engine = &self.0;
-        let now = unix_now();
-        let found = || {
-            if token.len() > MAX_TOKEN {
-                return None;
-            }
-            let mut tokens = engine.tokens.0.lock();
-            let row = tokens.get_mut(&engine.key.user_token(token.as_bytes()))?;
-            if row.expires.is_some_and(|expires| expires <= now) {
-                return None;
-            }
-            let user = engine.accounts.get(&row.user)?;
-            if row.last_used.is_none_or(|at| at.abs_diff(now) >= USED_STEP) {
-                row.last_used = Some(now);
-                // Where it cannot be queued now, the next request does it after an hour.
-                drop(engine.db.submit(vec![Op::UserTokenUsed(row.id.clone(), now)], None));
-            }
-            Some((format!("{} (token {})", row.user, row.id), user.role))
-        };
-        found().ok_or_else(|| {
-            Counters::add(&engine.counters.failed_logins, 1);
+    pub fn token_login(&self, token: &str) -> Result<TokenLogin, ServiceError> {
+        self.token_user(token).ok_or_else(|| {
+            Counters::add(&self.0.counters.failed_logins, 1);
             ServiceError::NotFound(
                 "the bearer token opens nothing: it is unknown, revoked or has ended".into(),
             )
         })
+    }
+
+    /// The same of a token that has opened before: that it does no more is no failed login.
+    pub fn token_user(&self, token: &str) -> Option<TokenLogin> {
+        let engine = &self.0;
+        let now = unix_now();
+        if token.len() > MAX_TOKEN {
+            return None;
+        }
+        let mut tokens = engine.tokens.0.lock();
+        let row = tokens.get_mut(&engine.key.user_token(token.as_bytes()))?;
+        if row.expires.is_some_and(|expires| expires <= now) {
+            return None;
+        }
+        let user = engine.accounts.get(&row.user)?;
+        if row.last_used.is_none_or(|at| at.abs_diff(now) >= USED_STEP) {
+            row.last_used = Some(now);
+            // Where it cannot be queued now, the next request does it after an hour.
+            drop(engine.db.submit(vec![Op::UserTokenUsed(row.id.clone(), now)], None));
+        }
+        Some(TokenLogin { user: row.user.clone(), id: row.id.clone(), role: user.role })
     }
 }
 

@@ -20,7 +20,6 @@ pub struct DeploymentRow {
     pub reason: Option<String>,
     pub wave: usize,
     pub size: usize,
-    pub forgiven: usize,
     pub created_seq: i64,
     pub created_at: u64,
     pub created_by: String,
@@ -46,6 +45,7 @@ pub struct MemberRow {
     pub before: Option<i64>,
     pub at: u64,
     pub cancelled: Option<String>,
+    pub forgiven: bool,
 }
 
 /// A line of a device's timeline.
@@ -76,13 +76,13 @@ pub struct AuditRow {
 pub fn write_deployment(sql: &Savepoint<'_>, row: &DeploymentRow) -> rusqlite::Result<usize> {
     // An upsert: a replacement would delete the members with the row.
     sql.prepare_cached(
-        "INSERT INTO deployment VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17)
-         ON CONFLICT (id) DO UPDATE SET plan=?5, state=?7, reason=?8, wave=?9, size=?10, forgiven=?11, ended_seq=?15,
-         conditions=?17",
+        "INSERT INTO deployment VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16)
+         ON CONFLICT (id) DO UPDATE SET plan=?5, state=?7, reason=?8, wave=?9, size=?10, ended_seq=?14,
+         conditions=?16",
     )?
     .execute(params![
         row.id, row.file, row.target, row.tier, row.plan, row.downgrade, row.state, row.reason,
-        row.wave as i64, row.size as i64, row.forgiven as i64, row.created_seq,
+        row.wave as i64, row.size as i64, row.created_seq,
         row.created_at as i64, row.created_by, row.ended_seq, row.key, row.conditions,
     ])
 }
@@ -93,7 +93,7 @@ pub fn remove_deployment(sql: &Savepoint<'_>, id: i64) -> rusqlite::Result<usize
 
 pub fn write_member(sql: &Savepoint<'_>, row: &MemberRow) -> rusqlite::Result<usize> {
     sql.prepare_cached(
-        "INSERT OR REPLACE INTO member VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)",
+        "INSERT OR REPLACE INTO member VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15)",
     )?
     .execute(params![
         row.deployment,
@@ -110,6 +110,7 @@ pub fn write_member(sql: &Savepoint<'_>, row: &MemberRow) -> rusqlite::Result<us
         row.before,
         row.at as i64,
         row.cancelled,
+        row.forgiven,
     ])
 }
 
@@ -165,7 +166,6 @@ pub fn read_deployment(row: &Row<'_>) -> rusqlite::Result<DeploymentRow> {
         reason: row.get("reason")?,
         wave: number("wave")?,
         size: number("size")?,
-        forgiven: number("forgiven")?,
         created_seq: row.get("created_seq")?,
         created_at: number("created_at")? as u64,
         created_by: row.get("created_by")?,
@@ -191,6 +191,7 @@ pub fn read_member(row: &Row<'_>) -> rusqlite::Result<MemberRow> {
         before: row.get("before")?,
         at: row.get::<_, i64>("at")? as u64,
         cancelled: row.get("cancelled")?,
+        forgiven: row.get("forgiven")?,
     })
 }
 

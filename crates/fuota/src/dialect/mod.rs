@@ -237,6 +237,10 @@ pub struct Offer<'a> {
     pub file: &'a str,
     /// Its SHA-256 in lower-case hex.
     pub sha256: &'a str,
+    /// Its signature as minisign has it, in hex: kind (2 bytes), key (8), signature (64).
+    pub signature: Option<&'a str>,
+    /// Another checksum, where a person wants one.
+    pub checksum: Option<&'a store::Checksum>,
     /// By which requests name it.
     pub tag: ImageTag,
     /// Blocks that are in flight at once, however many one request names.

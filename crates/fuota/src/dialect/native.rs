@@ -32,6 +32,7 @@ const SIZE: u8 = 2;
 const SHA256: u8 = 3;
 const VERSION: u8 = 4;
 const TITLE: u8 = 5;
+const SIGNATURE: u8 = 6;
 const WINDOW: u8 = 7;
 const MODEL: u8 = 10;
 const REASON: u8 = 11;
@@ -395,6 +396,9 @@ fn manifest(offer: &Offer<'_>) -> Bytes {
     field(VERSION, cut(offer.version, 255).as_bytes());
     if let Some(title) = offer.title {
         field(TITLE, cut(title, 255).as_bytes());
+    }
+    if let Some(signature) = offer.signature.and_then(|line| hex::decode(line).ok()) {
+        field(SIGNATURE, &signature);
     }
     field(WINDOW, &u16::try_from(offer.window).unwrap_or(u16::MAX).to_be_bytes());
     out.freeze()

@@ -140,6 +140,8 @@ fn a_manifest_says_what_the_image_is() {
         title: Some("pump"),
         file: "pump.bin",
         sha256: &"0f".repeat(32),
+        signature: Some(&format!("4544{}", "aa".repeat(72))),
+        checksum: None,
         tag: 7,
         window: 64,
         attempt: 1,
@@ -156,6 +158,9 @@ fn a_manifest_says_what_the_image_is() {
         b"1.4.2",
         &[TITLE, 4],
         b"pump",
+        &[SIGNATURE, 74],
+        b"ED",
+        &[0xaa; 72],
         &[WINDOW, 2, 0, 64],
     ]
     .concat();

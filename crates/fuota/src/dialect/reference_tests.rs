@@ -170,6 +170,8 @@ fn a_manifest_is_the_references_and_more() {
         version: "1.\"0",
         title: Some("t"),
         sha256: "ab",
+        signature: None,
+        checksum: None,
     };
     assert_eq!(
         parsed(&dialect().manifest(&manifest, false)),

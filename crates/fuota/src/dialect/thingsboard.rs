@@ -372,8 +372,12 @@ fn attributes(offer: &Offer<'_>, keys: &[&str]) -> Map<String, Value> {
         "fw_title" => Some(title(offer).into()),
         "fw_version" => Some(offer.version.into()),
         "fw_size" => Some(offer.size.into()),
-        "fw_checksum_algorithm" => Some("SHA256".into()),
-        "fw_checksum" => Some(offer.sha256.into()),
+        "fw_checksum_algorithm" => {
+            Some(offer.checksum.map_or("SHA256", |checksum| checksum.algorithm.name()).into())
+        }
+        "fw_checksum" => {
+            Some(offer.checksum.map_or(offer.sha256, |checksum| &*checksum.value).into())
+        }
         _ => None,
     };
     keys.iter().filter_map(|key| Some(((*key).to_owned(), value(key)?))).collect()

@@ -17,6 +17,8 @@ fn offer(version: &str) -> Offer<'_> {
         title: None,
         file: "pump-1.4.2.bin",
         sha256: "ab",
+        signature: None,
+        checksum: None,
         tag: 7,
         window: 64,
         attempt: 1,
@@ -272,5 +274,24 @@ proptest! {
         let _ = talk.read_request(&heard(topic, &payload));
         let _ = talk.read(&heard(topic, &payload));
         let _ = ThingsBoard::default().forgery(&payload);
+    }
+}
+
+#[test]
+fn another_checksum_is_given_where_one_is_wanted() {
+    for (checksum, expected) in [
+        (None, ("SHA256", "ab")),
+        (
+            Some(store::Checksum { algorithm: store::Algorithm::Crc32, value: "2639f4cb".into() }),
+            ("CRC32", "2639f4cb"),
+        ),
+    ] {
+        let said =
+            talk().manifest(&Offer { checksum: checksum.as_ref(), ..offer("1") }, &framing());
+        let said: Value = serde_json::from_slice(&said.payload.to_bytes()).unwrap();
+        assert_eq!(
+            (&said["fw_checksum_algorithm"], &said["fw_checksum"]),
+            (&json!(expected.0), &json!(expected.1))
+        );
     }
 }

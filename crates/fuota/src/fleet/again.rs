@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     catalog::Catalog,
-    db::{FileRow, Op},
+    db::{DbError, FileRow, Op},
     engine::Engine,
     policy::History,
     state::UpdateState,
@@ -74,12 +74,14 @@ impl Engine {
         Ok((members.len(), ops))
     }
 
-    /// Rule 22. Returns the deployments that it makes and the devices that it leaves.
+    /// Rule 22. Returns the deployments that it makes and the devices that it leaves, and what
+    /// waits for the job in which that and `ops` are written.
     pub fn roll_back(
         self: &Arc<Self>,
         id: i64,
         actor: &Actor,
-    ) -> Result<(Outcome, Vec<Op>), ServiceError> {
+        mut ops: Vec<Op>,
+    ) -> Result<(Outcome, impl Future<Output = Result<(), DbError>> + use<>), ServiceError> {
         let over = {
             let fleet = self.fleet.lock();
             let deployment = fleet.deployments.get(&id).ok_or_else(|| unknown(id))?;
@@ -95,9 +97,9 @@ impl Engine {
             }
             deployment.state == DeploymentState::Cancelled
         };
-        let mut ops = Vec::new();
         if !over {
-            ops.extend(self.cancel(&[id], &by("rolled back", actor))?);
+            // Written before what follows; where it is not, it is written with the next interval.
+            drop(self.cancel(id, &by("rolled back", actor), Vec::new())?);
         }
         let catalog = self.catalog.load();
         let mut files = self.files.lock();
@@ -143,7 +145,8 @@ impl Engine {
             fleet.due.insert(number);
             made.push(number);
         }
-        Ok((Outcome { rollbacks: Some(made), left: Some(left), ..Outcome::default() }, ops))
+        let outcome = Outcome { rollbacks: Some(made), left: Some(left), ..Outcome::default() };
+        Ok((outcome, self.keep(ops)))
     }
 }
 

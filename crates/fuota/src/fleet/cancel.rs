@@ -1,8 +1,9 @@
 //! Ending what runs before it is done: whole deployments, or one device of one (rule 10).
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use super::{
+    Fleet,
     deployment::{Deployment, DeploymentState},
     operate::unknown,
     target::Target,
@@ -11,37 +12,55 @@ use crate::{
     db::{DbError, Op},
     device::{Device, DeviceState},
     engine::Engine,
+    ingest::Files,
     state::{Happened, UpdateState},
     transfer::unix_now,
     views::{Actor, ServiceError},
 };
 
-impl Engine {
-    /// Ends deployments for good, and every transfer of theirs that is not complete.
-    pub fn cancel(self: &Arc<Self>, ids: &[i64], reason: &str) -> Result<Vec<Op>, ServiceError> {
+impl Fleet {
+    /// These are over. Returns what is to be written.
+    pub fn cancel(&mut self, ids: &[i64], reason: &str, files: &mut Files) -> Vec<Op> {
         let mut ops = Vec::new();
-        {
+        for id in ids {
+            let Some(deployment) = self.deployments.get_mut(id) else { continue };
+            // One whose file is gone may still have running transfers.
+            let seq = deployment.ended.unwrap_or_else(|| files.take_seq());
+            deployment.end(DeploymentState::Cancelled, reason.into(), seq);
+            ops.push(Op::Deployment(deployment.row()));
+        }
+        ops
+    }
+}
+
+impl Engine {
+    /// Ends a deployment for good, and every transfer of it that is not complete. Gives what
+    /// waits for the one job in which that and `ops` are written.
+    pub fn cancel(
+        self: &Arc<Self>,
+        id: i64,
+        reason: &str,
+        mut ops: Vec<Op>,
+    ) -> Result<impl Future<Output = Result<(), DbError>> + use<>, ServiceError> {
+        let written = {
             let mut files = self.files.lock();
             let mut fleet = self.fleet.lock();
-            for id in ids {
-                let deployment = fleet.deployments.get_mut(id).ok_or_else(|| unknown(*id))?;
-                if deployment.state == DeploymentState::Cancelled {
-                    return Err(ServiceError::Conflict(format!(
-                        "deployment {id}: it is cancelled already"
-                    )));
-                }
-                // One whose file is gone may still have running transfers.
-                let seq = deployment.ended.unwrap_or_else(|| files.take_seq());
-                deployment.end(DeploymentState::Cancelled, reason.into(), seq);
-                ops.push(Op::Deployment(deployment.row()));
+            let deployment = fleet.deployments.get(&id).ok_or_else(|| unknown(id))?;
+            if deployment.state == DeploymentState::Cancelled {
+                return Err(ServiceError::Conflict(format!(
+                    "deployment {id}: it is cancelled already"
+                )));
             }
-        }
-        self.stop_transfers(&ids.iter().copied().collect());
-        Ok(ops)
+            ops.extend(fleet.cancel(&[id], reason, &mut files));
+            // Before its devices: were they written and it not, their waves would go on.
+            self.keep(ops)
+        };
+        self.stop_transfers(&[id]);
+        Ok(written)
     }
 
     /// The next request gets an error that says so.
-    fn stop_transfers(self: &Arc<Self>, ids: &HashSet<i64>) {
+    pub fn stop_transfers(self: &Arc<Self>, ids: &[i64]) {
         let mut devices = self.registry.all();
         // Sessions without identity are in no registry.
         let others = self.registry.links();
@@ -83,10 +102,7 @@ impl Engine {
         // Its place is another one's, and it may be given something else.
         self.rollouts.notify_one();
         self.consider(&device);
-        written.await.map_err(|error| {
-            device.unwritten.store(true, std::sync::atomic::Ordering::Relaxed);
-            ServiceError::Unavailable(error.to_string())
-        })
+        written.await.map_err(|error| ServiceError::Unavailable(error.to_string()))
     }
 
     /// Gives what waits for the one job in which all of it is written.
@@ -129,7 +145,7 @@ impl Engine {
         let subject = format!("deployment {id}");
         ops.push(Engine::audit_by(actor, &subject, "cancel", Some(device.id.to_string())));
         // Queued before anybody else can change the device.
-        Ok(self.db.queue(ops))
+        Ok(self.keep(ops))
     }
 }
 

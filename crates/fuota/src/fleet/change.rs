@@ -106,17 +106,16 @@ impl Engine {
             };
             let pause = patch.pause_at_percent.unwrap_or(deployment.plan.pause_at_percent);
             let changes = changes(deployment, &conditions, pause);
-            if changes.is_empty() {
-                return Ok(());
-            }
             deployment.conditions = conditions;
             deployment.plan.pause_at_percent = pause;
-            let subject = format!("deployment {id}");
+            // Also where it is so already: that may not be written yet.
+            let mut ops = vec![Op::Deployment(deployment.row())];
+            if !changes.is_empty() {
+                let subject = format!("deployment {id}");
+                ops.push(Engine::audit_by(actor, &subject, "changed", Some(changes)));
+            }
             // Queued before anybody else can change it.
-            let written = self.db.queue(vec![
-                Op::Deployment(deployment.row()),
-                Engine::audit_by(actor, &subject, "changed", Some(changes)),
-            ]);
+            let written = self.keep(ops);
             let same_rate =
                 deployment.conditions.limits.starts_per_minute == before.starts_per_minute;
             fleet.due.insert(id);
@@ -129,9 +128,6 @@ impl Engine {
         tracing::info!(deployment = id, by = actor.shown(), "changed");
         self.tell_deployments(&[id]);
         let written = written.await;
-        if written.is_err() {
-            self.write_again();
-        }
         self.set_caps();
         // Whoever waited may begin, and a wave may have failed by the new measure.
         self.rollouts.notify_one();

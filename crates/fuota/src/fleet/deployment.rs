@@ -4,11 +4,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     conditions::Conditions,
-    rollout::{Plan, Standing},
+    rollout::{Plan, Standing, Tally},
     target::Target,
 };
 use crate::{
-    db::{DeploymentRow, MemberRow},
+    db::{DeploymentRow, MemberRow, Op},
     policy::History,
     state::UpdateState,
     transfer::unix_now,
@@ -83,8 +83,6 @@ pub struct Deployment {
     pub wave: usize,
     /// Up to how many devices that goes in all; 0 while it is not known yet.
     pub size: usize,
-    /// Failures of this wave of which whoever resumed it knew.
-    pub forgiven: usize,
     /// Position in the order of creations and removals, as a file's.
     pub created: i64,
     /// Seconds since 1970.
@@ -96,8 +94,6 @@ pub struct Deployment {
     pub key: Option<String>,
     /// Its windows and caps.
     pub conditions: Conditions,
-    /// Whether the database lacks the newest change.
-    pub dirty: bool,
     pub members: HashMap<Arc<str>, Member>,
     /// Members that are in and count (rule 5).
     pub(super) admitted: usize,
@@ -114,6 +110,8 @@ pub struct Member {
     pub state: Option<UpdateState>,
     /// It failed or fell silent, and has not run the image since.
     pub failed: bool,
+    /// Whoever resumed the rollout knew of that.
+    pub forgiven: bool,
     /// It was brought to downloaded or further.
     pub reached: bool,
     /// What it experienced because of this deployment.
@@ -130,10 +128,13 @@ impl Member {
     /// Takes over what its transfer says.
     pub fn moved(&mut self, state: UpdateState) {
         match state {
+            // A further failure is another one than that of which somebody knew.
             UpdateState::Failed(_) | UpdateState::Silent | UpdateState::Stalled => {
-                self.failed = true;
+                (self.failed, self.forgiven) = (true, false);
             }
-            UpdateState::Updated | UpdateState::UpdatedUnconfirmed => self.failed = false,
+            UpdateState::Updated | UpdateState::UpdatedUnconfirmed => {
+                (self.failed, self.forgiven) = (false, false);
+            }
             _ => {}
         }
         self.reached |= state.has_image();
@@ -141,9 +142,12 @@ impl Member {
         self.state = Some(state);
     }
 
-    /// Whether its outcome is open.
+    /// Whether its outcome is open. Of a device that was cancelled and that nobody took out, it
+    /// is: the server ended before it wrote that all of its deployment was cancelled.
     fn is_open(&self) -> bool {
-        self.wave.is_some() && !self.state.as_ref().is_some_and(UpdateState::is_settled)
+        let cut_short = self.state == Some(UpdateState::Cancelled) && self.cancelled.is_none();
+        let settled = self.state.as_ref().is_some_and(UpdateState::is_settled);
+        self.wave.is_some() && (!settled || cut_short)
     }
 
     pub fn row(&self, deployment: i64, device: &str) -> MemberRow {
@@ -162,6 +166,7 @@ impl Member {
             before: self.before,
             at: self.at,
             cancelled: self.cancelled.clone(),
+            forgiven: self.forgiven,
         }
     }
 
@@ -176,6 +181,7 @@ impl Member {
                 state => state,
             },
             failed: row.failed,
+            forgiven: row.forgiven,
             reached: row.reached,
             history: History {
                 offers: row.offers,
@@ -206,14 +212,12 @@ impl Deployment {
             reason: None,
             wave: 0,
             size: 0,
-            forgiven: 0,
             created,
             created_at: unix_now(),
             created_by: String::new(),
             ended: None,
             key: None,
             conditions: Conditions::default(),
-            dirty: false,
             members: HashMap::new(),
             admitted: 0,
         }
@@ -230,7 +234,6 @@ impl Deployment {
             reason: row.reason.clone(),
             wave: row.wave,
             size: row.size,
-            forgiven: row.forgiven,
             created_at: row.created_at,
             created_by: row.created_by.clone(),
             ended: row.ended_seq,
@@ -253,7 +256,6 @@ impl Deployment {
             reason: self.reason.clone(),
             wave: self.wave,
             size: self.size,
-            forgiven: self.forgiven,
             created_seq: self.created,
             created_at: self.created_at,
             created_by: self.created_by.clone(),
@@ -359,6 +361,7 @@ impl Deployment {
             wave: member.wave.filter(|_| !lost),
             state: None,
             failed: false,
+            forgiven: false,
             history: History::default(),
             at: unix_now(),
             cancelled: None,
@@ -370,21 +373,33 @@ impl Deployment {
 
     /// How its rollout stands.
     pub fn standing(&self) -> Standing {
+        let waves = self.wave.min(self.plan.waves.len()) + 1;
         let mut standing = Standing {
             wave: self.wave,
             size: self.size,
             admitted: self.admitted,
-            forgiven: self.forgiven,
-            ..Standing::default()
+            open: 0,
+            waves: vec![Tally::default(); waves],
         };
         for member in self.members.values().filter(|member| member.counts) {
             standing.open += usize::from(member.is_open());
-            if member.wave == Some(self.wave) {
-                standing.in_wave += 1;
-                standing.failed += usize::from(member.failed);
+            if let Some(tally) = member.wave.and_then(|wave| standing.waves.get_mut(wave)) {
+                tally.members += 1;
+                tally.failed += usize::from(member.failed && !member.forgiven);
             }
         }
         standing
+    }
+
+    /// Who resumes it knows of every failure until now. Returns what is to be written.
+    pub fn forgive(&mut self) -> Vec<Op> {
+        let id = self.id;
+        let failed = self.members.iter_mut().filter(|(_, one)| one.failed && !one.forgiven);
+        let forgiven = failed.map(|(device, member)| {
+            member.forgiven = true;
+            Op::Member(member.row(id, device))
+        });
+        forgiven.collect()
     }
 
     /// Whether its waves can change anything by themselves.
@@ -394,12 +409,8 @@ impl Deployment {
 
     /// Opens the next wave, for `total` devices that are to get it in all.
     pub fn open_wave(&mut self, wave: usize, total: usize) {
-        if wave != self.wave {
-            self.forgiven = 0;
-        }
         self.wave = wave;
         self.size = self.plan.size(wave, total);
-        self.dirty = true;
     }
 
     /// When anything last happened in it, in seconds since 1970.
@@ -413,5 +424,72 @@ impl Deployment {
         self.state = state;
         self.reason = Some(reason);
         self.ended = Some(seq);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::rollout::Step;
+
+    /// Its first wave is done, and these are in the second.
+    fn second_wave(number: usize) -> (Deployment, Vec<Arc<str>>) {
+        let mut deployment = Deployment::new(1, 1, Target::All, 1);
+        deployment.plan = Plan::canary();
+        deployment.open_wave(1, 10 * number);
+        let devices: Vec<Arc<str>> = (0..number).map(|at| format!("dev-{at}").into()).collect();
+        for device in &devices {
+            deployment.admit(device, true).unwrap();
+        }
+        (deployment, devices)
+    }
+
+    fn moved(deployment: &mut Deployment, device: &str, state: UpdateState) {
+        deployment.members.get_mut(device).unwrap().moved(state);
+    }
+
+    fn pauses(deployment: &Deployment) -> bool {
+        matches!(deployment.plan.step(&deployment.standing()), Step::Pause(_))
+    }
+
+    #[test]
+    fn rule_21_a_forgiven_failure_hides_no_later_one() {
+        let failed = || UpdateState::Failed("flash".into());
+        let (mut deployment, devices) = second_wave(10);
+        moved(&mut deployment, &devices[0], failed());
+        assert!(pauses(&deployment));
+        assert_eq!(deployment.forgive().len(), 1);
+        assert!(!pauses(&deployment), "who resumed it knew");
+        assert!(deployment.forgive().is_empty());
+        // That one succeeds, and another fails.
+        moved(&mut deployment, &devices[0], UpdateState::Updated);
+        moved(&mut deployment, &devices[1], failed());
+        assert!(pauses(&deployment));
+        deployment.forgive();
+        // The same device fails once more.
+        moved(&mut deployment, &devices[1], UpdateState::Offered);
+        assert!(!pauses(&deployment));
+        moved(&mut deployment, &devices[1], failed());
+        assert!(pauses(&deployment));
+        // Five of a hundred, as the threshold has it.
+        let (mut deployment, devices) = second_wave(100);
+        for fail in [0..5, 5..10] {
+            for at in fail.clone() {
+                assert!(!pauses(&deployment));
+                moved(&mut deployment, &devices[at], failed());
+            }
+            assert!(pauses(&deployment));
+            deployment.forgive();
+            fail.for_each(|at| moved(&mut deployment, &devices[at], UpdateState::Updated));
+        }
+    }
+
+    #[test]
+    fn rule_21_late_failures_of_the_waves_before_count_as_they_did_then() {
+        let (mut deployment, devices) = second_wave(10);
+        deployment.open_wave(2, 1000);
+        assert!(!pauses(&deployment));
+        moved(&mut deployment, &devices[3], UpdateState::Silent);
+        assert!(pauses(&deployment), "a tenth of the second wave, whatever the third has");
     }
 }

@@ -19,8 +19,15 @@ use crate::{
 /// Devices that are looked at before others may run.
 const BREATH: usize = 64;
 
+/// How a rollout was found, and what follows from that.
+pub struct Look {
+    wave: usize,
+    size: usize,
+    step: Step,
+}
+
 /// A device that is to get a deployment and is not in yet.
-struct Candidate {
+pub struct Candidate {
     device: Arc<Device>,
     online: bool,
     /// Whether its label says `canary`.
@@ -175,17 +182,6 @@ impl Engine {
         self.rollouts.notify_one();
     }
 
-    /// Writes deployments that could not be written when they changed.
-    pub fn flush_deployments(&self) {
-        let mut fleet = self.fleet.lock();
-        for deployment in fleet.deployments.values_mut().filter(|one| one.dirty) {
-            if self.db.submit(vec![Op::Deployment(deployment.row())], None).is_err() {
-                return;
-            }
-            deployment.dirty = false;
-        }
-    }
-
     /// Looks at the rollouts that may go on, or must not.
     pub async fn drive(self: &Arc<Self>) {
         if !self.is_ready() {
@@ -203,51 +199,68 @@ impl Engine {
         if !self.catalog.load().offers(id) {
             return;
         }
-        let step = {
-            let mut fleet = self.fleet.lock();
-            let Some(deployment) = fleet.deployments.get_mut(&id) else { return };
-            if deployment.state != DeploymentState::Running || !deployment.is_staged() {
-                return;
-            }
-            match deployment.plan.step(&deployment.standing()) {
-                Step::Pause(reason) => {
-                    tracing::warn!(deployment = id, reason, "the rollout is paused");
-                    deployment.state = DeploymentState::Paused;
-                    deployment.reason = Some(reason.clone());
-                    let subject = format!("deployment {id}");
-                    let audit = Engine::audit(&subject, "paused", Some(reason));
-                    return self.store(deployment, vec![audit]);
-                }
-                // It is not open yet: nobody knows for how many it is.
-                _ if deployment.size == 0 => Step::Stay,
-                Step::Stay => return,
-                step => step,
-            }
-        };
+        let Some(look) = self.look(id) else { return };
         let candidates = self.candidates(id).await;
-        let chosen = {
-            let mut fleet = self.fleet.lock();
-            let Some(deployment) = fleet.deployments.get_mut(&id) else { return };
-            if deployment.state != DeploymentState::Running {
-                return;
-            }
-            // What is in counts only as far as it did when the step was found.
-            if deployment.size > 0 && deployment.plan.step(&deployment.standing()) != step {
-                fleet.due.insert(id);
-                return;
-            }
-            let before = deployment.wave;
-            let chosen = self.go_on(deployment, &step, candidates);
-            if deployment.wave != before {
-                // It may be full of devices of the waves before.
-                fleet.due.insert(id);
-            }
-            chosen
-        };
-        match chosen {
+        match self.follow(id, &look, candidates) {
             Some(chosen) => chosen.iter().for_each(|device| self.consider(device)),
             None => self.reconsider_all().await,
         }
+    }
+
+    /// What follows for a rollout, if it needs devices; a pause follows at once.
+    pub fn look(&self, id: i64) -> Option<Look> {
+        let mut fleet = self.fleet.lock();
+        let deployment = fleet.deployments.get_mut(&id)?;
+        if deployment.state != DeploymentState::Running || !deployment.is_staged() {
+            return None;
+        }
+        let step = match deployment.plan.step(&deployment.standing()) {
+            Step::Pause(reason) => {
+                tracing::warn!(deployment = id, reason, "the rollout is paused");
+                deployment.state = DeploymentState::Paused;
+                deployment.reason = Some(reason.clone());
+                let subject = format!("deployment {id}");
+                let audit = Engine::audit(&subject, "paused", Some(reason));
+                self.store(deployment, vec![audit]);
+                return None;
+            }
+            // It is not open yet: nobody knows for how many it is.
+            _ if deployment.size == 0 => Step::Stay,
+            Step::Stay => return None,
+            step => step,
+        };
+        Some(Look { wave: deployment.wave, size: deployment.size, step })
+    }
+
+    /// Does what was seen to follow, for these devices. Returns whom to consider; `None`:
+    /// everybody.
+    pub fn follow(
+        &self,
+        id: i64,
+        look: &Look,
+        candidates: Vec<Candidate>,
+    ) -> Option<Vec<Arc<Device>>> {
+        let mut fleet = self.fleet.lock();
+        let nobody = Some(Vec::new());
+        let Some(deployment) = fleet.deployments.get_mut(&id) else { return nobody };
+        if deployment.state != DeploymentState::Running {
+            return nobody;
+        }
+        // The candidates took a while. An operator may have opened the next wave meanwhile, and
+        // what is in counts only as far as it did then.
+        let same = (deployment.wave, deployment.size) == (look.wave, look.size);
+        if !same || deployment.size > 0 && deployment.plan.step(&deployment.standing()) != look.step
+        {
+            fleet.due.insert(id);
+            return nobody;
+        }
+        let before = deployment.wave;
+        let chosen = self.go_on(deployment, &look.step, candidates);
+        if deployment.wave != before {
+            // It may be full of devices of the waves before.
+            fleet.due.insert(id);
+        }
+        chosen
     }
 
     /// Opens the wave, or the next one, for these devices, and lets in those that are online.
@@ -291,17 +304,17 @@ impl Engine {
         Some(chosen)
     }
 
-    /// Writes a deployment's row; what cannot be written now is written with the next interval.
-    pub fn store(&self, deployment: &mut Deployment, more: Vec<Op>) {
+    /// Writes a deployment's row. The fleet is locked by the caller.
+    fn store(&self, deployment: &Deployment, more: Vec<Op>) {
         self.events.tell(Change::of(deployment));
         let mut ops = vec![Op::Deployment(deployment.row())];
         ops.extend(more);
-        deployment.dirty = self.db.submit(ops, None).is_err();
+        drop(self.keep(ops));
     }
 
     /// The devices that count and would be offered this, were its waves all open, in the order
     /// in which they are taken.
-    async fn candidates(self: &Arc<Self>, id: i64) -> Vec<Candidate> {
+    pub async fn candidates(self: &Arc<Self>, id: i64) -> Vec<Candidate> {
         let mut found = Vec::new();
         for (number, device) in self.registry.all().into_iter().enumerate() {
             if let Some(candidate) = self.candidate(id, &device) {

@@ -13,6 +13,7 @@
 //! | `drive` | what follows from outcomes: next waves, pauses |
 //! | `operate`, `change`, `cancel`, `again` | what operators do: create, approve, pause, withdraw, freeze; change; cancel; retry, roll back |
 //! | `conditions`, `starts`, `waiting` | windows and caps; who waits for them |
+//! | `unwritten` | what the database could not be made to hold, until it does |
 //! | `events`, `ring` | changes, told as they happen |
 //! | `alerts` | what follows from them for operators |
 //! | `service`, `views` | the same for the admin interface |
@@ -33,6 +34,7 @@ pub mod rollout;
 mod service;
 pub mod starts;
 pub mod target;
+pub mod unwritten;
 pub mod views;
 pub mod waiting;
 
@@ -112,6 +114,13 @@ impl Fleet {
         }
         fleet.due = fleet.deployments.keys().copied().collect();
         fleet
+    }
+
+    /// Writes whether the site is frozen.
+    pub fn frozen_op(&self) -> Op {
+        // A number and a text always serialize.
+        let text = self.frozen.as_ref().and_then(|frozen| serde_json::to_string(frozen).ok());
+        Op::Frozen(text)
     }
 
     /// The id of the next deployment. Ids are never used twice while a later one is known.

@@ -1,7 +1,7 @@
 //! What operators do: make, approve, pause and resume deployments, withdraw firmware, freeze the
 //! site.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, pin::Pin, sync::Arc};
 
 use super::{
     Frozen,
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Windows,
     catalog::firmware_id,
-    db::{FileRow, Op},
+    db::{DbError, FileRow, Op},
     engine::Engine,
     registration::invalid,
     transfer::unix_now,
@@ -24,6 +24,9 @@ use crate::{
 
 /// Deployments that are not over, at most.
 const MAX_LIVE: usize = 10_000;
+
+/// What waits until an act is written.
+type Written = Pin<Box<dyn Future<Output = Result<(), DbError>> + Send>>;
 
 /// What came of an act beside the deployment itself.
 #[derive(Default)]
@@ -110,7 +113,7 @@ impl Engine {
             fleet.deployments.insert(id, deployment);
             (id, ops)
         };
-        if let Err(error) = self.db.commit(ops).await {
+        if let Err(error) = self.keep(ops).await {
             self.fleet.lock().deployments.remove(&id);
             return Err(ServiceError::Unavailable(error.to_string()));
         }
@@ -178,49 +181,75 @@ impl Engine {
         device: Option<&str>,
         actor: &Actor,
     ) -> Result<Outcome, ServiceError> {
+        let unwritten = |error: DbError| ServiceError::Unavailable(error.to_string());
+        let (outcome, written) = match self.begin_act(id, act, device, actor) {
+            // Nobody is to believe an earlier act whose writing failed, or is not done yet.
+            Err(ServiceError::Conflict(why)) => {
+                let written = {
+                    let fleet = self.fleet.lock();
+                    let deployment = fleet.deployments.get(&id).ok_or_else(|| unknown(id))?;
+                    self.keep(vec![Op::Deployment(deployment.row())])
+                };
+                written.await.map_err(unwritten)?;
+                return Err(ServiceError::Conflict(why));
+            }
+            begun => begun?,
+        };
+        tracing::info!(deployment = id, act = act.name(), by = actor.shown(), "an operator's act");
+        self.tell_deployments(&[id]);
+        self.tell_deployments(outcome.rollbacks.as_deref().unwrap_or_default());
+        let written = written.await;
+        self.rebuild_catalog();
+        self.reconsider_all().await;
+        written.map_err(unwritten)?;
+        Ok(outcome)
+    }
+
+    /// Does it in memory, and queues what is to be written before anybody else can change it.
+    fn begin_act(
+        self: &Arc<Self>,
+        id: i64,
+        act: Act,
+        device: Option<&str>,
+        actor: &Actor,
+    ) -> Result<(Outcome, Written), ServiceError> {
         let mut outcome = Outcome::default();
         let subject = format!("deployment {id}");
         let mut ops =
             vec![Engine::audit_by(actor, &subject, act.name(), device.map(str::to_owned))];
-        match act {
+        let written: Written = match act {
             Act::Approve | Act::Pause | Act::Resume => {
                 let mut fleet = self.fleet.lock();
                 let deployment = fleet.deployments.get_mut(&id).ok_or_else(|| unknown(id))?;
-                self.steer(deployment, act, actor)?;
+                let more = self.steer(deployment, act, actor)?;
                 ops.push(Op::Deployment(deployment.row()));
+                ops.extend(more);
                 fleet.due.insert(id);
+                Box::pin(self.keep(ops))
             }
-            Act::Cancel => ops.extend(self.cancel(&[id], &by("cancelled", actor))?),
+            Act::Cancel => Box::pin(self.cancel(id, &by("cancelled", actor), ops)?),
             Act::Retry => {
                 let (number, more) = self.retry(id, device)?;
                 outcome.retried = Some(number);
                 ops.extend(more);
+                Box::pin(self.keep(ops))
             }
             Act::Rollback => {
-                let more;
-                (outcome, more) = self.roll_back(id, actor)?;
-                ops.extend(more);
+                let written;
+                (outcome, written) = self.roll_back(id, actor, ops)?;
+                Box::pin(written)
             }
-        }
-        tracing::info!(deployment = id, act = act.name(), by = actor.shown(), "an operator's act");
-        self.tell_deployments(&[id]);
-        self.tell_deployments(outcome.rollbacks.as_deref().unwrap_or_default());
-        let written = self.db.commit(ops).await;
-        if written.is_err() {
-            self.write_again();
-        }
-        self.rebuild_catalog();
-        self.reconsider_all().await;
-        written.map_err(|error| ServiceError::Unavailable(error.to_string()))?;
-        Ok(outcome)
+        };
+        Ok((outcome, written))
     }
 
+    /// Returns what is to be written beside the deployment.
     fn steer(
         &self,
         deployment: &mut Deployment,
         act: Act,
         actor: &Actor,
-    ) -> Result<(), ServiceError> {
+    ) -> Result<Vec<Op>, ServiceError> {
         use DeploymentState::{Held, Paused, Running};
         match (act, deployment.state) {
             (Act::Approve, Held) => {
@@ -237,9 +266,9 @@ impl Engine {
                 deployment.reason = Some(by("paused", actor));
             }
             (Act::Resume, Paused) => {
-                deployment.forgiven = deployment.standing().failed;
                 deployment.state = Running;
                 deployment.reason = None;
+                return Ok(deployment.forgive());
             }
             (act, state) => {
                 let why = match (act, state) {
@@ -254,7 +283,7 @@ impl Engine {
                 return Err(ServiceError::Conflict(format!("deployment {}: {why}", deployment.id)));
             }
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     /// Rule 10: these bytes are never offered again, and every transfer of them ends.
@@ -263,8 +292,8 @@ impl Engine {
         firmware: &str,
         actor: &Actor,
     ) -> Result<(), ServiceError> {
-        let (mut ops, ids) = {
-            let mut files = self.files.lock();
+        let (written, ids) = {
+            let files = &mut *self.files.lock();
             let present = files
                 .rows
                 .iter()
@@ -280,43 +309,50 @@ impl Engine {
                 ops.push(Engine::audit_by(actor, &row.path, "withdrawn", Some(digest.to_string())));
                 withdrawn.insert(row.id);
             }
-            let fleet = self.fleet.lock();
+            let fleet = &mut *self.fleet.lock();
             let live = fleet.deployments.values().filter(|one| {
                 withdrawn.contains(&one.file) && one.state != DeploymentState::Cancelled
             });
-            (ops, live.map(|one| one.id).collect::<Vec<_>>())
+            let ids: Vec<i64> = live.map(|one| one.id).collect();
+            ops.extend(fleet.cancel(&ids, &by("withdrawn", actor), files));
+            (self.keep(ops), ids)
         };
-        ops.extend(self.cancel(&ids, &by("withdrawn", actor))?);
-        let written = self.db.commit(ops).await;
-        if written.is_err() {
-            self.write_again();
-        }
+        self.stop_transfers(&ids);
+        let written = written.await;
         self.rebuild_catalog();
         self.reconsider_all().await;
         written.map_err(|error| {
-            ServiceError::Unavailable(format!("it is withdrawn until a restart only: {error}"))
+            ServiceError::Unavailable(format!("it is withdrawn, and not written yet: {error}"))
         })
     }
 
     /// Stops all offers of the site, or lets them go on.
     pub async fn freeze(self: &Arc<Self>, frozen: bool, actor: &Actor) -> Result<(), ServiceError> {
-        let now = frozen.then(|| Frozen { at: unix_now(), by: actor.shown().into() });
-        let text = now.as_ref().and_then(|frozen| serde_json::to_string(frozen).ok());
-        {
-            let mut fleet = self.fleet.lock();
-            if fleet.frozen.is_some() == frozen {
-                return Ok(());
-            }
-            fleet.frozen = now;
-        }
         let action = if frozen { "frozen" } else { "unfrozen" };
-        tracing::warn!(by = actor.shown(), "all offers of the site are {action}");
-        self.tell_site();
-        let ops = vec![Op::Frozen(text), Engine::audit_by(actor, "site", action, None)];
-        let written = self.db.commit(ops).await;
-        self.reconsider_all().await;
+        let (written, changed) = {
+            let mut fleet = self.fleet.lock();
+            let changed = fleet.frozen.is_some() != frozen;
+            let mut audit = None;
+            if changed {
+                fleet.frozen = frozen.then(|| Frozen { at: unix_now(), by: actor.shown().into() });
+                audit = Some(Engine::audit_by(actor, "site", action, None));
+            }
+            // Also where it is so already: that may not be written yet.
+            let ops = [Some(fleet.frozen_op()), audit].into_iter().flatten().collect();
+            (self.keep(ops), changed)
+        };
+        if changed {
+            tracing::warn!(by = actor.shown(), "all offers of the site are {action}");
+            self.tell_site();
+        }
+        let written = written.await;
+        if changed {
+            self.reconsider_all().await;
+        }
         written.map_err(|error| {
-            ServiceError::Unavailable(format!("it is {action} until a restart only: {error}"))
+            ServiceError::Unavailable(format!(
+                "the site is {action}, and that is not written yet: {error}"
+            ))
         })
     }
 
@@ -331,13 +367,6 @@ impl Engine {
         let fleet = self.fleet.lock();
         for deployment in ids.iter().filter_map(|id| fleet.deployments.get(id)) {
             self.events.tell(Change::of(deployment));
-        }
-    }
-
-    /// The memory went ahead of the database: all deployments are written again.
-    pub fn write_again(&self) {
-        for deployment in self.fleet.lock().deployments.values_mut() {
-            deployment.dirty = true;
         }
     }
 }

@@ -14,8 +14,8 @@ const MAX_WAVES: usize = 20;
 pub struct Plan {
     /// In order; the last is `{"percent": 100}`.
     pub waves: Vec<Wave>,
-    /// It pauses when this share of the current wave's devices has failed or is silent; `None`:
-    /// it never does by itself.
+    /// It pauses when this share of a wave's devices, of the present one or of one before it, has
+    /// failed or is silent; `None`: it never does by itself.
     #[serde(default = "pause_at_percent", deserialize_with = "crate::whole::maybe")]
     pub pause_at_percent: Option<u8>,
 }
@@ -136,7 +136,7 @@ impl Plan {
 }
 
 /// How a rollout stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// The wave that is under way, from 0.
     pub wave: usize,
@@ -144,14 +144,20 @@ pub struct Standing {
     pub size: usize,
     /// Devices that are in, of all waves.
     pub admitted: usize,
-    /// Of those, devices of this wave.
-    pub in_wave: usize,
-    /// Devices that are in and whose outcome is open.
+    /// Of those, devices whose outcome is open.
     pub open: usize,
-    /// Devices of this wave that failed or are silent.
+    /// Of each wave until then, the first one first.
+    pub waves: Vec<Tally>,
+}
+
+/// How one wave stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Devices that got in with it.
+    pub members: usize,
+    /// Of those, devices that failed or are silent, and of which nobody knew when the rollout was
+    /// resumed.
     pub failed: usize,
-    /// Of those, how many an operator knew of when the rollout was resumed.
-    pub forgiven: usize,
 }
 
 /// What follows.
@@ -171,17 +177,20 @@ pub enum Step {
 impl Plan {
     /// What follows from how a running rollout stands.
     pub fn step(&self, standing: &Standing) -> Step {
-        let Standing { wave, size, admitted, in_wave, open, failed, forgiven } = *standing;
-        // The last wave may have been opened for fewer devices than it has by now.
-        let own = in_wave.max((size + in_wave).saturating_sub(admitted));
-        if let Some(tolerated) = self.tolerated(wave, own)
-            && failed > forgiven
-            && failed - forgiven >= tolerated
-        {
-            let wave = wave + 1;
-            return Step::Pause(format!(
-                "{failed} of {own} devices of wave {wave} failed or fell silent"
-            ));
+        let Standing { wave, size, admitted, open, ref waves } = *standing;
+        // Also those before it: a device may fail late.
+        for (number, Tally { members, failed }) in waves.iter().copied().enumerate() {
+            let own = match number == wave {
+                // The last wave may have been opened for fewer devices than it has by now.
+                true => members.max((size + members).saturating_sub(admitted)),
+                false => members,
+            };
+            if self.tolerated(number, own).is_some_and(|tolerated| failed >= tolerated) {
+                let number = number + 1;
+                return Step::Pause(format!(
+                    "{failed} of {own} devices of wave {number} failed or fell silent"
+                ));
+            }
         }
         if self.is_last(wave) || open > 0 {
             Step::Stay
@@ -197,8 +206,10 @@ impl Plan {
 mod tests {
     use super::*;
 
-    fn standing(wave: usize, size: usize, in_wave: usize, failed: usize) -> Standing {
-        Standing { wave, size, admitted: size, in_wave, failed, ..Standing::default() }
+    fn standing(wave: usize, size: usize, members: usize, failed: usize) -> Standing {
+        let mut waves = vec![Tally::default(); wave];
+        waves.push(Tally { members, failed });
+        Standing { wave, size, admitted: size, open: 0, waves }
     }
 
     fn pauses(plan: &Plan, standing: Standing) -> bool {
@@ -222,12 +233,15 @@ mod tests {
     }
 
     #[test]
-    fn who_resumes_knows_of_the_failures_until_then() {
+    fn rule_21_a_canary_that_fails_late_pauses_too() {
         let plan = Plan::canary();
-        let resumed = Standing { forgiven: 1, ..standing(0, 1, 1, 1) };
-        assert_eq!(plan.step(&resumed), Step::Next);
-        let again = Standing { failed: 2, ..resumed };
-        assert!(pauses(&plan, again));
+        let mut late = standing(2, 1000, 900, 0);
+        late.waves[1].members = 99;
+        for (wave, failed, expected) in [(0, 1, true), (1, 4, false), (1, 5, true)] {
+            let mut late = late.clone();
+            late.waves[wave].failed = failed;
+            assert_eq!(pauses(&plan, late), expected, "{failed} of wave {}", wave + 1);
+        }
     }
 
     #[test]
@@ -238,7 +252,8 @@ mod tests {
         assert_eq!(plan.step(&Standing { admitted: 8, ..standing(1, 10, 7, 0) }), Step::Fill);
         assert_eq!(plan.step(&standing(1, 10, 9, 0)), Step::Next);
         assert_eq!(plan.step(&standing(2, 100, 90, 0)), Step::Stay, "the last one stays open");
-        assert_eq!(plan.step(&Standing::default()), Step::Fill, "nobody is no proof");
+        let nobody = standing(0, 0, 0, 0);
+        assert_eq!(plan.step(&nobody), Step::Fill, "nobody is no proof");
     }
 
     #[test]

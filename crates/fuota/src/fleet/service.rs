@@ -392,7 +392,7 @@ impl Service {
             facts: Some(facts_text(&ingested.facts)),
             signature: Some(signature_text(&verdict)),
         };
-        let (row, ops, request) = {
+        let (row, written, request) = {
             let mut files = engine.files.lock();
             let wanted = (&row.path, &row.sidecar, &row.signature, row.digest.to_string());
             let request = engine.requests.open(&engine.key, "firmware", key, &wanted)?;
@@ -434,9 +434,10 @@ impl Service {
             ));
             let how = Dropping { deploy: false, hold: false, plan: Plan::all() };
             applied.ops.extend(request.op());
-            (row, engine.take_in(&mut files, applied, &how), request)
+            let (ops, _fleet) = engine.take_in(&mut files, applied, &how);
+            (row, engine.keep(ops), request)
         };
-        if let Err(error) = engine.db.commit(ops).await {
+        if let Err(error) = written.await {
             engine.files.lock().rows.retain(|other| other.id != row.id);
             return Err(ServiceError::Unavailable(error.to_string()));
         }

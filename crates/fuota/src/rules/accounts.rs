@@ -274,8 +274,6 @@ async fn an_address_with_too_many_failures_waits_and_others_do_not() {
     }
     let slowed = site.identify(&from(here, login("x", "service", PASSWORD))).await;
     assert_eq!(refused(slowed), ReasonKind::ServerBusy, "even the right one is not looked at");
-    let slowed = site.identify(&from(here, token_request("nobody has this token"))).await;
-    assert_eq!(refused(slowed), ReasonKind::ServerBusy);
     for (neighbour, name, role) in [
         (from(there, login("x", "service", PASSWORD)), "service", Role::Service),
         (from(here, token_request(TOKEN)), "a", Role::Device),
@@ -283,6 +281,33 @@ async fn an_address_with_too_many_failures_waits_and_others_do_not() {
     ] {
         assert_eq!(site.identify(&neighbour).await, accepted(name, role));
     }
+}
+
+/// A device that was removed tries on for ever, in each of the forms that devices log in with.
+#[tokio::test]
+async fn what_nobody_has_makes_no_password_wait() {
+    let site = token_site().await;
+    let here = "192.0.2.1:1000";
+    let gone = "token-of-gone-0123456789";
+    for _ in 0..10 {
+        for request in [
+            token_request(gone),
+            login("gone", "gone", gone),
+            ConnectRequest { username: Some(gone.into()), ..request("gone") },
+            login("a", "a", gone),
+        ] {
+            refused(site.identify(&from(here, request)).await);
+        }
+    }
+    let slowed = site.identify(&from(here, token_request(gone))).await;
+    assert_eq!(refused(slowed), ReasonKind::ServerBusy, "it does not fill the log");
+    let address = Some(here.parse().unwrap());
+    assert!(!site.service.is_slowed(address), "the page takes the admin token");
+    let first = site.identify(&from(here, login("x", "service", PASSWORD))).await;
+    assert_eq!(first, accepted("service", Role::Service));
+    assert_eq!(site.service.log_in("admin", PASSWORD, address).await.unwrap(), UserRole::Admin);
+    assert_eq!(site.identify(&from(here, token_request(TOKEN))).await, accepted("a", Role::Device));
+    assert_eq!(site.service.status().failed_logins, 41);
 }
 
 #[tokio::test]

@@ -183,3 +183,30 @@ async fn what_cannot_be_cancelled_for_a_device_says_why() {
     site.act(id, Act::Cancel).await;
     assert!(refused(&site, id, "dev-1").await.contains("it is over"));
 }
+
+#[tokio::test]
+async fn rule_21_a_cancel_that_a_crash_cut_short_opens_no_wave() {
+    let site = Site::start().await;
+    let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
+    let mut canary = listening(&site, "dev-1").await;
+    let id = site.deploy(&firmware, ALL, CANARY).await;
+    canary.manifest().await;
+    // Of the two halves of a cancel, its devices are written and it is not.
+    site.forbid_writing(&["deployment"]);
+    let cancelled = site.service.act_on_deployment(id, Act::Cancel, None, &ann()).await;
+    assert!(matches!(cancelled, Err(ServiceError::Unavailable(_))), "{cancelled:?}");
+    site.until_written("dev-1", "cancelled").await;
+    drop(canary);
+    let site = site.crash().await;
+    let mut others = Vec::new();
+    for id in ["dev-2", "dev-3"] {
+        others.push(listening(&site, id).await);
+    }
+    let mut canary = listening(&site, "dev-1").await;
+    assert_eq!(canary.manifest().await["version"], "1.0.0");
+    for other in &mut others {
+        silence(&site, other).await;
+    }
+    let view = site.service.deployment(id).unwrap();
+    assert_eq!((view.state, view.wave), ("running", 1));
+}

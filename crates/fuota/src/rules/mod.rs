@@ -19,4 +19,5 @@ mod stalled;
 mod storm;
 mod topics;
 mod transfer;
+mod unwritten;
 mod windows;

@@ -5,9 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt;
+
 use crate::{
     Act, Actor, DevicePatch, NewDevice,
-    harness::{Session, Site, TOPIC, token_request},
+    harness::{Session, Site, TOPIC, ann, token_request},
     settings::DropRollout,
 };
 
@@ -236,4 +238,65 @@ async fn rule_5_devices_without_registration_come_last_and_count_in_nothing() {
     site.until_state("stranger", "silent").await;
     assert_eq!(site.service.deployment(1).unwrap().state, "running");
     assert_eq!(site.count(1, "silent"), 1);
+}
+
+#[tokio::test]
+async fn rule_21_an_approval_amid_the_automatic_step_skips_no_wave() {
+    let site = Site::with(canary).await;
+    let mut field = Field::new(&site, 30, |_| false).await;
+    site.drop_file("pump-2.0.0.bin", &[7; 150]).await;
+    field.until_offered(&site, 1).await;
+    let engine = &site.service.0;
+    // The canary is fine, and the next wave is to open ...
+    {
+        let mut canary = field.devices[0].take().unwrap();
+        canary.manifest().await;
+        canary.download(0, CHUNKS).await;
+        canary.publish(report("2.0.0"));
+        field.devices[0] = Some(canary);
+    }
+    let look = engine.look(1).unwrap();
+    // ... when an operator opens it.
+    let ann = ann();
+    let approval = site.service.act_on_deployment(1, Act::Approve, None, &ann);
+    assert!(approval.now_or_never().is_none(), "it waits for its commit");
+    let candidates = engine.candidates(1).await;
+    let chosen = engine.follow(1, &look, candidates).unwrap();
+    assert!(chosen.is_empty());
+    field.until_offered(&site, 2).await;
+    let view = site.service.deployment(1).unwrap();
+    assert_eq!((view.wave, view.wave_size), (2, 3));
+}
+
+#[tokio::test]
+async fn rule_21_a_canary_that_fails_after_its_wave_pauses_the_rollout() {
+    let site = Site::with(|settings| {
+        canary(settings);
+        settings.confirm_after = Duration::from_millis(1);
+        settings.confirm_within = Duration::from_secs(3600);
+    })
+    .await;
+    let mut field = Field::new(&site, 30, |_| false).await;
+    site.drop_file("pump-2.0.0.bin", &[7; 150]).await;
+    field.until_offered(&site, 1).await;
+    let mut canary = field.devices[0].take().unwrap();
+    canary.manifest().await;
+    canary.download(0, CHUNKS).await;
+    // It was heard for long enough, and the next wave opens.
+    site.until_state(&name(0), "updated_unconfirmed").await;
+    field.until_offered(&site, 2).await;
+    // Then its boot loader takes it back.
+    canary.end();
+    let mut canary = site.connect(&name(0)).await;
+    canary.subscribe(TOPIC);
+    canary.publish(report("1.0.0"));
+    let view = site.until_deployment(1, "paused").await;
+    assert!(view.reason.unwrap().contains("1 of 1 devices of wave 1"));
+    // Whoever resumes it knows that, also after a crash.
+    site.act(1, Act::Resume).await;
+    let site = site.crash().await;
+    site.until("the rollout was looked at", |site| site.service.0.fleet.lock().due.is_empty())
+        .await;
+    let view = site.service.deployment(1).unwrap();
+    assert_eq!((view.state, view.wave), ("running", 2));
 }

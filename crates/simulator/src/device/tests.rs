@@ -20,6 +20,7 @@ pub(super) fn behaviour() -> Behaviour {
         strict_reference: false,
         resume: false,
         expect_sha256: None,
+        trusted_key: None,
         max_image: 1 << 20,
         keep_image: true,
     }

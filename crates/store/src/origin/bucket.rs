@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{self, StreamExt as _};
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
 use object_store::path::{self, Path};
 use object_store::{
@@ -21,8 +21,11 @@ const HEADS: usize = 8;
 /// Keys that cannot be used, in one listing. Each costs some requests of its own.
 const MAX_UNUSABLE: usize = 100;
 
-/// Makes the client; nothing is sent yet.
-pub(super) fn open(bucket: &str, s3: &S3Settings) -> Result<Arc<AmazonS3>, StoreError> {
+/// Makes the client, and gives the name of its key; nothing is sent yet.
+pub(super) fn open(
+    bucket: &str,
+    s3: &S3Settings,
+) -> Result<(Arc<AmazonS3>, Option<String>), StoreError> {
     // Whoever came first chose the provider, and that is as good.
     rustls::crypto::ring::default_provider().install_default().ok();
     if s3.access_key_id.is_some() != s3.secret_access_key.is_some() {
@@ -68,8 +71,11 @@ pub(super) fn open(bucket: &str, s3: &S3Settings) -> Result<Arc<AmazonS3>, Store
     if let (Some(id), Some(secret)) = (&s3.access_key_id, &s3.secret_access_key) {
         builder = builder.with_access_key_id(id).with_secret_access_key(secret);
     }
-    let store = builder.build().map_err(|error| StoreError::S3(super::explain(&error)))?;
-    Ok(Arc::new(store))
+    // Of the settings, or of the environment.
+    let key_id = builder.get_config_value(&AmazonS3ConfigKey::AccessKeyId);
+    let store = builder.build();
+    let store = store.map_err(|error| StoreError::S3(super::explain(&error, key_id.as_deref())))?;
+    Ok((Arc::new(store), key_id))
 }
 
 /// All objects below `prefix`. `object_store` gives up a whole page of a listing for one key that
@@ -131,7 +137,11 @@ fn key(error: &path::Error) -> Option<String> {
 }
 
 /// Lists all objects below `prefix`.
-pub(super) async fn list(store: &AmazonS3, prefix: &Path) -> object_store::Result<Listing> {
+pub(super) async fn list(
+    store: &AmazonS3,
+    prefix: &Path,
+    key_id: Option<&str>,
+) -> object_store::Result<Listing> {
     let now = SystemTime::now();
     let mut listing = Listing::default();
     let all = objects(store, prefix, &mut listing.unusable).await?;
@@ -164,7 +174,7 @@ pub(super) async fn list(store: &AmazonS3, prefix: &Path) -> object_store::Resul
                 if failed > HEADS || failed == all {
                     return Err(error);
                 }
-                let reason = format!("it cannot be looked at: {}", super::explain(&error));
+                let reason = format!("it cannot be looked at: {}", super::explain(&error, key_id));
                 listing.unknown.push(path.clone());
                 listing.unusable.insert(path, reason);
                 continue;

@@ -93,7 +93,13 @@ pub(crate) struct Origin {
 #[derive(Debug)]
 enum Place {
     Directory(Arc<Directory>),
-    Bucket { s3: Arc<AmazonS3>, prefix: Path, shown: String },
+    /// `key_id` is the name of the key that requests are signed with.
+    Bucket {
+        s3: Arc<AmazonS3>,
+        prefix: Path,
+        shown: String,
+        key_id: Option<String>,
+    },
 }
 
 impl Origin {
@@ -115,8 +121,8 @@ impl Origin {
             }
             let prefix = Path::parse(prefix)
                 .map_err(|error| wrong(&format!("the prefix cannot be used: {error}")))?;
-            let s3 = bucket::open(name, &settings.s3)?;
-            let place = Place::Bucket { s3: s3.clone(), prefix, shown: url.clone() };
+            let (s3, key_id) = bucket::open(name, &settings.s3)?;
+            let place = Place::Bucket { s3: s3.clone(), prefix, shown: url.clone(), key_id };
             Ok(Self { store: s3, place })
         } else {
             Err(wrong("use file:PATH for a directory or s3://BUCKET/PREFIX for a bucket"))
@@ -140,9 +146,11 @@ impl Origin {
                 let survey = tokio::task::spawn_blocking(move || directory.survey());
                 survey.await.map_err(|_| "the daemon is stopping".to_owned())?
             }
-            Place::Bucket { s3, prefix, shown } => bucket::list(s3, prefix)
-                .await
-                .map_err(|error| format!("cannot list {shown}: {}", explain(&error))),
+            Place::Bucket { s3, prefix, shown, key_id } => {
+                let key_id = key_id.as_deref();
+                let listed = bucket::list(s3, prefix, key_id).await;
+                listed.map_err(|error| format!("cannot list {shown}: {}", explain(&error, key_id)))
+            }
         }
     }
 
@@ -178,7 +186,8 @@ impl Origin {
 
     /// Whether the file is still what was listed.
     pub(crate) async fn confirm(&self, path: &str, listed: &Listed) -> Result<(), OriginError> {
-        let meta = self.store.head(&self.location(path)?).await.map_err(failed)?;
+        let meta =
+            self.store.head(&self.location(path)?).await.map_err(|error| self.failed(&error))?;
         same(&meta, listed)
     }
 
@@ -195,11 +204,25 @@ impl Origin {
             if_match: Some(listed.fingerprint.0.clone()),
             ..GetOptions::default()
         };
-        let result = self.store.get_opts(&location, options).await.map_err(failed)?;
+        let result =
+            self.store.get_opts(&location, options).await.map_err(|error| self.failed(&error))?;
         // Asked twice, because not every server knows the condition.
         same(&result.meta, listed)?;
-        let bytes = result.bytes().await.map_err(failed)?;
+        let bytes = result.bytes().await.map_err(|error| self.failed(&error))?;
         if bytes.len() as u64 == wanted { Ok(bytes) } else { Err(OriginError::Changed) }
+    }
+
+    fn failed(&self, error: &object_store::Error) -> OriginError {
+        let key_id = match &self.place {
+            Place::Directory(_) => None,
+            Place::Bucket { key_id, .. } => key_id.as_deref(),
+        };
+        match error {
+            object_store::Error::NotFound { .. } | object_store::Error::Precondition { .. } => {
+                OriginError::Changed
+            }
+            error => OriginError::Failed(explain(error, key_id)),
+        }
     }
 
     fn location(&self, path: &str) -> Result<Path, OriginError> {
@@ -219,25 +242,20 @@ fn same(meta: &object_store::ObjectMeta, listed: &Listed) -> Result<(), OriginEr
     if same { Ok(()) } else { Err(OriginError::Changed) }
 }
 
-fn failed(error: object_store::Error) -> OriginError {
-    match error {
-        object_store::Error::NotFound { .. } | object_store::Error::Precondition { .. } => {
-            OriginError::Changed
-        }
-        error => OriginError::Failed(explain(&error)),
-    }
-}
-
-/// One line: the innermost cause says what happened, the outer ones where.
-fn explain(error: &object_store::Error) -> String {
-    let mut text = error.to_string();
+/// One line: the innermost cause says what happened, the outer ones where. Never the name of the
+/// key that requests are signed with.
+fn explain(error: &object_store::Error, key_id: Option<&str>) -> String {
+    let mut text = without_documents(&error.to_string());
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        let cause_text = cause.to_string();
+        let cause_text = without_documents(&cause.to_string());
         if !text.contains(&cause_text) {
             text = format!("{text}: {cause_text}");
         }
         source = cause.source();
+    }
+    if let Some(key_id) = key_id.filter(|id| !id.is_empty()) {
+        text = text.replace(key_id, "…");
     }
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let text: String = text.chars().take(500).collect();
@@ -255,6 +273,55 @@ fn explain(error: &object_store::Error) -> String {
     } else {
         text
     }
+}
+
+/// The text with code and message of an answer in the place of the whole of it: S3's errors also
+/// name the key, what was signed and how.
+fn without_documents(text: &str) -> String {
+    // Of the same length: only ASCII letters change.
+    let lower = text.to_ascii_lowercase();
+    let begins = ["<?xml", "<error", "<!doctype", "<html"];
+    let Some(begin) = begins.iter().filter_map(|mark| lower.find(mark)).min() else {
+        return text.to_owned();
+    };
+    // One that was cut off ends with the text.
+    let end =
+        ["</error>", "</html>"].iter().filter_map(|mark| Some(lower.rfind(mark)? + mark.len()));
+    let end = end.max().filter(|end| *end > begin).unwrap_or(text.len());
+    let document = &text[begin..end];
+    let of = |name: &str| {
+        let (_, rest) = document.split_once(&format!("<{name}>"))?;
+        Some(rest.split_once("</")?.0.trim())
+    };
+    let said: Vec<_> = [of("Code"), of("Message")].into_iter().flatten().collect();
+    format!("{}{}{}", &text[..begin], said.join(": "), &text[end..])
+}
+
+#[cfg(test)]
+#[test]
+fn of_a_servers_answer_its_code_and_message_are_told() {
+    let document = "<?xml version=\"1.0\"?>\n<Error><Code>SignatureDoesNotMatch</Code>\
+                    <Message>Not the key AKIA1.</Message><AWSAccessKeyId>AKIA1</AWSAccessKeyId>\
+                    <StringToSign>AWS4-HMAC</StringToSign></Error>";
+    for (text, expected) in [
+        (
+            format!("403 Forbidden: {document}, twice"),
+            "403 Forbidden: SignatureDoesNotMatch: Not the key AKIA1., twice",
+        ),
+        ("no answer".to_owned(), "no answer"),
+        ("502: <html><p>AKIA1</p></html>".to_owned(), "502: "),
+        ("403: <Error/>".to_owned(), "403: "),
+        ("403: <Error><StringToSign>AWS4".to_owned(), "403: "),
+        ("403: <Error><Code>Slow".to_owned(), "403: "),
+    ] {
+        assert_eq!(without_documents(&text), expected, "{text}");
+    }
+    let source = format!("403 Forbidden: {document}").into();
+    let error = object_store::Error::Generic { store: "S3", source };
+    let told = explain(&error, Some("AKIA1"));
+    assert!(told.contains("SignatureDoesNotMatch: Not the key …."), "{told}");
+    assert!(!told.contains("AKIA1") && !told.contains("AWS4"), "{told}");
+    assert!(told.contains("store.s3.secret_access_key"), "{told}");
 }
 
 #[cfg(all(test, unix))]

@@ -66,7 +66,7 @@ fn ports(config: &Config) -> Vec<Finding> {
         ("mqtt.tls.listen", &mqtt.tls_listen),
         ("mqtt.ws.listen", &mqtt.ws_listen),
         ("mqtt.wss.listen", &mqtt.wss_listen),
-        ("http.listen", &config.http),
+        ("http.listen", &config.http.listen),
         ("admin.listen", &config.admin.listen),
     ];
     let mut findings = vec![warning(
@@ -139,8 +139,8 @@ pub(super) fn certificates(config: &Config) -> Vec<Finding> {
     };
     let now = hook::clock::unix_now();
     let mut findings = Vec::new();
-    for (section, tls) in [("mqtt.tls", all.mqtt), ("admin.tls", all.admin)] {
-        let Some(left) = tls.and_then(|tls| tls.ends()).map(|ends| ends.saturating_sub(now)) else {
+    for (section, tls) in all.all() {
+        let Some(left) = tls.ends().map(|ends| ends.saturating_sub(now)) else {
             continue;
         };
         let days = left / (24 * 3600);

@@ -22,6 +22,8 @@ fn offer() -> Offer<'static> {
         title: None,
         file: "pump-1.4.2.bin",
         sha256: "ab",
+        signature: None,
+        checksum: None,
         tag: TAG,
         window: 64,
         attempt: 2,
