@@ -14,6 +14,7 @@ use crate::{
     catalog::Release,
     db::TransferRow,
     dialect::{BlockSize, ImageTag, Offer},
+    progress::Rate,
     state::{Happened, UpdateState},
 };
 
@@ -42,6 +43,13 @@ pub struct Pin {
     pub file: Option<i64>,
 }
 
+/// Bytes, and the blocks that they are cut into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    digest: Digest,
+    chunk_size: u32,
+}
+
 impl Pin {
     /// `None` where the image has too many blocks of this size to be counted.
     pub fn new(release: &Release, chunk_size: u32, attempt: u32) -> Option<Pin> {
@@ -59,6 +67,10 @@ impl Pin {
             deployment: Some(release.deployment),
             file: Some(release.file),
         })
+    }
+
+    pub fn layout(&self) -> Layout {
+        Layout { digest: self.digest, chunk_size: self.chunk_size }
     }
 
     /// Bytes of a block of this size.
@@ -120,8 +132,8 @@ pub struct Transfer {
     pub image: Image,
     /// The file that it came from holds other bytes now: the next request gets the new manifest.
     pub overwritten: AtomicBool,
-    /// It took the place of an unfinished transfer of other bytes or other chunks: until it is
-    /// asked for, a device may still be at those, so its manifest comes before any block.
+    /// The device may hold a part of other bytes or other chunks, from a transfer before: until
+    /// it shows that it heard of this one, each connection hears of it before any block.
     pub replaces: AtomicBool,
     /// Its state is [`UpdateState::Stalled`].
     pub stalled: AtomicBool,
@@ -141,6 +153,8 @@ struct Status {
     delivered_on: Option<u64>,
     /// When the first block was asked for, if that was in this run.
     begun: Option<Instant>,
+    /// How fast it is.
+    rate: Rate,
     /// Repeated manifests.
     nudges: u32,
     /// Whether a manifest was written to a connection, as far as this run knows.
@@ -178,6 +192,7 @@ impl Transfer {
                 downloaded: None,
                 delivered_on: None,
                 begun: None,
+                rate: Rate::new(Instant::now(), 0),
                 nudges: 0,
                 announced: false,
                 gap_possible: false,
@@ -211,6 +226,7 @@ impl Transfer {
             }
         }
         let mut status = transfer.status.lock();
+        status.rate = Rate::new(Instant::now(), transfer.sent());
         status.state = UpdateState::from_name(&row.state, row.reason.clone())?;
         if status.state == UpdateState::Silent && transfer.sent() < transfer.pin.total {
             status.state = UpdateState::Stalled;
@@ -427,6 +443,34 @@ impl Transfer {
         let status = self.status.lock();
         let took = status.downloaded?.0.checked_duration_since(status.begun?)?;
         Some(self.pin.size as f64 / took.as_secs_f64().max(0.001))
+    }
+
+    /// Looks at how fast it is.
+    pub fn look(&self, now: Instant) {
+        let mut status = self.status.lock();
+        if status.state.is_under_way() {
+            status.rate.look(now, self.sent());
+        }
+    }
+
+    /// Firmware bytes a second while it is under way; `None` before the first block.
+    pub fn bytes_per_second(&self) -> Option<u64> {
+        let status = self.status.lock();
+        let mean = status.rate.mean().filter(|_| status.state.is_under_way())?;
+        Some((mean * f64::from(self.pin.chunk_size)) as u64)
+    }
+
+    /// As if no block had been served for so long.
+    #[cfg(test)]
+    pub fn stand_still(&self, so_long: Duration) {
+        let mut status = self.status.lock();
+        let then = Instant::now().checked_sub(so_long);
+        status.rate = Rate::new(then.unwrap_or_else(Instant::now), self.sent());
+    }
+
+    /// Since when no block was served to it.
+    pub fn still_since(&self) -> Instant {
+        self.status.lock().rate.still_since()
     }
 
     /// Whether this connection got the last missing block.
