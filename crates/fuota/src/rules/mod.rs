@@ -20,5 +20,6 @@ mod stalled;
 mod storm;
 mod topics;
 mod transfer;
+mod unbegun;
 mod unwritten;
 mod windows;

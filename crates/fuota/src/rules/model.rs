@@ -604,6 +604,12 @@ impl World {
         // A wild request may be answered to a device that dropped what it was told.
         let Some(digest) = &device.digest else { return };
         let image = &self.images.iter().find(|(known, _)| known == digest).unwrap().1;
+        assert!(
+            !image.withdrawn,
+            "{}: a block of {}, which is withdrawn",
+            name(index),
+            image.version
+        );
         let start = block as usize * 100;
         let expected = &image.bytes[start..(start + 100).min(image.bytes.len())];
         assert_eq!(data, expected, "{}: block {block} is of another image", name(index));
@@ -631,7 +637,7 @@ impl World {
 fn play(steps: Vec<Step>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut world = World::new(steps.len() % 2 == 0).await;
+        let mut world = World::new(steps.len().is_multiple_of(2)).await;
         world.set_clock().await;
         for step in steps {
             world.run(step).await;
