@@ -139,6 +139,8 @@ struct Inner {
     pending_blocks: usize,
     /// Publishers that wait for room.
     waiting: Queue<Waker>,
+    /// Publishers that wait until what is there was taken.
+    behind: Queue<Waker>,
     /// Publishers that let the queue drain.
     turns: Turns,
     /// Nobody waits for this session before this time, in [`clock_ms`]; 0 is for somebody who
@@ -202,10 +204,10 @@ impl Inbox {
         inner.pending_blocks = 0;
         let mut outbox: Vec<Outgoing> = inner.queues.control.take().into();
         outbox.extend(inner.queues.blocks.take());
-        let waiting = inner.waiting.take();
+        let (waiting, behind) = (inner.waiting.take(), inner.behind.take());
         let turns = self.go_on(&mut inner);
         drop(inner);
-        waiting.into_iter().chain(turns).for_each(Waker::wake);
+        waiting.into_iter().chain(behind).chain(turns).for_each(Waker::wake);
         outbox
     }
 
@@ -375,7 +377,7 @@ impl Inbox {
         let mut inner = self.inner.lock();
         let waits = inner.connection != 0 && inner.waker.is_none() && self.is_within(&inner, 2);
         if waits && !inner.queues.assured.is_empty() {
-            inner.waiting.push_back(waker.clone());
+            inner.behind.push_back(waker.clone());
             return true;
         }
         false
@@ -564,9 +566,11 @@ impl Inbox {
             Pace::Draining => VecDeque::new(),
             Pace::Free | Pace::Late => inner.waiting.take(),
         };
+        // Not parked, so that nothing else wakes them.
+        let behind = inner.behind.take();
         let turns = self.turns(&mut inner);
         drop(inner);
-        waiting.into_iter().chain(turns).for_each(Waker::wake);
+        waiting.into_iter().chain(behind).chain(turns).for_each(Waker::wake);
         Ok(evicted)
     }
 

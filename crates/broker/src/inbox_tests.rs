@@ -80,6 +80,18 @@ fn a_publisher_does_not_wait_for_who_is_gone() {
     assert!(!inbox.after_take(&Waker::from(publisher)));
 }
 
+/// Whoever waits that a message is taken waits for nothing else: nothing wakes it meanwhile.
+#[test]
+fn a_publisher_goes_on_also_where_the_queue_has_become_full() {
+    let (inbox, _, publisher) = resting(10);
+    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Woke);
+    assert!(inbox.after_take(&Waker::from(publisher.clone())));
+    let other = Waker::from(Arc::new(Counter::default()));
+    while inbox.push_assured(delivery(), Some(&other)) != Pushed::Full {}
+    inbox.take(&mut Done::default(), &mut Taken::default()).unwrap();
+    assert_eq!(publisher.get(), 1);
+}
+
 fn lossy() -> Delivery {
     Delivery { qos: Qos::AtMostOnce, ..delivery() }
 }
