@@ -699,3 +699,38 @@ fn a_log_that_could_not_be_synced_is_replaced() {
     let (site, _) = killed(&disk);
     assert_eq!(site.broker.counters().retained_messages, 2);
 }
+
+/// [MQTT-4.6.0-5], [MQTT-4.6.0-6]: what a client leaves behind is delivered in its order.
+#[test]
+fn what_waits_for_the_log_keeps_its_order_when_its_publisher_leaves() {
+    let (site, disk) = first();
+    let mut reader = site.enter(&Connect::lasting(V4, "reader"), false);
+    reader.subscribe("t", 1);
+    let mut publisher = site.client(V4, "p");
+    let held = disk.hold();
+    // Behind one more the goodbye would wait as well.
+    for id in 1..=63 {
+        publisher.publish(Publish::new("t", id.to_string()).qos(1, id));
+    }
+    publisher.leave();
+    drop(held);
+    for n in 1..=63 {
+        let got = reader.received();
+        assert_eq!(got.text(), n.to_string());
+        reader.send(&puback(got.id));
+    }
+}
+
+/// [MQTT-3.14.0-1]: who has not been accepted yet is told nothing when it is taken over.
+#[test]
+fn nothing_is_said_before_the_connack() {
+    let (site, disk) = first();
+    let held = disk.hold();
+    let mut early = site.greet(&Connect::lasting(V5, "c"));
+    eventually("it has the session", || site.broker.client("c").is_some_and(|c| c.connected));
+    let mut late = site.greet(&Connect::lasting(V5, "c"));
+    early.closed();
+    drop(held);
+    let ack = late.packet();
+    assert_eq!((ack[0], ack[3]), (0x20, 0), "{ack:02x?}");
+}
