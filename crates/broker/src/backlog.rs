@@ -159,12 +159,13 @@ pub(crate) enum Next {
     Nothing,
 }
 
-/// Whether something that is retained is promised to a subscription, at QoS 1 or 2.
+/// Whether something that is retained is promised to a subscription, at QoS 1 or 2, or may be:
+/// this is asked for each filter of a SUBSCRIBE, so it looks at the first few only.
 pub(crate) fn promises(retained: &Retained, owed: &Owed) -> bool {
     if owed.qos == Qos::AtMostOnce {
         return false;
     }
-    let page = retained.page(&owed.filter, None, PAGE);
+    let page = retained.peek(&owed.filter);
     page.next.is_some() || page.messages.iter().any(|one| one.qos != Qos::AtMostOnce)
 }
 

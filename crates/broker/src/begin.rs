@@ -32,7 +32,7 @@ impl Admitted {
         rest: Vec<u8>,
         exchange: Arc<Exchange>,
     ) -> Result<Box<Connection<S>>, Failed> {
-        let Admitted { connect, client, promised, mut ack, claimed } = self;
+        let Admitted { connect, client, promised, mut ack, claimed, place } = self;
         let Claimed { session, mut state, claim } = claimed;
         let protocol = client.protocol;
         let is_current = || session.is_last_claim(claim);
@@ -44,6 +44,8 @@ impl Admitted {
         exchange.registry.serve(&session);
         let (present, ticket) = prepare(&session, &mut state, &connect, &client, &exchange);
         ack.session_present = present;
+        let lasts = connect.session_expiry != 0;
+        exchange.registry.settle(&session, lasts, place, &client.identity);
         *session.view.lock() = View { client: Some(client.clone()), since: Instant::now() };
         session.last_packet.store(clock_ms(), Ordering::Relaxed);
         Totals::count(&exchange.totals.connects);

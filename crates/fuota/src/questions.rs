@@ -29,7 +29,7 @@ impl Engine {
                 return on_link.keep(Pending::Question(question));
             }
         }
-        let current = state.transfer.clone().filter(|transfer| transfer.state().is_servable());
+        let current = state.transfer.clone().filter(|transfer| transfer.is_servable());
         let running = current.clone().filter(|transfer| transfer.state().is_running());
         if let Some(transfer) = running {
             if self.held_back(&transfer).is_some() {
@@ -135,9 +135,7 @@ impl Engine {
 
     /// The device knows of the offer by an answer, so it is not announced to it again.
     fn heard_of(&self, link: &Arc<Link>, state: &mut LinkState, transfer: &Arc<Transfer>) {
-        if !state.announced.contains(&transfer.pin.digest) {
-            state.announced.push(transfer.pin.digest);
-        }
+        state.heard_of(&transfer.pin);
         transfer.announced();
         state.spoken = Instant::now();
         self.watch_asking(link, state);

@@ -209,7 +209,7 @@ fn a_new_subscription_drops_no_promised_message() {
     assert_eq!(seen, ["2", "3"]);
 }
 
-/// One SUBSCRIBE that asks for everything ten thousand times over does not get everything ten
+/// One SUBSCRIBE that asks for everything a thousand times over does not get everything a
 /// thousand times; the filters of one that asks for much are served one after the other.
 #[test]
 fn asking_for_everything_again_and_again_does_not_add_up() {
@@ -221,7 +221,7 @@ fn asking_for_everything_again_and_again_does_not_add_up() {
     }
     publisher.silent();
     let mut wire = site.client(V4, "s");
-    let filters = vec![("#", 0); 10_000];
+    let filters = vec![("#", 0); 1000];
     wire.send(&subscribe(V4, 1, &[], &filters));
     wire.expect(&suback(V4, 1, &vec![0; filters.len()]));
     for _ in 0..64 * TOPICS {
