@@ -135,6 +135,8 @@ pub struct Transfer {
     /// The device may hold a part of other bytes or other chunks, from a transfer before: until
     /// it shows that it heard of this one, each connection hears of it before any block.
     pub replaces: AtomicBool,
+    /// An operator stopped it, whatever became of it: not a block of it is sent any more.
+    pub stopped: AtomicBool,
     /// Its state is [`UpdateState::Stalled`], or was when it was offered again: the next request
     /// moves it, though it may not be the first on its connection.
     pub stalled: AtomicBool,
@@ -187,6 +189,7 @@ impl Transfer {
             image,
             overwritten: AtomicBool::new(false),
             replaces: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
             served: (0..words).map(|_| AtomicU64::new(0)).collect(),
@@ -424,6 +427,18 @@ impl Transfer {
         }
         self.dirty.store(true, Ordering::Relaxed);
         Some(next)
+    }
+
+    /// An operator stops it. `Some` of the new state where that changed it: one that is complete
+    /// stays what it is.
+    pub fn stop(&self) -> Option<UpdateState> {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.happened(&Happened::Cancelled)
+    }
+
+    /// Whether requests are still answered with blocks.
+    pub fn is_servable(&self) -> bool {
+        !self.stopped.load(Ordering::Relaxed) && self.state().is_servable()
     }
 
     /// The last missing block was written to this connection. `false` where it counted before.

@@ -261,3 +261,24 @@ fn an_ended_subscription_is_served_no_further() {
         wire.silent();
     }
 }
+
+/// [MQTT-3.3.4-2]: a message that was promised at QoS 1 and waits for room in the window is due at
+/// QoS 1, also where a new subscription has brought it as the retained one at QoS 0.
+#[test]
+fn a_retained_copy_at_qos_0_does_not_stand_for_one_at_qos_1() {
+    let site = site();
+    let connect = Connect::lasting(V5, "c").with(&[0x21, 0, 1]);
+    let mut wire = site.enter(&connect, false);
+    wire.subscribe("a/t", 1);
+    site.publish(Publish::new("a/t", "first").qos(1, 1));
+    assert_eq!(wire.received().text(), "first");
+    site.publish(Publish::new("a/t", "second").qos(1, 1).retained());
+    wire.send(&subscribe(V5, 100, &[], &[("a/#", 0)]));
+    wire.expect(&suback(V5, 100, &[0]));
+    wire.expect_publish(Publish::new("a/t", "second").retained());
+    wire.silent();
+    wire.send(&puback(1));
+    wire.expect_publish(Publish::new("a/t", "second").qos(1, 2));
+    wire.send(&puback(2));
+    wire.silent();
+}

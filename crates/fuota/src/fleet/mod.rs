@@ -219,6 +219,15 @@ impl Fleet {
         newest.into_values().chain(rollbacks.map(|one| one.file)).collect()
     }
 
+    /// Whether this deployment was cancelled, or cancelled for this device; `None` where it is
+    /// over for so long that it is forgotten.
+    pub fn has_stopped(&self, id: i64, device: &str) -> Option<bool> {
+        let deployment = self.deployments.get(&id)?;
+        let taken_out = |member: &Member| member.cancelled.is_some();
+        let cancelled = deployment.state == DeploymentState::Cancelled;
+        Some(cancelled || deployment.members.get(device).is_some_and(taken_out))
+    }
+
     /// A device stands elsewhere: its row, where it is in that deployment.
     pub fn change(
         &mut self,
