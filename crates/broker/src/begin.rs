@@ -17,7 +17,7 @@ use crate::{
     handshake::{Admitted, Failed, overtaken, tell},
     journal::{Owner, Record, Ticket},
     message::Message,
-    packet::{Connect, reason},
+    packet::Connect,
     registry::{Claimed, drop_subscriptions},
     session::{Session, State, View, Will, clock_ms},
 };
@@ -32,16 +32,6 @@ impl Admitted {
         let Admitted { connect, client, promised, mut ack, claimed } = self;
         let Claimed { session, mut state, claim } = claimed;
         let protocol = client.protocol;
-        let lasts = connect.session_expiry != 0;
-        if lasts && !state.present && exchange.registry.away() >= exchange.limits.sessions() {
-            // It was made for this CONNECT, and nothing is in it.
-            exchange.registry.remove(&session, &mut state, &exchange.index);
-            drop(state);
-            let text = "there are as many sessions of absent clients as limits.sessions allows";
-            let failed = Failed::refused(protocol, reason::QUOTA_EXCEEDED, text);
-            tell(&mut io, &failed, client.maximum_packet_size).await;
-            return Err(failed);
-        }
         let is_current = || session.is_last_claim(claim);
         if !session.inbox.attach(client.connection, is_current) {
             let failed = overtaken(protocol);

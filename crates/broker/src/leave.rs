@@ -117,7 +117,6 @@ fn leave(
         let expiry = expiry_seconds(expiry);
         journal.append(Record::Leave { session: session.key, at: wall_seconds(), expiry });
     }
-    exchange.registry.set_away(session, !over);
     match expiry {
         // [MQTT-4.1.0-2]; what outlives the connection is kept [MQTT-3.1.2-23], and it was there as
         // long as that [MQTT-4.1.0-1].

@@ -18,7 +18,6 @@ struct Fields {
     connections_per_ip: AtomicUsize,
     connects_per_second: AtomicU32,
     packet_bytes: AtomicUsize,
-    sessions: AtomicUsize,
     session_expiry: AtomicU32,
     queue_messages: AtomicUsize,
     queue_bytes: AtomicUsize,
@@ -51,7 +50,6 @@ impl LiveLimits {
             connections_per_ip,
             connects_per_second,
             packet_bytes,
-            sessions,
             session_expiry,
             queue_messages,
             queue_bytes,
@@ -66,7 +64,6 @@ impl LiveLimits {
         self.0.connections_per_ip.store(connections_per_ip.unwrap_or(usize::MAX), Relaxed);
         self.0.connects_per_second.store(connects_per_second.unwrap_or(0), Relaxed);
         self.0.packet_bytes.store(packet_bytes, Relaxed);
-        self.0.sessions.store(sessions, Relaxed);
         self.0.session_expiry.store(session_expiry.unwrap_or(u32::MAX), Relaxed);
         self.0.queue_messages.store(queue_messages, Relaxed);
         self.0.queue_bytes.store(queue_bytes, Relaxed);
@@ -95,10 +92,6 @@ impl LiveLimits {
 
     pub fn packet_bytes(&self) -> usize {
         self.0.packet_bytes.load(Relaxed)
-    }
-
-    pub fn sessions(&self) -> usize {
-        self.0.sessions.load(Relaxed)
     }
 
     /// In seconds; `u32::MAX` is for ever, and where it is off.

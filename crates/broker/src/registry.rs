@@ -8,7 +8,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -46,7 +46,6 @@ pub(crate) struct Registry {
     by_key: DashMap<u64, Arc<Session>>,
     keys: AtomicU64,
     connections: AtomicU64,
-    away: AtomicUsize,
     hasher: RandomState,
     lanes: usize,
     limits: Arc<LiveLimits>,
@@ -69,7 +68,6 @@ impl Registry {
             by_key: DashMap::new(),
             keys: AtomicU64::new(0),
             connections: AtomicU64::new(0),
-            away: AtomicUsize::new(0),
             hasher: RandomState::new(),
             lanes: lanes.max(1),
             limits,
@@ -127,7 +125,6 @@ impl Registry {
         let session = Arc::new(Session::new(key, client_id.clone(), lane, self.limits.clone()));
         self.by_key.insert(key, session.clone());
         self.by_client_id.insert(client_id, session.clone());
-        self.set_away(&session, true);
         session
     }
 
@@ -175,24 +172,9 @@ impl Registry {
         self.by_key.len()
     }
 
-    /// How many of them outlive their connection and have none.
-    pub fn away(&self) -> usize {
-        self.away.load(Ordering::Relaxed)
-    }
-
-    /// A session that the caller holds has lost its connection and outlives it, or not any more.
-    pub fn set_away(&self, session: &Session, away: bool) {
-        match (session.away.swap(away, Ordering::Relaxed), away) {
-            (false, true) => drop(self.away.fetch_add(1, Ordering::Relaxed)),
-            (true, false) => drop(self.away.fetch_sub(1, Ordering::Relaxed)),
-            _ => {}
-        }
-    }
-
     /// Forgets a session that the caller holds: its subscriptions, its queues, its name.
     pub fn remove(&self, session: &Arc<Session>, state: &mut State, index: &Index) {
         state.ended = true;
-        self.set_away(session, false);
         self.unschedule(session);
         drop_subscriptions(session, index);
         session.inbox.close();
@@ -215,7 +197,6 @@ impl Registry {
     /// takes no room until its time would have come.
     pub fn serve(&self, session: &Session) {
         session.connections.fetch_add(1, Ordering::AcqRel);
-        self.set_away(session, false);
         self.unschedule(session);
     }
 

@@ -34,8 +34,6 @@ pub(crate) struct Session {
     /// Counts the connections that served it: what was to happen after one of them is void when
     /// there is another.
     pub connections: AtomicU64,
-    /// It outlives its connection, and has none. Changed by the registry, which counts those.
-    pub away: AtomicBool,
     /// What is to happen while it is away, by its key in the registry.
     pub jobs: Mutex<Vec<(Instant, u64)>>,
     /// Its subscriptions by filter. Only its connection changes them.
@@ -116,7 +114,6 @@ impl Session {
             state: Arc::default(),
             claims: AtomicU64::new(0),
             connections: AtomicU64::new(0),
-            away: AtomicBool::new(false),
             jobs: Mutex::default(),
             subscriptions: Mutex::default(),
             view: Mutex::new(View { client: None, since: Instant::now() }),

@@ -54,10 +54,6 @@ pub struct Limits {
     pub connects_per_second: Option<u32>,
     /// The largest packet taken from a client, in bytes on the wire, header included.
     pub packet_bytes: usize,
-    /// Sessions of clients that are away. Once there are as many, a client that asks for a new
-    /// session which outlives its connection is refused; so there are never more than this and
-    /// `connections` together.
-    pub sessions: usize,
     /// The longest that a session outlives its connection, in seconds, whatever its client asks
     /// for; `None` is no bound.
     pub session_expiry: Option<u32>,
@@ -88,7 +84,6 @@ impl Default for Limits {
             connections_per_ip: None,
             connects_per_second: None,
             packet_bytes: 1024 * 1024,
-            sessions: 100_000,
             session_expiry: None,
             queue_messages: 1_000,
             queue_bytes: 8 * 1024 * 1024,

@@ -81,6 +81,35 @@ fn of_two_copies_the_first_is_sent() {
     }
 }
 
+/// Whichever comes first: what is promised at QoS 1 is not done with a copy at QoS 0.
+#[test]
+fn a_copy_at_a_lower_qos_does_not_stand_for_one_at_a_higher() {
+    const LOW: Qos = Qos::AtMostOnce;
+    const HIGH: Qos = Qos::AtLeastOnce;
+    for (granted, live, both) in [(LOW, HIGH, true), (HIGH, LOW, true), (LOW, LOW, false)] {
+        for live_first in [true, false] {
+            let retained = Retained::new(Arc::default());
+            let message = publish(&retained, "r", HIGH);
+            let place = message.message.sequence;
+            let live = Delivery { qos: live, ..message };
+            let mut backlog = subscribed(&retained, "#", true);
+            backlog.serving[0].owed.qos = granted;
+            backlog.acknowledged(1);
+            if live_first {
+                assert!(backlog.lets_pass(&live, &retained));
+                // One at the higher QoS stands for both.
+                let again = both && granted == HIGH;
+                let expected: &[u64] = if again { &[place] } else { &[] };
+                assert_eq!(rest(&mut backlog, &retained), expected);
+            } else {
+                assert_eq!(rest(&mut backlog, &retained), [place]);
+                let again = both && live.qos == HIGH;
+                assert_eq!(backlog.lets_pass(&live, &retained), again);
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_newer_than_the_subscription_comes_alive() {
     let retained = Retained::new(Arc::default());

@@ -204,7 +204,6 @@ pub struct Limits {
     pub connections_per_ip: Option<usize>,
     pub connects_per_second: Option<u32>,
     pub packet_bytes: usize,
-    pub sessions: usize,
     pub session_expiry: Option<Duration>,
     pub queue_messages: usize,
     pub queue_bytes: usize,
@@ -413,7 +412,6 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let connections_per_ip = reader.number_or_off("limits.connections_per_ip", 1..=10_000_000);
     let connects_per_second = reader.number_or_off("limits.connects_per_second", 1..=1_000_000);
     let packet_bytes = reader.size("limits.packet_bytes", 1024..=268_435_460);
-    let sessions = reader.number("limits.sessions", 0..=100_000_000);
     let session_expiry = reader.duration("limits.session_expiry", Duration::from_secs(1));
     let queue_messages = reader.number("limits.queue_messages", 1..=10_000_000);
     let queue_bytes = reader.size("limits.queue_bytes", 1024..=BYTES);
@@ -503,7 +501,6 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
             connections_per_ip,
             connects_per_second,
             packet_bytes: packet_bytes?,
-            sessions: sessions?,
             session_expiry,
             queue_messages: queue_messages?,
             queue_bytes: queue_bytes?,
