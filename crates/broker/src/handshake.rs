@@ -41,7 +41,7 @@ pub(crate) enum Failed {
 }
 
 impl Failed {
-    pub fn refused(protocol: Protocol, code: u8, text: impl Into<String>) -> Self {
+    fn refused(protocol: Protocol, code: u8, text: impl Into<String>) -> Self {
         Failed::Refused { protocol, code, text: text.into() }
     }
 }

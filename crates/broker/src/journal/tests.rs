@@ -389,3 +389,22 @@ fn what_is_handed_on_is_in_one_place() {
     assert!(image.sessions[&1].deliveries.is_empty());
     assert_eq!(image.sessions[&2].deliveries.keys().collect::<Vec<_>>(), [&8]);
 }
+
+/// What fuzzing begins with are whole records, or it would begin with nothing.
+#[test]
+fn the_seeds_of_fuzzing_are_records() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/log/");
+    for (name, count) in
+        [("a-life", 15), ("one-publish", 1), ("owed", 6), ("handed-on", 4), ("will", 4)]
+    {
+        let bytes = std::fs::read(format!("{seeds}{name}")).unwrap();
+        let (mut rest, mut records) = (&bytes[..], Vec::new());
+        while let Some((len, tail)) = rest.split_first() {
+            let (body, tail) = tail.split_at((*len).into());
+            records.push(Record::decode(body).unwrap_or_else(|_| panic!("{name}: {body:02x?}")));
+            rest = tail;
+        }
+        assert_eq!(records.len(), count, "{name}");
+        image(records);
+    }
+}

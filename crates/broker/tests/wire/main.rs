@@ -33,7 +33,7 @@ mod retain;
 mod retained_limits;
 mod rows;
 mod session;
-mod session_limits;
+mod session_expiry;
 mod shared;
 mod shared_durable;
 mod slow;
