@@ -153,7 +153,7 @@ async fn errors_have_their_exit_codes_and_one_line() {
 #[test]
 fn an_address_that_is_none_is_wrong_usage() {
     let error = Api::with("nonsense", Secret::new("secret".into()), None).err().unwrap();
-    assert_eq!(exit_code(&error.into()), exit::USAGE);
+    assert_eq!(exit_code(&error), exit::USAGE);
 }
 
 #[tokio::test]
