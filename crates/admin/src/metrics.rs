@@ -26,6 +26,7 @@ pub async fn metrics(State(app): State<App>, Query(Nothing {}): Query<Nothing>) 
         uptime_seconds: app.started.elapsed().as_secs(),
         broker: app.broker.counters(),
         site: app.service.status(),
+        publish_time: app.broker.publish_time(),
         latencies: app.service.latencies(),
         deployments: app.service.deployment_counts().into_iter().collect(),
         frozen: app.service.frozen().frozen,
@@ -41,6 +42,7 @@ struct Snapshot<'a> {
     uptime_seconds: u64,
     broker: Counters,
     site: SiteStatus,
+    publish_time: Distribution,
     latencies: Latencies,
     deployments: Vec<(&'static str, usize)>,
     frozen: bool,
@@ -53,6 +55,11 @@ impl Snapshot<'_> {
         self.process(&mut out);
         self.broker(&mut out);
         self.fleet(&mut out);
+        out.histogram(
+            "fuotad_mqtt_publish_duration_seconds",
+            "From the read of an ordinary publish to its acknowledgement, at QoS 0 to its hand-over to its receivers.",
+            &self.publish_time,
+        );
         out.histogram(
             "fuotad_block_duration_seconds",
             "From a request of a device to its block in the outbox of its connection.",
@@ -377,6 +384,7 @@ mod tests {
                 refused: 0,
                 failed_logins: 0,
             },
+            publish_time: Distribution::default(),
             latencies: Latencies { block: histogram.read(), ..Latencies::default() },
             deployments: vec![("paused", 2)],
             frozen: false,

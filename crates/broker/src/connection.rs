@@ -33,7 +33,7 @@ use crate::{
     inbox::{Done, Kick, Taken},
     packet::{ConnAck, reason},
     queue::Queue,
-    session::{Session, State, clock_ms},
+    session::{Session, State, ms_at},
     slow::{Slow, TooSlow},
     unsettled::Unsettled,
     writer::Writer,
@@ -155,6 +155,10 @@ pub(crate) struct Connection<S> {
     patience: u32,
     slow: Slow,
     pub(crate) tally: Tally,
+    /// When what is handled now was read.
+    pub(crate) arrived: Instant,
+    /// Ordinary publishes of it that are acknowledged, or handed over.
+    pub(crate) settled: u32,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -188,6 +192,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             patience: parts.patience,
             slow: Slow::default(),
             tally: Tally::default(),
+            arrived: Instant::now(),
+            settled: 0,
         }
     }
 
@@ -320,7 +326,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Ready(Err(_)) => Err(Ending::lost()),
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(Ending::lost()),
                 Poll::Ready(Ok(())) => {
-                    self.session.last_packet.store(clock_ms(), Ordering::Relaxed);
+                    let now = Instant::now();
+                    self.session.last_packet.store(ms_at(now), Ordering::Relaxed);
+                    if !self.waiting {
+                        self.arrived = now;
+                    }
                     if self.partial.is_empty() {
                         self.handle(buffer.filled())?;
                     } else {
@@ -353,6 +363,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn note_partial(&mut self, used: &Used) -> Result<(), Ending> {
+        // Once for all that was read together: a clock for each would be seen in the benchmarks.
+        if self.settled > 0 {
+            let settled = std::mem::take(&mut self.settled);
+            self.exchange.totals.publish_time.observe_each(self.arrived.elapsed(), settled);
+        }
         self.waiting = used.waiting;
         if used.consumed > 0 || !self.waiting {
             self.looked = 0;

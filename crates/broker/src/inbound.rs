@@ -299,6 +299,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             &mut self.tally,
         );
         let Some(kind) = ack else {
+            self.settled += u32::from(matches!(submitted, Submitted::Routed(_)));
             if let Submitted::Routed(Routed::Crowded(whom)) = submitted {
                 let patience = self.exchange.limits.publish_hold();
                 self.crowd = Some(Wait::new(whom, patience));
@@ -310,6 +311,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         match submitted {
             Submitted::Routed(Routed::Woke(receiver)) => {
+                self.settled += 1;
                 self.remember_received(publish.qos, publish.packet_id);
                 self.encode_ack(kind, publish.packet_id, reason::SUCCESS, None);
                 self.ahead = Some(receiver);
@@ -323,6 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             // Only QoS 0 is ever told of a crowd; what is not retained comes as refused.
             Submitted::Routed(_) | Submitted::Consumed => {
+                self.settled += u32::from(matches!(submitted, Submitted::Routed(_)));
                 self.remember_received(publish.qos, publish.packet_id);
                 self.encode_ack(kind, publish.packet_id, reason::SUCCESS, None);
             }

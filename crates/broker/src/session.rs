@@ -52,8 +52,13 @@ pub(crate) struct Session {
 
 /// Milliseconds since the first call in this process: an [`Instant`] that fits an atomic.
 pub(crate) fn clock_ms() -> u64 {
+    ms_at(Instant::now())
+}
+
+/// The same at another moment.
+pub(crate) fn ms_at(moment: Instant) -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(moment.saturating_duration_since(*START).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The last connection, for `clients` and for hooks that run without one (a delayed will).

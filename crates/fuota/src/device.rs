@@ -20,7 +20,7 @@ use crate::{
     policy::{Facts, History},
     secret::TokenHash,
     transfer::{Transfer, unix_now},
-    views::{DeviceView, OfferedFirmware, Parameters, Progress},
+    views::{DeviceView, OfferedFirmware, Parameters, Progress, VersionFrom},
 };
 
 /// See [the module](self).
@@ -210,13 +210,16 @@ impl Device {
             id: self.id.to_string(),
             online: newest.is_some(),
             version: state.version.clone(),
+            version_from: state.version.is_some().then_some(VersionFrom::Report),
             reason: failure.or_else(|| state.why.clone()),
             next_attempt: None,
             state: update.map(|update| update.name().to_owned()),
             progress: transfer.map_or(Progress::default(), |transfer| Progress {
                 chunks_sent: transfer.sent(),
                 chunks_total: transfer.pin.total,
+                bytes_per_second: transfer.bytes_per_second(),
             }),
+            stalled: None,
             firmware: transfer.map(|transfer| OfferedFirmware {
                 title: transfer.pin.title.clone(),
                 version: transfer.pin.version.clone(),

@@ -97,6 +97,10 @@ impl Broker for FakeBroker {
     fn remove_retained(&self, _: &str) -> Result<usize, Reason> {
         Ok(0)
     }
+    fn publish_time(&self) -> hook::Distribution {
+        hook::Distribution::default()
+    }
+
     fn counters(&self) -> Counters {
         Counters::default()
     }
@@ -155,6 +159,8 @@ impl Site {
     pub async fn crash(self) -> Site {
         self.running.abort();
         drop(self.running.await);
+        // What is left of it must not take in files beside the next one.
+        self.cancel.cancel();
         // Two writers at once there never are.
         self.service.0.db.commit(Vec::new()).await.unwrap();
         let (sql, dir, settings) = (database(&self.settings), self.dir, self.settings);
@@ -574,6 +580,15 @@ impl Session {
         let message = self.next().await;
         assert_eq!(message["variable"], "fuota_error", "{message}");
         message["value"].as_str().unwrap().into()
+    }
+
+    /// What was sent is written, and does not arrive.
+    pub fn lose(&mut self) {
+        while let Ok(message) = self.receiver.try_recv() {
+            if let Some((receipt, tag)) = message.receipt {
+                receipt.written(tag);
+            }
+        }
     }
 
     /// Whether nothing waits to be read.

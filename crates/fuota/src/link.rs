@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     ops::{Deref, DerefMut, Range},
-    sync::{Arc, LazyLock, OnceLock, Weak},
+    sync::{Arc, LazyLock, OnceLock, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -17,7 +17,7 @@ use crate::{
     dialect::{BlockSize, Dialect, Echo, ImageTag, Question, Talk},
     engine::Engine,
     limits::Bucket,
-    transfer::Transfer,
+    transfer::{Layout, Pin, Transfer},
 };
 
 /// How often one block may be asked for within [`REPEAT_WINDOW`] before it is slowed down.
@@ -65,6 +65,11 @@ pub struct LinkState {
     pub window: LazyWindow,
     /// Images whose manifest went out on this connection (rule 16).
     pub announced: Vec<Digest>,
+    /// What the device takes a block for whose image it did not name: what it heard of last on
+    /// this connection, or went on with. `None` before either.
+    pub at: Option<Layout>,
+    /// The block that it asks for next if it begins with that; `None` once it did anything else.
+    begins: Option<u32>,
     /// What was asked while the offer that answers it is written to the database.
     pub pending: Vec<Pending>,
     /// Whether an offer is being written because of this connection.
@@ -105,6 +110,13 @@ pub struct Wanted {
 pub enum Pending {
     Blocks(Wanted),
     Question(Question),
+}
+
+impl Pending {
+    /// Whether it asks for blocks, of whatever image there is.
+    pub fn is_for_any_image(&self) -> bool {
+        matches!(self, Pending::Blocks(Wanted { image: None, .. }))
+    }
 }
 
 impl Wanted {
@@ -151,6 +163,8 @@ impl Link {
                 lane: None,
                 window: LazyWindow::default(),
                 announced: Vec::new(),
+                at: None,
+                begins: None,
                 pending: Vec::new(),
                 waiting: false,
                 spoken: Instant::now(),
@@ -199,10 +213,49 @@ impl LinkState {
         }
     }
 
+    /// When something was asked for from this transfer, or its manifest sent, the last time; `None`
+    /// where the connection is not served from it.
+    pub fn last_sign(&self, transfer: &Transfer) -> Option<Instant> {
+        let own = self.lane.as_ref().filter(|lane| std::ptr::eq(&*lane.transfer, transfer));
+        own.map(|_| self.window.last_request.map_or(self.spoken, |last| last.max(self.spoken)))
+    }
+
     /// Serves nothing of this transfer any more.
     pub fn leave(&mut self, transfer: &Arc<Transfer>) {
         if self.lane.as_ref().is_some_and(|lane| Arc::ptr_eq(&lane.transfer, transfer)) {
             self.lane = None;
+        }
+    }
+
+    /// The device hears of this image on this connection.
+    pub fn heard_of(&mut self, pin: &Pin) {
+        if !self.announced.contains(&pin.digest) {
+            self.announced.push(pin.digest);
+        }
+        self.at = Some(pin.layout());
+        self.begins = Some(0);
+    }
+
+    /// Whether this request shows that the device has heard of the image that it is at: it asks
+    /// for the first block and then for the second. For any other, or for the first one again and
+    /// again, a device asks as well that is still at the image before and gets nothing.
+    pub fn begins_with(&mut self, wanted: &Wanted) -> bool {
+        let single = wanted.more.is_empty().then_some(wanted.index);
+        let (next, shows) = match (self.begins, single) {
+            (Some(_), Some(0)) => (Some(1), false),
+            (Some(1), Some(1)) => (None, true),
+            _ => (None, false),
+        };
+        self.begins = next;
+        shows
+    }
+
+    /// Whether a device that names no image takes blocks of this transfer for what they are
+    /// (rule 15). One that goes on with an earlier image would put them among that one's.
+    pub fn takes(&self, transfer: &Transfer) -> bool {
+        match self.at {
+            Some(at) => at == transfer.pin.layout(),
+            None => !transfer.replaces.load(Ordering::Relaxed),
         }
     }
 

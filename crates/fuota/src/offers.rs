@@ -71,6 +71,7 @@ impl Engine {
                 self.goes_on(device, &state, deployment);
             }
             drop(state);
+            self.watch_outcome(device);
             return self.resume(&link, &transfer);
         }
         let (decision, held) = self.decide_now(device, &state);
@@ -141,8 +142,7 @@ impl Engine {
     /// freeze came in between. What has begun finishes.
     pub fn held_back(&self, transfer: &Transfer) -> Option<String> {
         let begun = match transfer.state() {
-            UpdateState::Offered => false,
-            UpdateState::Stalled => transfer.sent() > 0,
+            UpdateState::Offered | UpdateState::Stalled => transfer.sent() > 0,
             _ => true,
         };
         (!begun).then(|| self.holds_back(transfer.pin.deployment)).flatten()
@@ -340,10 +340,11 @@ impl Engine {
     ) {
         let image = self.store.image(pin.digest, pin.size);
         let transfer = Arc::new(Transfer::new(pin, image));
+        // Only one that runs the image before holds no part of it for sure: the last blocks of a
+        // complete one may be lost as well.
         let replaces = state.transfer.as_ref().is_some_and(|old| {
-            let other = old.pin.digest != transfer.pin.digest
-                || old.pin.chunk_size != transfer.pin.chunk_size;
-            old.state().is_running() && other
+            let other = old.pin.layout() != transfer.pin.layout();
+            old.state() != UpdateState::Updated && (other || old.replaces.load(Ordering::Relaxed))
         });
         transfer.replaces.store(replaces, Ordering::Relaxed);
         state.pinning = Some(Arc::clone(&transfer));
@@ -420,6 +421,7 @@ impl Engine {
         let announce = announce && self.held_back(transfer).is_none();
         state.why = self.held_back(transfer);
         drop(state);
+        self.watch_outcome(device);
         tracing::info!(
             device = %device.id, path = %pin.path, version = %pin.version, digest = %pin.sha256,
             chunk_size = pin.chunk_size, chunks = pin.total, attempt = pin.attempt, "offered"
@@ -439,10 +441,15 @@ impl Engine {
         drop(state);
         self.cap_link(link, device);
         let mut state = link.state.lock();
+        let mut pending = std::mem::take(&mut state.pending);
         if announce {
             self.send_manifest(link, &mut state, transfer);
+            // To who may go on with another image, that is the answer: what the requests name
+            // are blocks of that one.
+            if transfer.replaces.load(Ordering::Relaxed) {
+                pending.retain(|pending| !pending.is_for_any_image());
+            }
         }
-        let pending = std::mem::take(&mut state.pending);
         drop(state);
         self.serve_kept(link, pending);
         self.answer_others(device);
@@ -513,9 +520,7 @@ impl Engine {
         let sent = self.say(link, state, said, Class::Block, Some((lane, MANIFEST)));
         match sent {
             Ok(()) => {
-                if !state.announced.contains(&transfer.pin.digest) {
-                    state.announced.push(transfer.pin.digest);
-                }
+                state.heard_of(&transfer.pin);
                 let beside = state.talk.as_mut().and_then(|talk| talk.beside(&offer));
                 self.say_all(link, state, Vec::from_iter(beside));
                 state.spoken = Instant::now();
@@ -540,7 +545,8 @@ impl Engine {
         let Some(transfer) = state.lane.as_ref().map(|lane| Arc::clone(&lane.transfer)) else {
             return;
         };
-        if !state.asked && !state.announced.contains(&transfer.pin.digest) {
+        let silent = !state.asked && !state.announced.contains(&transfer.pin.digest);
+        if silent || !state.takes(&transfer) {
             self.send_manifest(link, &mut state, &transfer);
         }
     }

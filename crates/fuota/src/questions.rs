@@ -135,9 +135,7 @@ impl Engine {
 
     /// The device knows of the offer by an answer, so it is not announced to it again.
     fn heard_of(&self, link: &Arc<Link>, state: &mut LinkState, transfer: &Arc<Transfer>) {
-        if !state.announced.contains(&transfer.pin.digest) {
-            state.announced.push(transfer.pin.digest);
-        }
+        state.heard_of(&transfer.pin);
         transfer.announced();
         state.spoken = Instant::now();
         self.watch_asking(link, state);

@@ -107,16 +107,6 @@ impl Engine {
             self.enter(link, &mut link.state.lock(), &device, &transfer);
             self.cap_link(link, &device);
             let mut on_link = link.state.lock();
-            // Nothing was asked for since this took the place of another image, so its manifest
-            // may be lost with the connection that it went to, and the device may still be at
-            // the other (rule 15). A device without a downlink hears no manifest.
-            if transfer.replaces.load(Ordering::Relaxed)
-                && transfer.state() == UpdateState::Offered
-                && on_link.downlink.is_some()
-                && !on_link.announced.contains(&transfer.pin.digest)
-            {
-                return self.send_manifest(link, &mut on_link, &transfer);
-            }
             let Some(lane) = on_link.lane.clone() else { return };
             let then = self.serve(link, &mut on_link, &lane, wanted);
             drop(on_link);
@@ -196,6 +186,18 @@ impl Engine {
             let trouble = Trouble::Nothing(OTHER_IMAGE.into());
             self.send_error(link, state, &trouble, &wanted.echo);
             return Then::Nothing;
+        }
+        if wanted.image.is_none() {
+            // Where the manifest may be lost, with the connection that it went to or in a full
+            // outbox, it is the answer (rule 15).
+            if !state.takes(&lane.transfer) {
+                self.send_manifest(link, state, &lane.transfer);
+                return Then::Nothing;
+            }
+            state.at = Some(pin.layout());
+            if state.begins_with(&wanted) && lane.transfer.replaces.swap(false, Ordering::Relaxed) {
+                lane.transfer.dirty.store(true, Ordering::Relaxed);
+            }
         }
         if wanted.more.is_empty() {
             return self.serve_one(link, state, lane, wanted);

@@ -14,7 +14,7 @@ use crate::{
     secret::{TokenHash, new_link_seed, new_token},
     views::{
         Actor, ChangedDevice, DeviceCounts, DevicePatch, DeviceQuery, DeviceView, FirmwareState,
-        FirmwareView, ServiceError, SiteStatus, StoreView, UserRole,
+        FirmwareView, ServiceError, SiteStatus, StoreView, UserRole, VersionFrom,
     },
 };
 
@@ -36,14 +36,31 @@ impl Service {
         devices.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         let limit = if query.limit == 0 { DEFAULT_LIMIT } else { query.limit };
         // Only what is shown is put together.
-        let found = devices.iter().filter(|device| matches(query, device)).take(limit);
+        let found = devices.iter().filter(|device| self.matches(query, device)).take(limit);
         found.map(|device| self.view(device)).collect()
     }
 
     fn view(&self, device: &Device) -> DeviceView {
-        let next_attempt = self.0.next_attempt(device);
         let url = |id| self.0.fleet.lock().deployments.get(&id)?.conditions.url.clone();
-        DeviceView { next_attempt, ..device.view(url) }
+        let mut view = DeviceView {
+            next_attempt: self.0.next_attempt(device),
+            stalled: self.0.stalled(device),
+            ..device.view(url)
+        };
+        if view.version.is_none() {
+            view.version = self.0.inferred_version(device);
+            view.version_from = view.version.is_some().then_some(VersionFrom::Outcome);
+        }
+        view
+    }
+
+    fn matches(&self, query: &DeviceQuery, device: &Device) -> bool {
+        // Only where it is asked for is it looked for.
+        let version = query.version.as_ref().and_then(|_| {
+            let reported = device.state.lock().version.clone();
+            reported.or_else(|| self.0.inferred_version(device))
+        });
+        matches(query, device, version.as_deref())
     }
 
     /// One device.
@@ -381,7 +398,7 @@ impl Before {
     }
 }
 
-fn matches(query: &DeviceQuery, device: &Device) -> bool {
+fn matches(query: &DeviceQuery, device: &Device, version: Option<&str>) -> bool {
     let state = device.state.lock();
     let newest = state.links.last().map(|link| &*link.client.id);
     let client_id = newest.or(state.client_id.as_deref());
@@ -389,7 +406,7 @@ fn matches(query: &DeviceQuery, device: &Device) -> bool {
         && query.registered.is_none_or(|registered| registered == state.registered)
         && query.group.as_ref().is_none_or(|group| state.groups.contains(group))
         && (query.model.is_none() || query.model == state.model)
-        && (query.version.is_none() || query.version == state.version)
+        && (query.version.is_none() || query.version.as_deref() == version)
         && query.digest.as_ref().is_none_or(|digest| {
             state.transfer.as_ref().is_some_and(|transfer| transfer.pin.sha256 == *digest)
         })

@@ -112,6 +112,10 @@ impl Broker for FakeBroker {
         }
     }
 
+    fn publish_time(&self) -> hook::Distribution {
+        hook::Distribution::default()
+    }
+
     fn counters(&self) -> Counters {
         Counters { connections: 7, router_renewals: 1, ..Counters::default() }
     }

@@ -16,6 +16,7 @@ use crate::{
 
 const DEVICES: usize = 8;
 const CASES: u32 = 96;
+const LOSSY_CASES: u32 = 32;
 const LONGEST: usize = 80;
 const WINDOW: &str = "01:00-02:00 UTC";
 /// Half past one, on a day in 2026.
@@ -29,6 +30,8 @@ enum Step {
         target: u8,
         canary: bool,
     },
+    /// A file is dropped over the one before, for everybody at once.
+    Overwrite,
     /// An earlier image again, below what newer ones say.
     Downgrade {
         image: u8,
@@ -54,6 +57,11 @@ enum Step {
     Window(bool),
     Connect(u8),
     Disconnect(u8),
+    /// One that is at an image asks for its next block, and gets that and all that follows on its
+    /// connection no more, though it is written.
+    Lose(u8),
+    /// One of those connects anew and goes on at once, before it hears anything.
+    ComeBack(u8),
     /// The device asks for its next block, or restarts into an image that it has whole.
     GoOn(u8),
     /// It asks for any block.
@@ -67,6 +75,7 @@ fn step() -> impl Strategy<Value = Step> {
     let device = 0..DEVICES as u8;
     prop_oneof![
         2 => (any::<u8>(), any::<bool>()).prop_map(|(target, canary)| Step::Deploy { target, canary }),
+        2 => Just(Step::Overwrite),
         1 => any::<u8>().prop_map(|image| Step::Downgrade { image }),
         4 => (any::<u8>(), any::<u8>()).prop_map(|(deployment, act)| Step::Act { deployment, act }),
         4 => (any::<u8>(), device.clone())
@@ -78,6 +87,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<bool>().prop_map(Step::Window),
         6 => device.clone().prop_map(Step::Connect),
         3 => device.clone().prop_map(Step::Disconnect),
+        5 => any::<u8>().prop_map(Step::Lose),
+        4 => any::<u8>().prop_map(Step::ComeBack),
         24 => device.clone().prop_map(Step::GoOn),
         2 => (device, any::<u8>()).prop_map(|(device, index)| Step::AskWildly(device, index)),
         5 => any::<u8>().prop_map(Step::ReportFailure),
@@ -91,6 +102,8 @@ struct Image {
     bytes: Vec<u8>,
     firmware: String,
     withdrawn: bool,
+    /// Its version is its digest, and the next one takes its place.
+    dropped: bool,
 }
 
 /// What the model knows of a deployment.
@@ -110,6 +123,8 @@ struct Known {
 #[derive(Default)]
 struct Device {
     session: Option<Session>,
+    /// Its connection is half dead: what the server writes is lost.
+    deaf: bool,
     /// What the last manifest of this life announced.
     digest: Option<String>,
     got: BTreeMap<u32, Vec<u8>>,
@@ -117,6 +132,30 @@ struct Device {
     runs: Option<String>,
     /// Images that failed in it and that nobody said to retry, each with the deployment.
     failed: BTreeMap<String, i64>,
+}
+
+impl Device {
+    /// Whether it is connected and was told of an image that it does not run yet.
+    fn is_at_one(&self) -> bool {
+        self.session.is_some() && self.digest.is_some()
+    }
+
+    /// What was written to a half dead connection is gone.
+    fn lose(&mut self) {
+        if let Some(session) = self.session.as_mut().filter(|_| self.deaf) {
+            session.lose();
+        }
+    }
+
+    /// Asks for the first block that it lacks of what it is at, if it lacks any.
+    fn ask(&mut self) -> bool {
+        let (Some(session), Some(_)) = (&mut self.session, &self.digest) else { return false };
+        let missing = (0..self.total).find(|block| !self.got.contains_key(block));
+        if let Some(missing) = missing {
+            session.ask(missing);
+        }
+        missing.is_some()
+    }
 }
 
 struct World {
@@ -128,6 +167,11 @@ struct World {
     open: bool,
     /// Whether the next attempt comes only when somebody says so.
     patient: bool,
+}
+
+/// Three blocks.
+fn bytes_of(number: usize) -> Vec<u8> {
+    (0..250).map(|at| (at * number) as u8 ^ number as u8).collect()
 }
 
 fn name(device: usize) -> String {
@@ -189,12 +233,18 @@ impl World {
         match step {
             Step::Deploy { target, canary } => {
                 let number = self.images.len() + 1;
-                let bytes: Vec<u8> =
-                    (0..250).map(|at| (at * number) as u8 ^ number as u8).collect();
+                let bytes = bytes_of(number);
                 let version = format!("{number}.0.0");
                 let firmware = self.site().upload(&format!("fw-{version}.bin"), &bytes).await;
                 let digest = store::Digest::of(&bytes).to_string();
-                let image = Image { version, bytes, firmware: firmware.clone(), withdrawn: false };
+                let firmware_id = firmware.clone();
+                let image = Image {
+                    version,
+                    bytes,
+                    firmware: firmware_id,
+                    withdrawn: false,
+                    dropped: false,
+                };
                 self.images.push((digest.clone(), image));
                 let target = match target % 4 {
                     0 => format!(r#"{{"device":"{}"}}"#, name(usize::from(target) % DEVICES)),
@@ -203,6 +253,21 @@ impl World {
                 let rollout = if canary { r#""canary""# } else { r#""all""# };
                 let id = self.site().deploy(&firmware, &target, rollout).await;
                 self.learn(id, digest, canary, false);
+            }
+            Step::Overwrite => {
+                const PATH: &str = "fw.bin";
+                let bytes = bytes_of(self.images.len() + 1);
+                self.site().drop_file(PATH, &bytes).await;
+                let digest = store::Digest::of(&bytes);
+                let firmware = self.site().firmware_id(PATH);
+                let version = digest.short().to_string();
+                let image = Image { version, bytes, firmware, withdrawn: false, dropped: true };
+                let digest = digest.to_string();
+                self.images.push((digest.clone(), image));
+                let all = service.deployments(None, None, 1000);
+                let own = all.iter().find(|view| view.firmware.digest == digest);
+                let id = own.expect("a deployment").id.parse().unwrap();
+                self.learn(id, digest, false, false);
             }
             Step::Downgrade { image } => {
                 let Some(image) = pick(image, self.images.len()) else { return };
@@ -213,6 +278,7 @@ impl World {
                 match service.create_deployment(new, None, &ann()).await {
                     Ok((view, _)) => self.learn(view.id.parse().unwrap(), digest, false, true),
                     Err(ServiceError::Conflict(_)) => {}
+                    Err(ServiceError::Invalid { .. }) if image.dropped => {}
                     Err(other) => panic!("{other}"),
                 }
             }
@@ -285,8 +351,11 @@ impl World {
             Step::Withdraw { image } => {
                 let Some(image) = pick(image, self.images.len()) else { return };
                 let image = &mut self.images[image].1;
-                service.withdraw_firmware(&image.firmware, &ann()).await.unwrap();
-                image.withdrawn = true;
+                match service.withdraw_firmware(&image.firmware, &ann()).await {
+                    Ok(_) => image.withdrawn = true,
+                    Err(ServiceError::NotFound(_)) if image.dropped => {}
+                    Err(other) => panic!("{other}"),
+                }
             }
             Step::Freeze(frozen) => {
                 service.freeze(frozen, &ann()).await.unwrap();
@@ -302,6 +371,21 @@ impl World {
                 }
             }
             Step::Disconnect(device) => self.disconnect(usize::from(device)),
+            Step::Lose(number) => {
+                let Some(index) = self.pick_device(number, |one| !one.deaf && one.is_at_one())
+                else {
+                    return;
+                };
+                let device = &mut self.devices[index];
+                device.deaf = true;
+                device.ask();
+            }
+            Step::ComeBack(number) => {
+                let Some(index) = self.pick_device(number, |one| one.deaf) else { return };
+                self.disconnect(index);
+                self.connect(index).await;
+                self.devices[index].ask();
+            }
             Step::GoOn(device) => self.go_on(usize::from(device)).await,
             Step::AskWildly(device, index) => {
                 if let Some(session) = &mut self.devices[usize::from(device)].session {
@@ -309,18 +393,17 @@ impl World {
                 }
             }
             Step::ReportFailure(number) => {
-                // One that is at an image.
-                let at = |one: &&usize| {
-                    let device = &self.devices[**one];
-                    device.session.is_some() && device.digest.is_some()
-                };
-                let all: Vec<usize> = (0..DEVICES).collect();
-                let all: Vec<_> = all.iter().filter(at).collect();
-                let Some(index) = pick(number, all.len()).map(|at| *all[at]) else { return };
+                let Some(index) = self.pick_device(number, Device::is_at_one) else { return };
                 self.report_failure(index).await;
             }
             Step::Crash | Step::Restart => self.restart(matches!(step, Step::Crash)).await,
         }
+    }
+
+    /// One of the devices that are so.
+    fn pick_device(&self, number: u8, is_so: impl Fn(&Device) -> bool) -> Option<usize> {
+        let found: Vec<_> = (0..DEVICES).filter(|index| is_so(&self.devices[*index])).collect();
+        found.get(usize::from(number) % found.len().max(1)).copied()
     }
 
     async fn report_failure(&mut self, index: usize) {
@@ -368,6 +451,8 @@ impl World {
     }
 
     fn disconnect(&mut self, device: usize) {
+        self.devices[device].lose();
+        self.devices[device].deaf = false;
         if let Some(session) = self.devices[device].session.take() {
             session.end();
         }
@@ -376,12 +461,10 @@ impl World {
     /// The device goes on with what it is at.
     async fn go_on(&mut self, index: usize) {
         let device = &mut self.devices[index];
-        let (Some(session), Some(digest)) = (&mut device.session, device.digest.clone()) else {
+        if device.ask() || device.session.is_none() {
             return;
-        };
-        if let Some(missing) = (0..device.total).find(|block| !device.got.contains_key(block)) {
-            return session.ask(missing);
         }
+        let Some(digest) = device.digest.clone() else { return };
         // It restarts into the image and says so.
         let image = &self.images.iter().find(|(known, _)| *known == digest).unwrap().1;
         let whole: Vec<u8> = device.got.values().flatten().copied().collect();
@@ -447,6 +530,7 @@ impl World {
     /// Reads what every device heard, and compares it with what it may hear.
     async fn listen(&mut self) {
         for index in 0..DEVICES {
+            self.devices[index].lose();
             while self.devices[index].session.as_ref().is_some_and(|session| !session.is_empty()) {
                 let session = self.devices[index].session.as_mut().unwrap();
                 let message = session.next().await;
@@ -476,19 +560,21 @@ impl World {
         assert!(!image.withdrawn, "{who}: {} is withdrawn", image.version);
         assert!(begun || !self.frozen, "{who}: the site is frozen");
         assert!(begun || self.open, "{who}: the window is closed");
-        assert!(begun || view.state == "running", "{who}: deployment {id} is {}", view.state);
+        // What was offered before its file was overwritten may be begun.
+        let offers = matches!(view.state, "running" | "ended");
+        assert!(begun || offers, "{who}: deployment {id} is {}", view.state);
         let known = self.deployments.get_mut(&id).unwrap();
         assert_eq!(known.digest, digest);
         if let Some(device) = view.target.device {
             assert_eq!(device, who, "deployment {id} is for one device");
         }
-        let number = |version: &str| version.split('.').next().unwrap().parse::<u32>().unwrap();
-        if let Some(runs) = self.devices[index].runs.as_deref().filter(|_| !known.downgrade) {
-            assert!(
-                number(runs) < number(&image.version),
-                "{who} runs {runs}, hears {}",
-                image.version
-            );
+        // A digest is neither higher nor lower.
+        let number = |version: &str| version.strip_suffix(".0.0")?.parse::<u32>().ok();
+        let runs = self.devices[index].runs.as_deref().filter(|_| !known.downgrade);
+        if let Some(runs) = runs
+            && let (Some(own), Some(new)) = (number(runs), number(&image.version))
+        {
+            assert!(own < new, "{who} runs {runs}, hears {}", image.version);
         }
         assert!(!known.out.contains(&index), "{who} was taken out of deployment {id}");
         // One that an operator sends down waits only for what failed in itself.
@@ -541,26 +627,55 @@ impl World {
     }
 }
 
-#[test]
-fn whatever_operators_devices_and_faults_do_the_rules_hold() {
-    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+/// Does this, and looks after each step.
+fn play(steps: Vec<Step>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut world = World::new(steps.len() % 2 == 0).await;
+        world.set_clock().await;
+        for step in steps {
+            world.run(step).await;
+            world.settle().await;
+            world.listen().await;
+            world.settle().await;
+            world.compare();
+        }
+    });
+}
+
+/// Plays random sequences of these steps.
+fn play_all(cases: u32, step: impl Strategy<Value = Step>) {
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(config, rng);
-    let sequences = prop::collection::vec(step(), 1..LONGEST);
-    let outcome = runner.run(&sequences, |steps| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let mut world = World::new(steps.len() % 2 == 0).await;
-            world.set_clock().await;
-            for step in steps {
-                world.run(step).await;
-                world.settle().await;
-                world.listen().await;
-                world.settle().await;
-                world.compare();
-            }
-        });
+    let outcome = runner.run(&prop::collection::vec(step, 1..LONGEST), |steps| {
+        play(steps);
         Ok(())
     });
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+#[test]
+fn whatever_operators_devices_and_faults_do_the_rules_hold() {
+    play_all(CASES, step());
+}
+
+/// Few devices, many images, and connections that take what was written with them.
+#[test]
+fn rule_15_whatever_is_lost_no_device_mixes_two_images() {
+    let device = || 0..2u8;
+    let deploy = Step::Deploy { target: 1, canary: false };
+    let lossy = prop_oneof![
+        2 => Just(deploy),
+        2 => Just(Step::Overwrite),
+        1 => any::<u8>().prop_map(|deployment| Step::Act { deployment, act: 4 }),
+        1 => any::<u8>().prop_map(Step::ReportFailure),
+        4 => device().prop_map(Step::Connect),
+        1 => device().prop_map(Step::Disconnect),
+        8 => device().prop_map(Step::GoOn),
+        5 => any::<u8>().prop_map(Step::Lose),
+        4 => any::<u8>().prop_map(Step::ComeBack),
+        1 => Just(Step::Crash),
+    ];
+    play_all(LOSSY_CASES, lossy);
 }

@@ -100,8 +100,9 @@ async fn rule_21_an_image_that_silences_every_device_takes_exactly_the_canary() 
     assert_eq!(view.counts["silent"], 1);
     assert!(view.reason.unwrap().contains("1 of 1 devices of wave 1"));
     assert_eq!(field.react(&site, "2.0.0").await, 0, "nobody else was offered it");
-    // Neither a crash nor new connections change that.
+    // Neither a crash nor new connections change that, once it is written.
     drop(field);
+    site.service.0.db.commit(Vec::new()).await.unwrap();
     let site = site.crash().await;
     let mut field = Field::new(&site, 30, |_| true).await;
     site.until_deployment(1, "paused").await;
