@@ -12,6 +12,8 @@
 
 mod check;
 mod fleet;
+#[cfg(test)]
+pub mod full;
 mod requests;
 mod users;
 

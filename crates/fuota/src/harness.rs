@@ -163,9 +163,8 @@ impl Site {
         self.cancel.cancel();
         // Two writers at once there never are.
         self.service.0.db.commit(Vec::new()).await.unwrap();
-        let (sql, dir, settings) = (database(&self.settings), self.dir, self.settings);
-        drop_triggers(&sql);
-        let site = Site::open(dir, settings);
+        crate::db::full::allow(&database(&self.settings));
+        let site = Site::open(self.dir, self.settings);
         site.until("the first scan", |site| site.service.status().ready).await;
         site
     }
@@ -189,23 +188,12 @@ impl Site {
 
     /// From now on the database takes no row of these tables, or of any where none is named.
     pub fn forbid_writing(&self, tables: &[&str]) {
-        let sql = database(&self.settings);
-        for table in names_of(&sql, "table").iter().filter(|name| {
-            !name.starts_with("sqlite_") && (tables.is_empty() || tables.contains(&name.as_str()))
-        }) {
-            for act in ["INSERT", "UPDATE", "DELETE"] {
-                let script = format!(
-                    "CREATE TRIGGER no_{act}_{table} BEFORE {act} ON {table}
-                     BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
-                );
-                sql.execute_batch(&script).unwrap();
-            }
-        }
+        crate::db::full::forbid(&database(&self.settings), tables);
     }
 
     /// It takes them again.
     pub fn allow_writing(&self) {
-        drop_triggers(&database(&self.settings));
+        crate::db::full::allow(&database(&self.settings));
     }
 
     /// Waits until the database has nothing more to write that it was to.
@@ -403,24 +391,8 @@ impl Site {
     }
 }
 
-fn database(settings: &Settings) -> rusqlite::Connection {
-    let path = settings.data_dir.join(crate::engine::DATABASE);
-    let sql = rusqlite::Connection::open(path).unwrap();
-    sql.busy_timeout(PATIENCE).unwrap();
-    sql
-}
-
-fn drop_triggers(sql: &rusqlite::Connection) {
-    for trigger in names_of(sql, "trigger") {
-        sql.execute_batch(&format!("DROP TRIGGER {trigger}")).unwrap();
-    }
-}
-
-/// What a database has of this kind.
-fn names_of(sql: &rusqlite::Connection, kind: &str) -> Vec<String> {
-    let mut found = sql.prepare("SELECT name FROM sqlite_master WHERE type = ?1").unwrap();
-    let names = found.query_map([kind], |row| row.get(0)).unwrap();
-    names.collect::<Result<_, _>>().unwrap()
+fn database(settings: &Settings) -> std::path::PathBuf {
+    settings.data_dir.join(crate::engine::DATABASE)
 }
 
 /// An operator.
