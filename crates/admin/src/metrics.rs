@@ -26,9 +26,11 @@ pub async fn metrics(State(app): State<App>, Query(Nothing {}): Query<Nothing>) 
         uptime_seconds: app.started.elapsed().as_secs(),
         broker: app.broker.counters(),
         site: app.service.status(),
+        publish_time: app.broker.publish_time(),
         latencies: app.service.latencies(),
         deployments: app.service.deployment_counts().into_iter().collect(),
         frozen: app.service.frozen().frozen,
+        quirks: app.service.quirks(),
         checks: (app.readiness)(),
     }
     .text();
@@ -41,9 +43,12 @@ struct Snapshot<'a> {
     uptime_seconds: u64,
     broker: Counters,
     site: SiteStatus,
+    publish_time: Distribution,
     latencies: Latencies,
     deployments: Vec<(&'static str, usize)>,
     frozen: bool,
+    /// Dialect, name, and how often it was met.
+    quirks: Vec<(&'static str, &'static str, u64)>,
     checks: Vec<Check>,
 }
 
@@ -53,6 +58,12 @@ impl Snapshot<'_> {
         self.process(&mut out);
         self.broker(&mut out);
         self.fleet(&mut out);
+        self.quirks(&mut out);
+        out.histogram(
+            "fuotad_mqtt_publish_duration_seconds",
+            "From the read of an ordinary publish to its acknowledgement, at QoS 0 to its hand-over to its receivers.",
+            &self.publish_time,
+        );
         out.histogram(
             "fuotad_block_duration_seconds",
             "From a request of a device to its block in the outbox of its connection.",
@@ -222,6 +233,15 @@ impl Snapshot<'_> {
         );
     }
 
+    fn quirks(&self, out: &mut Text) {
+        const NAME: &str = "fuotad_dialect_quirks_total";
+        out.head(NAME, "counter", "What was tolerated of devices, by its name in docs/dialects.");
+        for (dialect, quirk, met) in &self.quirks {
+            let labels = format_args!("dialect=\"{dialect}\",quirk=\"{quirk}\"");
+            out.line(format_args!("{NAME}{{{labels}}} {met}"));
+        }
+    }
+
     fn fleet(&self, out: &mut Text) {
         let site = &self.site;
         out.gauge(
@@ -377,9 +397,11 @@ mod tests {
                 refused: 0,
                 failed_logins: 0,
             },
+            publish_time: Distribution::default(),
             latencies: Latencies { block: histogram.read(), ..Latencies::default() },
             deployments: vec![("paused", 2)],
             frozen: false,
+            quirks: vec![("aws", "number_as_text", 4)],
             checks: vec![
                 Check { name: "mqtt", result: Ok(()) },
                 Check { name: "store", result: Err("gone".into()) },
@@ -400,6 +422,7 @@ mod tests {
             "fuotad_device_updates{state=\"failed\"} 0",
             "fuotad_deployments{state=\"paused\"} 2",
             "fuotad_block_bytes_total 36864",
+            "fuotad_dialect_quirks_total{dialect=\"aws\",quirk=\"number_as_text\"} 4",
             "fuotad_block_duration_seconds_bucket{le=\"0.000025\"} 0",
             "fuotad_block_duration_seconds_bucket{le=\"0.00005\"} 1",
             "fuotad_block_duration_seconds_bucket{le=\"10\"} 1",

@@ -8,10 +8,10 @@
 //! Publishes that are under way while a client subscribes may reach it in both ways. The
 //! broker-wide order of retained publishes tells: what has a higher place than the newest one at
 //! the time of the subscription comes as a live message alone; of the others, whichever copy
-//! comes first is sent.
+//! comes first is sent, and the other one only where it is promised at a higher QoS.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -77,8 +77,8 @@ struct Serving {
     then: Option<Arc<str>>,
     /// Something was sent of which copies may still be under way.
     recent: bool,
-    /// Places of messages that have come as live ones meanwhile.
-    met: Vec<u64>,
+    /// Places of messages that have come as live ones meanwhile, at which QoS.
+    met: Vec<(u64, Qos)>,
 }
 
 impl Serving {
@@ -136,7 +136,7 @@ impl Serving {
 struct Sent {
     until: Option<Instant>,
     newest: u64,
-    places: HashSet<u64>,
+    places: HashMap<u64, Qos>,
     filters: VecDeque<Box<str>>,
 }
 
@@ -159,12 +159,13 @@ pub(crate) enum Next {
     Nothing,
 }
 
-/// Whether something that is retained is promised to a subscription, at QoS 1 or 2.
+/// Whether something that is retained is promised to a subscription, at QoS 1 or 2, or may be:
+/// this is asked for each filter of a SUBSCRIBE, so it looks at the first few only.
 pub(crate) fn promises(retained: &Retained, owed: &Owed) -> bool {
     if owed.qos == Qos::AtMostOnce {
         return false;
     }
-    let page = retained.page(&owed.filter, None, PAGE);
+    let page = retained.peek(&owed.filter);
     page.next.is_some() || page.messages.iter().any(|one| one.qos != Qos::AtMostOnce)
 }
 
@@ -236,7 +237,8 @@ impl Backlog {
                 let Some(message) = serving.pop() else { break };
                 // A newer one came meanwhile and went ahead with the live messages, or this one
                 // did.
-                if serving.met.contains(&message.sequence)
+                let has = |met: &(u64, Qos)| met.0 == message.sequence && met.1 >= qos;
+                if serving.met.iter().any(has)
                     || !retained.is_current(&message)
                     || (qos == Qos::AtMostOnce && serving.promised_only)
                 {
@@ -244,7 +246,7 @@ impl Backlog {
                 }
                 if serving.new && message.sequence + RECENT > serving.owed.newest {
                     serving.recent = true;
-                    self.sent.note(serving.owed.newest, message.sequence);
+                    self.sent.note(serving.owed.newest, message.sequence, qos);
                 }
                 let subscriptions = serving.owed.identifiers();
                 let delivery =
@@ -269,15 +271,15 @@ impl Backlog {
         Next::Nothing
     }
 
-    /// Whether a live message is to be sent: not where it was sent as the retained one, nor at
-    /// QoS 0 where a newer one is, or will be. One that was promised and is older may have waited
-    /// for an overlapping subscription, and is still due.
+    /// Whether a live message is to be sent: not where it was sent as the retained one at no lower
+    /// QoS [MQTT-3.3.4-2], nor at QoS 0 where a newer one is, or will be. One that was promised and
+    /// is older may have waited for an overlapping subscription, and is still due.
     pub fn lets_pass(&mut self, delivery: &Delivery, retained: &Retained) -> bool {
         let Delivery { message, qos, .. } = delivery;
         if message.sequence == 0 {
             return true;
         }
-        if self.sent.places.contains(&message.sequence) {
+        if self.sent.places.get(&message.sequence).is_some_and(|sent| sent >= qos) {
             return false;
         }
         let of_new = |filter: &str, newest: u64| {
@@ -289,7 +291,7 @@ impl Backlog {
             if of_new(&serving.owed.filter, serving.owed.newest) {
                 meets = true;
                 if message.sequence + RECENT > serving.owed.newest {
-                    serving.met.push(message.sequence);
+                    serving.met.push((message.sequence, *qos));
                 }
             }
         }
@@ -298,13 +300,13 @@ impl Backlog {
 }
 
 impl Sent {
-    fn note(&mut self, newest: u64, place: u64) {
+    fn note(&mut self, newest: u64, place: u64, qos: Qos) {
         self.until = Some(Instant::now() + UNDER_WAY);
         if newest > self.newest {
             self.newest = newest;
-            self.places.retain(|place| place + RECENT > newest);
+            self.places.retain(|place, _| place + RECENT > newest);
         }
-        self.places.insert(place);
+        self.places.entry(place).and_modify(|sent| *sent = qos.max(*sent)).or_insert(qos);
     }
 
     fn served(&mut self, filter: Box<str>) {
@@ -395,6 +397,35 @@ mod tests {
             assert_eq!(rest(&mut backlog, &retained), [second.message.sequence]);
             assert!(!backlog.lets_pass(&second, &retained));
             assert!(!backlog.is_over(), "copies may still come");
+        }
+    }
+
+    /// Whichever comes first: what is promised at QoS 1 is not done with a copy at QoS 0.
+    #[test]
+    fn a_copy_at_a_lower_qos_does_not_stand_for_one_at_a_higher() {
+        const LOW: Qos = Qos::AtMostOnce;
+        const HIGH: Qos = Qos::AtLeastOnce;
+        for (granted, live, both) in [(LOW, HIGH, true), (HIGH, LOW, true), (LOW, LOW, false)] {
+            for live_first in [true, false] {
+                let retained = Retained::new(Arc::default());
+                let message = publish(&retained, "r", HIGH);
+                let place = message.message.sequence;
+                let live = Delivery { qos: live, ..message };
+                let mut backlog = subscribed(&retained, "#", true);
+                backlog.serving[0].owed.qos = granted;
+                backlog.acknowledged(1);
+                if live_first {
+                    assert!(backlog.lets_pass(&live, &retained));
+                    // One at the higher QoS stands for both.
+                    let again = both && granted == HIGH;
+                    let expected: &[u64] = if again { &[place] } else { &[] };
+                    assert_eq!(rest(&mut backlog, &retained), expected);
+                } else {
+                    assert_eq!(rest(&mut backlog, &retained), [place]);
+                    let again = both && live.qos == HIGH;
+                    assert_eq!(backlog.lets_pass(&live, &retained), again);
+                }
+            }
         }
     }
 

@@ -33,7 +33,7 @@ use crate::{
     inbox::{Done, Kick, Taken},
     packet::{ConnAck, reason},
     queue::Queue,
-    session::{Session, State, clock_ms},
+    session::{Session, State, ms_at},
     slow::{Slow, TooSlow},
     unsettled::Unsettled,
     writer::Writer,
@@ -154,7 +154,13 @@ pub(crate) struct Connection<S> {
     /// See [`Parts::patience`].
     patience: u32,
     slow: Slow,
+    /// When others are to run, in a turn that has taken a while.
+    pub(crate) turn_ends: Option<Instant>,
     pub(crate) tally: Tally,
+    /// When what is handled now was read.
+    pub(crate) arrived: Instant,
+    /// Ordinary publishes of it that are acknowledged, or handed over.
+    pub(crate) settled: u32,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -187,7 +193,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             ahead: None,
             patience: parts.patience,
             slow: Slow::default(),
+            turn_ends: None,
             tally: Tally::default(),
+            arrived: Instant::now(),
+            settled: 0,
         }
     }
 
@@ -226,6 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Reads and writes until neither makes progress and nothing has come for the client.
     fn rounds(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
+        self.turn_ends = None;
         for _ in 0..ROUNDS {
             let evicted = self.session.inbox.take(&mut self.done, &mut self.taken)?;
             self.tally.dropped += evicted as u32;
@@ -236,6 +246,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let wrote = self.flush(cx)?;
             self.poll_unsettled(cx)?;
             self.poll_crowd(cx);
+            if self.turn_is_over(false) {
+                break;
+            }
             let read = self.read(cx)?;
             if let Some(receiver) = self.ahead.take()
                 && receiver.inbox.after_take(cx.waker())
@@ -320,7 +333,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Ready(Err(_)) => Err(Ending::lost()),
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(Ending::lost()),
                 Poll::Ready(Ok(())) => {
-                    self.session.last_packet.store(clock_ms(), Ordering::Relaxed);
+                    let now = Instant::now();
+                    self.session.last_packet.store(ms_at(now), Ordering::Relaxed);
+                    if !self.waiting {
+                        self.arrived = now;
+                    }
                     if self.partial.is_empty() {
                         self.handle(buffer.filled())?;
                     } else {
@@ -353,12 +370,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn note_partial(&mut self, used: &Used) -> Result<(), Ending> {
+        // Once for all that was read together: a clock for each would be seen in the benchmarks.
+        if self.settled > 0 {
+            let settled = std::mem::take(&mut self.settled);
+            self.exchange.totals.publish_time.observe_each(self.arrived.elapsed(), settled);
+        }
         self.waiting = used.waiting;
         if used.consumed > 0 || !self.waiting {
             self.looked = 0;
         }
         // A crowd is over soon, and nothing more is read until then.
-        if self.waiting && self.crowd.is_none() {
+        if self.waiting && self.crowd.is_none() && self.blocked() {
             let mut bytes = std::mem::take(&mut self.partial);
             self.looked = self.overtake(&mut bytes, self.looked)?;
             self.partial = bytes;

@@ -10,7 +10,12 @@ macro_rules! tally {
 
         /// The broker's totals since its start.
         #[derive(Default, Debug)]
-        pub(crate) struct Totals { $($(#[$doc])* pub $name: AtomicU64,)* }
+        pub(crate) struct Totals {
+            $($(#[$doc])* pub $name: AtomicU64,)*
+            /// From the read of an ordinary publish to its acknowledgement, at QoS 0 to its
+            /// hand-over.
+            pub publish_time: hook::Histogram,
+        }
 
         impl Tally {
             /// Adds what was counted to the totals and starts again at nothing.

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use hook::{
-    Broker, ClientQuery, ClientStatus, Counters, Identity, Properties, Protocol, Qos, Reason,
-    ReasonKind, RetainedMessage, RetainedPage, SessionEnd,
+    Broker, ClientQuery, ClientStatus, Counters, Distribution, Identity, Properties, Protocol, Qos,
+    Reason, ReasonKind, RetainedMessage, RetainedPage, SessionEnd,
 };
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -193,6 +193,10 @@ impl Broker for Handle {
             return Err(Reason::new(ReasonKind::ServerBusy, UNWRITABLE));
         }
         Ok(self.exchange.forget_retained(filter))
+    }
+
+    fn publish_time(&self) -> Distribution {
+        self.exchange.totals.publish_time.read()
     }
 
     fn counters(&self) -> Counters {

@@ -14,6 +14,7 @@ use crate::{
     inbound::reason_code,
     pace::Turn,
     packet::{ConnAck, Connect, reason},
+    quota::Place,
     registry::Claimed,
     topic::check_name,
 };
@@ -161,6 +162,8 @@ pub(crate) struct Admitted {
     /// What it is told; `session_present` is still to be decided.
     pub ack: ConnAck,
     pub claimed: Claimed,
+    /// For a session that is to last, where it has none yet.
+    pub place: Option<Place>,
 }
 
 async fn admit(
@@ -235,8 +238,15 @@ async fn admit(
             "the CONNACK is larger than the Maximum Packet Size",
         );
     }
+    let place = match connect.session_expiry {
+        0 => None,
+        _ => exchange
+            .registry
+            .place(&client_id, &client.identity)
+            .map_err(|why| Failed::refused(protocol, reason::QUOTA_EXCEEDED, why.to_string()))?,
+    };
     let claimed = exchange.registry.claim(&client_id).await.ok_or_else(|| overtaken(protocol))?;
-    Ok(Admitted { connect, client, promised, ack, claimed })
+    Ok(Admitted { connect, client, promised, ack, claimed, place })
 }
 
 /// Two connections with one client id came at the same time, and this is the older one. It was

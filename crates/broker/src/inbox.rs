@@ -251,6 +251,12 @@ impl Inbox {
         self.inner.lock().epoch
     }
 
+    /// Whether what began in this epoch is still for the session.
+    pub fn is_in(&self, epoch: u32) -> bool {
+        let inner = self.inner.lock();
+        !inner.ended && inner.epoch == epoch
+    }
+
     /// The session is gone for good: whatever comes is skipped.
     pub fn close(&self) {
         self.clear();

@@ -22,6 +22,8 @@ struct Fields {
     queue_bytes: AtomicUsize,
     inflight: AtomicU16,
     subscriptions: AtomicUsize,
+    sessions: AtomicUsize,
+    sessions_per_account: AtomicUsize,
     retained_messages: AtomicUsize,
     retained_bytes: AtomicUsize,
     publish_hold_micros: AtomicU64,
@@ -53,6 +55,8 @@ impl LiveLimits {
             queue_bytes,
             inflight,
             subscriptions,
+            sessions,
+            sessions_per_account,
             retained_messages,
             retained_bytes,
             publish_hold,
@@ -66,6 +70,9 @@ impl LiveLimits {
         self.0.queue_bytes.store(queue_bytes, Relaxed);
         self.0.inflight.store(inflight, Relaxed);
         self.0.subscriptions.store(subscriptions, Relaxed);
+        self.0.sessions.store(sessions, Relaxed);
+        let most = sessions_per_account.unwrap_or(usize::MAX);
+        self.0.sessions_per_account.store(most, Relaxed);
         self.0.retained_messages.store(retained_messages, Relaxed);
         self.0.retained_bytes.store(retained_bytes, Relaxed);
         let micros = u64::try_from(publish_hold.as_micros()).unwrap_or(u64::MAX);
@@ -105,6 +112,15 @@ impl LiveLimits {
 
     pub fn subscriptions(&self) -> usize {
         self.0.subscriptions.load(Relaxed)
+    }
+
+    pub fn sessions(&self) -> usize {
+        self.0.sessions.load(Relaxed)
+    }
+
+    /// `usize::MAX` where it is off.
+    pub fn sessions_per_account(&self) -> usize {
+        self.0.sessions_per_account.load(Relaxed)
     }
 
     pub fn retained_messages(&self) -> usize {

@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     backlog::Backlog, inbox::Inbox, limits::LiveLimits, message::Message, outbound::Window,
-    subscriptions::Subscriptions,
+    quota::Place, subscriptions::Subscriptions,
 };
 
 /// One session: found by its client id, held by at most one connection at a time.
@@ -46,14 +46,21 @@ pub(crate) struct Session {
     pub last_packet: AtomicU64,
     /// Where it stands in [`crate::keep_alive`], which alone changes this.
     pub deadline: AtomicU64,
+    /// Where it lasts without a connection.
+    pub place: Mutex<Option<Place>>,
     /// It stands in the broker's log, and what is promised to it is written there.
     durable: AtomicBool,
 }
 
 /// Milliseconds since the first call in this process: an [`Instant`] that fits an atomic.
 pub(crate) fn clock_ms() -> u64 {
+    ms_at(Instant::now())
+}
+
+/// The same at another moment.
+pub(crate) fn ms_at(moment: Instant) -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(moment.saturating_duration_since(*START).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The last connection, for `clients` and for hooks that run without one (a delayed will).
@@ -115,6 +122,7 @@ impl Session {
             inflight: AtomicUsize::new(0),
             last_packet: AtomicU64::new(clock_ms()),
             deadline: AtomicU64::new(0),
+            place: Mutex::default(),
             durable: AtomicBool::new(false),
         }
     }

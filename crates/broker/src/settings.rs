@@ -64,6 +64,11 @@ pub struct Limits {
     pub inflight: u16,
     /// Subscriptions of one session.
     pub subscriptions: usize,
+    /// Sessions that last without a connection, those of connected clients included. Twice as
+    /// many as connections, by default: who is away for good is forgotten when its expiry ends.
+    pub sessions: usize,
+    /// The same of one account; `None` is no bound.
+    pub sessions_per_account: Option<usize>,
     /// Retained messages of all topics.
     pub retained_messages: usize,
     /// Bytes of all retained messages, payload and topic.
@@ -85,6 +90,8 @@ impl Default for Limits {
             queue_bytes: 8 * 1024 * 1024,
             inflight: 64,
             subscriptions: 1_000,
+            sessions: 200_000,
+            sessions_per_account: Some(1_000),
             retained_messages: 100_000,
             retained_bytes: 64 * 1024 * 1024,
             publish_hold: Duration::from_secs(1),

@@ -10,6 +10,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -32,7 +33,8 @@ pub(crate) const UNWRITABLE: &str = "the broker's log cannot be written";
 #[derive(Default)]
 pub(crate) struct Unsettled {
     greeting: Option<(Ticket, ConnAck)>,
-    publishes: VecDeque<(Box<Pending>, AckKind, u16)>,
+    /// Each with when it was read.
+    publishes: VecDeque<(Box<Pending>, AckKind, u16, Instant)>,
     steps: VecDeque<(Ticket, Step)>,
     /// The same, each once: a client that repeats itself is answered once.
     under_way: BTreeSet<Step>,
@@ -87,7 +89,9 @@ impl Unsettled {
 
     /// Whether a publish with this packet id is on its way.
     pub fn has_publish(&self, id: u16) -> bool {
-        self.publishes.iter().any(|(_, kind, waiting)| *kind == AckKind::PubRec && *waiting == id)
+        self.publishes
+            .iter()
+            .any(|(_, kind, waiting, _)| *kind == AckKind::PubRec && *waiting == id)
     }
 
     /// Whether publishes are on their way.
@@ -200,7 +204,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// A publish whose acknowledgement waits.
     pub(crate) fn acknowledge_later(&mut self, pending: Box<Pending>, kind: AckKind, id: u16) {
-        self.unsettled().publishes.push_back((pending, kind, id));
+        let arrived = self.arrived;
+        self.unsettled().publishes.push_back((pending, kind, id, arrived));
     }
 
     /// Whether a delivery that has its packet id is not to be sent yet. At QoS 2 the client tells
@@ -264,9 +269,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         while let Some((pending, ..)) = unsettled.publishes.front_mut()
             && let Poll::Ready(result) = pending.poll(cx, &mut self.tally)
         {
-            let Some((_, kind, id)) = unsettled.publishes.pop_front() else { break };
+            let Some((_, kind, id, arrived)) = unsettled.publishes.pop_front() else { break };
             match result {
-                Ok(()) => self.encode_ack(kind, id, reason::SUCCESS, None),
+                Ok(()) => {
+                    self.encode_ack(kind, id, reason::SUCCESS, None);
+                    self.exchange.totals.publish_time.observe(arrived.elapsed());
+                }
                 Err(Unwritable) => self.refuse_unwritable(kind, id)?,
             }
             // What waited behind it may go on.
@@ -311,7 +319,7 @@ impl Unsettled {
     /// The connection has ended. What its client was not told is finished all the same, so that
     /// the next connection finds what the log says.
     pub async fn finish(self: Box<Self>, state: &mut State, totals: &Arc<Totals>) {
-        for (mut pending, kind, id) in self.publishes {
+        for (mut pending, kind, id, _) in self.publishes {
             match kind {
                 // Nobody was told and nothing was handed over: the client sends it again.
                 AckKind::PubRec if pending.is_revocable() => {

@@ -20,7 +20,7 @@ use crate::{
     policy::{Facts, History},
     secret::TokenHash,
     transfer::{Transfer, unix_now},
-    views::{DeviceView, OfferedFirmware, Parameters, Progress},
+    views::{DeviceView, OfferedFirmware, Parameters, Progress, VersionFrom},
 };
 
 /// See [the module](self).
@@ -53,6 +53,9 @@ pub struct DeviceState {
     pub token: Option<TokenHash>,
     /// Replaced by `token`; works for a while, or until `token` logs in.
     pub old_token: Option<OldToken>,
+    /// Its download links are signed with this: drawn when it is registered, and when its token
+    /// is cut off.
+    pub link_seed: i64,
     /// Its connections, the newest last.
     pub links: Vec<Arc<Link>>,
     /// Its newest offer.
@@ -137,6 +140,7 @@ impl Device {
             token: row.token,
             old_token: row.old_token.map(|(hash, until)| OldToken::stored(hash, until, grace)),
             confirmed: row.confirmed,
+            link_seed: row.link_seed,
             away_since: Some(Instant::now()),
             ..DeviceState::default()
         };
@@ -158,6 +162,7 @@ impl Device {
             old_token: state.old_token.map(|old| (old.hash, old.until)),
             last_seen: self.last_seen(),
             confirmed: state.confirmed,
+            link_seed: state.link_seed,
         }
     }
 
@@ -205,13 +210,16 @@ impl Device {
             id: self.id.to_string(),
             online: newest.is_some(),
             version: state.version.clone(),
+            version_from: state.version.is_some().then_some(VersionFrom::Report),
             reason: failure.or_else(|| state.why.clone()),
             next_attempt: None,
             state: update.map(|update| update.name().to_owned()),
             progress: transfer.map_or(Progress::default(), |transfer| Progress {
                 chunks_sent: transfer.sent(),
                 chunks_total: transfer.pin.total,
+                bytes_per_second: transfer.bytes_per_second(),
             }),
+            stalled: None,
             firmware: transfer.map(|transfer| OfferedFirmware {
                 title: transfer.pin.title.clone(),
                 version: transfer.pin.version.clone(),

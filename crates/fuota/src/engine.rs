@@ -381,10 +381,14 @@ impl Engine {
             drop(self.db.submit(vec![Op::Clean(false)], None));
         }
         self.write_again();
+        let now = Instant::now();
         for device in self.registry.all() {
             let state = device.state.lock();
             if state.gone {
                 continue; // its rows are deleted
+            }
+            if let Some(transfer) = &state.transfer {
+                transfer.look(now);
             }
             let all = device.unwritten.swap(false, Ordering::Relaxed);
             // While an offer is on its way into the database, its row must not be overwritten.

@@ -97,6 +97,10 @@ impl Broker for FakeBroker {
     fn remove_retained(&self, _: &str) -> Result<usize, Reason> {
         Ok(0)
     }
+    fn publish_time(&self) -> hook::Distribution {
+        hook::Distribution::default()
+    }
+
     fn counters(&self) -> Counters {
         Counters::default()
     }

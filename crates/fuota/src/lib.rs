@@ -59,6 +59,7 @@ pub mod overview;
 mod pace;
 mod plugin;
 mod policy;
+mod progress;
 mod questions;
 mod registration;
 mod registry;
@@ -109,7 +110,7 @@ pub use views::{
     DevicePatch, DeviceQuery, DeviceView, FirmwareState, FirmwareView, Import, ImportError,
     Imported, ImportedDevice, ImportedUser, NewDevice, NewToken, NewUser, OfferedFirmware,
     Parameters, Password, Progress, RowProblem, ServiceError, SignatureView, SiteStatus, StoreView,
-    TokenView, UserPatch, UserRole, UserView,
+    TokenView, UserPatch, UserRole, UserView, VersionFrom,
 };
 pub use window::{Window, WindowError, Windows};
 

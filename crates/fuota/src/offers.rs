@@ -78,6 +78,7 @@ impl Engine {
                 return;
             }
             drop(state);
+            self.watch_outcome(device);
             return self.resume(&link, &transfer);
         }
         let (decision, held) = self.decide_now(device, &state);
@@ -422,6 +423,7 @@ impl Engine {
         let announce = announce && self.held_back(transfer).is_none();
         state.why = self.held_back(transfer);
         drop(state);
+        self.watch_outcome(device);
         tracing::info!(
             device = %device.id, path = %pin.path, version = %pin.version, digest = %pin.sha256,
             chunk_size = pin.chunk_size, chunks = pin.total, attempt = pin.attempt, "offered"

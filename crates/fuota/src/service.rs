@@ -11,10 +11,10 @@ use crate::{
     device::{Device, OldToken},
     engine::{DATABASE, Engine},
     registration::{check_groups, check_labels, check_name, sorted},
-    secret::{TokenHash, new_token},
+    secret::{TokenHash, new_link_seed, new_token},
     views::{
         Actor, ChangedDevice, DeviceCounts, DevicePatch, DeviceQuery, DeviceView, FirmwareState,
-        FirmwareView, ServiceError, SiteStatus, StoreView, UserRole,
+        FirmwareView, ServiceError, SiteStatus, StoreView, UserRole, VersionFrom,
     },
 };
 
@@ -36,14 +36,31 @@ impl Service {
         devices.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         let limit = if query.limit == 0 { DEFAULT_LIMIT } else { query.limit };
         // Only what is shown is put together.
-        let found = devices.iter().filter(|device| matches(query, device)).take(limit);
+        let found = devices.iter().filter(|device| self.matches(query, device)).take(limit);
         found.map(|device| self.view(device)).collect()
     }
 
     fn view(&self, device: &Device) -> DeviceView {
-        let next_attempt = self.0.next_attempt(device);
         let url = |id| self.0.fleet.lock().deployments.get(&id)?.conditions.url.clone();
-        DeviceView { next_attempt, ..device.view(url) }
+        let mut view = DeviceView {
+            next_attempt: self.0.next_attempt(device),
+            stalled: self.0.stalled(device),
+            ..device.view(url)
+        };
+        if view.version.is_none() {
+            view.version = self.0.inferred_version(device);
+            view.version_from = view.version.is_some().then_some(VersionFrom::Outcome);
+        }
+        view
+    }
+
+    fn matches(&self, query: &DeviceQuery, device: &Device) -> bool {
+        // Only where it is asked for is it looked for.
+        let version = query.version.as_ref().and_then(|_| {
+            let reported = device.state.lock().version.clone();
+            reported.or_else(|| self.0.inferred_version(device))
+        });
+        matches(query, device, version.as_deref())
     }
 
     /// One device.
@@ -81,12 +98,9 @@ impl Service {
         }
         let (remodelled, now) = (patch.model.is_some(), patch.now);
         let changes = changes(&patch);
-        let token = match patch.rotate_token {
-            true => {
-                Some(new_token().map_err(|error| ServiceError::Unavailable(error.to_string()))?)
-            }
-            false => None,
-        };
+        let unavailable = |error: std::io::Error| ServiceError::Unavailable(error.to_string());
+        let token = patch.rotate_token.then(new_token).transpose().map_err(unavailable)?;
+        let link_seed = new_link_seed().map_err(unavailable)?;
         let (before, committed) = {
             let mut state = device.state.lock();
             let mut before = Before::default();
@@ -101,9 +115,12 @@ impl Service {
                         "{id} is not registered, so it has no token to rotate"
                     )));
                 }
-                before.tokens = Some((state.token, state.old_token));
+                before.tokens = Some((state.token, state.old_token, state.link_seed));
                 let hash = engine.key.token(token.as_bytes());
                 rotate(engine, &device.id, &mut state, hash, now);
+                if now {
+                    state.link_seed = link_seed;
+                }
             }
             if let Some(groups) = patch.groups {
                 before.groups = Some(std::mem::replace(&mut state.groups, sorted(groups)));
@@ -343,8 +360,8 @@ fn rotate(
 /// What a change replaced, as far as it changed anything.
 #[derive(Default)]
 struct Before {
-    /// The token, and the one before it.
-    tokens: Option<(Option<TokenHash>, Option<OldToken>)>,
+    /// The token, the one before it, and what links are signed with.
+    tokens: Option<(Option<TokenHash>, Option<OldToken>, i64)>,
     groups: Option<Vec<String>>,
     labels: Option<BTreeMap<String, String>>,
     /// And what replaced it: the device may have reported another one since.
@@ -356,14 +373,14 @@ impl Before {
     /// written later must not bring it.
     fn restore(self, engine: &Engine, device: &Device) {
         let mut state = device.state.lock();
-        if let Some((token, old)) = self.tokens {
+        if let Some((token, old, link_seed)) = self.tokens {
             if let Some(unseen) = state.token.take() {
                 engine.registry.remove_token(&unseen);
             }
             for hash in token.into_iter().chain(old.map(|old| old.hash)) {
                 engine.registry.add_token(hash, Arc::clone(&device.id));
             }
-            (state.token, state.old_token) = (token, old);
+            (state.token, state.old_token, state.link_seed) = (token, old, link_seed);
         }
         if let Some(groups) = self.groups {
             state.groups = groups;
@@ -381,7 +398,7 @@ impl Before {
     }
 }
 
-fn matches(query: &DeviceQuery, device: &Device) -> bool {
+fn matches(query: &DeviceQuery, device: &Device, version: Option<&str>) -> bool {
     let state = device.state.lock();
     let newest = state.links.last().map(|link| &*link.client.id);
     let client_id = newest.or(state.client_id.as_deref());
@@ -389,7 +406,7 @@ fn matches(query: &DeviceQuery, device: &Device) -> bool {
         && query.registered.is_none_or(|registered| registered == state.registered)
         && query.group.as_ref().is_none_or(|group| state.groups.contains(group))
         && (query.model.is_none() || query.model == state.model)
-        && (query.version.is_none() || query.version == state.version)
+        && (query.version.is_none() || query.version.as_deref() == version)
         && query.digest.as_ref().is_none_or(|digest| {
             state.transfer.as_ref().is_some_and(|transfer| transfer.pin.sha256 == *digest)
         })

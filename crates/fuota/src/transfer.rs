@@ -14,6 +14,7 @@ use crate::{
     catalog::Release,
     db::TransferRow,
     dialect::{BlockSize, ImageTag, Offer},
+    progress::Rate,
     state::{Happened, UpdateState},
 };
 
@@ -136,7 +137,8 @@ pub struct Transfer {
     pub replaces: AtomicBool,
     /// An operator stopped it, whatever became of it: not a block of it is sent any more.
     pub stopped: AtomicBool,
-    /// Its state is [`UpdateState::Stalled`].
+    /// Its state is [`UpdateState::Stalled`], or was when it was offered again: the next request
+    /// moves it, though it may not be the first on its connection.
     pub stalled: AtomicBool,
     /// Something changed since it was written to the database.
     pub dirty: AtomicBool,
@@ -154,8 +156,12 @@ struct Status {
     delivered_on: Option<u64>,
     /// When the first block was asked for, if that was in this run.
     begun: Option<Instant>,
+    /// How fast it is.
+    rate: Rate,
     /// Repeated manifests.
     nudges: u32,
+    /// When it was last offered, held back, or asked for on a connection that has ended.
+    sign: Instant,
     /// Whether a manifest was written to a connection, as far as this run knows.
     announced: bool,
     /// Loaded after a run that did not end in order: the last marks may be lost.
@@ -192,7 +198,9 @@ impl Transfer {
                 downloaded: None,
                 delivered_on: None,
                 begun: None,
+                rate: Rate::new(Instant::now(), 0),
                 nudges: 0,
+                sign: Instant::now(),
                 announced: false,
                 gap_possible: false,
                 note: None,
@@ -225,6 +233,7 @@ impl Transfer {
             }
         }
         let mut status = transfer.status.lock();
+        status.rate = Rate::new(Instant::now(), transfer.sent());
         status.state = UpdateState::from_name(&row.state, row.reason.clone())?;
         if status.state == UpdateState::Silent && transfer.sent() < transfer.pin.total {
             status.state = UpdateState::Stalled;
@@ -408,9 +417,13 @@ impl Transfer {
         let mut status = self.status.lock();
         let next = status.state.next(happened)?;
         status.state = next.clone();
-        self.stalled.store(next == UpdateState::Stalled, Ordering::Relaxed);
+        let again = *happened == Happened::OfferedAgain;
+        self.stalled.store(next == UpdateState::Stalled || again, Ordering::Relaxed);
         if *happened == Happened::Requested {
             status.begun = Some(Instant::now());
+        }
+        if again {
+            (status.nudges, status.sign) = (0, Instant::now());
         }
         self.dirty.store(true, Ordering::Relaxed);
         Some(next)
@@ -455,6 +468,34 @@ impl Transfer {
         Some(self.pin.size as f64 / took.as_secs_f64().max(0.001))
     }
 
+    /// Looks at how fast it is.
+    pub fn look(&self, now: Instant) {
+        let mut status = self.status.lock();
+        if status.state.is_under_way() {
+            status.rate.look(now, self.sent());
+        }
+    }
+
+    /// Firmware bytes a second while it is under way; `None` before the first block.
+    pub fn bytes_per_second(&self) -> Option<u64> {
+        let status = self.status.lock();
+        let mean = status.rate.mean().filter(|_| status.state.is_under_way())?;
+        Some((mean * f64::from(self.pin.chunk_size)) as u64)
+    }
+
+    /// As if no block had been served for so long.
+    #[cfg(test)]
+    pub fn stand_still(&self, so_long: Duration) {
+        let mut status = self.status.lock();
+        let then = Instant::now().checked_sub(so_long);
+        status.rate = Rate::new(then.unwrap_or_else(Instant::now), self.sent());
+    }
+
+    /// Since when no block was served to it.
+    pub fn still_since(&self) -> Instant {
+        self.status.lock().rate.still_since()
+    }
+
     /// Whether this connection got the last missing block.
     pub fn was_delivered_on(&self, connection: u64) -> bool {
         self.status.lock().delivered_on == Some(connection)
@@ -468,6 +509,17 @@ impl Transfer {
     /// Whether a device may know of it.
     pub fn may_be_known(&self) -> bool {
         self.status.lock().announced || self.sent() > 0
+    }
+
+    /// It was held back then, or asked for on a connection that has ended.
+    pub fn heard(&self, at: Instant) {
+        let mut status = self.status.lock();
+        status.sign = status.sign.max(at);
+    }
+
+    /// When it was last offered, held back, or asked for on a connection that has ended.
+    pub fn last_sign(&self) -> Instant {
+        self.status.lock().sign
     }
 
     /// Counts a repeated manifest; `false` where three were sent already.

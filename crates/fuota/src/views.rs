@@ -53,8 +53,10 @@ pub struct DeviceView {
     pub id: String,
     /// Whether a connection of it lives now.
     pub online: bool,
-    /// The version that it runs, as it reported; `None` while it reports nothing.
+    /// The version that it runs; `None` where that is not known.
     pub version: Option<String>,
+    /// How that is known.
+    pub version_from: Option<VersionFrom>,
     /// The state of its newest offer, by name; `None` where it was offered nothing.
     pub state: Option<String>,
     /// Why it failed, or why nothing is offered to it.
@@ -64,6 +66,8 @@ pub struct DeviceView {
     pub next_attempt: Option<u64>,
     /// How far its newest offer is.
     pub progress: Progress,
+    /// Why its download stands still; `None` where it goes on, or there is none.
+    pub stalled: Option<String>,
     /// What its newest offer is.
     pub firmware: Option<OfferedFirmware>,
     /// The parameters of the reference for its newest offer; `None` where it was offered nothing.
@@ -98,6 +102,19 @@ pub struct Progress {
     pub chunks_sent: u32,
     /// Blocks of the image.
     pub chunks_total: u32,
+    /// Firmware bytes a second, as a mean over some seconds; `None` before the first block and
+    /// when it is over.
+    pub bytes_per_second: Option<u64>,
+}
+
+/// How it is known which version a device runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VersionFrom {
+    /// It said so.
+    Report,
+    /// It reports nothing; it got that image and was heard long enough after its last block.
+    Outcome,
 }
 
 /// What the reference keeps for a device, replaced at each new update.

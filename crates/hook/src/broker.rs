@@ -6,6 +6,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
     client::{Identity, Protocol},
+    histogram::Distribution,
     message::{Properties, Qos, Subscription},
     verdict::Reason,
 };
@@ -70,6 +71,10 @@ pub trait Broker: Send + Sync {
 
     /// The counters since the broker's start.
     fn counters(&self) -> Counters;
+
+    /// From the read of an ordinary publish to its acknowledgement, at QoS 0 to its hand-over to
+    /// its receivers, since the broker's start.
+    fn publish_time(&self) -> Distribution;
 }
 
 /// Which sessions, and how many.

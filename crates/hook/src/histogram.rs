@@ -33,10 +33,15 @@ pub struct Distribution {
 impl Histogram {
     /// Counts something that took so long.
     pub fn observe(&self, took: Duration) {
+        self.observe_each(took, 1);
+    }
+
+    /// Counts so many things each of which took so long.
+    pub fn observe_each(&self, took: Duration, number: u32) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_MICROS.partition_point(|bound| *bound < micros);
-        self.buckets[bucket].fetch_add(1, Relaxed);
-        self.micros.fetch_add(micros, Relaxed);
+        self.buckets[bucket].fetch_add(number.into(), Relaxed);
+        self.micros.fetch_add(micros.saturating_mul(number.into()), Relaxed);
     }
 
     /// What was counted until now.
@@ -64,5 +69,9 @@ mod tests {
         assert_eq!(read.buckets[BOUNDS_MICROS.len()], 2);
         assert_eq!(read.micros, 25 + 26 + 10_000_000 + 10_000_001 + 3_600_000_000);
         assert!(BOUNDS_MICROS.is_sorted());
+        let before = read.micros;
+        histogram.observe_each(Duration::from_micros(30), 1000);
+        let read = histogram.read();
+        assert_eq!((read.buckets[1], read.micros - before), (1001, 30_000));
     }
 }

@@ -80,11 +80,19 @@ fn devices() -> Value {
     let device = json!({
         "id": name(),
         "online": boolean(),
-        "version": about("As it reported.", maybe(text())),
+        "version": about("That it runs, where that is known.", maybe(text())),
+        "version_from": about("It reported that version; or it reports none, got that image and was heard long enough after it.", maybe(one_of(&["report", "outcome"]))),
         "state": about("Of its newest offer.", maybe(one_of(&fuota::UPDATE_STATES))),
         "reason": maybe(text()),
         "next_attempt": about("When what failed is offered again at the earliest; null where it may be at any time, or is not.", maybe(time())),
-        "progress": object(json!({"chunks_sent": count(), "chunks_total": count()}), none()),
+        "progress": object(
+            json!({
+                "chunks_sent": count(), "chunks_total": count(),
+                "bytes_per_second": about("Of firmware, as a mean over some seconds; null before the first block and when it is over.", maybe(count())),
+            }),
+            none(),
+        ),
+        "stalled": about("Why its download stands still; null where it goes on, or there is none.", maybe(text())),
         "firmware": maybe(offered),
         "parameters": about(
             "Those of the reference, for its newest offer.",

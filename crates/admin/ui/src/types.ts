@@ -4,10 +4,12 @@ export interface Device {
   id: string;
   online: boolean;
   version: string | null;
+  version_from: string | null;
   state: string | null;
   reason: string | null;
   next_attempt: number | null;
-  progress: { chunks_sent: number; chunks_total: number };
+  progress: { chunks_sent: number; chunks_total: number; bytes_per_second: number | null };
+  stalled: string | null;
   firmware: {
     title: string | null;
     version: string;

@@ -32,3 +32,27 @@ fn statistics_are_numbers() {
         received.text().parse::<u64>().expect(&received.topic);
     }
 }
+
+/// Once for each, when it is acknowledged; at QoS 0 when it is handed over. One that waits for the
+/// log is measured until then; what was refused is no publish of this kind.
+#[test]
+fn the_time_of_each_publish_is_measured() {
+    let (site, _disk) = crate::durability::first();
+    let measured = || site.broker.publish_time().buckets.iter().sum::<u64>();
+    // Something that is promised to a session that lasts is written before it is acknowledged.
+    let mut lasting = site.enter(&Connect::lasting(V5, "lasting"), false);
+    lasting.subscribe("t", 1);
+    let mut publisher = site.client(V5, "p");
+    publisher.publish(Publish::new("t", "a"));
+    for (id, qos) in [(1, 1), (2, 2)] {
+        publisher.publish(Publish::new("t", "b").qos(qos, id));
+        publisher.expect(&if qos == 1 { puback(id) } else { pubrec(id) });
+    }
+    assert_eq!(measured(), 3);
+    // A copy of what was taken is not another one.
+    publisher.publish(Publish::new("t", "b").qos(2, 2).dup());
+    publisher.expect(&pubrec(2));
+    publisher.publish(Publish::new("$SYS/mine", "c").qos(1, 3));
+    assert_eq!(publisher.packet()[4], 0x87, "not authorized");
+    assert_eq!(measured(), 3);
+}

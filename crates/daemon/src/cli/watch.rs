@@ -69,7 +69,11 @@ pub async fn device(api: &Api, id: &str) -> anyhow::Result<()> {
         let state = field(&one, "state");
         let about = match state.as_str() {
             "" => "nothing is offered to it".to_owned(),
-            state => format!("{state} {}", field(&one, "firmware/version")),
+            state => {
+                let stalled = field(&one, "stalled");
+                let why = if stalled.is_empty() { stalled } else { format!(": {stalled}") };
+                format!("{state} {}{why}", field(&one, "firmware/version"))
+            }
         };
         screen.whole(number("chunks_sent"), number("chunks_total"), &about);
         match state.as_str() {

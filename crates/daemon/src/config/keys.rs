@@ -94,6 +94,8 @@ pub const KEYS: &[Key] = &[
     live("limits.queue_bytes", "8 MiB"),
     live("limits.inflight", "64"),
     live("limits.subscriptions", "1000"),
+    live("limits.sessions", "200000"),
+    live("limits.sessions_per_account", "1000"),
     live("limits.retained_messages", "100000"),
     live("limits.retained_bytes", "64 MiB"),
     live("limits.publish_hold", "1s"),

@@ -208,6 +208,8 @@ pub struct Limits {
     pub queue_bytes: usize,
     pub inflight: u16,
     pub subscriptions: usize,
+    pub sessions: usize,
+    pub sessions_per_account: Option<usize>,
     pub retained_messages: usize,
     pub retained_bytes: usize,
     pub publish_hold: Duration,
@@ -415,6 +417,8 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let queue_bytes = reader.size("limits.queue_bytes", 1024..=BYTES);
     let inflight = reader.number("limits.inflight", 1..=65_535);
     let subscriptions = reader.number("limits.subscriptions", 1..=10_000_000);
+    let sessions = reader.number("limits.sessions", 1..=10_000_000);
+    let sessions_per_account = reader.number_or_off("limits.sessions_per_account", 1..=10_000_000);
     let retained_messages = reader.number("limits.retained_messages", 0..=100_000_000);
     let retained_bytes = reader.size("limits.retained_bytes", 0..=BYTES);
     let publish_hold = reader.duration("limits.publish_hold", Duration::ZERO);
@@ -503,6 +507,8 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
             queue_bytes: queue_bytes?,
             inflight: inflight?,
             subscriptions: subscriptions?,
+            sessions: sessions?,
+            sessions_per_account,
             retained_messages: retained_messages?,
             retained_bytes: retained_bytes?,
             publish_hold: publish_hold?,

@@ -17,6 +17,8 @@ pub fn broker(config: &Config, connections: usize) -> broker::Settings {
             queue_bytes: limits.queue_bytes,
             inflight: limits.inflight,
             subscriptions: limits.subscriptions,
+            sessions: limits.sessions,
+            sessions_per_account: limits.sessions_per_account,
             retained_messages: limits.retained_messages,
             retained_bytes: limits.retained_bytes,
             publish_hold: limits.publish_hold,

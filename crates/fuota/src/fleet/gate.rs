@@ -210,6 +210,13 @@ impl Engine {
         None
     }
 
+    /// The version of what a device was confirmed with last, which it runs where it reports none.
+    pub fn inferred_version(&self, device: &Device) -> Option<String> {
+        let confirmed = device.state.lock().confirmed?;
+        let catalog = self.catalog.load();
+        Some(catalog.file(confirmed)?.version.text.clone())
+    }
+
     /// When what failed for a device is offered again at the earliest, in seconds since 1970;
     /// `None` where it may be at any time, or is not.
     pub fn next_attempt(&self, device: &Device) -> Option<u64> {
@@ -256,7 +263,9 @@ impl Engine {
                     )
                 }
                 (None, false) => {
-                    format!("{id} is being given {what}, {sent} of {} blocks", pin.total)
+                    let stall = self.stall(&state, transfer);
+                    let stall = stall.map(|why| format!("; {why}")).unwrap_or_default();
+                    format!("{id} is being given {what}, {sent} of {} blocks{stall}", pin.total)
                 }
             };
             return (sentence, pin.deployment, update);

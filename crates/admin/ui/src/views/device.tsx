@@ -116,7 +116,19 @@ function About({ device }: { device: Device }) {
       <h2>Device</h2>
       <Facts
         rows={[
-          ["Runs", device.version ?? <span class="muted">it reports no version</span>],
+          [
+            "Runs",
+            device.version === null ? (
+              <span class="muted">it reports no version</span>
+            ) : (
+              <>
+                {device.version}
+                {device.version_from === "outcome" && (
+                  <span class="muted"> as was given to it last; it reports none</span>
+                )}
+              </>
+            ),
+          ],
           ["Model", device.model],
           [
             "Groups",
