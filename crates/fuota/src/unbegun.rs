@@ -109,8 +109,7 @@ impl Transfer {
     /// Whether its device asked for any of it.
     pub fn has_begun(&self) -> bool {
         match self.state() {
-            UpdateState::Offered => false,
-            UpdateState::Stalled => self.sent() > 0,
+            UpdateState::Offered | UpdateState::Stalled => self.sent() > 0,
             _ => true,
         }
     }

@@ -47,7 +47,15 @@ impl Field {
                 continue;
             }
             device.manifest().await;
-            device.download(0, CHUNKS).await;
+            device.ask(0);
+            let answer = device.next().await;
+            if answer["variable"] == "fuota_error" {
+                // Those before it have stopped it.
+                assert!(answer["value"].as_str().unwrap().contains("is paused"), "{answer}");
+                self.devices[index] = Some(device);
+                continue;
+            }
+            device.download(1, CHUNKS).await;
             device.end();
             number += 1;
             if !self.doomed.contains(&index) {
