@@ -41,7 +41,7 @@ pub(crate) enum Failed {
 }
 
 impl Failed {
-    fn refused(protocol: Protocol, code: u8, text: impl Into<String>) -> Self {
+    pub fn refused(protocol: Protocol, code: u8, text: impl Into<String>) -> Self {
         Failed::Refused { protocol, code, text: text.into() }
     }
 }
@@ -228,7 +228,13 @@ async fn admit(
         inflight: exchange.limits.inflight(),
     };
     let longest = exchange.limits.keep_alive();
-    let ack = offer(&client, promised, shorter_keep_alive(connect.keep_alive, longest));
+    let mut ack = offer(&client, promised, shorter_keep_alive(connect.keep_alive, longest));
+    let longest = exchange.limits.session_expiry();
+    if connect.session_expiry > longest {
+        // MQTT 5.0, 3.2.2.3.2; 3.1.1 has no word for it, as for the end of a session by its age.
+        connect.session_expiry = longest;
+        ack.session_expiry = Some(longest).filter(|_| protocol == Protocol::V5);
+    }
     let mut bytes = bytes::BytesMut::new();
     codec::connack(&mut bytes, protocol, &ack);
     if bytes.len() > client.maximum_packet_size as usize {

@@ -248,7 +248,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     "a session that ends with its connection cannot be prolonged",
                 );
             }
-            self.state.expiry = match seconds {
+            self.state.expiry = match seconds.min(self.exchange.limits.session_expiry()) {
                 u32::MAX => None,
                 seconds => Some(Duration::from_secs(seconds.into())),
             };

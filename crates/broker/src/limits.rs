@@ -18,6 +18,7 @@ struct Fields {
     connections_per_ip: AtomicUsize,
     connects_per_second: AtomicU32,
     packet_bytes: AtomicUsize,
+    session_expiry: AtomicU32,
     queue_messages: AtomicUsize,
     queue_bytes: AtomicUsize,
     inflight: AtomicU16,
@@ -51,6 +52,7 @@ impl LiveLimits {
             connections_per_ip,
             connects_per_second,
             packet_bytes,
+            session_expiry,
             queue_messages,
             queue_bytes,
             inflight,
@@ -66,6 +68,7 @@ impl LiveLimits {
         self.0.connections_per_ip.store(connections_per_ip.unwrap_or(usize::MAX), Relaxed);
         self.0.connects_per_second.store(connects_per_second.unwrap_or(0), Relaxed);
         self.0.packet_bytes.store(packet_bytes, Relaxed);
+        self.0.session_expiry.store(session_expiry.unwrap_or(u32::MAX), Relaxed);
         self.0.queue_messages.store(queue_messages, Relaxed);
         self.0.queue_bytes.store(queue_bytes, Relaxed);
         self.0.inflight.store(inflight, Relaxed);
@@ -96,6 +99,11 @@ impl LiveLimits {
 
     pub fn packet_bytes(&self) -> usize {
         self.0.packet_bytes.load(Relaxed)
+    }
+
+    /// In seconds; `u32::MAX` is for ever, and where it is off.
+    pub fn session_expiry(&self) -> u32 {
+        self.0.session_expiry.load(Relaxed)
     }
 
     pub fn queue_messages(&self) -> usize {

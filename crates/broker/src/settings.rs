@@ -54,6 +54,9 @@ pub struct Limits {
     pub connects_per_second: Option<u32>,
     /// The largest packet taken from a client, in bytes on the wire, header included.
     pub packet_bytes: usize,
+    /// The longest that a session outlives its connection, in seconds, whatever its client asks
+    /// for; `None` is no bound.
+    pub session_expiry: Option<u32>,
     /// Messages waiting for one session; a connected subscriber's queue that stays full for
     /// `publish_hold` disconnects it, an absent one's drops the newest. QoS 0 makes room for the
     /// others.
@@ -86,6 +89,7 @@ impl Default for Limits {
             connections_per_ip: None,
             connects_per_second: None,
             packet_bytes: 1024 * 1024,
+            session_expiry: None,
             queue_messages: 1_000,
             queue_bytes: 8 * 1024 * 1024,
             inflight: 64,

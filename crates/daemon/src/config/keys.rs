@@ -90,6 +90,7 @@ pub const KEYS: &[Key] = &[
     live("limits.connections_per_ip", ""),
     live("limits.connects_per_second", ""),
     live("limits.packet_bytes", "1 MiB"),
+    live("limits.session_expiry", ""),
     live("limits.queue_messages", "1000"),
     live("limits.queue_bytes", "8 MiB"),
     live("limits.inflight", "64"),

@@ -204,6 +204,7 @@ pub struct Limits {
     pub connections_per_ip: Option<usize>,
     pub connects_per_second: Option<u32>,
     pub packet_bytes: usize,
+    pub session_expiry: Option<Duration>,
     pub queue_messages: usize,
     pub queue_bytes: usize,
     pub inflight: u16,
@@ -413,6 +414,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let connections_per_ip = reader.number_or_off("limits.connections_per_ip", 1..=10_000_000);
     let connects_per_second = reader.number_or_off("limits.connects_per_second", 1..=1_000_000);
     let packet_bytes = reader.size("limits.packet_bytes", 1024..=268_435_460);
+    let session_expiry = reader.duration("limits.session_expiry", Duration::from_secs(1));
     let queue_messages = reader.number("limits.queue_messages", 1..=10_000_000);
     let queue_bytes = reader.size("limits.queue_bytes", 1024..=BYTES);
     let inflight = reader.number("limits.inflight", 1..=65_535);
@@ -503,6 +505,7 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
             connections_per_ip,
             connects_per_second,
             packet_bytes: packet_bytes?,
+            session_expiry,
             queue_messages: queue_messages?,
             queue_bytes: queue_bytes?,
             inflight: inflight?,
