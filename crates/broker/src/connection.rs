@@ -240,7 +240,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let evicted = self.session.inbox.take(&mut self.done, &mut self.taken)?;
             self.tally.dropped += evicted as u32;
             if !self.poll_greeting(cx) {
-                return Ok(());
+                // Nothing else is done before the CONNACK, but another may take over.
+                if self.session.inbox.park(cx.waker()) {
+                    return Ok(());
+                }
+                continue;
             }
             let more = !self.flushing && self.fill();
             let wrote = self.flush(cx)?;

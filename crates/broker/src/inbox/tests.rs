@@ -156,3 +156,20 @@ fn what_ends_with_the_connection_leaves_no_trace_in_the_queue() {
     inbox.detach(done(&lossy()), &mut taken.assured.take(), (0, 0));
     assert_eq!(inbox.waiting(), (1, delivery().message.cost()));
 }
+
+/// Whoever let the connection go first goes on when it has run, also where others have filled the
+/// queue meanwhile and wait until it has drained.
+#[test]
+fn who_let_a_connection_go_first_does_not_wait_for_room() {
+    let (inbox, _, first) = resting(4);
+    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Woke);
+    assert!(inbox.after_take(&Waker::from(first.clone())));
+    let late = Arc::new(Counter::default());
+    while inbox.push_assured(delivery(), Some(&Waker::from(late.clone()))) != Pushed::Full {}
+    inbox.take(&mut Done::default(), &mut Taken::default()).unwrap();
+    assert_eq!((first.get(), late.get()), (1, 0));
+    for _ in 0..2 {
+        inbox.take(&mut done(&delivery()), &mut Taken::default()).unwrap();
+    }
+    assert_eq!((first.get(), late.get()), (1, 1));
+}
