@@ -375,12 +375,13 @@ impl Engine {
     /// Writes what changed since the last time and is not worth a commit of its own, and what
     /// could not be written.
     pub fn flush(&self) {
+        // Before what shows that it can be written.
+        self.write_again();
         if self.db.problem().is_some() {
             // Whether it is over shows only when something is written; most sites have nothing
             // else to write for long. That it is full is one more reason not to wait for it.
             drop(self.db.submit(vec![Op::Clean(false)], None));
         }
-        self.write_again();
         let now = Instant::now();
         for device in self.registry.all() {
             let state = device.state.lock();

@@ -11,13 +11,10 @@ use store::{Change, Digest, Dropped, Event, Fingerprint, Known};
 use crate::{
     catalog::{facts_text, sidecar_text, signature_text},
     db::{FileRow, Op},
-    device::{Device, DeviceState},
     engine::{Counters, Engine},
     fleet::{Dropping, Fleet, events::Change as Told, target::Target},
-    policy::Decision,
     settings::OnExisting,
-    state::UpdateState,
-    transfer::{Transfer, unix_now},
+    transfer::unix_now,
     views::{FirmwareState, FirmwareView},
 };
 
@@ -282,17 +279,6 @@ impl Engine {
         let rows = files.rows.iter();
         let rows = rows.filter(|row| row.removed_seq.is_none() || needed.contains(&row.id));
         rows.map(|row| row.digest).collect()
-    }
-
-    /// Whether a device was offered an image, has not asked for any of it, and should run
-    /// another by now. It is treated as an overwritten file: nothing is lost, and a device that
-    /// ignores one image would otherwise never hear of the next.
-    fn is_outbid(&self, device: &Device, state: &DeviceState, transfer: &Transfer) -> bool {
-        transfer.state() == UpdateState::Offered
-            && matches!(
-                self.decide(device, state),
-                Decision::Run(release) if release.digest != transfer.pin.digest
-            )
     }
 
     /// The catalog changed: marks transfers whose file was overwritten, and offers what is new.

@@ -72,6 +72,7 @@ mod state;
 mod status_files;
 mod timers;
 mod transfer;
+mod unbegun;
 pub mod views;
 pub mod whole;
 mod window;

@@ -220,6 +220,15 @@ impl LinkState {
         own.map(|_| self.window.last_request.map_or(self.spoken, |last| last.max(self.spoken)))
     }
 
+    /// Whether requests are answered from this at once: the device asked for some of it on this
+    /// connection, and nothing has changed since.
+    pub fn is_served_from(&self, transfer: &Transfer) -> bool {
+        !self.waiting
+            && self.window.last_request.is_some()
+            && !transfer.overwritten.load(Ordering::Relaxed)
+            && !transfer.stalled.load(Ordering::Relaxed)
+    }
+
     /// Serves nothing of this transfer any more.
     pub fn leave(&mut self, transfer: &Arc<Transfer>) {
         if self.lane.as_ref().is_some_and(|lane| Arc::ptr_eq(&lane.transfer, transfer)) {
@@ -316,7 +325,7 @@ pub struct Window {
     /// Ready to be sent, but the outbox was full.
     pub waiting: VecDeque<Wanted>,
     /// Named by requests for many blocks, and not yet their turn.
-    pub backlog: VecDeque<(Range<u32>, BlockSize, Echo)>,
+    pub backlog: VecDeque<(Range<u32>, BlockSize, Option<ImageTag>, Echo)>,
     /// Not in the cache: being read, or next to be.
     pub missing: VecDeque<Wanted>,
     /// Whether a task reads those.
@@ -446,9 +455,9 @@ impl Window {
         if self.backlog.len() + wanted.more.len() >= MAX_BACKLOG {
             return false;
         }
-        let Wanted { index, more, size, echo, .. } = wanted;
-        self.backlog.push_back((index..index.saturating_add(1), size, echo.clone()));
-        self.backlog.extend(more.into_iter().map(|range| (range, size, echo.clone())));
+        let Wanted { index, more, size, image, echo, .. } = wanted;
+        self.backlog.push_back((index..index.saturating_add(1), size, image, echo.clone()));
+        self.backlog.extend(more.into_iter().map(|range| (range, size, image, echo.clone())));
         true
     }
 
@@ -457,12 +466,12 @@ impl Window {
         if self.open >= max_window {
             return None;
         }
-        let (range, size, echo) = self.backlog.front_mut()?;
+        let (range, size, image, echo) = self.backlog.front_mut()?;
         let wanted = Wanted {
             index: range.start,
             more: Vec::new(),
             size: *size,
-            image: None,
+            image: *image,
             trims: false,
             echo: echo.clone(),
             since: Instant::now(),

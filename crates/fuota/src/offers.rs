@@ -59,16 +59,23 @@ impl Engine {
         if self.may_ask(device, &link) {
             return;
         }
-        if let Some(transfer) =
-            state.transfer.clone().filter(|transfer| transfer.state().is_running())
-        {
-            if let Some(reason) = self.held_back(&transfer) {
+        if let Some(transfer) = self.running(device, &mut state) {
+            let outbid = self.is_outbid(device, &state, &transfer);
+            if outbid {
+                transfer.outdate();
+            } else if let Some(reason) = self.held_back(&transfer) {
                 state.why = Some(reason);
                 return;
             }
             let under_way = transfer.state().is_under_way() && device.stored;
             if let Some(deployment) = transfer.pin.deployment.filter(|_| under_way) {
                 self.goes_on(device, &state, deployment);
+            }
+            let stalled = transfer.state() == UpdateState::Stalled;
+            if outbid && stalled && link.state.lock().is_quiet(&transfer) {
+                // Nothing would ever come that the newer one could be the answer to.
+                self.renew(device, state, &link, &transfer, true);
+                return;
             }
             drop(state);
             self.watch_outcome(device);
@@ -138,16 +145,6 @@ impl Engine {
         true
     }
 
-    /// Why this offer's manifest does not go out now: its device has not begun, and a pause or a
-    /// freeze came in between. What has begun finishes.
-    pub fn held_back(&self, transfer: &Transfer) -> Option<String> {
-        let begun = match transfer.state() {
-            UpdateState::Offered | UpdateState::Stalled => transfer.sent() > 0,
-            _ => true,
-        };
-        (!begun).then(|| self.holds_back(transfer.pin.deployment)).flatten()
-    }
-
     /// The unfinished transfer of a device on a new connection: the manifest wipes what a
     /// reference device has, so it may first ask by itself.
     fn resume(self: &Arc<Self>, link: &Arc<Link>, transfer: &Arc<Transfer>) {
@@ -176,18 +173,17 @@ impl Engine {
             state.device.clone()
         };
         let Some(device) = device else { return };
-        let state = device.state.lock();
-        let Some(transfer) =
-            state.transfer.clone().filter(|transfer| transfer.state().is_running())
-        else {
-            return;
-        };
-        if self.held_back(&transfer).is_some() {
+        let mut state = device.state.lock();
+        if state.pinning.is_some() {
             return;
         }
+        let Some(transfer) = self.running(&device, &mut state) else { return };
         if !self.must_renew(link, &transfer) {
             drop(state);
         } else if self.renew(&device, state, link, &transfer, true) != Renewed::Same {
+            return;
+        }
+        if self.held_back(&transfer).is_some() {
             return;
         }
         let mut state = link.state.lock();
@@ -413,10 +409,16 @@ impl Engine {
         if device.stored {
             self.tell_device(device, transfer);
         }
-        // It may have been cancelled, or held back, while its pin was written.
+        // It may have been cancelled, or held back, while its pin was written, or the device may
+        // have become another.
         if self.cancelled_meanwhile(device, &mut state, transfer) {
             drop(state);
             return self.fail_pending(link, Trouble::Nothing(CANCELLED.into()));
+        }
+        if self.running(device, &mut state).is_none() {
+            let why = state.why.clone().unwrap_or_default();
+            drop(state);
+            return self.fail_pending(link, Trouble::Nothing(format!("no firmware: {why}")));
         }
         let announce = announce && self.held_back(transfer).is_none();
         state.why = self.held_back(transfer);
@@ -581,17 +583,20 @@ impl Engine {
             state.nudge_set = true;
             return self.timers.at(at, crate::timers::Event::Nudge(Arc::downgrade(link)));
         }
-        if self.held_back(transfer).is_some() {
+        let outdated = transfer.overwritten.load(Ordering::Relaxed);
+        if !outdated && self.held_back(transfer).is_some() {
             // Others may begin meanwhile.
             if self.fleet.lock().starts.end(&lane.device.id) {
                 self.rollouts.notify_one();
             }
             return self.watch_asking(link, &mut state);
         }
-        if !transfer.nudge() {
+        if !outdated && !transfer.nudge() {
             drop(state);
             tracing::info!(client = %link.client.id, version = %transfer.pin.version, sent = transfer.sent(), "it asks no more");
-            return self.move_state(&lane.device, transfer, &Happened::StoppedAsking);
+            self.move_state(&lane.device, transfer, &Happened::StoppedAsking);
+            // There may be something else for it.
+            return self.consider(&lane.device);
         }
         self.watch_asking(link, &mut state);
         if state.downlink.is_none() {
@@ -605,6 +610,7 @@ impl Engine {
         let state = lane.device.state.lock();
         if state.pinning.is_none()
             && self.renew(&lane.device, state, link, transfer, true) == Renewed::Same
+            && self.held_back(transfer).is_none()
         {
             self.send_manifest(link, &mut link.state.lock(), transfer);
         }

@@ -221,6 +221,44 @@ fn comparable(a: &Release, b: &Release) -> bool {
     }
 }
 
+/// Why an image that was offered, and that the device has not begun, is not for it any more: what
+/// it experienced with it and who waits does not matter for that.
+pub fn misfit(
+    release: &Release,
+    downgrade: bool,
+    device: &Facts<'_>,
+    catalog: &Catalog,
+) -> Option<String> {
+    let fits = fits(release, device, catalog);
+    fits.and_then(|()| improves(release, downgrade, device)).err()
+}
+
+/// Whether the version that a device reports says something about this image.
+fn speaks(release: &Release, device: &Facts<'_>) -> bool {
+    // Not about another title, nor about an image that has none of its own.
+    release.has_own_version()
+        && match (release.explicit_title(), device.title) {
+            (Some(title), Some(own)) => title == own,
+            _ => true,
+        }
+}
+
+/// Rule 13, of versions alone.
+fn improves(release: &Release, downgrade: bool, device: &Facts<'_>) -> Result<(), String> {
+    let Some(version) = device.version.filter(|_| speaks(release, device)) else { return Ok(()) };
+    let name = describe(release);
+    if same_version(version, &release.version.text) {
+        return Err(format!("it runs {name}"));
+    }
+    if let (Some(own), Some(new)) = (semantic(version), release.semantic())
+        && own > new
+        && !downgrade
+    {
+        return Err(format!("it runs {version}, which is higher than {name}"));
+    }
+    Ok(())
+}
+
 /// Rule 13. `own` counts instead of all that the device experienced with the image.
 fn needs(
     release: &Release,
@@ -231,28 +269,16 @@ fn needs(
     let name = describe(release);
     let history =
         own.unwrap_or_else(|| device.history.get(&release.digest).copied().unwrap_or_default());
-    // A version says nothing about another title, nor about an image that has none of its own.
-    let speaks = release.has_own_version()
-        && match (release.explicit_title(), device.title) {
-            (Some(title), Some(own)) => title == own,
-            _ => true,
-        };
-    if let Some(version) = device.version.filter(|_| speaks) {
-        if same_version(version, &release.version.text) {
-            return Err(format!("it runs {name}"));
-        }
-        if let (Some(own), Some(new)) = (semantic(version), release.semantic())
-            && own > new
-            && !release.downgrade
-        {
-            return Err(format!("it runs {version}, which is higher than {name}"));
-        }
-        if history.differs && history.deliveries >= 2 {
-            return Err(format!(
-                "version mismatch: it reports {version} after {} complete deliveries of {name}",
-                history.deliveries,
-            ));
-        }
+    improves(release, release.downgrade, device)?;
+    let speaks = speaks(release, device);
+    if let Some(version) = device.version.filter(|_| speaks)
+        && history.differs
+        && history.deliveries >= 2
+    {
+        return Err(format!(
+            "version mismatch: it reports {version} after {} complete deliveries of {name}",
+            history.deliveries,
+        ));
     }
     if history.deliveries > 0 && !(history.differs && speaks) {
         return Err(format!("it was given {name}"));

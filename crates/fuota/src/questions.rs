@@ -21,7 +21,7 @@ impl Engine {
     /// Answers a question: from the offer that runs, else from a new one, else with nothing.
     pub fn ask(self: &Arc<Self>, link: &Arc<Link>, question: Question) {
         let Some(device) = self.device_of(link) else { return };
-        let state = device.state.lock();
+        let mut state = device.state.lock();
         {
             let mut on_link = link.state.lock();
             on_link.questioned = true;
@@ -29,13 +29,9 @@ impl Engine {
                 return on_link.keep(Pending::Question(question));
             }
         }
+        let running = self.running(&device, &mut state);
         let current = state.transfer.clone().filter(|transfer| transfer.is_servable());
-        let running = current.clone().filter(|transfer| transfer.state().is_running());
         if let Some(transfer) = running {
-            if self.held_back(&transfer).is_some() {
-                drop(state);
-                return self.answer_question(link, &question, None);
-            }
             if !self.must_renew(link, &transfer) {
                 drop(state);
                 return self.answer_from(link, &device, &transfer, &question);
@@ -80,7 +76,7 @@ impl Engine {
         }
     }
 
-    /// The answer is this transfer.
+    /// The answer is this transfer, unless it may not begin now.
     fn answer_from(
         self: &Arc<Self>,
         link: &Arc<Link>,
@@ -88,6 +84,9 @@ impl Engine {
         transfer: &Arc<Transfer>,
         question: &Question,
     ) {
+        if self.held_back(transfer).is_some() {
+            return self.answer_question(link, question, None);
+        }
         if transfer.state().is_running() {
             self.enter(link, &mut link.state.lock(), device, transfer);
         }

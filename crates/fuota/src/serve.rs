@@ -21,7 +21,7 @@ use crate::{
     policy::Decision,
     state::Happened,
     timers::Event,
-    transfer::tag_of,
+    transfer::{Transfer, tag_of},
 };
 
 /// After what a full outbox is tried again where nothing of ours is in it.
@@ -58,7 +58,7 @@ impl Engine {
         let Request { more, size, image, trims, echo, .. } = request;
         let wanted = Wanted { index, more, size, image, trims, echo, since: Instant::now() };
         match state.lane.clone() {
-            Some(lane) if !state.waiting && !lane.transfer.overwritten.load(Ordering::Relaxed) => {
+            Some(lane) if state.is_served_from(&lane.transfer) => {
                 let then = self.serve(link, &mut state, &lane, wanted);
                 drop(state);
                 self.then(link, &lane, then);
@@ -70,11 +70,11 @@ impl Engine {
         }
     }
 
-    /// A request on a connection that is not being served, or whose image was overwritten.
+    /// A request on a connection that is not being served, or whose image was overwritten, and the
+    /// first on each: whether it may begin is decided here.
     pub fn find_and_serve(self: &Arc<Self>, link: &Arc<Link>, wanted: Wanted) {
         let Some(device) = self.device_of(link) else { return };
         let mut state = device.state.lock();
-        let current = state.transfer.clone().filter(|transfer| transfer.is_servable());
         {
             let mut on_link = link.state.lock();
             if on_link.waiting || state.pinning.is_some() {
@@ -87,10 +87,12 @@ impl Engine {
                 return;
             }
         }
+        drop(self.running(&device, &mut state));
+        let current = state.transfer.clone().filter(|transfer| transfer.is_servable());
         if let Some(transfer) = current {
             if self.must_renew(link, &transfer) {
                 match self.renew(&device, state, link, &transfer, true) {
-                    Renewed::Same => self.serve_kept(link, vec![Pending::Blocks(wanted)]),
+                    Renewed::Same => self.find_and_serve(link, wanted),
                     Renewed::Impossible => {
                         let trouble = Trouble::TooLarge(too_small(link));
                         self.send_error(link, &mut link.state.lock(), &trouble, &wanted.echo);
@@ -99,6 +101,14 @@ impl Engine {
                     Renewed::Offered => {}
                 }
                 return;
+            }
+            if let Some(reason) = self.may_not_begin(&transfer) {
+                let mut on_link = link.state.lock();
+                // It hears of it when it may begin.
+                on_link.asked = false;
+                on_link.announced.retain(|digest| *digest != transfer.pin.digest);
+                let trouble = Trouble::Unavailable(format!("not now: {reason}"));
+                return self.send_error(link, &mut on_link, &trouble, &wanted.echo);
             }
             if let Some(deployment) = transfer.pin.deployment.filter(|_| device.stored) {
                 self.goes_on(&device, &state, deployment);
@@ -455,19 +465,34 @@ impl Engine {
                 self.send_waiting(link, &mut state);
                 if !now.transfer.overwritten.load(Ordering::Relaxed) {
                     then = self.serve_queued(link, &mut state, &now);
-                } else if let Some(next) = state.window.next_queued(u32::MAX) {
+                } else {
                     // To one that asked for many, the next of those is its next request.
-                    state.window.backlog.clear();
-                    outdated = Some(next);
+                    outdated = state.window.next_queued(u32::MAX);
                 }
+            } else if state.lane.is_none() && !transfer.is_servable() {
+                // It was stopped amid them: the answer to all is one error.
+                outdated = state.window.next_queued(u32::MAX);
+                state.window.backlog.clear();
             }
         }
         self.then(link, lane, then);
         if let Some(wanted) = outdated {
             self.find_and_serve(link, wanted);
+            self.serve_rest(link, transfer);
         }
         if complete {
             self.completed(&lane.device, &lane.transfer, link.client.connection);
+        }
+    }
+
+    /// The other blocks of a request for many, where the next of them was served after all.
+    fn serve_rest(self: &Arc<Self>, link: &Arc<Link>, transfer: &Arc<Transfer>) {
+        let mut state = link.state.lock();
+        let lane = state.lane.clone().filter(|lane| Arc::ptr_eq(&lane.transfer, transfer));
+        if let Some(lane) = lane.filter(|lane| state.is_served_from(&lane.transfer)) {
+            let then = self.serve_queued(link, &mut state, &lane);
+            drop(state);
+            self.then(link, &lane, then);
         }
     }
 

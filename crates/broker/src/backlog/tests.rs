@@ -1,5 +1,3 @@
-//! Which copy is sent, and what is remembered.
-
 use super::*;
 use crate::retained::Stored;
 use bytes::Bytes;

@@ -729,3 +729,30 @@ async fn a_form_that_brings_no_field_is_refused_and_a_large_image_is_not() {
         assert_eq!(std::str::from_utf8(&answer[9..]).unwrap(), status.to_string());
     }
 }
+
+#[tokio::test]
+async fn only_an_admin_hears_of_users() {
+    let interface = Interface::start().await;
+    let (service, actor) = (&interface.service, fuota::Actor::default());
+    for (name, role) in [("ann", fuota::UserRole::Operator), ("bob", fuota::UserRole::Admin)] {
+        service.add_user(new_user(name, role), None, &actor).await.unwrap();
+    }
+    let token = async |name: &str| {
+        let made = service.add_user_token(name, fuota::NewToken::default(), None, &actor).await;
+        format!("Bearer {}", made.unwrap().0.token)
+    };
+    let (ann, bob) = (token("ann").await, token("bob").await);
+    let url = format!("http://{}/api/v1/events?type=user&follow=false", interface.address);
+    for (login, status) in [(&ann, StatusCode::FORBIDDEN), (&bob, StatusCode::OK)] {
+        let request = interface.http.get(&url).header("authorization", login);
+        assert_eq!(request.send().await.unwrap().status(), status);
+    }
+    let mut hears = Stream::open(&interface, "authorization", &bob).await;
+    let mut hears_not = Stream::open(&interface, "authorization", &ann).await;
+    service.add_user(new_user("secret-cid", fuota::UserRole::Service), None, &actor).await.unwrap();
+    let device = fuota::NewDevice { id: "pump-1".into(), ..fuota::NewDevice::default() };
+    service.add_device(device, None, &actor).await.unwrap();
+    assert!(hears.until("pump-1").await && hears_not.until("pump-1").await);
+    assert!(hears.1.contains("secret-cid"));
+    assert!(!hears_not.1.contains("secret-cid"), "{}", hears_not.1);
+}

@@ -188,6 +188,14 @@ impl Engine {
 
     /// Why a transfer that its device has not begun is not announced now; running ones finish.
     pub fn holds_back(&self, deployment: Option<i64>) -> Option<String> {
+        self.paused(deployment).or_else(|| {
+            let fleet = self.fleet.lock();
+            self.window_closed(fleet.deployments.get(&deployment?)?, &self.settings())
+        })
+    }
+
+    /// The same, but for windows.
+    pub fn paused(&self, deployment: Option<i64>) -> Option<String> {
         let fleet = self.fleet.lock();
         if let Some(frozen) = &fleet.frozen {
             return Some(format!("{} froze all offers of the site", frozen.by));
@@ -199,7 +207,7 @@ impl Engine {
             let reason = deployment.reason.as_deref().unwrap_or("an operator stopped it");
             return Some(format!("deployment {id} is {state}: {reason}"));
         }
-        self.window_closed(deployment, &self.settings())
+        None
     }
 
     /// The version of what a device was confirmed with last, which it runs where it reports none.

@@ -255,6 +255,26 @@ impl Fleet {
         Some(Op::Member(row))
     }
 
+    /// An offer that a device has not begun was taken back: its place goes to another one, unless
+    /// it failed in it before, which a wave does not forget.
+    pub fn take_back(&mut self, id: i64, device: &Arc<str>) -> Option<Op> {
+        let deployment = self.deployments.get_mut(&id)?;
+        let known = deployment.members.get(device)?;
+        if known.failed || known.reached {
+            return None;
+        }
+        let mut member = deployment.take(device)?;
+        self.due.insert(id);
+        if !matches!(deployment.target, Target::Rollback(_)) {
+            return Some(Op::MemberGone(id, device.to_string()));
+        }
+        (member.wave, member.state) = (None, None);
+        member.history.offers = member.history.offers.saturating_sub(1);
+        let row = member.row(id, device);
+        deployment.put(device, member);
+        Some(Op::Member(row))
+    }
+
     /// The rows of a device, of every deployment that it is in.
     pub fn rows_of(&self, device: &str) -> impl Iterator<Item = Op> {
         self.deployments

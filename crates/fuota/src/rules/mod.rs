@@ -22,5 +22,6 @@ mod stalled;
 mod storm;
 mod topics;
 mod transfer;
+mod unbegun;
 mod unwritten;
 mod windows;

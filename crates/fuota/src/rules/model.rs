@@ -622,6 +622,12 @@ impl World {
         // A wild request may be answered to a device that dropped what it was told.
         let Some(digest) = &device.digest else { return };
         let image = &self.images.iter().find(|(known, _)| known == digest).unwrap().1;
+        assert!(
+            !image.withdrawn,
+            "{}: a block of {}, which is withdrawn",
+            name(index),
+            image.version
+        );
         let start = block as usize * 100;
         let expected = &image.bytes[start..(start + 100).min(image.bytes.len())];
         assert_eq!(data, expected, "{}: block {block} is of another image", name(index));

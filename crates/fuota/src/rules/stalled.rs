@@ -18,6 +18,7 @@ async fn rule_16_a_device_that_ignores_its_manifest_and_every_nudge_is_silent_un
     let site = Site::with(|settings| {
         settings.drop_rollout = Some(DropRollout::Canary);
         settings.nudge_after = Duration::from_millis(20);
+        settings.resume_grace = Duration::ZERO;
     })
     .await;
     let (mut first, mut second) =
@@ -33,13 +34,16 @@ async fn rule_16_a_device_that_ignores_its_manifest_and_every_nudge_is_silent_un
     assert!(why.contains("has not begun: deployment 1 is paused"), "{why}");
     first.nothing();
     second.nothing();
-    // Slow is not dead.
+    // Slow is not dead; but what it has not begun it may not begin while it is paused.
+    first.ask(0);
+    assert!(first.error().await.contains("deployment 1 is paused"));
+    site.act(1, crate::Act::Resume).await;
+    first.manifest().await;
     assert_eq!(first.download(0, 3).await, [1; 250]);
     site.until_state("dev-1", "downloaded").await;
     first.publish(r#"{"variable":"firmware_status","metadata":{"version":"1.0.0"}}"#);
     let device = site.until_state("dev-1", "updated").await;
     assert_eq!(device.firmware.unwrap().attempt, 1);
-    second.nothing();
 }
 
 #[tokio::test]
