@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The blob of a parcel: an MQTT 5 PUBLISH head (real topic, properties), what else the message
-/// is, and then each receiver: session key, RETAIN flag, subscription identifiers.
+/// is, and then each receiver: session key and epoch, RETAIN flag, subscription identifiers.
 pub(crate) fn encode<'a>(
     message: &Message,
     receivers: impl Iterator<Item = &'a Receiver>,
@@ -34,7 +34,7 @@ pub(crate) fn encode<'a>(
         payload_len: 0,
     };
     codec::publish_head(&mut head, Protocol::V5, &publish);
-    let mut blob = BytesMut::with_capacity(4 + head.len() + 17 + 10 * count);
+    let mut blob = BytesMut::with_capacity(4 + head.len() + 17 + 14 * count);
     blob.put_u32(head.len() as u32);
     blob.put_slice(&head);
     blob.put_u64(message.publisher);
@@ -42,6 +42,7 @@ pub(crate) fn encode<'a>(
     blob.put_u8(message.qos as u8);
     for receiver in receivers {
         blob.put_u64(receiver.session.key);
+        blob.put_u32(receiver.epoch);
         blob.put_u8(u8::from(message.retain && receiver.retain_as_published));
         let identifiers = receiver.identifiers.as_deref().unwrap_or_default();
         // A session has far fewer filters on one topic; more would only lose identifiers.
@@ -56,6 +57,8 @@ pub(crate) fn encode<'a>(
 pub(crate) struct Named {
     /// Key of its session.
     pub key: u64,
+    /// See [`Receiver::epoch`].
+    pub epoch: u32,
     /// The RETAIN flag that it sees.
     pub retain: bool,
     /// Identifiers of its filters that matched.
@@ -69,11 +72,12 @@ impl Receivers {
     /// The next one.
     pub fn next(&mut self) -> Option<Named> {
         let key = self.0.try_get_u64().ok()?;
+        let epoch = self.0.try_get_u32().ok()?;
         let retain = self.0.try_get_u8().ok()? != 0;
         let count = self.0.try_get_u8().ok()?;
         let ids: Arc<[u32]> = (0..count).map_while(|_| self.0.try_get_u32().ok()).collect();
         let subscriptions = (!ids.is_empty()).then_some(ids);
-        Some(Named { key, retain, subscriptions })
+        Some(Named { key, epoch, retain, subscriptions })
     }
 }
 
@@ -130,7 +134,7 @@ mod tests {
             qos: Qos::AtMostOnce,
             retain_as_published: true,
             identifiers: Some(Arc::from([3, 4])),
-            epoch: 0,
+            epoch: 5,
             share: None,
         }
     }
@@ -149,8 +153,9 @@ mod tests {
         );
         assert_eq!(copy.properties, original.properties);
         for key in [1, 2] {
-            let Named { key: found, retain, subscriptions: ids } = named.next().unwrap();
-            assert_eq!((found, retain, ids.as_deref()), (key, true, Some(&[3, 4][..])));
+            let Named { key: found, epoch, retain, subscriptions: ids } = named.next().unwrap();
+            assert_eq!((found, epoch), (key, 5));
+            assert_eq!((retain, ids.as_deref()), (true, Some(&[3, 4][..])));
         }
         assert!(named.next().is_none());
     }

@@ -240,7 +240,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let evicted = self.session.inbox.take(&mut self.done, &mut self.taken)?;
             self.tally.dropped += evicted as u32;
             if !self.poll_greeting(cx) {
-                return Ok(());
+                // Nothing else is done before the CONNACK, but another may take over.
+                if self.session.inbox.park(cx.waker()) {
+                    return Ok(());
+                }
+                continue;
             }
             let more = !self.flushing && self.fill();
             let wrote = self.flush(cx)?;
@@ -279,7 +283,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Poll::Ready(Err(_)) => Err(Ending::lost()),
             Poll::Pending => {
                 self.flushing = true;
-                self.slow.unread(Instant::now(), self.patience(), self.writer.len() < before);
+                let (now, taken) = (Instant::now(), self.writer.len() < before);
+                if taken && self.is_unread() {
+                    // Its PINGREQs wait where nothing is read, and it is there all the same.
+                    self.session.last_packet.store(ms_at(now), Ordering::Relaxed);
+                }
+                self.slow.unread(now, self.patience(), taken);
                 Ok(false)
             }
         }
@@ -309,9 +318,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             || self.session.inbox.outbox_is_high()
     }
 
+    /// Whether so much waits for the client that nothing is read from it.
+    fn is_unread(&self) -> bool {
+        self.flushing && self.writer.len() > UNREAD_BYTES
+    }
+
     /// `true` where something was read or handled.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
-        if self.flushing && self.writer.len() > UNREAD_BYTES {
+        if self.is_unread() {
             return Ok(false);
         }
         if self.waiting && !self.blocked() {

@@ -165,7 +165,7 @@ mod tests {
     /// How many are queued when publishers begin to wait, and how many find room all the same.
     fn fill(inbox: &Inbox) -> (Option<usize>, usize) {
         let (mut crowded, mut queued) = (None, 0);
-        while inbox.push_lossy(delivery()) == Pushed::Queued {
+        while inbox.push_lossy(delivery(), 0) == Pushed::Queued {
             queued += 1;
             if inbox.crowd().is_some() {
                 crowded.get_or_insert(queued);

@@ -31,6 +31,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// reason, the connection is closed [MQTT-4.13.1-1], [MQTT-4.13.2-1], [MQTT-3.14.4-2].
     pub(crate) async fn finish(mut self: Box<Self>, ending: Ending) -> SessionEnd {
         let Ending { end, tell, will } = ending;
+        // Nothing before the CONNACK [MQTT-3.14.0-1].
+        let tell = tell.filter(|_| !self.is_greeting());
         if end == SessionEnd::ProtocolError {
             self.tally.protocol_errors += 1;
             let why = tell.as_ref().map_or("", |(_, text)| text.as_ref());
@@ -66,7 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let (Some((code, text)), Protocol::V5) = (tell, client.protocol) {
             let mut out = BytesMut::new();
             let text = text_fits(&text, client.maximum_packet_size).then_some(&*text);
-            // The last word [MQTT-3.14.4-1], and never one before the CONNACK [MQTT-3.14.0-1].
+            // The last word [MQTT-3.14.4-1].
             codec::disconnect(&mut out, code, text);
             writer.encode(|tail| tail.extend_from_slice(&out));
         }

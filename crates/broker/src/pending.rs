@@ -82,7 +82,7 @@ fn copy(message: &Arc<Message>, receiver: &Receiver) -> Delivery {
 fn push(message: &Arc<Message>, receiver: &Receiver, waker: Option<&Waker>) -> Pushed {
     let delivery = copy(message, receiver);
     match delivery.qos {
-        Qos::AtMostOnce => receiver.session.inbox.push_lossy(delivery),
+        Qos::AtMostOnce => receiver.session.inbox.push_lossy(delivery, receiver.epoch),
         _ => receiver.session.inbox.push_assured(delivery, waker),
     }
 }
@@ -187,7 +187,7 @@ impl Pending {
                         };
                         let inbox = &receiver.session.inbox;
                         if delivery.qos == Qos::AtMostOnce {
-                            count_pushed(inbox.push_lossy(delivery), tally);
+                            count_pushed(inbox.push_lossy(delivery, receiver.epoch), tally);
                             continue;
                         }
                         let id = delivery.id;

@@ -42,7 +42,7 @@ pub(crate) struct Session {
     pub view: Mutex<View>,
     /// Publishes sent and not yet acknowledged, for the operator.
     pub inflight: AtomicUsize,
-    /// When its last packet came, in [`clock_ms`].
+    /// When its last packet came, in [`clock_ms`]; or when it took something, while it was not read.
     pub last_packet: AtomicU64,
     /// Where it stands in [`crate::keep_alive`], which alone changes this.
     pub deadline: AtomicU64,

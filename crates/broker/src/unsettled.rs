@@ -202,6 +202,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         true
     }
 
+    /// Whether the CONNACK is still to come.
+    pub(crate) fn is_greeting(&self) -> bool {
+        self.unsettled.as_ref().is_some_and(|unsettled| unsettled.greeting.is_some())
+    }
+
     /// A publish whose acknowledgement waits.
     pub(crate) fn acknowledge_later(&mut self, pending: Box<Pending>, kind: AckKind, id: u16) {
         let arrived = self.arrived;
@@ -317,21 +322,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
 impl Unsettled {
     /// The connection has ended. What its client was not told is finished all the same, so that
-    /// the next connection finds what the log says.
+    /// the next connection finds what the log says, each QoS in its order [MQTT-4.6.0-6].
     pub async fn finish(self: Box<Self>, state: &mut State, totals: &Arc<Totals>) {
-        for (mut pending, kind, id, _) in self.publishes {
-            match kind {
+        let (assured, exact): (Vec<_>, Vec<_>) =
+            self.publishes.into_iter().partition(|(_, kind, ..)| *kind == AckKind::PubAck);
+        if !assured.is_empty() {
+            let assured: Vec<_> = assured.into_iter().map(|(pending, ..)| pending).collect();
+            Pending::go_on_in_order(assured, totals.clone());
+        }
+        for (mut pending, _, id, _) in exact {
+            if pending.is_revocable() {
                 // Nobody was told and nothing was handed over: the client sends it again.
-                AckKind::PubRec if pending.is_revocable() => {
-                    pending.release();
-                    state.received.remove(&id);
-                }
-                AckKind::PubRec => {
-                    if pending.done(totals).await.is_err() {
-                        state.received.remove(&id);
-                    }
-                }
-                _ => pending.go_on(totals.clone()),
+                pending.release();
+                state.received.remove(&id);
+            } else if pending.done(totals).await.is_err() {
+                state.received.remove(&id);
             }
         }
     }

@@ -28,7 +28,7 @@ impl Inbox {
         let mut inner = self.inner.lock();
         let waits = inner.connection != 0 && inner.waker.is_none() && self.is_within(&inner, 2);
         if waits && !inner.queues.assured.is_empty() {
-            inner.waiting.push_back(waker.clone());
+            inner.behind.push_back(waker.clone());
             return true;
         }
         false

@@ -16,9 +16,9 @@ use crate::{
 
 impl Inbox {
     /// QoS 0: dropped where there is no room.
-    pub fn push_lossy(&self, delivery: Delivery) -> Pushed {
+    pub fn push_lossy(&self, delivery: Delivery, epoch: u32) -> Pushed {
         let mut inner = self.inner.lock();
-        if inner.connection == 0 || inner.ended {
+        if inner.connection == 0 || inner.ended || inner.epoch != epoch {
             return Pushed::Skipped;
         }
         let cost = delivery.message.cost();

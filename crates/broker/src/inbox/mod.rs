@@ -136,6 +136,8 @@ struct Inner {
     pending_blocks: usize,
     /// Publishers that wait for room.
     waiting: Queue<Waker>,
+    /// Publishers that let the connection run first.
+    behind: Queue<Waker>,
     /// Publishers that let the queue drain.
     turns: Turns,
     /// Nobody waits for this session before this time, in [`clock_ms`]; 0 is for somebody who
@@ -199,10 +201,10 @@ impl Inbox {
         inner.pending_blocks = 0;
         let mut outbox: Vec<Outgoing> = inner.queues.control.take().into();
         outbox.extend(inner.queues.blocks.take());
-        let waiting = inner.waiting.take();
+        let (behind, waiting) = (inner.behind.take(), inner.waiting.take());
         let turns = self.go_on(&mut inner);
         drop(inner);
-        waiting.into_iter().chain(turns).for_each(Waker::wake);
+        behind.into_iter().chain(waiting).chain(turns).for_each(Waker::wake);
         outbox
     }
 
@@ -293,9 +295,10 @@ impl Inbox {
             Pace::Draining => VecDeque::new(),
             Pace::Free | Pace::Late => inner.waiting.take(),
         };
+        let behind = inner.behind.take();
         let turns = self.turns(&mut inner);
         drop(inner);
-        waiting.into_iter().chain(turns).for_each(Waker::wake);
+        behind.into_iter().chain(waiting).chain(turns).for_each(Waker::wake);
         Ok(evicted)
     }
 

@@ -80,6 +80,18 @@ fn a_publisher_does_not_wait_for_who_is_gone() {
     assert!(!inbox.after_take(&Waker::from(publisher)));
 }
 
+/// Whoever waits that a message is taken waits for nothing else: nothing wakes it meanwhile.
+#[test]
+fn a_publisher_goes_on_also_where_the_queue_has_become_full() {
+    let (inbox, _, publisher) = resting(10);
+    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Woke);
+    assert!(inbox.after_take(&Waker::from(publisher.clone())));
+    let other = Waker::from(Arc::new(Counter::default()));
+    while inbox.push_assured(delivery(), Some(&other)) != Pushed::Full {}
+    inbox.take(&mut Done::default(), &mut Taken::default()).unwrap();
+    assert_eq!(publisher.get(), 1);
+}
+
 fn lossy() -> Delivery {
     Delivery { qos: Qos::AtMostOnce, ..delivery() }
 }
@@ -96,19 +108,19 @@ fn what_is_promised_takes_the_place_of_what_is_not() {
     let (inbox, ..) = resting(10);
     let mut taken = Taken::default();
     for _ in 0..5 {
-        assert_eq!(inbox.push_lossy(lossy()), Pushed::Queued);
+        assert_eq!(inbox.push_lossy(lossy(), 0), Pushed::Queued);
     }
     // Some of it is with the connection already.
     assert_eq!(inbox.take(&mut Done::default(), &mut taken).unwrap(), 0);
     for _ in 0..5 {
-        assert_eq!(inbox.push_lossy(lossy()), Pushed::Queued);
+        assert_eq!(inbox.push_lossy(lossy(), 0), Pushed::Queued);
     }
-    assert_eq!(inbox.push_lossy(lossy()), Pushed::Dropped);
+    assert_eq!(inbox.push_lossy(lossy(), 0), Pushed::Dropped);
     for _ in 0..10 {
         assert_eq!(inbox.push_assured(delivery(), None), Pushed::Queued);
     }
     assert_eq!(inbox.push_assured(delivery(), None), Pushed::Full, "that is its own bound");
-    assert_eq!(inbox.push_lossy(lossy()), Pushed::Dropped);
+    assert_eq!(inbox.push_lossy(lossy(), 0), Pushed::Dropped);
     assert_eq!(inbox.take(&mut Default::default(), &mut taken).unwrap(), 10);
     assert_eq!((taken.lossy.len(), taken.assured.len()), (0, 10));
     assert_eq!(inbox.waiting(), (10, 10 * delivery().message.cost()));
@@ -127,7 +139,7 @@ fn a_queue_full_of_qos_0_is_not_taken_for_a_slow_subscriber() {
     while inbox.push_assured(delivery(), None) != Pushed::Full {}
     inbox.take(&mut done(&delivery()), &mut Taken::default()).unwrap();
     inbox.take(&mut done(&delivery()), &mut Taken::default()).unwrap();
-    while inbox.push_lossy(lossy()) == Pushed::Queued {}
+    while inbox.push_lossy(lossy(), 0) == Pushed::Queued {}
     assert_eq!(inbox.push_assured(delivery(), None), Pushed::Queued, "half of it has drained");
 }
 
@@ -136,11 +148,28 @@ fn what_ends_with_the_connection_leaves_no_trace_in_the_queue() {
     let (inbox, ..) = resting(10);
     let mut taken = Taken::default();
     for _ in 0..4 {
-        assert_eq!(inbox.push_lossy(lossy()), Pushed::Queued);
+        assert_eq!(inbox.push_lossy(lossy(), 0), Pushed::Queued);
     }
     assert_eq!(inbox.push_assured(delivery(), None), Pushed::Queued);
     inbox.take(&mut Done::default(), &mut taken).unwrap();
-    assert_eq!(inbox.push_lossy(lossy()), Pushed::Queued);
+    assert_eq!(inbox.push_lossy(lossy(), 0), Pushed::Queued);
     inbox.detach(done(&lossy()), &mut taken.assured.take(), (0, 0));
     assert_eq!(inbox.waiting(), (1, delivery().message.cost()));
+}
+
+/// Whoever let the connection go first goes on when it has run, also where others have filled the
+/// queue meanwhile and wait until it has drained.
+#[test]
+fn who_let_a_connection_go_first_does_not_wait_for_room() {
+    let (inbox, _, first) = resting(4);
+    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Woke);
+    assert!(inbox.after_take(&Waker::from(first.clone())));
+    let late = Arc::new(Counter::default());
+    while inbox.push_assured(delivery(), Some(&Waker::from(late.clone()))) != Pushed::Full {}
+    inbox.take(&mut Done::default(), &mut Taken::default()).unwrap();
+    assert_eq!((first.get(), late.get()), (1, 0));
+    for _ in 0..2 {
+        inbox.take(&mut done(&delivery()), &mut Taken::default()).unwrap();
+    }
+    assert_eq!((first.get(), late.get()), (1, 1));
 }

@@ -182,7 +182,8 @@ impl Lanes {
         if transit.parcels == 0 && (count <= DIRECT_RECEIVERS || oversized) {
             for receiver in mine() {
                 let delivery = deliver(message, receiver);
-                count_pushed(receiver.session.inbox.push_lossy(delivery), tally);
+                let pushed = receiver.session.inbox.push_lossy(delivery, receiver.epoch);
+                count_pushed(pushed, tally);
                 crowded.sessions.extend(CrowdedSession::find(&receiver.session));
             }
             tally.direct += count as u32;
@@ -265,7 +266,7 @@ impl Lanes {
     async fn hand_over(&self, message: Arc<Message>, mut receivers: Receivers) -> usize {
         let mut tally = Tally::default();
         let mut done = 0;
-        while let Some(Named { key, retain, subscriptions }) = receivers.next() {
+        while let Some(Named { key, epoch, retain, subscriptions }) = receivers.next() {
             if let Some(session) = self.registry.by_key(key) {
                 let delivery = Delivery {
                     id: 0,
@@ -275,7 +276,7 @@ impl Lanes {
                     subscriptions,
                     share: None,
                 };
-                count_pushed(session.inbox.push_lossy(delivery), &mut tally);
+                count_pushed(session.inbox.push_lossy(delivery, epoch), &mut tally);
             }
             done += 1;
             if done % YIELD_AFTER == 0 {

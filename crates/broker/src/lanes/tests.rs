@@ -184,3 +184,23 @@ async fn what_was_in_transit_is_counted_copy_by_copy() {
     }
     assert!(lost > 0, "nothing was in transit in any round");
 }
+
+/// A session that starts clean gets nothing that was on its way to what it was before.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_transit_is_not_for_a_session_that_starts_clean() {
+    let lanes = lanes();
+    let sessions = sessions(&lanes.registry, 2).await;
+    let receivers: Vec<_> = sessions.iter().map(receiver).collect();
+    let message = message(1);
+    let blob = blob::encode(&message, receivers.iter(), 2);
+    sessions[0].inbox.clear();
+    let parcel = Parcel { payload: message.payload.clone(), blob };
+    let (message, named) = blob::decode(parcel).unwrap();
+    assert_eq!(lanes.hand_over(message.clone(), named).await, 2);
+    assert!(got(&sessions[0], 0).await.is_empty());
+    assert_eq!(got(&sessions[1], 1).await.len(), 1);
+    // The same where it goes directly, by an index that was read before.
+    lanes.send(0, &message, &receivers, &mut Tally::default());
+    assert!(got(&sessions[0], 0).await.is_empty());
+    assert_eq!(got(&sessions[1], 1).await.len(), 1);
+}

@@ -60,6 +60,7 @@ fn what_is_late_gives_its_room_back() {
         site.publish(Publish::new("t", text).qos(1, 1));
     }
     for site in [&site, &site_on(broker::Settings::default(), &disk.after_kill())] {
+        assert_eq!(site.broker.client("away").unwrap().queued_messages, 2);
         let mut wire = site.enter(&lasting, true);
         for text in ["1", "2"] {
             assert_eq!(wire.received().text(), text);

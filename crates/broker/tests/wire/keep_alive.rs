@@ -69,3 +69,26 @@ fn a_longer_keep_alive_is_cut() {
     assert!(began.elapsed() >= Duration::from_millis(1400), "{:?}", began.elapsed());
     old.silent();
 }
+
+/// While much waits for a slow client nothing is read from it: what it takes says that it lives.
+#[test]
+fn who_takes_a_long_message_slowly_is_not_silent() {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let mut settings = Settings::default();
+    (settings.limits.queue_bytes, settings.limits.packet_bytes) = (32_000_000, 16_000_000);
+    let site = site_with(settings);
+    let mut wire = site.enter(&Connect { keep_alive: 2, ..Connect::new(V4, "slow") }, false);
+    wire.subscribe("t", 1);
+    let mut publisher = site.client(V4, "p");
+    publisher.publish(Publish::new("t", vec![0; 15_000_000]).qos(1, 1));
+    publisher.expect(&puback(1));
+    // Two and a half megabytes a second, for longer than it may be silent.
+    let (began, step) = (Instant::now(), Duration::from_millis(25));
+    let mut next = began;
+    while began.elapsed() < PATIENCE + Duration::from_secs(1) {
+        wire.throw(&PINGREQ);
+        assert!(wire.swallow(64 * 1024), "ended after {:?}", began.elapsed());
+        next += step;
+        std::thread::park_timeout(next.saturating_duration_since(Instant::now()));
+    }
+}

@@ -4,7 +4,7 @@ use broker::journal::{LogFile, Storage};
 use std::{
     collections::BTreeMap,
     io::{Error, ErrorKind, Result},
-    sync::{Arc, Mutex},
+    sync::{Arc, Condvar, Mutex},
 };
 
 #[derive(Clone, Default)]
@@ -27,6 +27,7 @@ struct Names {
 pub struct Disk {
     names: Arc<Mutex<Names>>,
     full: Arc<Mutex<bool>>,
+    held: Arc<(Mutex<bool>, Condvar)>,
     /// What fails the next time.
     fails: Arc<Mutex<Option<Sync>>>,
 }
@@ -70,6 +71,12 @@ impl Disk {
     /// From now on nothing can be appended, or it can again.
     pub fn set_full(&self, full: bool) {
         *self.full.lock().unwrap() = full;
+    }
+
+    /// Until this is dropped, whoever appends waits.
+    pub fn hold(&self) -> Held {
+        *self.held.0.lock().unwrap() = true;
+        Held(self.clone())
     }
 
     /// The next time it is to do this, it fails.
@@ -124,7 +131,7 @@ impl Storage for Disk {
     fn open(&self, name: &str, keep: u64) -> Result<Arc<dyn LogFile>> {
         let content = self.names.lock().unwrap().now.entry(name.into()).or_default().clone();
         content.lock().unwrap().bytes.truncate(keep as usize);
-        Ok(Arc::new(Open(content, self.full.clone(), self.fails.clone())))
+        Ok(Arc::new(Open { content, disk: self.clone() }))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<()> {
@@ -147,27 +154,42 @@ impl Storage for Disk {
     }
 }
 
-struct Open(Shared, Arc<Mutex<bool>>, Arc<Mutex<Option<Sync>>>);
+/// See [`Disk::hold`].
+pub struct Held(Disk);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        *self.0.held.0.lock().unwrap() = false;
+        self.0.held.1.notify_all();
+    }
+}
+
+struct Open {
+    content: Shared,
+    disk: Disk,
+}
 
 impl LogFile for Open {
     fn append(&self, bytes: &[u8]) -> Result<()> {
-        let full = *self.1.lock().unwrap();
+        let (held, released) = &*self.disk.held;
+        drop(released.wait_while(held.lock().unwrap(), |held| *held).unwrap());
+        let full = *self.disk.full.lock().unwrap();
         // A full disk takes what still fits.
         let bytes = if full { &bytes[..bytes.len() / 2] } else { bytes };
-        self.0.lock().unwrap().bytes.extend_from_slice(bytes);
+        self.content.lock().unwrap().bytes.extend_from_slice(bytes);
         if full { Err(Error::from(ErrorKind::StorageFull)) } else { Ok(()) }
     }
 
     fn cut(&self, len: u64) -> Result<()> {
-        let mut content = self.0.lock().unwrap();
+        let mut content = self.content.lock().unwrap();
         content.bytes.truncate(len as usize);
         content.synced = content.synced.min(len as usize);
         Ok(())
     }
 
     fn sync(&self) -> Result<()> {
-        fails(&self.2, Sync::File)?;
-        let mut content = self.0.lock().unwrap();
+        fails(&self.disk.fails, Sync::File)?;
+        let mut content = self.content.lock().unwrap();
         content.synced = content.bytes.len();
         Ok(())
     }

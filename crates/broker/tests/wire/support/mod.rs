@@ -275,6 +275,11 @@ impl Wire {
         self.closed();
     }
 
+    /// Reads this many bytes, whatever they are; `false` where the broker has closed.
+    pub fn swallow(&mut self, bytes: usize) -> bool {
+        self.read.read_exact(&mut vec![0; bytes]).is_ok()
+    }
+
     /// How long anything may take from now on.
     pub fn patience(&mut self, patience: Duration) {
         self.stream.set_read_timeout(Some(patience)).unwrap();

@@ -1,0 +1,85 @@
+//! A log that takes its time, or cannot be written: what waits for it, and what does not.
+
+use crate::{
+    durability::first,
+    support::{disk::Disk, *},
+};
+
+/// [MQTT-4.6.0-5], [MQTT-4.6.0-6]: what a client leaves behind is delivered in its order.
+#[test]
+fn what_waits_for_the_log_keeps_its_order_when_its_publisher_leaves() {
+    let (site, disk) = first();
+    let mut reader = site.enter(&Connect::lasting(V4, "reader"), false);
+    reader.subscribe("t", 1);
+    let mut publisher = site.client(V4, "p");
+    let held = disk.hold();
+    // Behind one more the goodbye would wait as well.
+    for id in 1..=63 {
+        publisher.publish(Publish::new("t", id.to_string()).qos(1, id));
+    }
+    publisher.leave();
+    drop(held);
+    for n in 1..=63 {
+        let got = reader.received();
+        assert_eq!(got.text(), n.to_string());
+        reader.send(&puback(got.id));
+    }
+}
+
+/// [MQTT-3.14.0-1]: who has not been accepted yet is told nothing when it is taken over.
+#[test]
+fn nothing_is_said_before_the_connack() {
+    let (site, disk) = first();
+    let held = disk.hold();
+    let mut early = site.greet(&Connect::lasting(V5, "c"));
+    eventually("it has the session", || site.broker.client("c").is_some_and(|c| c.connected));
+    let mut late = site.greet(&Connect::lasting(V5, "c"));
+    early.closed();
+    drop(held);
+    let ack = late.packet();
+    assert_eq!((ack[0], ack[3]), (0x20, 0), "{ack:02x?}");
+}
+
+/// [MQTT-4.6.0-6]: a publish that needs no log waits behind one that does.
+#[test]
+fn a_publish_without_a_record_does_not_overtake_one_with() {
+    let (site, disk) = first();
+    let mut reader = site.subscriber(V5, "reader", "t", 1);
+    let mut publisher = site.client(V5, "p");
+    let held = disk.hold();
+    publisher.publish(Publish::new("t", "retained").qos(1, 1).retained());
+    publisher.publish(Publish::new("t", "plain").qos(1, 2));
+    publisher.silent();
+    drop(held);
+    for text in ["retained", "plain"] {
+        assert_eq!(reader.received().text(), text);
+    }
+}
+
+/// What cannot be written is refused before it waits for room, so that nobody is called slow for it.
+#[test]
+fn nobody_is_too_slow_for_what_cannot_be_written() {
+    let disk = Disk::default();
+    let mut settings = broker::Settings::default();
+    settings.limits.queue_messages = 1;
+    settings.limits.publish_hold = std::time::Duration::from_millis(50);
+    let site = site_on(settings, &disk);
+    let mut full = site.enter(&Connect::lasting(V5, "full").with(&[0x21, 0, 1]), false);
+    full.subscribe("t", 1);
+    let mut publisher = site.client(V5, "p");
+    for id in 1..=2 {
+        publisher.publish(Publish::new("t", "x").qos(1, id));
+        publisher.expect(&puback(id));
+    }
+    disk.set_full(true);
+    // The first one meets the disk, the second one a full queue.
+    for (id, topic) in [(3, "retained"), (4, "t")] {
+        let publish = Publish::new(topic, "x").qos(1, id);
+        publisher.publish(Publish { retain: topic == "retained", ..publish });
+        let got = publisher.packet();
+        assert_eq!((got[0], got[3], got[4]), (0x40, id as u8, 0x97), "{got:02x?}");
+    }
+    assert_eq!(site.broker.counters().slow_clients, 0);
+    full.received();
+    full.silent();
+}
