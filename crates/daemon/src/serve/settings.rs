@@ -13,6 +13,7 @@ pub fn broker(config: &Config, connections: usize) -> broker::Settings {
             connections_per_ip: limits.connections_per_ip,
             connects_per_second: limits.connects_per_second,
             packet_bytes: limits.packet_bytes,
+            sessions: limits.sessions,
             // A longer one bounds nothing.
             session_expiry: limits.session_expiry.and_then(|it| it.as_secs().try_into().ok()),
             queue_messages: limits.queue_messages,
