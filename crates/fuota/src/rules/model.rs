@@ -631,7 +631,7 @@ impl World {
 fn play(steps: Vec<Step>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut world = World::new(steps.len() % 2 == 0).await;
+        let mut world = World::new(steps.len().is_multiple_of(2)).await;
         world.set_clock().await;
         for step in steps {
             world.run(step).await;
