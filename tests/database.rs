@@ -81,15 +81,51 @@ fn may_write(daemon: &Daemon, bytes: Option<u64>) {
     prlimit(pid, Resource::Fsize, limit).unwrap();
 }
 
-#[test]
-fn blocks_go_on_while_the_database_cannot_be_written() {
-    let site = Site::new();
-    // Beyond the limit a write is to fail, as on a full disk, and not to end the process.
+/// Starts a daemon for which a write beyond the limit is to fail, as on a full disk, and not to
+/// end the process.
+fn start_limitable(site: &Site) -> Daemon {
     let inner = site.command(&["serve"]);
     let mut command = Command::new("sh");
     command.arg("-c").arg("trap '' XFSZ; exec \"$0\" \"$@\"");
     command.arg(inner.get_program()).args(inner.get_args()).current_dir(site.path());
-    let daemon = Daemon::start(command, site.path().join("data"));
+    Daemon::start(command, site.path().join("data"))
+}
+
+/// Waits until `/readyz` answers with this status.
+fn until_ready(daemon: &Daemon, status: u16) {
+    eventually("the database's health", || {
+        let ready = daemon.admin().raw("GET", "/readyz", &["Host: localhost"], None);
+        (ready.status == status).then_some(())
+    });
+}
+
+#[test]
+fn what_was_stopped_on_a_full_disk_stays_stopped_after_a_kill() {
+    let site = Site::new();
+    let daemon = start_limitable(&site);
+    site.drop_file("pump-1.0.0.bin", &image(2, 20 * 4096));
+    eventually("the deployment", || daemon.admin().rows("deployments").pop());
+    may_write(&daemon, Some(0));
+    for _ in 0..2 {
+        for (method, path) in [("POST", "/api/v1/deployments/1/pause"), ("PUT", "/api/v1/freeze")] {
+            let refused = daemon.admin().request(method, path, None);
+            assert_eq!(refused.status, 503, "{path}: {}", refused.body);
+        }
+        until_ready(&daemon, 503);
+    }
+    // It is there again, and nobody says anything once more.
+    may_write(&daemon, None);
+    until_ready(&daemon, 200);
+    daemon.kill();
+    let daemon = site.start();
+    assert_eq!(daemon.admin().get("/api/v1/deployments/1")["state"], "paused");
+    assert_eq!(daemon.admin().get("/api/v1/freeze")["frozen"], true);
+}
+
+#[test]
+fn blocks_go_on_while_the_database_cannot_be_written() {
+    let site = Site::new();
+    let daemon = start_limitable(&site);
     let firmware = image(2, 20 * 4096);
     site.drop_file("pump-1.0.0.bin", &firmware);
     let mut device = Device::connect(daemon.mqtt(), &Connect::id("pump-1"));

@@ -160,6 +160,68 @@ fn foreign_types_are_named_in_one_module_each() {
     }
 }
 
+/// Where devices' dialects are, and who else may name one: HTTP's downloads are made of what is
+/// said in that dialect, and the fuzz targets drive each.
+const DIALECTS: &str = "crates/fuota/src/dialect/";
+const MAY_NAME: &[(&str, &str)] =
+    &[("crates/fuota/src/download.rs", "http"), ("crates/fuota/src/fuzzing.rs", "")];
+
+#[test]
+fn nothing_else_knows_which_dialects_there_are() {
+    let dialects = ["aws", "http", "native", "reference", "thingsboard"];
+    for dialect in dialects {
+        let path = root().join(DIALECTS).join(dialect);
+        assert!(path.is_dir() || path.with_extension("rs").is_file(), "{dialect}");
+    }
+    let mut seen = 0;
+    for folder in ["admin", "broker", "daemon", "fuota", "hook", "store"] {
+        for source in sources(&root().join("crates").join(folder).join("src")) {
+            let file = source.strip_prefix(root()).expect("inside").display().to_string();
+            if file.starts_with(DIALECTS) {
+                continue;
+            }
+            let text = fs::read_to_string(&source).expect("source");
+            for dialect in dialects {
+                if !speaks_of(&text, dialect) {
+                    continue;
+                }
+                let may = |(known, which): &(&str, &str)| *known == file && dialect.contains(which);
+                assert!(MAY_NAME.iter().any(may), "{file} names the dialect {dialect}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 2, "those that may name one do");
+}
+
+/// Whether a source names this dialect's module, or compares with its name.
+fn speaks_of(text: &str, dialect: &str) -> bool {
+    let code: String = text
+        .lines()
+        // The simulator has dialects of its own.
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join(" ");
+    let uses = code.split("dialect::{").skip(1).filter_map(|rest| rest.split_once("};"));
+    let imported = uses.flat_map(|(list, _)| list.split([',', '{', ' ', ':', '}']));
+    code.contains(&format!("dialect::{dialect}"))
+        || imported.map(str::trim).any(|name| name == dialect)
+        || code.contains(&format!("== \"{dialect}\""))
+        || code.contains(&format!("\"{dialect}\" =>"))
+}
+
+#[test]
+fn a_dialect_that_is_named_is_seen() {
+    assert!(speaks_of("use crate::dialect::aws::Aws;", "aws"));
+    assert!(speaks_of(
+        "use crate::{\n    dialect::{Talk,\n        http::{self, Head},\n    },\n};",
+        "http"
+    ));
+    assert!(speaks_of("if talk.name() == \"native\" {", "native"));
+    assert!(!speaks_of("use crate::dialect::{Talk, Heard}; // as aws has it", "aws"));
+    assert!(!speaks_of("use http::Uri;", "http"));
+}
+
 /// Whether a line of code, comments and texts aside, has a path that begins with this crate.
 fn names(line: &str, crate_name: &str) -> bool {
     let code = line.split("//").next().unwrap_or_default();

@@ -197,3 +197,62 @@ fn who_listens_for_both_events_hears_both() {
     assert_eq!((event.get("execution"), &jobs["jobs"]), (None, &json!({})));
     device.expect_silence();
 }
+
+#[test]
+fn nonsense_is_rejected_in_its_own_format_and_ends_no_connection() {
+    let site = Site::new();
+    let daemon = site.start();
+    let bytes = image(7, 5000);
+    let stream = format!("AFR_OTA-{}", &sha256(&bytes)[..16]);
+    let mut device = Client::connect(daemon.mqtt(), &Connect::id("dev-1"));
+    let topic =
+        |verb: &str, format: &str| things("dev-1", &format!("streams/{stream}/{verb}/{format}"));
+    let ask = |device: &mut Client, format: &str, payload: &[u8]| {
+        device.publish(&Publish::new(&topic("get", format), payload));
+        let said = device.next_publish();
+        let kind = said.topic.split('/').nth(5).expect("a verb").to_owned();
+        assert_eq!(said.topic, topic(&kind, format));
+        (kind, said.payload)
+    };
+    let code_in =
+        |answer: &[u8], code: &str| answer.windows(code.len()).any(|part| part == code.as_bytes());
+    // {"f": 0, "l": 1024, "n": 1}, with and without a number of members.
+    let members = [&b"af"[..], &[0], b"al", &[0x19, 4, 0], b"an", &[1]].concat();
+    let definite = [&[0xa3][..], &members].concat();
+    let indefinite = [&[0xbf][..], &members, &[0xff]].concat();
+    let (kind, answer) = ask(&mut device, "cbor", &definite);
+    assert!(kind == "rejected" && code_in(&answer, "ResourceNotFound"), "before any offer");
+    site.drop_file("pump-1.0.0.bin", &bytes);
+    eventually("a job", || {
+        let said = job(&mut device, "dev-1", "$next/get", json!({}), "accepted");
+        said.get("execution").is_some().then_some(())
+    });
+    let nested = |open: &str, close: &str| {
+        format!("{}{}", open.repeat(30_000), close.repeat(30_000)).into_bytes()
+    };
+    for (format, payload, code) in [
+        ("json", nested("[", "]"), "InvalidJson"),
+        ("json", nested("{\"b\":", "}"), "InvalidJson"),
+        ("json", b"{\"f\":0,".to_vec(), "InvalidJson"),
+        ("json", br#"{"f":0,"l":1024,"b":[1]}"#.to_vec(), "InvalidRequest"),
+        ("json", br#"{"f":0,"l":"0"}"#.to_vec(), "BlockSizeOutOfBounds"),
+        ("json", br#"{"f":0,"l":1}"#.to_vec(), "BlockSizeOutOfBounds"),
+        ("json", br#"{"f":0,"l":4294967296}"#.to_vec(), "BlockSizeOutOfBounds"),
+        ("json", br#"{"f":0,"l":1024,"o":98305}"#.to_vec(), "OffsetOutOfBounds"),
+        ("json", br#"{"f":0,"l":1024,"o":50,"n":2}"#.to_vec(), "InvalidRequest"),
+        ("cbor", vec![0x81; 30_000], "InvalidCbor"),
+        ("cbor", [&[0xbf, 0x61, b'x'][..], &[0x9f; 30_000]].concat(), "InvalidCbor"),
+        ("cbor", definite[..8].to_vec(), "InvalidCbor"),
+        ("cbor", indefinite[..8].to_vec(), "InvalidCbor"),
+        ("cbor", b"{}".to_vec(), "InvalidCbor"),
+    ] {
+        let (kind, answer) = ask(&mut device, format, &payload);
+        let shown = String::from_utf8_lossy(&payload[..payload.len().min(40)]).into_owned();
+        assert!(kind == "rejected" && code_in(&answer, code), "{shown}: {answer:?} is not {code}");
+    }
+    for payload in [definite, indefinite] {
+        let (kind, answer) = ask(&mut device, "cbor", &payload);
+        assert!(kind == "data" && answer.ends_with(&bytes[..1024]));
+    }
+    device.expect_silence();
+}

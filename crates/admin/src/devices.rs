@@ -131,10 +131,11 @@ pub async fn link(
     State(app): State<App>,
     Id(id): Id,
     Query(Nothing {}): Query<Nothing>,
+    Who(actor): Who,
     Key(key): Key,
     Json(NewLink { seconds }): Json<NewLink>,
 ) -> Result<axum::Json<LinkView>, Problem> {
-    let (path, expires) = app.service.link(&id, seconds, key.as_deref()).await?;
+    let (path, expires) = app.service.link(&id, seconds, key.as_deref(), &actor).await?;
     Ok(axum::Json(LinkView { path, expires }))
 }
 

@@ -9,10 +9,10 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     Extension,
     extract::State,
-    http::{HeaderMap, Uri},
+    http::{HeaderMap, StatusCode, Uri},
     response::sse::{Event, Sse},
 };
-use fuota::{Change, ListenFrom, Listener};
+use fuota::{Change, ListenFrom, Listener, UserRole};
 use futures_util::{Stream, stream};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
@@ -51,6 +51,11 @@ pub async fn events(
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let kinds = kinds(query.r#type.as_deref())?;
+    let role = app.doors.still_reads(&login, uri.path());
+    let asks_for_users = kinds.as_ref().is_some_and(|kinds| kinds.iter().any(|it| it == "user"));
+    if asks_for_users && role.is_none_or(|role| role != UserRole::Admin) {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "only an admin hears of users"));
+    }
     let follow = query.follow.unwrap_or(true);
     let from = match last(&headers)? {
         Some(id) => ListenFrom::Behind(id),
@@ -123,7 +128,11 @@ impl Heard {
             let missed = matches!(change, Change::Missed { .. });
             let wanted = |kinds: &Vec<String>| kinds.iter().any(|kind| kind == change.name());
             if missed || self.kinds.as_ref().is_none_or(wanted) {
-                self.doors.still_reads(&self.login, &self.path)?;
+                let role = self.doors.still_reads(&self.login, &self.path)?;
+                // As `/api/v1/users`.
+                if matches!(change, Change::User { .. }) && role != UserRole::Admin {
+                    continue;
+                }
                 let event = Event::default().id(self.listener.place()).event(change.name());
                 // A change is made of texts and numbers, which always serialize.
                 return Some(event.json_data(&change).unwrap_or_default());

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     extract::{Id, Key, Nothing, Query, Who},
+    form::Meter,
     page::{self, made},
     problem::Problem,
     routes::App,
@@ -83,19 +84,22 @@ pub async fn upload(
     Key(key): Key,
     request: Request,
 ) -> Result<Response, Problem> {
+    let (request, meter) = Meter::count(request);
     let unusable = |problem: &dyn std::fmt::Display| {
-        Problem::bad_request(format!("the form cannot be used: {problem}"))
+        let text = || Problem::bad_request(format!("the form cannot be used: {problem}"));
+        meter.problem().unwrap_or_else(text)
     };
     let mut form = Multipart::from_request(request, &app)
         .await
         .map_err(|rejection| unusable(&rejection.body_text()))?;
     let (mut upload, mut bytes) = (Upload::default(), None::<UploadedBytes>);
     while let Some(field) = next(form.next_field()).await?.map_err(|error| unusable(&error))? {
+        meter.gave();
         let name = field.name().unwrap_or_default().to_owned();
         let place = match &*name {
             "file" if bytes.is_none() => {
                 upload.file_name = field.file_name().unwrap_or_default().to_owned();
-                bytes = Some(app.service.take_upload(pieces(field)).await?);
+                bytes = Some(app.service.take_upload(pieces(field, &meter)).await?);
                 continue;
             }
             "name" => &mut upload.name,
@@ -111,7 +115,7 @@ pub async fn upload(
                 )));
             }
         };
-        *place = Some(text(field).await?).filter(|text| !text.is_empty());
+        *place = Some(text(field, &meter).await?).filter(|text| !text.is_empty());
     }
     let Some(bytes) = bytes else {
         return Err(Problem::bad_request("the form has no field \"file\" with the image"));
@@ -141,10 +145,13 @@ async fn next<T>(more: impl Future<Output = T>) -> Result<T, Problem> {
 }
 
 /// The bytes of a file, as they come.
-fn pieces(field: Field<'_>) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    stream::try_unfold(field, |mut field| async move {
+fn pieces(field: Field<'_>, meter: &Meter) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    stream::try_unfold(field, move |mut field| async move {
         match tokio::time::timeout(SILENCE, field.chunk()).await {
-            Ok(Ok(Some(piece))) => Ok(Some((piece, field))),
+            Ok(Ok(Some(piece))) => {
+                meter.gave();
+                Ok(Some((piece, field)))
+            }
             Ok(Ok(None)) => Ok(None),
             Ok(Err(error)) => Err(io::Error::other(error)),
             Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
@@ -153,10 +160,10 @@ fn pieces(field: Field<'_>) -> impl Stream<Item = io::Result<Bytes>> + Send {
 }
 
 /// The text of a field, which must be short.
-async fn text(field: Field<'_>) -> Result<String, Problem> {
+async fn text(field: Field<'_>, meter: &Meter) -> Result<String, Problem> {
     let name = field.name().unwrap_or_default().to_owned();
     let mut text = Vec::new();
-    let mut pieces = std::pin::pin!(pieces(field));
+    let mut pieces = std::pin::pin!(pieces(field, meter));
     let broken = |error: io::Error| Problem::bad_request(format!("{name} cannot be read: {error}"));
     while let Some(piece) = pieces.try_next().await.map_err(broken)? {
         text.extend_from_slice(&piece);

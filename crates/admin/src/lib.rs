@@ -11,6 +11,7 @@
 //! | `doors` | who may ask: Host, Origin, bearer token |
 //! | `problem` | errors as `application/problem+json` |
 //! | `extract` | bodies, queries and paths, bounded and strict |
+//! | `form` | the body of an upload, metered |
 //! | `page` | listings in pages |
 //! | `health` | `/healthz` and `/readyz` |
 //! | `session` | logins of the page: cookies, CSRF |
@@ -34,6 +35,7 @@ mod events;
 mod extract;
 mod firmware;
 mod fleet;
+mod form;
 mod freeze;
 mod health;
 mod import;

@@ -30,6 +30,7 @@ pub async fn metrics(State(app): State<App>, Query(Nothing {}): Query<Nothing>) 
         latencies: app.service.latencies(),
         deployments: app.service.deployment_counts().into_iter().collect(),
         frozen: app.service.frozen().frozen,
+        quirks: app.service.quirks(),
         checks: (app.readiness)(),
     }
     .text();
@@ -46,6 +47,8 @@ struct Snapshot<'a> {
     latencies: Latencies,
     deployments: Vec<(&'static str, usize)>,
     frozen: bool,
+    /// Dialect, name, and how often it was met.
+    quirks: Vec<(&'static str, &'static str, u64)>,
     checks: Vec<Check>,
 }
 
@@ -55,6 +58,7 @@ impl Snapshot<'_> {
         self.process(&mut out);
         self.broker(&mut out);
         self.fleet(&mut out);
+        self.quirks(&mut out);
         out.histogram(
             "fuotad_mqtt_publish_duration_seconds",
             "From the read of an ordinary publish to its acknowledgement, at QoS 0 to its hand-over to its receivers.",
@@ -229,6 +233,15 @@ impl Snapshot<'_> {
         );
     }
 
+    fn quirks(&self, out: &mut Text) {
+        const NAME: &str = "fuotad_dialect_quirks_total";
+        out.head(NAME, "counter", "What was tolerated of devices, by its name in docs/dialects.");
+        for (dialect, quirk, met) in &self.quirks {
+            let labels = format_args!("dialect=\"{dialect}\",quirk=\"{quirk}\"");
+            out.line(format_args!("{NAME}{{{labels}}} {met}"));
+        }
+    }
+
     fn fleet(&self, out: &mut Text) {
         let site = &self.site;
         out.gauge(
@@ -388,6 +401,7 @@ mod tests {
             latencies: Latencies { block: histogram.read(), ..Latencies::default() },
             deployments: vec![("paused", 2)],
             frozen: false,
+            quirks: vec![("aws", "number_as_text", 4)],
             checks: vec![
                 Check { name: "mqtt", result: Ok(()) },
                 Check { name: "store", result: Err("gone".into()) },
@@ -408,6 +422,7 @@ mod tests {
             "fuotad_device_updates{state=\"failed\"} 0",
             "fuotad_deployments{state=\"paused\"} 2",
             "fuotad_block_bytes_total 36864",
+            "fuotad_dialect_quirks_total{dialect=\"aws\",quirk=\"number_as_text\"} 4",
             "fuotad_block_duration_seconds_bucket{le=\"0.000025\"} 0",
             "fuotad_block_duration_seconds_bucket{le=\"0.00005\"} 1",
             "fuotad_block_duration_seconds_bucket{le=\"10\"} 1",

@@ -5,14 +5,17 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::JoinHandle,
+};
 
 use crate::{
     codec,
     connection::{Connection, Parts},
     counters::Totals,
     deliver::outgoing_head,
-    ending::shared,
+    ending::{shared, write_behind},
     exchange::Exchange,
     handshake::{Admitted, Failed, overtaken, tell},
     journal::{Owner, Record, Ticket},
@@ -29,7 +32,7 @@ impl Admitted {
         rest: Vec<u8>,
         exchange: Arc<Exchange>,
     ) -> Result<Box<Connection<S>>, Failed> {
-        let Admitted { connect, client, promised, mut ack, claimed } = self;
+        let Admitted { connect, client, promised, mut ack, claimed, place } = self;
         let Claimed { session, mut state, claim } = claimed;
         let protocol = client.protocol;
         let is_current = || session.is_last_claim(claim);
@@ -41,6 +44,8 @@ impl Admitted {
         exchange.registry.serve(&session);
         let (present, ticket) = prepare(&session, &mut state, &connect, &client, &exchange);
         ack.session_present = present;
+        let lasts = connect.session_expiry != 0;
+        exchange.registry.settle(&session, lasts, place, &client.identity);
         *session.view.lock() = View { client: Some(client.clone()), since: Instant::now() };
         session.last_packet.store(clock_ms(), Ordering::Relaxed);
         Totals::count(&exchange.totals.connects);
@@ -97,12 +102,13 @@ fn prepare(
     {
         exchange.publish_will(session, will);
     }
+    let mut handing_on = None;
     if !present {
         let shared = shared(session, state);
         drop_subscriptions(session, &exchange.index);
         session.inbox.clear();
         *state = State::default();
-        exchange.hand_on(session, shared);
+        handing_on = exchange.hand_on(session, shared);
     }
     state.present = true;
     state.expiry = match connect.session_expiry {
@@ -123,11 +129,12 @@ fn prepare(
             expires: None,
         }),
     });
-    let will = state.will.as_ref();
-    (present, note_session(session, present, connect.session_expiry, will, client, exchange))
+    let (expiry, will) = (connect.session_expiry, state.will.as_ref());
+    (present, note_session(session, present, expiry, will, client, exchange, handing_on))
 }
 
-/// Writes down that a session begins, goes on, or is none any more that lasts.
+/// Writes down that a session begins, goes on, or is none any more that lasts, behind what its last
+/// life hands on.
 fn note_session(
     session: &Session,
     present: bool,
@@ -135,6 +142,7 @@ fn note_session(
     will: Option<&Will>,
     client: &Client,
     exchange: &Exchange,
+    handing_on: Option<JoinHandle<()>>,
 ) -> Option<Ticket> {
     let journal = exchange.journal.as_ref()?;
     let lasted = session.is_durable();
@@ -151,9 +159,17 @@ fn note_session(
         (false, _) => return None,
     };
     // Its will is a part of it (MQTT 5.0, 4.1).
-    let Some(will) = will.filter(|_| lasts) else { return Some(journal.note(record)) };
-    journal.append(record);
-    Some(journal.note(Record::Will { session: key, will: Some(Box::new(will.clone())) }))
+    let will = will.filter(|_| lasts);
+    let will = will.map(|will| Record::Will { session: key, will: Some(Box::new(will.clone())) });
+    let (told, ticket) = Ticket::pair();
+    write_behind(handing_on, journal.clone(), move |journal| match will {
+        None => journal.note(record, told),
+        Some(will) => {
+            journal.append(record);
+            journal.note(will, told);
+        }
+    });
+    Some(ticket)
 }
 
 /// The plugin side of one connection's outbox.

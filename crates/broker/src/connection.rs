@@ -154,6 +154,8 @@ pub(crate) struct Connection<S> {
     /// See [`Parts::patience`].
     patience: u32,
     slow: Slow,
+    /// When others are to run, in a turn that has taken a while.
+    pub(crate) turn_ends: Option<Instant>,
     pub(crate) tally: Tally,
     /// When what is handled now was read.
     pub(crate) arrived: Instant,
@@ -191,6 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             ahead: None,
             patience: parts.patience,
             slow: Slow::default(),
+            turn_ends: None,
             tally: Tally::default(),
             arrived: Instant::now(),
             settled: 0,
@@ -232,6 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Reads and writes until neither makes progress and nothing has come for the client.
     fn rounds(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
+        self.turn_ends = None;
         for _ in 0..ROUNDS {
             let evicted = self.session.inbox.take(&mut self.done, &mut self.taken)?;
             self.tally.dropped += evicted as u32;
@@ -242,6 +246,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let wrote = self.flush(cx)?;
             self.poll_unsettled(cx)?;
             self.poll_crowd(cx);
+            if self.turn_is_over(false) {
+                break;
+            }
             let read = self.read(cx)?;
             if let Some(receiver) = self.ahead.take()
                 && receiver.inbox.after_take(cx.waker())
@@ -373,7 +380,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.looked = 0;
         }
         // A crowd is over soon, and nothing more is read until then.
-        if self.waiting && self.crowd.is_none() {
+        if self.waiting && self.crowd.is_none() && self.blocked() {
             let mut bytes = std::mem::take(&mut self.partial);
             self.looked = self.overtake(&mut bytes, self.looked)?;
             self.partial = bytes;

@@ -382,4 +382,16 @@ mod tests {
             assert_eq!(left, left_after_two, "{qos:?}");
         }
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_kind_of_message_takes_a_whole_write() {
+        let server = Server::start(Settings::default(), Vec::new()).unwrap();
+        let (mut connection, _client) = connected(&server).await;
+        connection.writer = Writer::default();
+        connection.taken.lossy.extend((0..96).map(|_| delivery(Qos::AtMostOnce)));
+        connection.taken.assured.extend((0..96).map(|_| delivery(Qos::AtLeastOnce)));
+        connection.fill();
+        let sent = [&connection.taken.assured, &connection.taken.lossy].map(|left| 96 - left.len());
+        assert_eq!(sent, [17, 33 - 17]);
+    }
 }

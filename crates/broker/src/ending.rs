@@ -2,14 +2,14 @@
 
 use hook::{Identity, Outbox, Outgoing, Refused, Sink};
 use std::sync::Arc;
-use tokio::sync::OwnedMutexGuard;
+use tokio::{sync::OwnedMutexGuard, task::JoinHandle};
 
 use crate::{
     counters::Tally,
     exchange::{Exchange, How, Routed},
     hooks::View,
     index::Receivers,
-    journal::Record,
+    journal::{Journal, Record},
     message::Delivery,
     pending::Pending,
     session::{Session, State, Will},
@@ -20,10 +20,10 @@ impl Exchange {
     pub fn end_session(&self, session: &Arc<Session>, state: &mut State) {
         let shared = shared(session, state);
         self.registry.remove(session, state, &self.index);
-        self.hand_on(session, shared);
-        // Behind what it leaves to others, so that no end of the process comes between.
+        let handing_on = self.hand_on(session, shared);
         if let Some(journal) = self.journal.as_ref().filter(|_| session.is_durable()) {
-            journal.append(Record::End { session: session.key });
+            let end = Record::End { session: session.key };
+            write_behind(handing_on, journal.clone(), move |journal| journal.append(end));
         }
     }
 
@@ -78,8 +78,9 @@ impl Exchange {
 
     /// What a member of shared subscriptions leaves behind goes to other members (MQTT 5.0, 4.8.2).
     /// Where there are none, or the log cannot be written, it ends with its session. One record of
-    /// the log takes it from the one and gives it to the other.
-    pub fn hand_on(&self, from: &Session, shared: Vec<Delivery>) {
+    /// the log takes it from the one and gives it to the other. Where some of those are not on their
+    /// way yet, the task that sees to them is returned.
+    pub fn hand_on(&self, from: &Session, shared: Vec<Delivery>) -> Option<JoinHandle<()>> {
         let (mut under_way, mut tally) = (Vec::new(), Tally::default());
         for Delivery { id, message, share, .. } in shared {
             let Some(share) = share.filter(|_| !message.expired()) else { continue };
@@ -100,10 +101,26 @@ impl Exchange {
             }
         }
         tally.flush(&self.totals);
-        if !under_way.is_empty() {
-            Pending::go_on_in_order(under_way, self.totals.clone());
-        }
+        let unwritten = under_way.iter().any(|pending| pending.waits_for_room());
+        let task = (!under_way.is_empty())
+            .then(|| Pending::go_on_in_order(under_way, self.totals.clone()));
+        task.filter(|_| unwritten)
     }
+}
+
+/// Writes that a session is over behind what it leaves to others, so that no end of the process
+/// comes between. They may have to wait for room.
+pub(crate) fn write_behind(
+    handing_on: Option<JoinHandle<()>>,
+    journal: Arc<Journal>,
+    write: impl FnOnce(&Journal) + Send + 'static,
+) {
+    let Some(handing_on) = handing_on else { return write(&journal) };
+    tokio::spawn(async move {
+        // Should it have panicked, the session is over all the same.
+        let _ = handing_on.await;
+        write(&journal);
+    });
 }
 
 /// What a session would leave to other members of its shared subscriptions, in the order in which

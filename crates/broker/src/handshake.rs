@@ -14,6 +14,7 @@ use crate::{
     inbound::reason_code,
     pace::Turn,
     packet::{ConnAck, Connect, reason},
+    quota::Place,
     registry::Claimed,
     topic::check_name,
 };
@@ -40,7 +41,7 @@ pub(crate) enum Failed {
 }
 
 impl Failed {
-    fn refused(protocol: Protocol, code: u8, text: impl Into<String>) -> Self {
+    pub fn refused(protocol: Protocol, code: u8, text: impl Into<String>) -> Self {
         Failed::Refused { protocol, code, text: text.into() }
     }
 }
@@ -161,6 +162,8 @@ pub(crate) struct Admitted {
     /// What it is told; `session_present` is still to be decided.
     pub ack: ConnAck,
     pub claimed: Claimed,
+    /// For a session that is to last, where it has none yet.
+    pub place: Option<Place>,
 }
 
 async fn admit(
@@ -225,7 +228,13 @@ async fn admit(
         inflight: exchange.limits.inflight(),
     };
     let longest = exchange.limits.keep_alive();
-    let ack = offer(&client, promised, shorter_keep_alive(connect.keep_alive, longest));
+    let mut ack = offer(&client, promised, shorter_keep_alive(connect.keep_alive, longest));
+    let longest = exchange.limits.session_expiry();
+    if connect.session_expiry > longest {
+        // MQTT 5.0, 3.2.2.3.2; 3.1.1 has no word for it, as for the end of a session by its age.
+        connect.session_expiry = longest;
+        ack.session_expiry = Some(longest).filter(|_| protocol == Protocol::V5);
+    }
     let mut bytes = bytes::BytesMut::new();
     codec::connack(&mut bytes, protocol, &ack);
     if bytes.len() > client.maximum_packet_size as usize {
@@ -235,8 +244,15 @@ async fn admit(
             "the CONNACK is larger than the Maximum Packet Size",
         );
     }
+    let place = match connect.session_expiry {
+        0 => None,
+        _ => exchange
+            .registry
+            .place(&client_id, &client.identity)
+            .map_err(|why| Failed::refused(protocol, reason::QUOTA_EXCEEDED, why.to_string()))?,
+    };
     let claimed = exchange.registry.claim(&client_id).await.ok_or_else(|| overtaken(protocol))?;
-    Ok(Admitted { connect, client, promised, ack, claimed })
+    Ok(Admitted { connect, client, promised, ack, claimed, place })
 }
 
 /// Two connections with one client id came at the same time, and this is the older one. It was

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use hook::{Origin, Protocol, Qos, ReasonKind, SessionEnd};
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -26,6 +26,10 @@ use crate::{
 pub(crate) const TOPIC_ALIAS_MAXIMUM: u16 = 32;
 /// So many packets are handled before the outbox is looked at again.
 const LOOK_EVERY: usize = 32;
+/// The same for the clock.
+const CLOCK_EVERY: usize = 8;
+/// How long a connection goes on once the clock was looked at; then others have their turn.
+const TURN: Duration = Duration::from_millis(2);
 
 /// How far a batch of bytes was handled.
 pub(crate) struct Used {
@@ -76,8 +80,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let packet = codec::decode(&rest[..len], self.client.protocol)?;
             self.packet(packet)?;
             consumed += len;
+            // Filters may take long, and other packets in numbers.
+            let look = count % CLOCK_EVERY == CLOCK_EVERY - 1 || matches!(rest[0] >> 4, 8 | 10);
+            if look && self.turn_is_over(true) {
+                return Ok(Used { consumed, waiting: consumed < bytes.len() });
+            }
         }
         Ok(Used { consumed, waiting: false })
+    }
+
+    /// Whether others should run. The clock is started with the first look that may `begin` it, so
+    /// that short turns never look.
+    pub(crate) fn turn_is_over(&mut self, begin: bool) -> bool {
+        if self.turn_ends.is_none() && !begin {
+            return false;
+        }
+        let now = Instant::now();
+        *self.turn_ends.get_or_insert(now + TURN) <= now
     }
 
     /// Handles the acknowledgements and PINGREQs of whole packets that have to wait, and takes them
@@ -229,7 +248,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     "a session that ends with its connection cannot be prolonged",
                 );
             }
-            self.state.expiry = match seconds {
+            self.state.expiry = match seconds.min(self.exchange.limits.session_expiry()) {
                 u32::MAX => None,
                 seconds => Some(Duration::from_secs(seconds.into())),
             };

@@ -87,6 +87,7 @@ mod pace;
 pub mod packet;
 mod pending;
 mod queue;
+mod quota;
 mod registry;
 mod retained;
 mod router;

@@ -18,10 +18,13 @@ struct Fields {
     connections_per_ip: AtomicUsize,
     connects_per_second: AtomicU32,
     packet_bytes: AtomicUsize,
+    session_expiry: AtomicU32,
     queue_messages: AtomicUsize,
     queue_bytes: AtomicUsize,
     inflight: AtomicU16,
     subscriptions: AtomicUsize,
+    sessions: AtomicUsize,
+    sessions_per_account: AtomicUsize,
     retained_messages: AtomicUsize,
     retained_bytes: AtomicUsize,
     publish_hold_micros: AtomicU64,
@@ -49,10 +52,13 @@ impl LiveLimits {
             connections_per_ip,
             connects_per_second,
             packet_bytes,
+            session_expiry,
             queue_messages,
             queue_bytes,
             inflight,
             subscriptions,
+            sessions,
+            sessions_per_account,
             retained_messages,
             retained_bytes,
             publish_hold,
@@ -62,10 +68,14 @@ impl LiveLimits {
         self.0.connections_per_ip.store(connections_per_ip.unwrap_or(usize::MAX), Relaxed);
         self.0.connects_per_second.store(connects_per_second.unwrap_or(0), Relaxed);
         self.0.packet_bytes.store(packet_bytes, Relaxed);
+        self.0.session_expiry.store(session_expiry.unwrap_or(u32::MAX), Relaxed);
         self.0.queue_messages.store(queue_messages, Relaxed);
         self.0.queue_bytes.store(queue_bytes, Relaxed);
         self.0.inflight.store(inflight, Relaxed);
         self.0.subscriptions.store(subscriptions, Relaxed);
+        self.0.sessions.store(sessions, Relaxed);
+        let most = sessions_per_account.unwrap_or(usize::MAX);
+        self.0.sessions_per_account.store(most, Relaxed);
         self.0.retained_messages.store(retained_messages, Relaxed);
         self.0.retained_bytes.store(retained_bytes, Relaxed);
         let micros = u64::try_from(publish_hold.as_micros()).unwrap_or(u64::MAX);
@@ -91,6 +101,11 @@ impl LiveLimits {
         self.0.packet_bytes.load(Relaxed)
     }
 
+    /// In seconds; `u32::MAX` is for ever, and where it is off.
+    pub fn session_expiry(&self) -> u32 {
+        self.0.session_expiry.load(Relaxed)
+    }
+
     pub fn queue_messages(&self) -> usize {
         self.0.queue_messages.load(Relaxed)
     }
@@ -105,6 +120,15 @@ impl LiveLimits {
 
     pub fn subscriptions(&self) -> usize {
         self.0.subscriptions.load(Relaxed)
+    }
+
+    pub fn sessions(&self) -> usize {
+        self.0.sessions.load(Relaxed)
+    }
+
+    /// `usize::MAX` where it is off.
+    pub fn sessions_per_account(&self) -> usize {
+        self.0.sessions_per_account.load(Relaxed)
     }
 
     pub fn retained_messages(&self) -> usize {

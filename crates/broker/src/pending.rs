@@ -14,7 +14,7 @@ use std::{
     task::{Context, Poll, Waker},
     time::Duration,
 };
-use tokio::time::Sleep;
+use tokio::{task::JoinHandle, time::Sleep};
 
 use crate::{
     counters::{Tally, Totals},
@@ -188,8 +188,15 @@ impl Pending {
                         let inbox = &receiver.session.inbox;
                         if delivery.qos == Qos::AtMostOnce {
                             count_pushed(inbox.push_lossy(delivery), tally);
-                        } else {
-                            inbox.push_reserved(delivery, receiver.epoch);
+                            continue;
+                        }
+                        let id = delivery.id;
+                        if !inbox.push_reserved(delivery, receiver.epoch)
+                            && let (Some(log), true) = (&self.log, id != 0)
+                        {
+                            // The log may have the new beginning of the session before this.
+                            let session = receiver.session.key;
+                            log.journal.append(Record::Done { session, delivery: id });
                         }
                     }
                     cx.waker().wake_by_ref();
@@ -289,6 +296,12 @@ impl Pending {
     /// All room is reserved: the record, or where none is due, the delivery.
     fn write(&mut self) {
         self.stage = Stage::Delivering;
+        if self.deadline.is_some() {
+            // While it waited for others, some that have room may have ended or started clean.
+            self.reserved.retain(|(receiver, delivery)| {
+                delivery.qos == Qos::AtMostOnce || receiver.session.inbox.is_in(receiver.epoch)
+            });
+        }
         let Some(Log { journal, retained, received, instead }) = &self.log else { return };
         let lasts = |(receiver, delivery): &&mut (Receiver, Delivery)| {
             delivery.qos != Qos::AtMostOnce && receiver.session.is_durable()
@@ -355,8 +368,8 @@ impl Pending {
         Self::go_on_in_order([self], totals);
     }
 
-    /// Several of those, one behind the other.
-    pub fn go_on_in_order<All>(all: All, totals: Arc<Totals>)
+    /// Several of those, one behind the other. The task ends when they are done.
+    pub fn go_on_in_order<All>(all: All, totals: Arc<Totals>) -> JoinHandle<()>
     where
         All: IntoIterator<Item = Box<Self>, IntoIter: Send> + Send + 'static,
     {
@@ -371,6 +384,6 @@ impl Pending {
                     );
                 }
             }
-        });
+        })
     }
 }

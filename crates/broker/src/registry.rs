@@ -1,7 +1,7 @@
 //! All sessions: who holds which, who takes over, and what happens when their time is up.
 
 use dashmap::DashMap;
-use hook::SessionEnd;
+use hook::{Identity, SessionEnd};
 use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
@@ -19,6 +19,7 @@ use crate::{
     index::Index,
     limits::LiveLimits,
     packet::reason,
+    quota::{NoPlace, Place, Quota},
     session::{Session, State},
     topic::check_filter,
 };
@@ -49,6 +50,7 @@ pub(crate) struct Registry {
     hasher: RandomState,
     lanes: usize,
     limits: Arc<LiveLimits>,
+    quota: Arc<Quota>,
     jobs: Mutex<BTreeMap<(Instant, u64), Job>>,
     job_ids: AtomicU64,
     jobs_changed: Notify,
@@ -70,6 +72,7 @@ impl Registry {
             connections: AtomicU64::new(0),
             hasher: RandomState::new(),
             lanes: lanes.max(1),
+            quota: Quota::new(limits.clone()),
             limits,
             jobs: Mutex::default(),
             job_ids: AtomicU64::new(0),
@@ -117,6 +120,28 @@ impl Registry {
             }
             return session.is_last_claim(claim).then_some(Claimed { session, state, claim });
         }
+    }
+
+    /// A place for a session that is to last, where its client has none yet. Asked for before the
+    /// session is claimed, so that who is refused has disturbed nobody.
+    pub fn place(&self, client_id: &str, client: &Identity) -> Result<Option<Place>, NoPlace> {
+        let is_own = |session: Arc<Session>| {
+            session.place.lock().as_ref().is_some_and(|place| place.is_of(client))
+        };
+        if self.find(client_id).is_some_and(is_own) {
+            return Ok(None);
+        }
+        self.quota.take(client).map(Some)
+    }
+
+    /// A session begins, or goes on, that lasts or does not; `place` is what was taken for it.
+    pub fn settle(&self, session: &Session, lasts: bool, place: Option<Place>, client: &Identity) {
+        let mut held = session.place.lock();
+        let had = held.take();
+        *held = lasts.then(|| {
+            // Its old one may have ended since it was asked for.
+            place.or(had).unwrap_or_else(|| self.quota.take_beyond(client))
+        });
     }
 
     /// A session that the log describes, with its old key.
@@ -178,6 +203,7 @@ impl Registry {
         self.unschedule(session);
         drop_subscriptions(session, index);
         session.inbox.close();
+        *session.place.lock() = None;
         self.by_key.remove(&session.key);
         self.by_client_id.remove_if(&session.client_id, |_, s| s.key == session.key);
     }

@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     backlog::Backlog, inbox::Inbox, limits::LiveLimits, message::Message, outbound::Window,
-    subscriptions::Subscriptions,
+    quota::Place, subscriptions::Subscriptions,
 };
 
 /// One session: found by its client id, held by at most one connection at a time.
@@ -46,6 +46,8 @@ pub(crate) struct Session {
     pub last_packet: AtomicU64,
     /// Where it stands in [`crate::keep_alive`], which alone changes this.
     pub deadline: AtomicU64,
+    /// Where it lasts without a connection.
+    pub place: Mutex<Option<Place>>,
     /// It stands in the broker's log, and what is promised to it is written there.
     durable: AtomicBool,
 }
@@ -120,6 +122,7 @@ impl Session {
             inflight: AtomicUsize::new(0),
             last_packet: AtomicU64::new(clock_ms()),
             deadline: AtomicU64::new(0),
+            place: Mutex::default(),
             durable: AtomicBool::new(false),
         }
     }

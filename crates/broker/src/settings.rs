@@ -54,6 +54,9 @@ pub struct Limits {
     pub connects_per_second: Option<u32>,
     /// The largest packet taken from a client, in bytes on the wire, header included.
     pub packet_bytes: usize,
+    /// The longest that a session outlives its connection, in seconds, whatever its client asks
+    /// for; `None` is no bound.
+    pub session_expiry: Option<u32>,
     /// Messages waiting for one session; a connected subscriber's queue that stays full for
     /// `publish_hold` disconnects it, an absent one's drops the newest. QoS 0 makes room for the
     /// others.
@@ -64,6 +67,11 @@ pub struct Limits {
     pub inflight: u16,
     /// Subscriptions of one session.
     pub subscriptions: usize,
+    /// Sessions that last without a connection, those of connected clients included. Twice as
+    /// many as connections, by default: who is away for good is forgotten when its expiry ends.
+    pub sessions: usize,
+    /// The same of one account; `None` is no bound.
+    pub sessions_per_account: Option<usize>,
     /// Retained messages of all topics.
     pub retained_messages: usize,
     /// Bytes of all retained messages, payload and topic.
@@ -81,10 +89,13 @@ impl Default for Limits {
             connections_per_ip: None,
             connects_per_second: None,
             packet_bytes: 1024 * 1024,
+            session_expiry: None,
             queue_messages: 1_000,
             queue_bytes: 8 * 1024 * 1024,
             inflight: 64,
             subscriptions: 1_000,
+            sessions: 200_000,
+            sessions_per_account: Some(1_000),
             retained_messages: 100_000,
             retained_bytes: 64 * 1024 * 1024,
             publish_hold: Duration::from_secs(1),

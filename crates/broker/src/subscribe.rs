@@ -16,6 +16,9 @@ use crate::{
     unsettled::Answer,
 };
 
+/// So many filters one SUBSCRIBE may have where a session may hold fewer, since some may repeat.
+const FILTERS: usize = 64;
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// An answer that the client does not take cannot be given, nor left out [MQTT-3.1.2-24].
     fn check_answer(&self, codes: usize) -> Result<(), Ending> {
@@ -29,18 +32,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(crate) fn on_subscribe(&mut self, subscribe: Subscribe) -> Result<(), Ending> {
         let Subscribe { packet_id, identifier, filters } = subscribe;
         self.check_answer(filters.len())?;
+        // What is more than a session may hold repeats itself, or is refused anyway.
+        let held = self.session.subscriptions.lock().len();
+        let most = self.exchange.limits.subscriptions().max(held).max(FILTERS);
         // One after the other, and one answer [MQTT-3.8.4-1], [MQTT-3.8.4-5], [MQTT-3.9.3-1].
-        let codes: Vec<u8> = filters
-            .into_iter()
-            .map(|options| match self.subscribe(packet_id, options, identifier) {
-                // [MQTT-3.8.4-7]
-                Ok(qos) => qos as u8,
-                Err(code) => {
-                    self.tally.refused += 1;
-                    code
-                }
-            })
-            .collect();
+        let mut codes = Vec::with_capacity(filters.len());
+        for (at, options) in filters.into_iter().enumerate() {
+            let granted = if at < most {
+                self.subscribe(packet_id, options, identifier)
+            } else {
+                Err(reason::QUOTA_EXCEEDED)
+            };
+            // [MQTT-3.8.4-7]
+            codes.push(granted.map_or_else(|code| code, |qos| qos as u8));
+            self.tally.refused += u32::from(granted.is_err());
+        }
         let granted = codes.iter().any(|code| *code < 0x80);
         let ticket = self.logged_before(granted);
         self.answer(ticket, Answer::SubAck { packet_id, codes });

@@ -1,6 +1,6 @@
 //! What a topic name and a topic filter may be (MQTT 5.0, 4.7).
 
-/// The deepest topic that is taken, in levels: matching walks one step per level.
+/// The deepest topic that is taken, in levels: trees of topics and filters are as deep.
 pub const MAX_LEVELS: usize = 128;
 
 /// The prefix of a shared subscription: `$share/NAME/FILTER` [MQTT-4.8.2-1].

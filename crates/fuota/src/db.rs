@@ -49,6 +49,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("db/cancelled.sql"),
     include_str!("db/waits.sql"),
     include_str!("db/forgiven.sql"),
+    include_str!("db/links.sql"),
 ];
 /// Jobs that may wait.
 const QUEUE: usize = 16_384;

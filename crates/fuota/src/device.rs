@@ -53,6 +53,9 @@ pub struct DeviceState {
     pub token: Option<TokenHash>,
     /// Replaced by `token`; works for a while, or until `token` logs in.
     pub old_token: Option<OldToken>,
+    /// Its download links are signed with this: drawn when it is registered, and when its token
+    /// is cut off.
+    pub link_seed: i64,
     /// Its connections, the newest last.
     pub links: Vec<Arc<Link>>,
     /// Its newest offer.
@@ -137,6 +140,7 @@ impl Device {
             token: row.token,
             old_token: row.old_token.map(|(hash, until)| OldToken::stored(hash, until, grace)),
             confirmed: row.confirmed,
+            link_seed: row.link_seed,
             away_since: Some(Instant::now()),
             ..DeviceState::default()
         };
@@ -158,6 +162,7 @@ impl Device {
             old_token: state.old_token.map(|old| (old.hash, old.until)),
             last_seen: self.last_seen(),
             confirmed: state.confirmed,
+            link_seed: state.link_seed,
         }
     }
 
@@ -267,6 +272,13 @@ impl DeviceState {
     pub fn transfer_op(&self, id: &str, transfer: &Arc<Transfer>) -> Option<Op> {
         let newest = self.transfer.as_ref().is_some_and(|newest| Arc::ptr_eq(newest, transfer));
         (newest && self.pinning.is_none()).then(|| Op::Transfer(transfer.row(id)))
+    }
+
+    /// No connection goes on answering from this transfer.
+    pub fn leave(&self, transfer: &Arc<Transfer>) {
+        for link in &self.links {
+            link.state.lock().leave(transfer);
+        }
     }
 
     /// The newest connection with a downlink: where offers go (rule 3).

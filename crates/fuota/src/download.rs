@@ -29,7 +29,7 @@ use crate::{
     identity::is_staff,
     link::Link,
     service::Service,
-    views::ServiceError,
+    views::{Actor, ServiceError},
 };
 
 /// Bytes of one part of a body.
@@ -173,7 +173,10 @@ impl Service {
             }
             Caller::Link { id, expires, signature } => {
                 let now = clock::unix_now();
-                let signed = engine.key.link(id, expires);
+                let device = engine.registry.get(id);
+                // Of a device that is not known a link tells nothing more than a forged one.
+                let seed = device.map_or(0, |device| device.state.lock().link_seed);
+                let signed = engine.key.link(id, expires, seed);
                 if !crate::secret::same(signed.as_bytes(), signature.as_bytes()) {
                     return Err(FetchError::Forbidden("the link is not one of this server".into()));
                 }
@@ -217,22 +220,25 @@ impl Service {
     }
 
     /// A path below the listener for downloads by which anybody can fetch what this device
-    /// should run, and until when (seconds since 1970). With a `key` it is the same path for all
-    /// repetitions.
+    /// should run, and until when (seconds since 1970); earlier where the device is removed or
+    /// registered, or its token is rotated with `now`. With a `key` it is the same path for all
+    /// repetitions. Who made one is in the audit.
     ///
     /// # Errors
     /// [`ServiceError::NotFound`]; [`ServiceError::Invalid`] where it is to work for longer than
     /// 30 days, or the key cannot be one; [`ServiceError::Conflict`] where that was used for
-    /// something else; [`ServiceError::Unavailable`] while the machine's clock is not set.
+    /// something else, or its link is cut off; [`ServiceError::Unavailable`] while the machine's
+    /// clock is not set, or nothing can be written.
     pub async fn link(
         &self,
         id: &str,
         seconds: u64,
         key: Option<&str>,
+        actor: &Actor,
     ) -> Result<(String, u64), ServiceError> {
-        if self.0.registry.get(id).is_none() {
+        let Some(device) = self.0.registry.get(id) else {
             return Err(ServiceError::NotFound(format!("there is no device {id}")));
-        }
+        };
         if !(1..=LONGEST).contains(&seconds) {
             let problem = format!("is 1 to {LONGEST} seconds");
             return Err(ServiceError::Invalid { field: "seconds", problem });
@@ -243,14 +249,20 @@ impl Service {
             return Err(ServiceError::Unavailable(text.into()));
         }
         let _changing = self.0.accounts.change().await;
-        let mut request = self.0.requests.open(&self.0.key, "link", key, &(id, seconds))?;
+        let seed = device.state.lock().link_seed;
+        let mut request = self.0.requests.open(&self.0.key, "link", key, &(id, seconds, seed))?;
         let expires = request.number(now + seconds);
-        if let Some(op) = request.op() {
-            let written = self.0.db.commit(vec![op]).await;
+        if !request.is_done {
+            let ends = i64::try_from(expires).ok();
+            let ends = ends.and_then(|at| jiff::Timestamp::from_second(at).ok());
+            let ends = ends.map(|at| format!("until {at}"));
+            let mut ops = vec![Engine::audit_by(actor, id, "download link made", ends)];
+            ops.extend(request.op());
+            let written = self.0.db.commit(ops).await;
             written.map_err(|error| ServiceError::Unavailable(error.to_string()))?;
         }
         self.0.requests.done(request);
-        let signature = self.0.key.link(id, expires);
+        let signature = self.0.key.link(id, expires, seed);
         Ok((format!("/links/{id}/{expires}/{signature}"), expires))
     }
 }

@@ -161,12 +161,21 @@ impl Engine {
             }
         }
         let mut fleet = Fleet::load(&loaded.deployments, &loaded.members, loaded.frozen);
+        let withdrawn = loaded.files.iter().filter(|row| row.withdrawn.is_some());
+        let withdrawn: HashSet<_> = withdrawn.map(|row| row.digest).collect();
         for device in registry.all() {
             let state = device.state.lock();
-            // Progress is written behind, so the transfer knows better than the member.
-            if let Some(transfer) = &state.transfer
-                && let Some(id) = transfer.pin.deployment
+            let Some(transfer) = &state.transfer else { continue };
+            let by = transfer.pin.deployment.map(|id| fleet.has_stopped(id, &device.id));
+            // Of one that is over and forgotten only what had begun finishes.
+            let over = || !transfer.state().is_running();
+            if withdrawn.contains(&transfer.pin.digest)
+                || by.is_some_and(|stopped| stopped.unwrap_or_else(over))
             {
+                drop(transfer.stop());
+            }
+            // Progress is written behind, so the transfer knows better than the member.
+            if let Some(id) = transfer.pin.deployment {
                 let now = transfer.state();
                 drop(fleet.change(id, &device.id, |member| {
                     // One without a state is to be offered it anew.

@@ -21,6 +21,10 @@ pub const TOKEN_USER: &str = "Token";
 /// What SDKs of AWS put behind the user name, or in its place: which SDK it is, and no secret.
 const SDK: &str = "?SDK=";
 
+/// What is heard of a login that failed, whatever was wrong: which names are known is nobody's
+/// business. The log says more.
+const WRONG: &str = "the user name, password or token is wrong";
+
 /// What an address hears that has to wait.
 const SLOWED: &str = "too many logins failed from this address: try again later";
 
@@ -219,17 +223,25 @@ impl Engine {
                 self.renew_password(&user, password);
                 Ok(user)
             }
-            Err(Refusal::Wrong) => {
-                Err(self.failed_login(request, Tried::Password, "the password is wrong"))
-            }
-            Err(Refusal::Slowed) => {
+            Err(refusal) => Err(self.refused_password(request, refusal, "the password is wrong")),
+        }
+    }
+
+    fn refused_password(
+        &self,
+        request: &ConnectRequest,
+        refusal: Refusal,
+        problem: &'static str,
+    ) -> ConnectVerdict {
+        match refusal {
+            Refusal::Wrong => self.failed_login(request, Tried::Password, problem),
+            Refusal::Slowed => {
                 Counters::add(&self.counters.failed_logins, 1);
-                Err(reject(ReasonKind::ServerBusy, SLOWED))
+                reject(ReasonKind::ServerBusy, SLOWED)
             }
-            Err(Refusal::Busy) => Err(reject(
-                ReasonKind::ServerBusy,
-                "too many passwords are being checked: try again",
-            )),
+            Refusal::Busy => {
+                reject(ReasonKind::ServerBusy, "too many passwords are being checked: try again")
+            }
         }
     }
 
@@ -258,7 +270,14 @@ impl Engine {
                 Ok(user) => return Ok(user.role),
                 Err(verdict) => verdict,
             },
-            None => self.failed_login(&request, Tried::Password, "there is no such user"),
+            None if password.len() > MAX_TOKEN => {
+                self.failed_login(&request, Tried::Password, "the password is too long")
+            }
+            None => {
+                let address = address.map(|address| address.ip());
+                let refusal = self.accounts.verify_nobody(password.as_bytes(), address).await;
+                self.refused_password(&request, refusal, "there is no such user")
+            }
         };
         match verdict {
             // Who has to wait is refused all the same: what was sent was not even looked at.
@@ -303,7 +322,7 @@ impl Engine {
             // Somebody who tries on does not fill the log.
             Failure::Waiting => return reject(ReasonKind::ServerBusy, SLOWED),
         }
-        reject(ReasonKind::BadUserNameOrPassword, problem)
+        reject(ReasonKind::BadUserNameOrPassword, WRONG)
     }
 
     /// The registered device of this id.

@@ -200,6 +200,13 @@ impl LinkState {
         }
     }
 
+    /// When something was asked for from this transfer, or its manifest sent, the last time; `None`
+    /// where the connection is not served from it.
+    pub fn last_sign(&self, transfer: &Transfer) -> Option<Instant> {
+        let own = self.lane.as_ref().filter(|lane| std::ptr::eq(&*lane.transfer, transfer));
+        own.map(|_| self.window.last_request.map_or(self.spoken, |last| last.max(self.spoken)))
+    }
+
     /// Serves nothing of this transfer any more.
     pub fn leave(&mut self, transfer: &Arc<Transfer>) {
         if self.lane.as_ref().is_some_and(|lane| Arc::ptr_eq(&lane.transfer, transfer)) {

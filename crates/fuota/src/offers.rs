@@ -67,6 +67,7 @@ impl Engine {
                 self.goes_on(device, &state, deployment);
             }
             drop(state);
+            self.watch_outcome(device);
             return self.resume(&link, &transfer);
         }
         let (decision, held) = self.decide_now(device, &state);
@@ -137,8 +138,7 @@ impl Engine {
     /// freeze came in between. What has begun finishes.
     pub fn held_back(&self, transfer: &Transfer) -> Option<String> {
         let begun = match transfer.state() {
-            UpdateState::Offered => false,
-            UpdateState::Stalled => transfer.sent() > 0,
+            UpdateState::Offered | UpdateState::Stalled => transfer.sent() > 0,
             _ => true,
         };
         (!begun).then(|| self.holds_back(transfer.pin.deployment)).flatten()
@@ -365,6 +365,7 @@ impl Engine {
         let announce = announce && self.held_back(transfer).is_none();
         state.why = self.held_back(transfer);
         drop(state);
+        self.watch_outcome(device);
         tracing::info!(
             device = %device.id, path = %pin.path, version = %pin.version, digest = %pin.sha256,
             chunk_size = pin.chunk_size, chunks = pin.total, attempt = pin.attempt, "offered"

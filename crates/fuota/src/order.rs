@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     Actor, NewDeployment, ServiceError, TargetView, Upload,
+    db::Op,
     device::Device,
     dialect::{
         Dialect, Rest,
@@ -20,8 +21,15 @@ use crate::{
     },
     engine::Engine,
     fetch,
-    fleet::rollout::{PlanName, PlanView},
+    fleet::{
+        Fleet,
+        deployment::{Deployment, DeploymentState},
+        rollout::{PlanName, PlanView},
+        target::Target,
+    },
+    ingest::Files,
     service::Service,
+    state::UpdateState,
 };
 
 /// Orders that are carried out at once; more are told to try again.
@@ -63,6 +71,32 @@ impl Asker {
             properties: None,
             receipt: None,
         });
+    }
+}
+
+impl Fleet {
+    /// Orders are over whose device runs what they were for, or is given this instead: each makes
+    /// a deployment, and nobody ends those of a form. Returns what is to be written.
+    pub fn end_orders(&mut self, new: &Deployment, files: &mut Files) -> Vec<Op> {
+        let is_order = |one: &Deployment| one.conditions.url.is_some();
+        let mut ops = Vec::new();
+        for one in self.deployments.values_mut().filter(|one| is_order(one)) {
+            let Target::Device(device) = &one.target else { continue };
+            if one.state.is_over() {
+                continue;
+            }
+            let state = one.members.get(device.as_str()).and_then(|member| member.state.as_ref());
+            let runs =
+                matches!(state, Some(UpdateState::Updated | UpdateState::UpdatedUnconfirmed));
+            let reason = match is_order(new) && new.target == one.target {
+                true => "another order for the device followed it",
+                false if runs => "its device runs it",
+                false => continue,
+            };
+            one.end(DeploymentState::Ended, reason.into(), files.take_seq());
+            ops.push(Op::Deployment(one.row()));
+        }
+        ops
     }
 }
 

@@ -70,6 +70,7 @@ impl Engine {
         drop(state);
         if device.stored {
             self.note_names(None, pin.title.as_deref());
+            self.goes_back_too(device, pin.deployment);
         }
         self.watch_outcome(device);
         self.consider(device);
@@ -232,20 +233,17 @@ impl Engine {
         }
     }
 
-    /// Sets the timer that tells confirmed from silent, if that is open.
+    /// Sets the timer that tells confirmed from silent, or that gives up one which asks no more, if
+    /// that is open.
     pub fn watch_outcome(&self, device: &Arc<Device>) {
         let mut state = device.state.lock();
         let open = state.transfer.clone().filter(|transfer| !transfer.state().is_settled());
         let Some(transfer) = open else { return };
-        match (transfer.downloaded(), state.away_since) {
-            (_, Some(away)) => {
-                self.outcome_at(device, &mut state, away + self.settings().confirm_within)
-            }
-            (Some(downloaded), None) => {
-                self.outcome_at(device, &mut state, downloaded + self.settings().confirm_after);
-            }
-            (None, None) => {}
-        }
+        let due = match (transfer.downloaded(), state.away_since) {
+            (Some(downloaded), None) => downloaded + self.settings().confirm_after,
+            (_, away) => last_sign(&transfer, &state.links, away) + self.settings().confirm_within,
+        };
+        self.outcome_at(device, &mut state, due);
     }
 
     /// One timer per device: a later one is set when the earlier is due, so that a device that
@@ -267,21 +265,25 @@ impl Engine {
             let Some(transfer) = open else { return };
             (transfer, state.links.clone(), state.away_since)
         };
-        if let Some(away) = away {
-            if now < away + self.settings().confirm_within {
+        let downloaded = transfer.downloaded().filter(|_| away.is_none());
+        let Some(downloaded) = downloaded else {
+            let within = self.settings().confirm_within;
+            if now < last_sign(&transfer, &links, away) + within {
                 return self.watch_outcome(device);
             }
             if transfer.state().awaits_outcome() {
                 return self.move_state(device, &transfer, &Happened::StayedAway);
             }
-            if self.held_back(&transfer).is_none() {
+            let held = self.held_back(&transfer).is_some();
+            if !held && !is_nudged(&transfer, &links) {
                 return self.move_state(device, &transfer, &Happened::StoppedAsking);
             }
-            // It is not to ask for anything now: its absence says nothing.
-            let due = now + self.settings().confirm_within;
-            return self.outcome_at(device, &mut device.state.lock(), due);
-        }
-        let Some(downloaded) = transfer.downloaded() else { return };
+            // It is not to ask for anything now, or is asked: its silence says nothing.
+            if held {
+                transfer.heard(now);
+            }
+            return self.outcome_at(device, &mut device.state.lock(), now + within);
+        };
         let heard_from = downloaded + self.settings().confirm_after;
         // Any packet counts, so the broker is asked: a ping never comes to a plugin.
         let mut heard = links.iter().filter_map(|link| self.last_heard(link, now));
@@ -300,6 +302,22 @@ impl Engine {
         let packet = status.and_then(|status| now.checked_sub(status.idle?));
         asked.max(packet)
     }
+}
+
+/// Since when nothing was heard of a device that misses blocks: it was offered them, asked or was
+/// nudged, or went away, then.
+fn last_sign(transfer: &Transfer, links: &[Arc<Link>], away: Option<Instant>) -> Instant {
+    let on_links = links.iter().filter_map(|link| link.state.lock().last_sign(transfer));
+    on_links.chain(away).fold(transfer.last_sign(), Instant::max)
+}
+
+/// Whether a connection of its device is watched for that, or is to hear the manifest in a moment
+/// (rule 16): what follows, follows from the nudges.
+fn is_nudged(transfer: &Transfer, links: &[Arc<Link>]) -> bool {
+    links.iter().any(|link| {
+        let link = link.state.lock();
+        link.grace_set || link.nudge_set && link.last_sign(transfer).is_some()
+    })
 }
 
 /// At most so many bytes, at a character's end.

@@ -396,7 +396,11 @@ impl Engine {
             let mut state = link.state.lock();
             state.closed = true;
             state.downlink = None;
-            state.lane = None;
+            if let Some(lane) = state.lane.take()
+                && let Some(last) = state.window.last_request
+            {
+                lane.transfer.heard(last);
+            }
             state.pending.clear();
             state.device.take()
         };

@@ -29,7 +29,7 @@ impl Engine {
                 return on_link.keep(Pending::Question(question));
             }
         }
-        let current = state.transfer.clone().filter(|transfer| transfer.state().is_servable());
+        let current = state.transfer.clone().filter(|transfer| transfer.is_servable());
         let running = current.clone().filter(|transfer| transfer.state().is_running());
         if let Some(transfer) = running {
             if self.held_back(&transfer).is_some() {

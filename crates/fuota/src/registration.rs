@@ -10,7 +10,7 @@ use crate::{
     engine::Engine,
     names::{is_name, is_reserved, name_problem},
     requests,
-    secret::{LONGEST_TOKEN, MIN_TOKEN, TokenHash},
+    secret::{LONGEST_TOKEN, MIN_TOKEN, TokenHash, new_link_seed},
     views::{Actor, AddedDevice, NewDevice, ServiceError},
 };
 
@@ -47,9 +47,10 @@ impl Registration {
         Registration { id: Arc::clone(name), token: None, profile: None }
     }
 
-    fn apply(self, state: &mut DeviceState) {
+    fn apply(self, state: &mut DeviceState, link_seed: i64) {
         state.registered = true;
         state.token = self.token;
+        state.link_seed = link_seed;
         if let Some(Profile { groups, labels, model }) = self.profile {
             state.groups = groups;
             state.labels = labels;
@@ -146,6 +147,11 @@ impl Engine {
         batch: Vec<Registration>,
         mut ops: Vec<Op>,
     ) -> Result<(), ServiceError> {
+        let seeds: Vec<_> = batch
+            .iter()
+            .map(|_| new_link_seed())
+            .collect::<Result<_, _>>()
+            .map_err(|error| ServiceError::Unavailable(error.to_string()))?;
         let devices: Vec<_> =
             batch.iter().map(|one| self.registry.get_or_insert(&one.id)).collect();
         let mut before = Vec::with_capacity(devices.len());
@@ -159,7 +165,10 @@ impl Engine {
                 self.take_back(devices, before);
                 return Err(ServiceError::Unavailable("a device was just forgotten".into()));
             }
-            for ((state, (device, fresh)), one) in states.iter_mut().zip(&devices).zip(batch) {
+            let batch = batch.into_iter().zip(seeds);
+            for ((state, (device, fresh)), (one, seed)) in
+                states.iter_mut().zip(&devices).zip(batch)
+            {
                 before.push(device.row(state));
                 if !fresh {
                     self.registry.registered();
@@ -167,7 +176,7 @@ impl Engine {
                 if let Some(hash) = one.token {
                     self.registry.add_token(hash, Arc::clone(&device.id));
                 }
-                one.apply(state);
+                one.apply(state, seed);
                 ops.push(Op::Device(device.row(state)));
             }
             self.db.queue(ops)
@@ -197,6 +206,7 @@ impl Engine {
             }
             state.registered = false;
             (state.groups, state.labels, state.model) = (row.groups, row.labels, row.model);
+            state.link_seed = row.link_seed;
             self.registry.unregistered();
             device.touch();
         }

@@ -112,10 +112,10 @@ impl Key {
         TokenHash(self.hash("password", &[user.as_bytes(), &[0], salt, password].concat()))
     }
 
-    /// What makes a link for downloads one of this site's: hex digits.
-    pub fn link(&self, device: &str, expires: u64) -> String {
+    /// What makes a link for downloads one of this site's: hex digits. `seed` is the device's.
+    pub fn link(&self, device: &str, expires: u64, seed: i64) -> String {
         // A name holds no NUL: the parts cannot run together.
-        hex::encode(self.hash("link", format!("{device}\0{expires}").as_bytes()))
+        hex::encode(self.hash("link", format!("{device}\0{expires}\0{seed}").as_bytes()))
     }
 
     /// The hash that a user's token for the admin interface is kept as.
@@ -157,6 +157,11 @@ pub fn same(a: &[u8], b: &[u8]) -> bool {
 /// A new token: 160 random bits in hex.
 pub fn new_token() -> io::Result<String> {
     Ok(hex::encode(random_bytes::<20>()?))
+}
+
+/// What the links of a device are signed with from now on.
+pub fn new_link_seed() -> io::Result<i64> {
+    random_bytes().map(i64::from_le_bytes)
 }
 
 pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {

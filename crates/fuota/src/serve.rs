@@ -19,7 +19,7 @@ use crate::{
     link::{Admission, Lane, Link, LinkState, MANIFEST, Pending, Wanted},
     offers::{CANCELLED, Renewed, too_small},
     policy::Decision,
-    state::{Happened, UpdateState},
+    state::Happened,
     timers::Event,
     transfer::tag_of,
 };
@@ -74,7 +74,7 @@ impl Engine {
     pub fn find_and_serve(self: &Arc<Self>, link: &Arc<Link>, wanted: Wanted) {
         let Some(device) = self.device_of(link) else { return };
         let mut state = device.state.lock();
-        let current = state.transfer.clone().filter(|transfer| transfer.state().is_servable());
+        let current = state.transfer.clone().filter(|transfer| transfer.is_servable());
         {
             let mut on_link = link.state.lock();
             if on_link.waiting || state.pinning.is_some() {
@@ -142,11 +142,11 @@ impl Engine {
                 self.offer(&device, state, link, &release, announce);
             }
             Decision::Nothing(why) => {
-                let cancelled = state
+                let stopped = state
                     .transfer
                     .as_ref()
-                    .is_some_and(|transfer| transfer.state() == UpdateState::Cancelled);
-                let text = if cancelled { CANCELLED.into() } else { format!("no firmware: {why}") };
+                    .is_some_and(|transfer| transfer.stopped.load(Ordering::Relaxed));
+                let text = if stopped { CANCELLED.into() } else { format!("no firmware: {why}") };
                 state.why = Some(why);
                 drop(state);
                 let mut on_link = link.state.lock();
@@ -182,6 +182,12 @@ impl Engine {
         wanted: Wanted,
     ) -> Then {
         let pin = &lane.transfer.pin;
+        if lane.transfer.stopped.load(Ordering::Relaxed) {
+            // It was stopped just now, while the connection came to it.
+            state.lane = None;
+            self.send_error(link, state, &Trouble::Nothing(CANCELLED.into()), &wanted.echo);
+            return Then::Nothing;
+        }
         if wanted.image.is_some_and(|tag| tag != pin.tag()) {
             let trouble = Trouble::Nothing(OTHER_IMAGE.into());
             self.send_error(link, state, &trouble, &wanted.echo);

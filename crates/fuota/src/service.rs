@@ -11,7 +11,7 @@ use crate::{
     device::{Device, OldToken},
     engine::{DATABASE, Engine},
     registration::{check_groups, check_labels, check_name, sorted},
-    secret::{TokenHash, new_token},
+    secret::{TokenHash, new_link_seed, new_token},
     views::{
         Actor, ChangedDevice, DeviceCounts, DevicePatch, DeviceQuery, DeviceView, FirmwareState,
         FirmwareView, ServiceError, SiteStatus, StoreView, UserRole, VersionFrom,
@@ -98,12 +98,9 @@ impl Service {
         }
         let (remodelled, now) = (patch.model.is_some(), patch.now);
         let changes = changes(&patch);
-        let token = match patch.rotate_token {
-            true => {
-                Some(new_token().map_err(|error| ServiceError::Unavailable(error.to_string()))?)
-            }
-            false => None,
-        };
+        let unavailable = |error: std::io::Error| ServiceError::Unavailable(error.to_string());
+        let token = patch.rotate_token.then(new_token).transpose().map_err(unavailable)?;
+        let link_seed = new_link_seed().map_err(unavailable)?;
         let (before, committed) = {
             let mut state = device.state.lock();
             let mut before = Before::default();
@@ -118,9 +115,12 @@ impl Service {
                         "{id} is not registered, so it has no token to rotate"
                     )));
                 }
-                before.tokens = Some((state.token, state.old_token));
+                before.tokens = Some((state.token, state.old_token, state.link_seed));
                 let hash = engine.key.token(token.as_bytes());
                 rotate(engine, &device.id, &mut state, hash, now);
+                if now {
+                    state.link_seed = link_seed;
+                }
             }
             if let Some(groups) = patch.groups {
                 before.groups = Some(std::mem::replace(&mut state.groups, sorted(groups)));
@@ -360,8 +360,8 @@ fn rotate(
 /// What a change replaced, as far as it changed anything.
 #[derive(Default)]
 struct Before {
-    /// The token, and the one before it.
-    tokens: Option<(Option<TokenHash>, Option<OldToken>)>,
+    /// The token, the one before it, and what links are signed with.
+    tokens: Option<(Option<TokenHash>, Option<OldToken>, i64)>,
     groups: Option<Vec<String>>,
     labels: Option<BTreeMap<String, String>>,
     /// And what replaced it: the device may have reported another one since.
@@ -373,14 +373,14 @@ impl Before {
     /// written later must not bring it.
     fn restore(self, engine: &Engine, device: &Device) {
         let mut state = device.state.lock();
-        if let Some((token, old)) = self.tokens {
+        if let Some((token, old, link_seed)) = self.tokens {
             if let Some(unseen) = state.token.take() {
                 engine.registry.remove_token(&unseen);
             }
             for hash in token.into_iter().chain(old.map(|old| old.hash)) {
                 engine.registry.add_token(hash, Arc::clone(&device.id));
             }
-            (state.token, state.old_token) = (token, old);
+            (state.token, state.old_token, state.link_seed) = (token, old, link_seed);
         }
         if let Some(groups) = self.groups {
             state.groups = groups;

@@ -7,6 +7,7 @@
 //!    from anywhere: the version is reported ─▶ updated; failure ─▶ failed
 //!    while blocks are missing: an operator cancels ─▶ cancelled
 //!                              asks no more, stays away ─▶ stalled ─ request ─▶ downloading
+//!                                                             └─ an operator retries ─▶ offered
 //! ```
 
 /// One state of [the machine](self).
@@ -57,6 +58,8 @@ pub enum Happened {
     /// The device asks no more while blocks are missing: every nudge was in vain, or it stayed
     /// away for `confirm_within`.
     StoppedAsking,
+    /// An operator had it offered again to a device that asked no more.
+    OfferedAgain,
     /// It went wrong, for this reason.
     WentWrong(String),
     /// An operator cancelled its deployment, or withdrew the image.
@@ -83,6 +86,7 @@ impl UpdateState {
 
             (S::Offered | S::Stalled, H::Requested) => Some(S::Downloading),
             (S::Offered | S::Downloading, H::StoppedAsking) => Some(S::Stalled),
+            (S::Stalled, H::OfferedAgain) => Some(S::Offered),
 
             (S::Downloaded | S::UpdatedUnconfirmed | S::Silent, H::ReportedVerified) => {
                 Some(S::Verified)
@@ -221,6 +225,7 @@ mod tests {
             Happened::Heard,
             Happened::StayedAway,
             Happened::StoppedAsking,
+            Happened::OfferedAgain,
             Happened::WentWrong("loop".into()),
             Happened::Cancelled,
         ])

@@ -135,7 +135,10 @@ pub struct Transfer {
     /// The device may hold a part of other bytes or other chunks, from a transfer before: until
     /// it shows that it heard of this one, each connection hears of it before any block.
     pub replaces: AtomicBool,
-    /// Its state is [`UpdateState::Stalled`].
+    /// An operator stopped it, whatever became of it: not a block of it is sent any more.
+    pub stopped: AtomicBool,
+    /// Its state is [`UpdateState::Stalled`], or was when it was offered again: the next request
+    /// moves it, though it may not be the first on its connection.
     pub stalled: AtomicBool,
     /// Something changed since it was written to the database.
     pub dirty: AtomicBool,
@@ -157,6 +160,8 @@ struct Status {
     rate: Rate,
     /// Repeated manifests.
     nudges: u32,
+    /// When it was last offered, held back, or asked for on a connection that has ended.
+    sign: Instant,
     /// Whether a manifest was written to a connection, as far as this run knows.
     announced: bool,
     /// Loaded after a run that did not end in order: the last marks may be lost.
@@ -184,6 +189,7 @@ impl Transfer {
             image,
             overwritten: AtomicBool::new(false),
             replaces: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
             served: (0..words).map(|_| AtomicU64::new(0)).collect(),
@@ -194,6 +200,7 @@ impl Transfer {
                 begun: None,
                 rate: Rate::new(Instant::now(), 0),
                 nudges: 0,
+                sign: Instant::now(),
                 announced: false,
                 gap_possible: false,
                 note: None,
@@ -410,12 +417,28 @@ impl Transfer {
         let mut status = self.status.lock();
         let next = status.state.next(happened)?;
         status.state = next.clone();
-        self.stalled.store(next == UpdateState::Stalled, Ordering::Relaxed);
+        let again = *happened == Happened::OfferedAgain;
+        self.stalled.store(next == UpdateState::Stalled || again, Ordering::Relaxed);
         if *happened == Happened::Requested {
             status.begun = Some(Instant::now());
         }
+        if again {
+            (status.nudges, status.sign) = (0, Instant::now());
+        }
         self.dirty.store(true, Ordering::Relaxed);
         Some(next)
+    }
+
+    /// An operator stops it. `Some` of the new state where that changed it: one that is complete
+    /// stays what it is.
+    pub fn stop(&self) -> Option<UpdateState> {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.happened(&Happened::Cancelled)
+    }
+
+    /// Whether requests are still answered with blocks.
+    pub fn is_servable(&self) -> bool {
+        !self.stopped.load(Ordering::Relaxed) && self.state().is_servable()
     }
 
     /// The last missing block was written to this connection. `false` where it counted before.
@@ -486,6 +509,17 @@ impl Transfer {
     /// Whether a device may know of it.
     pub fn may_be_known(&self) -> bool {
         self.status.lock().announced || self.sent() > 0
+    }
+
+    /// It was held back then, or asked for on a connection that has ended.
+    pub fn heard(&self, at: Instant) {
+        let mut status = self.status.lock();
+        status.sign = status.sign.max(at);
+    }
+
+    /// When it was last offered, held back, or asked for on a connection that has ended.
+    pub fn last_sign(&self) -> Instant {
+        self.status.lock().sign
     }
 
     /// Counts a repeated manifest; `false` where three were sent already.

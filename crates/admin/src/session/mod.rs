@@ -6,7 +6,8 @@
 //! `X-CSRF-Token` a value that only a page of this origin can have read, since a browser sends
 //! cookies to every port of a host.
 //!
-//! Bounds: [`MOST`] sessions, the one used longest ago goes first; [`LIFE`] each.
+//! Bounds: [`MOST`] sessions, [`OF_ONE`] of one user; the one used longest ago goes first; [`LIFE`]
+//! each.
 
 mod login;
 #[cfg(test)]
@@ -39,6 +40,8 @@ use crate::{doors::Doors, problem::Problem};
 const LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Sessions at once.
 const MOST: usize = 1000;
+/// The same of one user, or of the admin token: whoever logs in over and over ends its own.
+const OF_ONE: usize = 50;
 /// The header that shows that a change comes from the page.
 const CSRF: &str = "x-csrf-token";
 /// What the actor of the admin token is called in the audit.
@@ -104,12 +107,11 @@ impl Sessions {
         let now = hook::clock::unix_now();
         let mut known = self.lock();
         known.retain(|_, one| lives(one, now));
-        while known.len() >= MOST {
-            let Some(oldest) = known.iter().min_by_key(|(_, one)| one.used).map(|(key, _)| *key)
-            else {
-                break;
-            };
-            known.remove(&oldest);
+        let own = known.values().filter(|one| one.name == name).count();
+        if own >= OF_ONE {
+            remove_oldest(&mut known, |one| one.name == name);
+        } else if known.len() >= MOST {
+            remove_oldest(&mut known, |_| true);
         }
         let seal = hex::encode(derive(&id, "seal", stamp));
         known.insert(derive(&id, "id", &[]), Known { name, seal, created: now, used: now });
@@ -174,6 +176,13 @@ impl Sessions {
         if let Err(error) = written {
             tracing::warn!(%error, file = %file.display(), "logins cannot be kept for the next start");
         }
+    }
+}
+
+fn remove_oldest(known: &mut HashMap<Digest, Known>, of: impl Fn(&Known) -> bool) {
+    let oldest = known.iter().filter(|(_, one)| of(one)).min_by_key(|(_, one)| one.used);
+    if let Some(key) = oldest.map(|(key, _)| *key) {
+        known.remove(&key);
     }
 }
 

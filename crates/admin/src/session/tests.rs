@@ -61,8 +61,8 @@ fn there_are_not_more_than_the_bound() {
     for one in doors.sessions().lock().values_mut() {
         one.used -= 10;
     }
-    for _ in 0..MOST {
-        doors.sessions().open(None, &doors.token_stamp()).unwrap();
+    for user in 0..MOST {
+        doors.sessions().open(Some(user.to_string()), &doors.token_stamp()).unwrap();
     }
     assert_eq!(doors.sessions().lock().len(), MOST);
     assert!(doors.sessions().find(&first, &doors).is_none(), "the one used longest ago");
@@ -115,4 +115,22 @@ fn cookies_are_for_one_daemon_and_for_no_script() {
     }
     let cookie = set_cookie(&headers("localhost:1"), "x", 5, true);
     assert_eq!(cookie, "fuotad-1=x; Path=/; Max-Age=5; HttpOnly; SameSite=Strict; Secure");
+}
+
+#[test]
+fn one_user_ends_no_sessions_of_others() {
+    let doors = doors("0123456789abcdef", None);
+    let (sessions, stamp) = (doors.sessions(), doors.token_stamp());
+    let admin = sessions.open(None, &stamp).unwrap();
+    let mut own = Vec::new();
+    for _ in 0..MOST {
+        for one in sessions.lock().values_mut() {
+            one.used -= 1;
+        }
+        own.push(sessions.open(Some("service".into()), &stamp).unwrap());
+    }
+    assert_eq!(sessions.lock().len(), OF_ONE + 1);
+    assert!(sessions.find(&admin, &doors).is_some());
+    let known = |id: &str| sessions.lock().contains_key(&derive(id, "id", &[]));
+    assert!(!known(&own[0]) && known(own.last().unwrap()), "the newest are kept");
 }

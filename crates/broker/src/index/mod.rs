@@ -1,7 +1,7 @@
 //! The one truth about filters: which sessions want a topic.
 //!
 //! A filter without wildcards is found under its text, and those with wildcards in a tree, so
-//! that neither costs more where there are many. Readers share the lock; a version number lets a
+//! that neither costs more where there are many that a topic has nothing to do with. Readers share the lock; a version number lets a
 //! publisher keep the receivers of a topic until the next subscription changes anything.
 
 mod subscribers;
@@ -57,7 +57,7 @@ impl Filters {
 
     fn remove(&mut self, filter: Filter<'_>, key: u64) {
         if filter.has_wildcards() {
-            return self.wild.remove(Some(filter.levels), filter.share, key);
+            return self.wild.remove(filter.levels, filter.share, key);
         }
         if let Some(subscribers) = self.plain.get_mut(filter.levels) {
             subscribers.remove(filter.share, key);
@@ -209,13 +209,87 @@ mod tests {
         assert!(index.filters.read().is_empty() && index.len() == 0);
     }
 
+    /// Filters that part in each of their first levels, and are as deep as filters may be: what a
+    /// topic costs is bounded by their number alone, and they leave nothing.
+    #[test]
+    fn a_topic_costs_no_more_than_the_number_of_filters() {
+        use super::tree::VISITED;
+        let index = Index::default();
+        let session = Session::for_test(1);
+        let filters: Vec<String> = (0..1000u32)
+            .map(|n| {
+                let mut levels: Vec<&str> =
+                    (0..10).map(|bit| if n >> bit & 1 == 1 { "+" } else { "a" }).collect();
+                levels.resize(127, "a");
+                levels.push("x");
+                levels.join("/")
+            })
+            .collect();
+        for filter in &filters {
+            insert(&index, filter, entry(&session, Qos::AtMostOnce, None));
+        }
+        let topic = |last: &str| format!("{}{last}", "a/".repeat(127));
+        for (last, receivers) in [("y", 0), ("x", 1)] {
+            VISITED.set(0);
+            assert_eq!(index.receivers(&topic(last), 0).0.sessions.len(), receivers);
+            assert!(VISITED.get() <= 2 * filters.len(), "{} nodes", VISITED.get());
+        }
+        for filter in &filters {
+            index.remove(check_filter(filter).unwrap(), 1);
+        }
+        assert!(index.filters.read().is_empty() && index.len() == 0);
+    }
+
+    /// A whole site subscribes to one filter and leaves it: each looks at a few of the others.
+    #[test]
+    fn thousands_share_a_filter() {
+        use super::subscribers::COMPARED;
+        const SESSIONS: u64 = 20_000;
+        for filter in ["site/all/cmd", "$share/g/site/+/cmd"] {
+            let index = Index::default();
+            COMPARED.set(0);
+            // In an order of their own, as devices come back; the factor and the number have no
+            // common divisor.
+            let order = || (0..SESSIONS).map(|n| n * 7_919 % SESSIONS);
+            for key in order() {
+                insert(&index, filter, entry(&Session::for_test(key), Qos::AtMostOnce, None));
+            }
+            let (found, _) = index.receivers("site/all/cmd", 0);
+            let members = found.groups.first().map_or(0, |group| group.size());
+            assert_eq!(found.sessions.len() + members, SESSIONS as usize);
+            drop(found);
+            for key in order() {
+                index.remove(check_filter(filter).unwrap(), key);
+            }
+            let each = COMPARED.get() as u64 / SESSIONS;
+            assert!(each <= 2 * 16, "{filter}: {each} comparisons for one");
+            assert!(index.filters.read().is_empty() && index.len() == 0);
+        }
+    }
+
+    /// What a publisher holds stays as it was; who looks again sees what has changed.
+    #[test]
+    fn a_group_that_somebody_holds_is_not_changed() {
+        let index = Index::default();
+        let filter = "$share/g/x";
+        for key in [2, 1] {
+            insert(&index, filter, entry(&Session::for_test(key), Qos::AtMostOnce, None));
+        }
+        let (held, _) = index.receivers("x", 0);
+        assert_eq!(held.groups[0].pick().unwrap().session.key, 1);
+        index.remove(check_filter(filter).unwrap(), 2);
+        assert_eq!(held.groups[0].pick().unwrap().session.key, 2, "it was a member then");
+        let (now, _) = index.receivers("x", 0);
+        assert_eq!((now.groups[0].size(), now.groups[0].pick().unwrap().session.key), (1, 1));
+    }
+
     fn level() -> impl Strategy<Value = String> {
         prop_oneof![Just("a"), Just("b"), Just(""), Just("$x")].prop_map(String::from)
     }
 
     fn filter() -> impl Strategy<Value = String> {
         let level = prop_oneof![3 => level(), 2 => Just("+".to_string())];
-        (prop::collection::vec(level, 1..4), any::<bool>()).prop_map(|(mut levels, hash)| {
+        (prop::collection::vec(level, 1..7), any::<bool>()).prop_map(|(mut levels, hash)| {
             if hash {
                 levels.push("#".into());
             }
@@ -230,7 +304,7 @@ mod tests {
         fn agrees_with_the_plain_rule(
             filters in prop::collection::vec(filter(), 1..12),
             removed in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
-            topic in prop::collection::vec(level(), 1..4).prop_map(|l| l.join("/")),
+            topic in prop::collection::vec(level(), 1..7).prop_map(|l| l.join("/")),
         ) {
             prop_assume!(!topic.is_empty());
             let filters: Vec<_> = filters.into_iter().filter(|f| !f.is_empty()).collect();
@@ -251,8 +325,12 @@ mod tests {
                 .map(|i| i as u64)
                 .collect();
             prop_assert_eq!(keys(&index, &topic), expected);
+            let mut left = live.iter().filter(|live| **live).count();
             for at in (0..filters.len()).filter(|&i| live[i]) {
+                let nodes = index.filters.read().wild.count();
+                prop_assert!(nodes <= 2 * left + 1, "{} nodes for {} filters", nodes, left);
                 index.remove(check_filter(&filters[at]).unwrap(), at as u64);
+                left -= 1;
             }
             prop_assert!(index.filters.read().is_empty(), "nothing stays behind");
         }

@@ -9,6 +9,12 @@ use std::sync::{
 use super::Receivers;
 use crate::{message::Share, session::Session, topic::Filter};
 
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has looked at whose an entry is, to find one.
+    pub(super) static COMPARED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// One subscription in the index. Filters and topics are compared byte by byte [MQTT-4.7.3-4].
 #[derive(Clone)]
 pub(crate) struct Entry {
@@ -70,17 +76,24 @@ pub(crate) struct Group {
     name: Box<str>,
     /// The whole filter.
     pub share: Arc<Share>,
+    /// Sorted by session key.
     members: Vec<Entry>,
     next: AtomicUsize,
 }
 
-impl Group {
-    /// The same with other members.
-    fn with(&self, members: Vec<Entry>) -> Arc<Self> {
-        let (name, share) = (self.name.clone(), self.share.clone());
-        Arc::new(Group { name, share, members, next: AtomicUsize::new(0) })
+/// As it is now: a publisher may hold the old one while members come and go.
+impl Clone for Group {
+    fn clone(&self) -> Self {
+        Group {
+            name: self.name.clone(),
+            share: self.share.clone(),
+            members: self.members.clone(),
+            next: AtomicUsize::new(self.next.load(Ordering::Relaxed)),
+        }
     }
+}
 
+impl Group {
     /// How many members there are.
     pub fn size(&self) -> usize {
         self.members.len()
@@ -110,6 +123,7 @@ pub(super) enum Subscribers {
     Some(Box<Several>),
 }
 
+/// Entries are sorted by session key, so that thousands of sessions can share a filter.
 #[derive(Default)]
 pub(super) struct Several {
     entries: Vec<Entry>,
@@ -184,12 +198,7 @@ impl Several {
     fn insert(&mut self, filter: Filter<'_>, entry: Entry) -> bool {
         let Some(name) = filter.share else { return upsert(&mut self.entries, entry) };
         match self.groups.iter_mut().find(|group| &*group.name == name) {
-            Some(group) => {
-                let mut members = group.members.clone();
-                let new = upsert(&mut members, entry);
-                *group = group.with(members);
-                new
-            }
+            Some(group) => upsert(&mut Arc::make_mut(group).members, entry),
             None => {
                 let share = Arc::new(Share(format!("$share/{name}/{}", filter.levels).into()));
                 let (members, next) = (vec![entry], AtomicUsize::new(0));
@@ -201,19 +210,13 @@ impl Several {
 
     fn remove(&mut self, share: Option<&str>, key: u64) {
         match share {
-            None => self.entries.retain(|e| e.session.key != key),
+            None => take_out(&mut self.entries, key),
             Some(name) => {
                 let Some(at) = self.groups.iter().position(|g| &*g.name == name) else { return };
-                let members: Vec<Entry> = self.groups[at]
-                    .members
-                    .iter()
-                    .filter(|e| e.session.key != key)
-                    .cloned()
-                    .collect();
-                if members.is_empty() {
+                let group = Arc::make_mut(&mut self.groups[at]);
+                take_out(&mut group.members, key);
+                if group.members.is_empty() {
                     self.groups.swap_remove(at);
-                } else {
-                    self.groups[at] = self.groups[at].with(members);
                 }
             }
         }
@@ -222,14 +225,29 @@ impl Several {
 
 /// Replaces the session's entry or adds it; `true` where it is new.
 fn upsert(entries: &mut Vec<Entry>, entry: Entry) -> bool {
-    match entries.iter_mut().find(|e| e.session.key == entry.session.key) {
-        Some(old) => {
-            *old = entry;
+    match find(entries, entry.session.key) {
+        Ok(at) => {
+            entries[at] = entry;
             false
         }
-        None => {
-            entries.push(entry);
+        Err(at) => {
+            entries.insert(at, entry);
             true
         }
     }
+}
+
+fn take_out(entries: &mut Vec<Entry>, key: u64) {
+    if let Ok(at) = find(entries, key) {
+        entries.remove(at);
+    }
+}
+
+/// Where the entry of a session is, or belongs.
+fn find(entries: &[Entry], key: u64) -> Result<usize, usize> {
+    entries.binary_search_by(|entry| {
+        #[cfg(test)]
+        COMPARED.set(COMPARED.get() + 1);
+        entry.session.key.cmp(&key)
+    })
 }

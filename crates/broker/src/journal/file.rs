@@ -6,8 +6,9 @@
 //! | `log-N` | what happened since, up to `log-N+1` |
 //!
 //! A snapshot gets its name when it is complete and synced, so the last one is whole. The last
-//! log may end in the middle of a frame: that is how a power cut looks, and it is cut off. Any
-//! other damage is reported and nothing is changed.
+//! log may end in the middle of a frame: that is how a power cut looks, and it is cut off. The last
+//! one is also one with empty ones behind it, which could not be begun. Any other damage is reported
+//! and nothing is changed.
 
 use bytes::{BufMut, BytesMut};
 

@@ -160,6 +160,12 @@ impl Ticket {
         }
     }
 
+    /// One for a record that is appended later, and what is appended with it.
+    pub fn pair() -> (oneshot::Sender<bool>, Self) {
+        let (told, ticket) = oneshot::channel();
+        (told, Ticket(ticket))
+    }
+
     /// One for a record that could not be appended.
     pub fn refused() -> Self {
         Ticket(oneshot::channel().1)
@@ -209,17 +215,17 @@ impl Journal {
         Ok(self.wait(record, Waiting::Refuse))
     }
 
-    /// What a client is told when it is written, or at once where it cannot be: a session goes on
+    /// What a client is told, by the ticket to `told`, when it is written, or at once where it cannot be: a session goes on
     /// while the disk is full.
-    pub fn note(&self, record: Record) -> Ticket {
-        self.wait(record, Waiting::Defer)
+    pub fn note(&self, record: Record, told: oneshot::Sender<bool>) {
+        self.push(Some(record), Some(Waiting::Defer(told)));
     }
 
     /// The same for all that was appended before.
     pub fn barrier(&self) -> Ticket {
-        let (told, ticket) = oneshot::channel();
+        let (told, ticket) = Ticket::pair();
         self.push(None, Some(Waiting::Defer(told)));
-        Ticket(ticket)
+        ticket
     }
 
     /// What must not happen before it is written, however long that takes.
@@ -228,9 +234,9 @@ impl Journal {
     }
 
     fn wait(&self, record: Record, how: impl Fn(oneshot::Sender<bool>) -> Waiting) -> Ticket {
-        let (told, ticket) = oneshot::channel();
+        let (told, ticket) = Ticket::pair();
         self.push(Some(record), Some(how(told)));
-        Ticket(ticket)
+        ticket
     }
 
     fn push(&self, record: Option<Record>, waiting: Option<Waiting>) {

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use std::{collections::BTreeSet, io};
 
 use super::{
-    file::{self, FORMAT, Fault},
+    file::{self, FORMAT, Fault, HEADER},
     image::Image,
     storage::Storage,
 };
@@ -97,7 +97,7 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, JournalError> 
         // It got its name when it was whole.
         fault.map_or(Ok(()), |fault| Err(error(&name, fault)))?;
     }
-    let last = logs.range(first..).next_back().copied();
+    let mut last = logs.range(first..).next_back().copied();
     let (mut len, mut format) = (0, FORMAT);
     for number in last.map_or(first..first, |last| first..last + 1) {
         let name = log_name(number);
@@ -106,14 +106,31 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, JournalError> 
         }
         let bytes = read(storage, &name)?;
         let (good, fault) = file::read(&bytes, |record| image.apply(record));
+        (len, format) = (good, file::format(&bytes));
         match fault {
             None => {}
-            Some(Fault::Torn(_)) if Some(number) == last => keep_torn(storage, &name, &bytes, good),
+            Some(Fault::Torn(_)) if are_empty(storage, logs.range(number + 1..))? => {
+                keep_torn(storage, &name, &bytes, good);
+                last = Some(number);
+                break;
+            }
             Some(fault) => return Err(error(&name, fault)),
         }
-        (len, format) = (good, file::format(&bytes));
     }
     Ok(Recovered { image, number: last.unwrap_or(first), len, snapshot_len, format })
+}
+
+/// Whether there is nothing in logs: their beginning failed, and the one before them went on.
+fn are_empty<'a>(
+    storage: &dyn Storage,
+    logs: impl IntoIterator<Item = &'a u64>,
+) -> Result<bool, JournalError> {
+    for number in logs {
+        if read(storage, &log_name(*number))?.len() > HEADER {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn read(storage: &dyn Storage, name: &str) -> Result<Vec<u8>, JournalError> {

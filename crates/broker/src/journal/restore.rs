@@ -68,6 +68,7 @@ fn restore_session(
     }
     let session = registry.restore(key, client_id);
     session.set_durable(true);
+    registry.settle(&session, true, None, &owner.identity);
     *session.view.lock() = View::restored(Client {
         connection: 0,
         id: session.client_id.clone(),

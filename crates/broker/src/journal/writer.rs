@@ -239,9 +239,18 @@ impl Writer {
     }
 
     fn begin_log(&mut self, number: u64) -> io::Result<()> {
-        let file = self.storage.open(&log_name(number), 0)?;
-        file.append(&file::header())?;
-        self.storage.sync_names()?;
+        let name = log_name(number);
+        let begin = || {
+            let file = self.storage.open(&name, 0)?;
+            file.append(&file::header())?;
+            self.storage.sync_names()?;
+            Ok(file)
+        };
+        let file = begin().inspect_err(|_: &io::Error| {
+            // The last one is still written, and is the one that may end in the middle of a record.
+            // Should this fail as well, a start sees that there is nothing in it.
+            drop(self.storage.remove(&name));
+        })?;
         self.syncer.go_on_with(file.clone());
         (self.file, self.number, self.len) = (file, number, HEADER as u64);
         self.next_snapshot = 0;
@@ -307,8 +316,13 @@ impl Writer {
         // Not before it has grown by as much again, should this fail.
         self.next_snapshot = self.len + LOG_BYTES;
         // Whole and durable, since the next one relies on it.
-        let begun = self.file.sync().and_then(|()| self.begin_log(self.number + 1));
-        if let Err(error) = begun {
+        if let Err(error) = self.file.sync() {
+            tracing::error!(%error, "the broker's log could not be synced");
+            // All of it is written anew at once.
+            self.syncer.failed.store(true, Ordering::Release);
+            return;
+        }
+        if let Err(error) = self.begin_log(self.number + 1) {
             tracing::warn!(%error, "no new file of the broker's log could be begun; later again");
             return;
         }

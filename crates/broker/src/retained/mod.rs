@@ -9,7 +9,7 @@ use std::sync::{
 };
 
 use crate::{limits::LiveLimits, message::Message};
-use tree::Tree;
+use tree::{PAGE_STEPS, PEEK_STEPS, Tree};
 
 pub(crate) use tree::Page;
 
@@ -98,7 +98,12 @@ impl Retained {
     /// At most `room` messages that a filter (without share prefix) matches, from the beginning
     /// or behind the `next` of an earlier page. It may have fewer, or none, and yet a next page.
     pub fn page(&self, filter: &str, after: Option<&str>, room: usize) -> Page {
-        self.tree.read().page(filter, after, room)
+        self.tree.read().page(filter, after, room, PAGE_STEPS)
+    }
+
+    /// A first page after a few steps: whether there is anything, or might be.
+    pub fn peek(&self, filter: &str) -> Page {
+        self.tree.read().page(filter, None, PEEK_STEPS, PEEK_STEPS)
     }
 
     /// The place of the newest retained publish; 0 before the first.
@@ -343,6 +348,21 @@ mod tests {
         store(&retained, "d/00001/a", "2");
         let next = retained.page("d/#", page.next.as_deref(), 1);
         assert_eq!(&*next.messages[0].topic, "d/00002/x");
+    }
+
+    /// Whether there is anything is said after few steps, where others do not wait meanwhile.
+    #[test]
+    fn a_peek_looks_at_few_nodes() {
+        let retained = Retained::new(Arc::default());
+        for n in 0..5_000 {
+            assert!(store(&retained, &format!("r/{n:04}"), "1"));
+        }
+        let page = retained.peek("r/+/x");
+        assert!(page.messages.is_empty());
+        // `r`, and the first 63 below it.
+        assert_eq!(page.next.as_deref(), Some("r/0062"));
+        assert_eq!(retained.peek("r/4999").messages.len(), 1);
+        assert!(retained.peek("r/5000").next.is_none());
     }
 
     #[test]

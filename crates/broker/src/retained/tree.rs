@@ -12,7 +12,9 @@ use std::{
 use crate::message::Message;
 
 /// Nodes that one page looks at, at most: a filter may match few of many.
-const PAGE_STEPS: usize = 4096;
+pub(super) const PAGE_STEPS: usize = 4096;
+/// The same where it is only asked whether there is anything.
+pub(super) const PEEK_STEPS: usize = 64;
 
 #[derive(Default)]
 pub(super) struct Node {
@@ -119,11 +121,10 @@ impl Tree {
         });
     }
 
-    /// At most `room` messages that a filter (without share prefix) matches, behind `after`; the
-    /// expired ones are left out.
-    pub fn page(&self, filter: &str, after: Option<&str>, room: usize) -> Page {
-        let mut walk =
-            Walk { room, steps: PAGE_STEPS, found: Vec::new(), path: Vec::new(), last: Vec::new() };
+    /// At most `room` messages that a filter (without share prefix) matches, behind `after`, and
+    /// what is found in so many `steps`; the expired ones are left out.
+    pub fn page(&self, filter: &str, after: Option<&str>, room: usize, steps: usize) -> Page {
+        let mut walk = Walk { room, steps, found: Vec::new(), path: Vec::new(), last: Vec::new() };
         let done = after.map_or(Done::This, Done::UpTo);
         let complete = self.root.walk(Want::Levels(filter), done, &mut walk);
         let next = (!complete).then(|| walk.last.join("/").into_boxed_str());

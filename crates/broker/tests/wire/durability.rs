@@ -3,8 +3,11 @@
 //! "Killed" is a broker that starts on a copy of the disk while the old one still runs: it finds
 //! what had been written at that moment, as after `kill -9`.
 
-use crate::support::{disk::Disk, *};
-use broker::{Server, Settings, StartError};
+use crate::support::{
+    disk::{Disk, Sync},
+    *,
+};
+use broker::{Persistence, Server, Settings, StartError};
 use std::sync::{
     Arc,
     atomic::{AtomicU16, Ordering},
@@ -602,4 +605,97 @@ fn power_cuts_amid_traffic_take_nothing_that_was_acknowledged() {
         }
         assert!(cuts > 3, "the traffic was over before the power failed");
     });
+}
+
+/// [MQTT-3.1.2-4]: a publish that waits for another subscriber is not for a session that starts
+/// clean meanwhile, neither now nor after the end of the process.
+#[test]
+fn a_publish_under_way_is_not_for_a_session_that_began_meanwhile() {
+    let disk = Disk::default();
+    let mut settings = Settings::default();
+    settings.limits.queue_messages = 1;
+    settings.limits.publish_hold = std::time::Duration::from_secs(15);
+    let site = site_on(settings, &disk);
+    let lasting = Connect::lasting(V5, "clean");
+    let mut clean = site.enter(&lasting, false);
+    clean.subscribe("t", 1);
+    let mut full = site.enter(&Connect::new(V5, "full").with(&[0x21, 0, 1]), false);
+    full.subscribe("t", 1);
+    let mut publisher = site.client(V5, "p");
+    for id in 1..=2 {
+        publisher.publish(Publish::new("t", "x").qos(1, id));
+        publisher.expect(&puback(id));
+        let id = clean.received().id;
+        clean.send(&puback(id));
+    }
+    publisher.publish(Publish::new("t", "of the old session").qos(1, 3));
+    publisher.silent();
+    let mut new = site.enter(&Connect { clean: true, ..lasting.clone() }, false);
+    clean.ended(0x8e);
+    full.vanish();
+    publisher.expect(&puback(3));
+    new.silent();
+    let (site, _) = killed(&disk);
+    site.enter(&lasting, true).silent();
+}
+
+/// Makes a log so large that it is followed by another file.
+fn fill_log(site: &Site) {
+    let payload = vec![b'x'; 500_000];
+    let mut writer = site.client(V5, "w");
+    for n in 1..=35 {
+        writer.publish(Publish::new("big", &payload).qos(1, n).retained());
+        writer.expect(&puback(n));
+    }
+}
+
+/// A broker whose log is synced by nobody but the writer, at the end of each file.
+fn synced_by_file(disk: &Disk) -> Site {
+    let persistence = Persistence { sync: broker::journal::Sync::Never, ..Persistence::default() };
+    site_on(Settings { persistence: Some(persistence), ..Settings::default() }, disk)
+}
+
+/// A file that could not be begun whole is no successor of the one that is still written: that may
+/// end in the middle of a record.
+#[test]
+fn a_log_that_could_not_be_followed_may_end_anywhere() {
+    let disk = Disk::default();
+    let site = synced_by_file(&disk);
+    disk.fail_once(Sync::Names);
+    fill_log(&site);
+    eventually("a new file was begun in vain", || disk.has_failed());
+    for n in ["kept", "torn"] {
+        site.publish(Publish::new(n, n).qos(1, 1).retained());
+    }
+    let disk = disk.after_kill();
+    assert_eq!(disk.names(), ["log-00000001"]);
+    // Where it could not even be removed, or that was not durable.
+    for header in [None, Some(&b""[..]), Some(&disk.bytes("log-00000001")[..12])] {
+        let disk = disk.after_kill();
+        if let Some(header) = header {
+            disk.put("log-00000002", header.to_vec());
+        }
+        let mut log = disk.bytes("log-00000001");
+        log.pop();
+        disk.put("log-00000001", log);
+        for start in 0..2 {
+            let site = site_on(Settings::default(), &disk);
+            assert_eq!(site.broker.counters().retained_messages, 2 + start, "{header:?}");
+            site.publish(Publish::new(&format!("goes on {start}"), "x").qos(1, 1).retained());
+        }
+    }
+}
+
+/// The system may have thrown away what it could not write.
+#[test]
+fn a_log_that_could_not_be_synced_is_replaced() {
+    let disk = Disk::default();
+    let site = synced_by_file(&disk);
+    disk.fail_once(Sync::File);
+    fill_log(&site);
+    site.publish(Publish::new("last", "x").qos(1, 1).retained());
+    let replaced = || disk.names() == ["log-00000002", "snapshot-00000002"];
+    eventually("all of it is written anew", replaced);
+    let (site, _) = killed(&disk);
+    assert_eq!(site.broker.counters().retained_messages, 2);
 }

@@ -32,6 +32,7 @@ mod retain;
 mod retained_limits;
 mod rows;
 mod session;
+mod session_limits;
 mod shared;
 mod shared_durable;
 mod slow;

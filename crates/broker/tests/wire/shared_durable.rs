@@ -95,3 +95,72 @@ fn a_member_that_expires_meanwhile_leaves_them_to_one_that_is_away() {
         }
     }
 }
+
+fn patient() -> Settings {
+    let mut settings = Settings::default();
+    settings.limits.queue_messages = 1;
+    settings.limits.publish_hold = Duration::from_secs(15);
+    settings
+}
+
+/// All that was appended until now is in the log.
+fn written(site: &Site) {
+    site.publish(Publish::new("barrier", "x").qos(1, 1).retained());
+}
+
+/// A session is in the log until the last message that it leaves to others is with them, however
+/// long those have no room for it.
+#[test]
+fn a_session_is_over_when_it_has_handed_on_what_it_leaves() {
+    for starts_clean in [false, true] {
+        let disk = Disk::default();
+        let site = site_on(patient(), &disk);
+        let member = Connect::lasting(V5, "member");
+        let mut wire = site.enter(&member, false);
+        wire.subscribe(GROUP, 1);
+        site.publish(Publish::new("t", "promised").qos(1, 1));
+        assert_eq!(wire.received().text(), "promised");
+        // The other one has one in flight, and one that fills its queue.
+        let other = Connect::lasting(V5, "other").with(&[0x21, 0, 1]);
+        let mut full = site.enter(&other, false);
+        full.subscribe(GROUP, 1);
+        full.subscribe("own", 1);
+        for n in ["1", "2"] {
+            site.publish(Publish::new("own", n).qos(1, 1));
+        }
+        assert_eq!(full.received().text(), "1");
+        let mut greeted = None;
+        if starts_clean {
+            greeted = Some(site.greet(&Connect { clean: true, ..member.clone() }));
+            wire.ended(0x8e);
+        } else {
+            // DISCONNECT with a session expiry of 0.
+            wire.send(&[0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0]);
+            wire.closed();
+            eventually("it is gone", || site.broker.client("member").is_none());
+        }
+        written(&site);
+        {
+            let (site, _) = killed(&disk);
+            let mut wire = site.enter(&member, true);
+            assert_eq!(wire.received().text(), "promised", "{starts_clean}");
+        }
+        full.send(&puback(1));
+        assert_eq!(full.received().text(), "2");
+        if let Some(mut wire) = greeted {
+            let ack = wire.packet();
+            assert_eq!((ack[0], ack[2]), (0x20, 0), "a new session: {ack:02x?}");
+        } else {
+            eventually("it is handed on", || {
+                site.broker.client("other").unwrap().queued_messages == 1
+            });
+        }
+        written(&site);
+        let (site, _) = killed(&disk);
+        assert_eq!(site.broker.client("member").is_some(), starts_clean);
+        let mut full = site.enter(&other, true);
+        let id = full.received().id;
+        full.send(&puback(id));
+        assert_eq!(full.received().text(), "promised");
+    }
+}

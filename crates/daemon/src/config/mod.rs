@@ -204,10 +204,13 @@ pub struct Limits {
     pub connections_per_ip: Option<usize>,
     pub connects_per_second: Option<u32>,
     pub packet_bytes: usize,
+    pub session_expiry: Option<Duration>,
     pub queue_messages: usize,
     pub queue_bytes: usize,
     pub inflight: u16,
     pub subscriptions: usize,
+    pub sessions: usize,
+    pub sessions_per_account: Option<usize>,
     pub retained_messages: usize,
     pub retained_bytes: usize,
     pub publish_hold: Duration,
@@ -411,10 +414,13 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
     let connections_per_ip = reader.number_or_off("limits.connections_per_ip", 1..=10_000_000);
     let connects_per_second = reader.number_or_off("limits.connects_per_second", 1..=1_000_000);
     let packet_bytes = reader.size("limits.packet_bytes", 1024..=268_435_460);
+    let session_expiry = reader.duration("limits.session_expiry", Duration::from_secs(1));
     let queue_messages = reader.number("limits.queue_messages", 1..=10_000_000);
     let queue_bytes = reader.size("limits.queue_bytes", 1024..=BYTES);
     let inflight = reader.number("limits.inflight", 1..=65_535);
     let subscriptions = reader.number("limits.subscriptions", 1..=10_000_000);
+    let sessions = reader.number("limits.sessions", 1..=10_000_000);
+    let sessions_per_account = reader.number_or_off("limits.sessions_per_account", 1..=10_000_000);
     let retained_messages = reader.number("limits.retained_messages", 0..=100_000_000);
     let retained_bytes = reader.size("limits.retained_bytes", 0..=BYTES);
     let publish_hold = reader.duration("limits.publish_hold", Duration::ZERO);
@@ -499,10 +505,13 @@ fn read(reader: &mut Reader<'_>, tree: &Tree) -> Option<Config> {
             connections_per_ip,
             connects_per_second,
             packet_bytes: packet_bytes?,
+            session_expiry,
             queue_messages: queue_messages?,
             queue_bytes: queue_bytes?,
             inflight: inflight?,
             subscriptions: subscriptions?,
+            sessions: sessions?,
+            sessions_per_account,
             retained_messages: retained_messages?,
             retained_bytes: retained_bytes?,
             publish_hold: publish_hold?,

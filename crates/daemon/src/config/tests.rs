@@ -335,6 +335,9 @@ fn bounds_that_are_off_unless_set() {
     let limits = load("limits.keep_alive = \"90s\"").limits;
     assert_eq!(limits.keep_alive, Some(Duration::from_secs(90)));
     assert!(error("limits.keep_alive = \"0s\"").contains("from 1s"));
+    assert_eq!(limits.session_expiry, None);
+    let limits = load("limits.session_expiry = \"7d\"").limits;
+    assert_eq!(limits.session_expiry, Some(Duration::from_secs(7 * 86_400)));
     let line = error("[limits]\nconnects_per_second = -1\n");
     assert!(line.contains("limits.connects_per_second must be a whole number"), "{line}");
 }

@@ -15,6 +15,7 @@ use hook::{
 };
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -699,4 +700,59 @@ async fn a_stream_that_hears_nothing_ends_with_its_login_too() {
     assert!(stream.until("\n:").await, "a comment shows life");
     service.remove_user_token("ann", &token.view.id, &actor).await.unwrap();
     assert!(!stream.until("nothing of this").await);
+}
+
+#[tokio::test]
+async fn a_form_that_brings_no_field_is_refused_and_a_large_image_is_not() {
+    let interface = Interface::start().await;
+    let head =
+        "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"pump-2.0.0.bin\"\r\n";
+    let (filler, end) = ("x".repeat(1 << 20), "\r\n\r\nx\r\n--b--\r\n");
+    let preamble = format!("{filler}\r\n{head}{end}");
+    let headers = format!("{head}X-Filler: {filler}{end}");
+    let large = format!("{head}\r\n{}\r\n--b--\r\n", "y".repeat(8 << 20));
+    for (form, status) in [(preamble, 413), (headers, 413), (large, 201)] {
+        let mut socket = tokio::net::TcpStream::connect(interface.address).await.unwrap();
+        let request = format!(
+            "POST /api/v1/firmware HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {TOKEN}\r\n\
+             Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {}\r\n\r\n",
+            interface.address,
+            form.len()
+        );
+        socket.write_all(request.as_bytes()).await.unwrap();
+        // Beyond what is read before the answer nobody takes it.
+        let (mut answers, mut form_to) = socket.split();
+        let sending = form_to.write_all(form.as_bytes());
+        let mut answer = [0; 12];
+        let (_, answered) = tokio::join!(sending, answers.read_exact(&mut answer));
+        answered.unwrap();
+        assert_eq!(std::str::from_utf8(&answer[9..]).unwrap(), status.to_string());
+    }
+}
+
+#[tokio::test]
+async fn only_an_admin_hears_of_users() {
+    let interface = Interface::start().await;
+    let (service, actor) = (&interface.service, fuota::Actor::default());
+    for (name, role) in [("ann", fuota::UserRole::Operator), ("bob", fuota::UserRole::Admin)] {
+        service.add_user(new_user(name, role), None, &actor).await.unwrap();
+    }
+    let token = async |name: &str| {
+        let made = service.add_user_token(name, fuota::NewToken::default(), None, &actor).await;
+        format!("Bearer {}", made.unwrap().0.token)
+    };
+    let (ann, bob) = (token("ann").await, token("bob").await);
+    let url = format!("http://{}/api/v1/events?type=user&follow=false", interface.address);
+    for (login, status) in [(&ann, StatusCode::FORBIDDEN), (&bob, StatusCode::OK)] {
+        let request = interface.http.get(&url).header("authorization", login);
+        assert_eq!(request.send().await.unwrap().status(), status);
+    }
+    let mut hears = Stream::open(&interface, "authorization", &bob).await;
+    let mut hears_not = Stream::open(&interface, "authorization", &ann).await;
+    service.add_user(new_user("secret-cid", fuota::UserRole::Service), None, &actor).await.unwrap();
+    let device = fuota::NewDevice { id: "pump-1".into(), ..fuota::NewDevice::default() };
+    service.add_device(device, None, &actor).await.unwrap();
+    assert!(hears.until("pump-1").await && hears_not.until("pump-1").await);
+    assert!(hears.1.contains("secret-cid"));
+    assert!(!hears_not.1.contains("secret-cid"), "{}", hears_not.1);
 }

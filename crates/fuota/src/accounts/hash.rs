@@ -33,6 +33,13 @@ pub enum Scheme {
     Sha512,
 }
 
+/// Of new passwords.
+const OURS: Scheme = Scheme::Argon2id {
+    memory: Params::DEFAULT_M_COST,
+    passes: Params::DEFAULT_T_COST,
+    lanes: Params::DEFAULT_P_COST,
+};
+
 /// See [the module](self).
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash {
@@ -46,15 +53,16 @@ pub struct PasswordHash {
 impl PasswordHash {
     /// Hashes a new password. Takes long: see [`super::password`].
     pub fn make(password: &[u8]) -> io::Result<PasswordHash> {
-        let scheme = Scheme::Argon2id {
-            memory: Params::DEFAULT_M_COST,
-            passes: Params::DEFAULT_T_COST,
-            lanes: Params::DEFAULT_P_COST,
-        };
+        let scheme = OURS;
         let salt = random_bytes::<16>()?.to_vec();
         let hash = compute(scheme, &salt, password, 32)
             .map_err(|error| io::Error::other(error.to_string()))?;
         Ok(PasswordHash { scheme, salt, hash })
+    }
+
+    /// What no password is kept as, to compute in the place of one that there is not.
+    pub fn nobodys() -> PasswordHash {
+        PasswordHash { scheme: OURS, salt: vec![0; 16], hash: vec![0; 32] }
     }
 
     /// Whether this is the password. Takes long: see [`super::password`].

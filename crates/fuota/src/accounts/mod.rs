@@ -141,6 +141,19 @@ impl Accounts {
         }
     }
 
+    /// Checks the password of a user that there is not: as long, and in the same queue, so that
+    /// the time does not say which names are known.
+    pub async fn verify_nobody(&self, password: &[u8], address: Option<IpAddr>) -> Refusal {
+        if address.is_some_and(|address| self.throttle.is_slowed(address, Instant::now())) {
+            return Refusal::Slowed;
+        }
+        let password = password.to_vec();
+        match self.passwords.run(move || PasswordHash::nobodys().matches(&password)).await {
+            Ok(_) => Refusal::Wrong,
+            Err(_) => Refusal::Busy,
+        }
+    }
+
     /// Notes a login that failed.
     pub fn failed(&self, tried: Tried, address: Option<IpAddr>) -> Failure {
         let throttle = match tried {

@@ -23,6 +23,7 @@ pub struct DeviceRow {
     pub old_token: Option<(TokenHash, u64)>,
     pub last_seen: Option<u64>,
     pub confirmed: Option<i64>,
+    pub link_seed: i64,
 }
 
 /// A row of `file`.

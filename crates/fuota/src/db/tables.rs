@@ -11,16 +11,16 @@ pub fn apply(sql: &Savepoint<'_>, op: &Op) -> rusqlite::Result<()> {
         // An upsert, not INSERT OR REPLACE: that would delete the row first, and its transfer.
         Op::Device(row) => sql
             .prepare_cached(
-                "INSERT INTO device VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)
+                "INSERT INTO device VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15)
                  ON CONFLICT (id) DO UPDATE SET registered=?2, groups=?3, labels=?4, model=?5, title=?6,
                  version=?7, dialect=?8, client_id=?9, token=?10, old_token=?11, old_until=?12, last_seen=?13,
-                 confirmed=?14",
+                 confirmed=?14, link_seed=?15",
             )?
             .execute(params![
                 row.id, row.registered, json(&row.groups), json(&row.labels), row.model, row.title,
                 row.version, row.dialect, row.client_id, row.token.map(|hash| hash.0),
                 row.old_token.map(|(hash, _)| hash.0), row.old_token.map(|(_, until)| until as i64),
-                row.last_seen.map(|at| at as i64), row.confirmed,
+                row.last_seen.map(|at| at as i64), row.confirmed, row.link_seed,
             ])?,
         Op::DeviceGone(id) => sql.prepare_cached("DELETE FROM device WHERE id = ?1")?.execute([id])?,
         Op::File(row) => sql
@@ -99,6 +99,7 @@ pub fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
                 old_token: hash("old_token")?.zip(maybe(row, "old_until")?),
                 last_seen: maybe(row, "last_seen")?,
                 confirmed: row.get("confirmed")?,
+                link_seed: row.get("link_seed")?,
             })
         })?,
         files: all(connection, "file", |row| {

@@ -13,7 +13,7 @@ use crate::{
     device::{Device, DeviceState},
     engine::Engine,
     ingest::Files,
-    state::{Happened, UpdateState},
+    state::UpdateState,
     transfer::unix_now,
     views::{Actor, ServiceError},
 };
@@ -72,8 +72,10 @@ impl Engine {
             if !transfer.pin.deployment.is_some_and(|id| ids.contains(&id)) {
                 continue;
             }
-            let Some(next) = transfer.happened(&Happened::Cancelled) else { continue };
-            self.moved(&device, &mut state, &transfer, &next);
+            match transfer.stop() {
+                Some(next) => self.moved(&device, &mut state, &transfer, &next),
+                None => state.leave(&transfer),
+            }
         }
     }
 
@@ -128,7 +130,7 @@ impl Engine {
             }
         }
         let mut ops = vec![Op::Device(device.row(state))];
-        let next = own.as_ref().and_then(|own| own.happened(&Happened::Cancelled));
+        let next = own.as_ref().and_then(|own| own.stop());
         match (own, next) {
             (Some(own), Some(next)) => ops.extend(self.moving(device, state, &own, &next)),
             // It was offered nothing yet, or it failed: that it did is still to be seen.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{
-    deployment::{Deployment, DeploymentState, Member},
+    deployment::{Deployment, DeploymentState},
     events::Change,
     rollout::Step,
 };
@@ -12,7 +12,7 @@ use crate::{
     db::Op,
     device::{Device, DeviceState},
     engine::Engine,
-    state::{Happened, UpdateState},
+    state::UpdateState,
     transfer::{Pin, Transfer, unix_now},
 };
 
@@ -158,16 +158,11 @@ impl Engine {
         state: &mut DeviceState,
         transfer: &Arc<Transfer>,
     ) -> bool {
-        let cancelled = transfer.pin.deployment.is_some_and(|id| {
-            let fleet = self.fleet.lock();
-            let deployment = fleet.deployments.get(&id);
-            deployment.is_none_or(|one| {
-                let taken_out = |member: &Member| member.cancelled.is_some();
-                one.state == DeploymentState::Cancelled
-                    || one.members.get(&device.id).is_some_and(taken_out)
-            })
-        });
-        if cancelled && let Some(next) = transfer.happened(&Happened::Cancelled) {
+        let cancelled = transfer
+            .pin
+            .deployment
+            .is_some_and(|id| self.fleet.lock().has_stopped(id, &device.id).unwrap_or(true));
+        if cancelled && let Some(next) = transfer.stop() {
             self.moved(device, state, transfer, &next);
         }
         cancelled

@@ -31,6 +31,7 @@ pub mod labels;
 mod operate;
 mod records;
 mod ring;
+mod rollback;
 pub mod rollout;
 mod service;
 pub mod starts;
@@ -204,7 +205,8 @@ impl Fleet {
         self.deployments.values().map(|one| one.file).chain(before).collect()
     }
 
-    /// Of each device, what it was confirmed with before its newest deployment.
+    /// Of each device, what it was confirmed with before its newest deployment; and what those are
+    /// being given that are on their way back.
     pub fn ways_back(&self) -> HashSet<i64> {
         let mut newest: HashMap<&Arc<str>, i64> = HashMap::new();
         // By number, so that the newest is the last.
@@ -212,7 +214,20 @@ impl Fleet {
             let reached = deployment.members.iter().filter(|(_, member)| member.reached);
             newest.extend(reached.filter_map(|(device, member)| Some((device, member.before?))));
         }
-        newest.into_values().collect()
+        let rollbacks = self
+            .deployments
+            .values()
+            .filter(|one| matches!(one.target, Target::Rollback(_)) && !one.state.is_over());
+        newest.into_values().chain(rollbacks.map(|one| one.file)).collect()
+    }
+
+    /// Whether this deployment was cancelled, or cancelled for this device; `None` where it is
+    /// over for so long that it is forgotten.
+    pub fn has_stopped(&self, id: i64, device: &str) -> Option<bool> {
+        let deployment = self.deployments.get(&id)?;
+        let taken_out = |member: &Member| member.cancelled.is_some();
+        let cancelled = deployment.state == DeploymentState::Cancelled;
+        Some(cancelled || deployment.members.get(device).is_some_and(taken_out))
     }
 
     /// A device stands elsewhere: its row, where it is in that deployment.

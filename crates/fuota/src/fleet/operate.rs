@@ -58,7 +58,7 @@ impl Engine {
     ) -> Result<(i64, bool), ServiceError> {
         let (file, mut deployment) = self.draft(new)?;
         deployment.conditions.url = url.map(str::to_owned);
-        let (id, ops) = {
+        let (id, written) = 'made: {
             let mut files = self.files.lock();
             let mut fleet = self.fleet.lock();
             if let Some(key) = &key
@@ -70,14 +70,15 @@ impl Engine {
                     && known.asked() == deployment.asked()
                     && known.conditions.url == deployment.conditions.url
                     && known.downgrade == deployment.downgrade;
-                return match same {
-                    true => Ok((known.id, false)),
-                    false => Err(ServiceError::Conflict(format!(
-                        "the Idempotency-Key was used for another request, which made deployment {}",
-                        known.id
-                    ))),
-                };
+                if same {
+                    break 'made (known.id, None);
+                }
+                return Err(ServiceError::Conflict(format!(
+                    "the Idempotency-Key was used for another request, which made deployment {}",
+                    known.id
+                )));
             }
+            let mut ops = fleet.end_orders(&deployment, &mut files);
             let live = || fleet.deployments.values().filter(|one| !one.state.is_over());
             let twin = live().find(|one| {
                 one.file == deployment.file
@@ -105,16 +106,23 @@ impl Engine {
                 ..deployment
             };
             let detail = format!("{} for {}", file.path, deployment.target);
-            let ops = vec![
-                Op::Deployment(deployment.row()),
-                Engine::audit_by(actor, &format!("deployment {id}"), "created", Some(detail)),
-            ];
+            ops.push(Op::Deployment(deployment.row()));
+            let subject = format!("deployment {id}");
+            ops.push(Engine::audit_by(actor, &subject, "created", Some(detail)));
             // Nothing offers it before the catalog is rebuilt, which is after the commit.
             fleet.deployments.insert(id, deployment);
-            (id, ops)
+            (id, Some(self.keep(ops)))
         };
-        if let Err(error) = self.keep(ops).await {
-            self.fleet.lock().deployments.remove(&id);
+        let Some(written) = written else {
+            // The request that made it may not be done yet.
+            self.settled().await?;
+            return Ok((id, false));
+        };
+        if let Err(error) = written.await {
+            let mut fleet = self.fleet.lock();
+            fleet.deployments.remove(&id);
+            // It may have been written again meanwhile.
+            drop(self.db.submit(vec![Op::DeploymentGone(id)], None));
             return Err(ServiceError::Unavailable(error.to_string()));
         }
         tracing::info!(deployment = id, path = file.path, by = actor.shown(), "deployment created");

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use crate::{
     db::{DbError, Op},
     engine::Engine,
+    views::ServiceError,
 };
 
 /// Changes that were to be written and are not: of which deployments, files and devices, and
@@ -42,7 +43,6 @@ impl Unwritten {
         all
     }
 
-    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         *self == Unwritten::default()
     }
@@ -92,6 +92,20 @@ impl Engine {
         async move {
             queued?;
             committed.await.unwrap_or(Err(DbError::Closed))
+        }
+    }
+
+    /// Waits until what was queued by now is written, for whoever is told that something was done
+    /// before.
+    ///
+    /// # Errors
+    /// [`ServiceError::Unavailable`]: not all of it is.
+    pub async fn settled(&self) -> Result<(), ServiceError> {
+        let written = self.db.commit(Vec::new()).await;
+        written.map_err(|error| ServiceError::Unavailable(error.to_string()))?;
+        match self.unwritten.lock().is_empty() {
+            true => Ok(()),
+            false => Err(ServiceError::Unavailable("not all is written yet; try again".into())),
         }
     }
 

@@ -109,7 +109,7 @@ impl Service {
             facts: Some(facts_text(&ingested.facts)),
             signature: Some(signature_text(&verdict)),
         };
-        let (row, written, request) = {
+        let made = 'made: {
             let mut files = engine.files.lock();
             let wanted = (&row.path, &row.sidecar, &row.signature, row.digest.to_string());
             let request = engine.requests.open(&engine.key, "firmware", key, &wanted)?;
@@ -126,9 +126,7 @@ impl Service {
                     if (same.digest, &same.sidecar, &same.signature)
                         == (row.digest, &row.sidecar, &row.signature) =>
                 {
-                    let id = firmware_id(same);
-                    drop(files);
-                    return Ok((self.listed(&id)?, false));
+                    break 'made Err(firmware_id(same));
                 }
                 Some(other) => {
                     return Err(ServiceError::Conflict(format!(
@@ -152,7 +150,15 @@ impl Service {
             let how = Dropping { deploy: false, hold: false, plan: Plan::all() };
             applied.ops.extend(request.op());
             let (ops, _fleet) = engine.take_in(&mut files, applied, &how);
-            (row, engine.keep(ops), request)
+            Ok((row, engine.keep(ops), request))
+        };
+        let (row, written, request) = match made {
+            Ok(made) => made,
+            Err(same) => {
+                // The upload that brought it may not be done yet.
+                engine.settled().await?;
+                return Ok((self.listed(&same)?, false));
+            }
         };
         if let Err(error) = written.await {
             engine.files.lock().rows.retain(|other| other.id != row.id);

@@ -283,6 +283,35 @@ async fn an_address_with_too_many_failures_waits_and_others_do_not() {
     }
 }
 
+#[tokio::test]
+async fn a_failed_login_does_not_say_which_names_are_known() {
+    let site = token_site().await;
+    let mut texts = std::collections::HashSet::new();
+    for request in [
+        token_request("nobody has this token"),
+        login("x", "stranger", PASSWORD),
+        login("x", "a", "not its token, but long"),
+        login("x", "admin", "not its password"),
+    ] {
+        match site.identify(&request).await {
+            ConnectVerdict::Reject(reason) => drop(texts.insert(reason.text)),
+            other => panic!("let in: {other:?}"),
+        }
+    }
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    // At the page an unknown name is computed like a known one: there is no room for so many.
+    let logins = (0..200).map(|_| site.service.log_in("stranger", PASSWORD, None));
+    let refusals = futures_util::future::join_all(logins).await;
+    let is_busy = |refusal: &Result<UserRole, ServiceError>| {
+        matches!(refusal, Err(ServiceError::Unavailable(_)))
+    };
+    let busy = refusals.iter().filter(|refusal| is_busy(refusal)).count();
+    assert!((100..200).contains(&busy), "{busy}");
+    let mut wrong = refusals.into_iter().filter(|refusal| !is_busy(refusal));
+    let known = site.service.log_in("admin", "not its password", None).await;
+    assert_eq!(wrong.next().unwrap().unwrap_err().to_string(), known.unwrap_err().to_string());
+}
+
 /// A device that was removed tries on for ever, in each of the forms that devices log in with.
 #[tokio::test]
 async fn what_nobody_has_makes_no_password_wait() {

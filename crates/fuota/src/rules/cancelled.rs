@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
+
 use crate::{
     Act, ServiceError,
+    download::Caller,
     harness::{Session, Site, TOPIC, ann},
 };
 
@@ -209,4 +212,56 @@ async fn rule_21_a_cancel_that_a_crash_cut_short_opens_no_wave() {
     }
     let view = site.service.deployment(id).unwrap();
     assert_eq!((view.state, view.wave), ("running", 1));
+}
+
+/// The device has all of it as far as the server knows, but its last blocks were lost.
+#[tokio::test]
+async fn rule_10_what_was_stopped_is_served_no_more_to_one_that_has_it() {
+    for withdraws in [false, true] {
+        let site = Site::start().await;
+        let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
+        let id = site.deploy(&firmware, ALL, r#""all""#).await;
+        let mut device = listening(&site, "dev-1").await;
+        device.manifest().await;
+        device.download(0, 3).await;
+        site.until_state("dev-1", "downloaded").await;
+        if withdraws {
+            site.service.withdraw_firmware(&firmware, &ann()).await.unwrap();
+        } else {
+            drop(site.act(id, Act::Cancel).await);
+        }
+        device.ask(1);
+        assert!(device.error().await.contains("cancelled by an operator"));
+        device.end();
+        let mut device = listening(&site, "dev-1").await;
+        device.ask(2);
+        assert!(device.error().await.contains("cancelled by an operator"));
+        site.until_written("dev-1", "downloaded").await;
+        let site = site.crash().await;
+        let mut device = listening(&site, "dev-1").await;
+        device.ask(2);
+        assert!(device.error().await.contains("cancelled by an operator"));
+        let device = site.service.device("dev-1").unwrap();
+        assert_eq!(device.state.as_deref(), Some("downloaded"), "what it has is no lie");
+    }
+}
+
+#[tokio::test]
+async fn rule_10_nor_is_it_offered_over_http() {
+    let site = Site::with(|settings| settings.confirm_after = Duration::from_secs(3600)).await;
+    let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
+    site.deploy(&firmware, ALL, r#""all""#).await;
+    let fetch = async || {
+        let caller = Caller::Device { id: "dev-1", user: None, token: None };
+        site.service.caller(caller, None).await.unwrap()
+    };
+    let image = fetch().await.image().await.unwrap().expect("an image");
+    let parts: Vec<_> = image.read(0, 250).collect().await;
+    assert_eq!(parts.len(), 1);
+    drop(parts);
+    site.until_state("dev-1", "downloaded").await;
+    // One that has lost it gets it again, until it is withdrawn.
+    assert!(fetch().await.image().await.unwrap().is_some());
+    site.service.withdraw_firmware(&firmware, &ann()).await.unwrap();
+    assert!(fetch().await.image().await.unwrap().is_none());
 }

@@ -98,6 +98,26 @@ async fn a_request_with_a_key_may_be_repeated() {
 }
 
 #[tokio::test]
+async fn a_repeated_request_is_not_answered_before_the_first_is_written() {
+    let site = Site::start().await;
+    let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
+    let operator = ann();
+    let make = || {
+        let new = deployment(&firmware, ALL, r#""all""#);
+        site.service.create_deployment(new, Some("job-17".into()), &operator)
+    };
+    site.forbid_writing(&["deployment"]);
+    let (first, second) = tokio::join!(make(), make());
+    for refused in [first, second] {
+        assert!(matches!(refused, Err(ServiceError::Unavailable(_))), "{refused:?}");
+    }
+    site.allow_writing();
+    site.until_all_is_written().await;
+    assert!(make().await.unwrap().1, "nothing was made before");
+    assert_eq!(site.crash().await.service.deployments(None, None, 9).len(), 1);
+}
+
+#[tokio::test]
 async fn what_cannot_be_deployed_says_why() {
     let site = Site::start().await;
     let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
@@ -342,6 +362,115 @@ async fn rule_22_a_rollback_gives_back_what_each_had_and_lists_who_had_nothing()
     site.drop_file("pump-3.0.0.bin", &[3; 250]).await;
     let mut device = listening(&site, "dev-1").await;
     assert_eq!(device.manifest().await["version"], "3.0.0");
+}
+
+#[tokio::test]
+async fn rule_22_the_copy_that_a_rollback_gives_is_kept_while_it_runs() {
+    let site = Site::start().await;
+    site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
+    update(&site, "dev-1", "1.0.0").await.end();
+    site.drop_file("pump-2.0.0.bin", &[2; 250]).await;
+    update(&site, "dev-1", "2.0.0").await.end();
+    site.act(2, Act::Rollback).await;
+    site.remove_file("pump-1.0.0.bin").await;
+    // Before it goes back it is given another title, which asks for another copy to be kept.
+    site.drop_file("devices/dev-1/boot-9.0.0.bin", &[9; 250]).await;
+    let mut device = listening(&site, "dev-1").await;
+    let version = device.manifest().await["version"].clone();
+    assert_eq!(version, "9.0.0");
+    device.download(0, 3).await;
+    device.end();
+    let mut device = listening(&site, "dev-1").await;
+    device.publish(report("9.0.0"));
+    site.until_state("dev-1", "updated").await;
+    let needed = site.service.0.needed_images();
+    assert!(needed.contains(&store::Digest::of(&[1; 250])));
+}
+
+#[tokio::test]
+async fn rule_22_a_rollback_leaves_devices_that_have_moved_on() {
+    let site = Site::start().await;
+    let [one, bad, fix] = ["1.0.0", "1.1.0", "1.2.0"].map(|version| version.to_owned());
+    site.drop_file(&format!("pump-{one}.bin"), &[1; 250]).await;
+    for id in ["dev-1", "dev-2", "dev-3"] {
+        update(&site, id, &one).await.end();
+    }
+    site.drop_file(&format!("pump-{bad}.bin"), &[2; 250]).await;
+    for id in ["dev-1", "dev-2", "dev-3"] {
+        update(&site, id, &bad).await.end();
+    }
+    for id in ["dev-1", "dev-2"] {
+        site.drop_file(&format!("devices/{id}/pump-{fix}.bin"), &[3; 250]).await;
+    }
+    let mut fixed = update(&site, "dev-1", &fix).await;
+    let mut fixing = listening(&site, "dev-2").await;
+    assert_eq!(fixing.manifest().await["version"], fix);
+    let acted = site.act(2, Act::Rollback).await;
+    let left: Vec<_> =
+        acted.left.unwrap().into_iter().map(|one| (one.device, one.reason)).collect();
+    let since = |id: &str| (id.to_owned(), format!("it was given {fix} since"));
+    assert_eq!(left, [since("dev-1"), since("dev-2")]);
+    // Only the one that still runs it goes back.
+    let mut still = listening(&site, "dev-3").await;
+    assert_eq!(still.manifest().await["version"], one);
+    still.download(0, 3).await;
+    still.publish(report(&one));
+    fixing.download(0, 3).await;
+    fixing.publish(report(&fix));
+    site.until_state("dev-2", "updated").await;
+    site.service.0.db.commit(Vec::new()).await.unwrap();
+    for device in [&mut fixed, &mut fixing] {
+        device.nothing();
+    }
+}
+
+#[tokio::test]
+async fn rule_22_a_device_whose_last_block_was_on_its_way_goes_back_too() {
+    let site = Site::start().await;
+    site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
+    let mut first = update(&site, "dev-1", "1.0.0").await;
+    let second = update(&site, "dev-2", "1.0.0").await;
+    // Another one ran something else before.
+    site.drop_file("devices/dev-3/pump-0.9.0.bin", &[9; 250]).await;
+    let third = update(&site, "dev-3", "0.9.0").await;
+    site.remove_file("devices/dev-3/pump-0.9.0.bin").await;
+    site.drop_file("pump-2.0.0.bin", &[2; 250]).await;
+    let bad = 3;
+    assert_eq!(first.manifest().await["version"], "2.0.0");
+    first.download(0, 3).await;
+    first.publish(report("2.0.0"));
+    let mut late = Vec::new();
+    for mut device in [second, third] {
+        assert_eq!(device.manifest().await["version"], "2.0.0");
+        device.download(0, 2).await;
+        device.ask(2);
+        late.push((device.unwritten().await, device));
+    }
+    let acted = site.act(bad, Act::Rollback).await;
+    assert_eq!(acted.rollbacks.unwrap().len(), 1, "of them, one has it by now");
+    let mut restarted = Vec::new();
+    for (message, device) in late {
+        let (receipt, tag) = message.receipt.unwrap();
+        receipt.written(tag);
+        let id = device.client.id.clone();
+        device.end();
+        let mut device = listening(&site, &id).await;
+        device.publish(report("2.0.0"));
+        restarted.push(device);
+    }
+    let [second, third] = &mut restarted[..] else { unreachable!() };
+    assert_eq!(third.manifest().await["version"], "0.9.0", "a canary of its own");
+    // The other goes after the canary, on the same list.
+    assert_eq!(first.manifest().await["version"], "1.0.0");
+    first.download(0, 3).await;
+    second.nothing();
+    site.until_written("dev-3", "offered").await;
+    drop(restarted);
+    let site = site.crash().await;
+    first = listening(&site, "dev-1").await;
+    first.publish(report("1.0.0"));
+    let mut second = listening(&site, "dev-2").await;
+    assert_eq!(second.manifest().await["version"], "1.0.0");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod configure;
 mod deployments;
 mod identity;
 mod import;
+mod links;
 mod mixing;
 mod model;
 mod numbers;

@@ -308,6 +308,7 @@ impl World {
                         for made in acted.rollbacks.unwrap_or_default() {
                             let view = service.deployment(made.parse().unwrap()).unwrap();
                             self.learn(view.id.parse().unwrap(), view.firmware.digest, true, true);
+                            self.listed(ids[at], made.parse().unwrap());
                         }
                     }
                     Err(ServiceError::Conflict(_)) => {}
@@ -442,6 +443,23 @@ impl World {
             opened: false,
         };
         assert!(self.deployments.insert(id, known).is_none(), "a number is used twice");
+    }
+
+    /// A rollback lists nobody who runs something newer, unless it has just been given what the
+    /// rollback takes back.
+    fn listed(&self, bad: i64, rollback: i64) {
+        let digest = &self.deployments[&bad].digest;
+        let bad = &self.images.iter().find(|(known, _)| known == digest).unwrap().1.version;
+        let number = |version: &str| version.strip_suffix(".0.0")?.parse::<u32>().ok();
+        for listed in self.site().service.deployment_devices(rollback, None, 100).unwrap() {
+            let index = (0..DEVICES).find(|index| name(*index) == listed.device).unwrap();
+            let device = &self.devices[index];
+            if let (Some(runs), Some(bad)) = (device.runs.as_deref().and_then(number), number(bad))
+            {
+                let given = device.digest.as_ref() == Some(digest);
+                assert!(runs <= bad || given, "{} runs {runs}, and goes back", listed.device);
+            }
+        }
     }
 
     async fn connect(&mut self, device: usize) {
@@ -610,9 +628,18 @@ impl World {
         device.got.insert(block, data);
     }
 
-    /// What the fleet says of devices is what the devices' own transfers say.
+    /// What the fleet says of devices is what the devices' own transfers say, and no rollout goes
+    /// on over a failure of which nobody knows: with so few devices one is too many in any wave.
     fn compare(&self) {
         let engine = &self.site().service.0;
+        for (id, known) in self.deployments.iter().filter(|(_, one)| one.canary && !one.opened) {
+            let failed = |(index, device): (usize, &Device)| {
+                device.failed.get(&known.digest) == Some(id) && !known.ran.contains(&index)
+            };
+            let state = self.site().service.deployment(*id).map(|view| view.state);
+            let failed = self.devices.iter().enumerate().any(failed);
+            assert!(!failed || state != Some("running"), "deployment {id} goes on");
+        }
         for device in engine.registry.all() {
             let state = device.state.lock();
             let Some(transfer) = &state.transfer else { continue };

@@ -247,3 +247,39 @@ async fn rule_27_nobody_else_starts_an_update() {
     device.nothing();
     assert!(site.service.deployments(None, None, 10).is_empty());
 }
+
+#[tokio::test]
+async fn an_order_is_over_when_its_device_runs_it_or_another_follows() {
+    let site = Site::start().await;
+    let mut operator = account(&site, Role::Operator);
+    let mut order = async |firmware: &str, device: &str| {
+        operator.publish(file(firmware, Some(device)).to_string());
+        calculating(&mut operator).await;
+        answer(&mut operator).await
+    };
+    let (one, two) = (
+        site.upload("pump-1.0.0.bin", &[1; 250]).await,
+        site.upload("pump-2.0.0.bin", &[2; 250]).await,
+    );
+    let mut devices = Vec::new();
+    for id in ["dev-1", "dev-2"] {
+        devices.push(listening(&site, id).await);
+        order(&one, id).await;
+    }
+    for device in &mut devices {
+        device.manifest().await;
+        device.download(0, 3).await;
+    }
+    devices[0].publish(r#"{"variable":"firmware_status","metadata":{"version":"1.0.0"}}"#);
+    site.until_state("dev-1", "updated").await;
+    // The second has not shown yet that it runs it; the next one is for it.
+    order(&two, "dev-2").await;
+    let state = |id| {
+        let view = site.service.deployment(id).unwrap();
+        (view.state, view.reason.unwrap_or_default())
+    };
+    assert_eq!(state(1), ("ended", "its device runs it".into()));
+    assert_eq!(state(2), ("ended", "another order for the device followed it".into()));
+    assert_eq!(state(3).0, "running");
+    assert_eq!(devices[1].manifest().await["version"], "2.0.0");
+}

@@ -27,6 +27,22 @@ struct Names {
 pub struct Disk {
     names: Arc<Mutex<Names>>,
     full: Arc<Mutex<bool>>,
+    /// What fails the next time.
+    fails: Arc<Mutex<Option<Sync>>>,
+}
+
+/// What makes something durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// The names of files.
+    Names,
+    /// The bytes of one.
+    File,
+}
+
+fn fails(next: &Mutex<Option<Sync>>, what: Sync) -> Result<()> {
+    let failed = next.lock().unwrap().take_if(|next| *next == what);
+    failed.map_or(Ok(()), |_| Err(Error::other("it failed, as the test wants")))
 }
 
 impl Disk {
@@ -54,6 +70,16 @@ impl Disk {
     /// From now on nothing can be appended, or it can again.
     pub fn set_full(&self, full: bool) {
         *self.full.lock().unwrap() = full;
+    }
+
+    /// The next time it is to do this, it fails.
+    pub fn fail_once(&self, what: Sync) {
+        *self.fails.lock().unwrap() = Some(what);
+    }
+
+    /// Whether it has.
+    pub fn has_failed(&self) -> bool {
+        self.fails.lock().unwrap().is_none()
     }
 
     pub fn put(&self, name: &str, bytes: Vec<u8>) {
@@ -98,7 +124,7 @@ impl Storage for Disk {
     fn open(&self, name: &str, keep: u64) -> Result<Arc<dyn LogFile>> {
         let content = self.names.lock().unwrap().now.entry(name.into()).or_default().clone();
         content.lock().unwrap().bytes.truncate(keep as usize);
-        Ok(Arc::new(Open(content, self.full.clone())))
+        Ok(Arc::new(Open(content, self.full.clone(), self.fails.clone())))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<()> {
@@ -114,13 +140,14 @@ impl Storage for Disk {
     }
 
     fn sync_names(&self) -> Result<()> {
+        fails(&self.fails, Sync::Names)?;
         let mut names = self.names.lock().unwrap();
         names.synced = names.now.clone();
         Ok(())
     }
 }
 
-struct Open(Shared, Arc<Mutex<bool>>);
+struct Open(Shared, Arc<Mutex<bool>>, Arc<Mutex<Option<Sync>>>);
 
 impl LogFile for Open {
     fn append(&self, bytes: &[u8]) -> Result<()> {
@@ -139,6 +166,7 @@ impl LogFile for Open {
     }
 
     fn sync(&self) -> Result<()> {
+        fails(&self.2, Sync::File)?;
         let mut content = self.0.lock().unwrap();
         content.synced = content.bytes.len();
         Ok(())

@@ -45,7 +45,12 @@ pub fn site_with_hooks(settings: Settings, hooks: Vec<Arc<dyn Hook>>) -> Site {
 
 /// Nothing is promised beyond the process.
 pub fn site_without_log(settings: Settings) -> Site {
-    start_on(settings, Vec::new(), None)
+    start_on(settings, Vec::new(), None, 2)
+}
+
+/// A broker with one worker thread: whoever does not yield keeps all others waiting.
+pub fn site_on_one_thread(hooks: Vec<Arc<dyn Hook>>) -> Site {
+    start_on(Settings::default(), hooks, Some(&Disk::default()), 1)
 }
 
 /// A broker that syncs before it acknowledges.
@@ -61,12 +66,17 @@ pub fn site_on(settings: Settings, disk: &Disk) -> Site {
 
 /// A broker with plugins that goes on with what is on this disk.
 pub fn start(settings: Settings, hooks: Vec<Arc<dyn Hook>>, disk: &Disk) -> Site {
-    start_on(settings, hooks, Some(disk))
+    start_on(settings, hooks, Some(disk), 2)
 }
 
-fn start_on(settings: Settings, hooks: Vec<Arc<dyn Hook>>, disk: Option<&Disk>) -> Site {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+fn start_on(
+    settings: Settings,
+    hooks: Vec<Arc<dyn Hook>>,
+    disk: Option<&Disk>,
+    threads: usize,
+) -> Site {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(threads).enable_all().build().unwrap();
     let cancel = CancellationToken::new();
     let (port, server) = {
         let _inside = runtime.enter();

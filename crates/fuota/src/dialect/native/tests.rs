@@ -1,5 +1,8 @@
-use super::*;
-use crate::state::UpdateState;
+use std::{num::NonZeroU32, ops::Range};
+
+use super::{messages::*, *};
+use crate::{dialect::Problem, state::UpdateState};
+use hook::Encode as _;
 use proptest::prelude::*;
 
 fn talk() -> Box<dyn Talk> {
@@ -212,6 +215,42 @@ proptest! {
 }
 
 proptest! {
+    #[test]
+    fn a_manifest_is_understood_by_another_decoder(
+        size in 1u64..=u64::from(u32::MAX), version in "\\PC{0,90}", title in prop::option::of("\\PC{0,90}"),
+        tag: u64, window in 1u32..100_000, signature in prop::option::of(prop::collection::vec(any::<u8>(), 74)),
+    ) {
+        let line = signature.as_ref().map(hex::encode);
+        let offer = Offer {
+            size, total: 1, chunk_size: 4096, version: &version, title: title.as_deref(), file: "x",
+            sha256: &"5a".repeat(32), signature: line.as_deref(), checksum: None, tag, window,
+            attempt: 1, state: UpdateState::Offered, note: None,
+        };
+        let said = talk().manifest(&offer, &Framing { limit: u32::MAX, qos: Qos::AtLeastOnce, protocol: hook::Protocol::V5 });
+        let bytes = said.payload.to_bytes();
+        prop_assert_eq!(bytes[0], MANIFEST);
+        let (mut fields, mut rest) = (std::collections::BTreeMap::new(), &bytes[1..]);
+        while let [tag, length, after @ ..] = rest {
+            let (value, after) = after.split_at(usize::from(*length));
+            prop_assert_eq!(fields.insert(*tag, value.to_vec()), None);
+            rest = after;
+        }
+        prop_assert!(rest.is_empty());
+        // A text of more than 255 bytes ends before the character that does not fit.
+        let text = |tag: u8| fields.get(&tag).map(|value| std::str::from_utf8(value).expect("UTF-8"));
+        for (tag, whole) in [(VERSION, Some(&version)), (TITLE, title.as_ref())] {
+            prop_assert_eq!(text(tag).is_some(), whole.is_some());
+            if let (Some(text), Some(whole)) = (text(tag), whole) {
+                prop_assert!(whole.starts_with(text) && (text.len() > 251 || text == whole));
+            }
+        }
+        prop_assert_eq!(&fields[&IMAGE], &tag.to_be_bytes().to_vec());
+        prop_assert_eq!(&fields[&SIZE], &(size as u32).to_be_bytes().to_vec());
+        prop_assert_eq!(&fields[&SHA256], &vec![0x5a; 32]);
+        prop_assert_eq!(fields.get(&SIGNATURE), signature.as_ref());
+        prop_assert_eq!(&fields[&WINDOW], &(window.min(65_535) as u16).to_be_bytes().to_vec());
+    }
+
     #[test]
     fn a_block_is_understood_by_another_decoder(
         tag: u64, index in 0u32..1000, size in 1u32..3000, data in prop::collection::vec(any::<u8>(), 0..3000),

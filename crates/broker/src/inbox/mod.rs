@@ -1,34 +1,31 @@
 //! A session's bounded queues: what publishers and plugins put in, and its connection takes out.
 //!
+//! | file | subject |
+//! | --- | --- |
+//! | this one | the queues, and the connection's side of them |
+//! | `lossy` | QoS 0 |
+//! | `assured` | QoS 1 and 2 |
+//! | `outbox` | messages of plugins |
+//!
 //! One lock guards all of it. A publisher holds it for one push, the connection for one swap,
 //! so that neither waits for the other's work.
 
-use hook::{Class, Outgoing, Qos, Refused, SessionEnd};
+mod assured;
+mod lossy;
+mod outbox;
+#[cfg(test)]
+mod tests;
+
+use hook::{Outgoing, Qos, SessionEnd};
 use parking_lot::Mutex;
 use std::{
     borrow::Cow,
     collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    task::{Context, Poll, Waker},
+    sync::{Arc, atomic::AtomicU32},
+    task::Waker,
 };
 
-use crate::{
-    crowd::{DISTRUST, TURNS, Turns},
-    limits::LiveLimits,
-    message::Delivery,
-    queue::Queue,
-    session::clock_ms,
-};
-
-/// While more than this waits in an outbox, no further PUBLISH of that client is read.
-const OUTBOX_HIGH_BYTES: usize = 8 * 1024 * 1024;
-/// The same in messages.
-const OUTBOX_HIGH_MESSAGES: usize = 1024;
-/// Past this many times the high-water mark an outbox refuses.
-const OUTBOX_HARD_FACTOR: usize = 4;
+use crate::{crowd::Turns, limits::LiveLimits, message::Delivery, queue::Queue};
 
 /// Why a connection is to end, from outside its task.
 #[derive(Clone, Debug)]
@@ -220,35 +217,15 @@ impl Inbox {
         inner.epoch = inner.epoch.wrapping_add(1);
     }
 
-    /// Takes out what has expired while no connection is there to do it.
-    pub fn take_expired(&self) -> Vec<Delivery> {
-        let mut inner = self.inner.lock();
-        if inner.connection != 0 || inner.queues.assured.is_empty() {
-            return Vec::new();
-        }
-        let mut expired = Vec::new();
-        inner.queues.assured.retain(|delivery| {
-            let late = delivery.message.expired();
-            if late {
-                expired.push(delivery.clone());
-            }
-            !late
-        });
-        let bytes = expired.iter().map(|delivery| delivery.message.cost()).sum();
-        inner.settle(&Done { messages: expired.len(), bytes, ..Done::default() });
-        expired
-    }
-
-    /// Messages of shared subscriptions that wait: where the session ends, they are for another
-    /// member.
-    pub fn shared(&self) -> Vec<Delivery> {
-        let inner = self.inner.lock();
-        inner.queues.assured.iter().filter(|delivery| delivery.share.is_some()).cloned().collect()
-    }
-
     /// Changes when the session starts clean: what was under way for it is no longer for it.
     pub fn epoch(&self) -> u32 {
         self.inner.lock().epoch
+    }
+
+    /// Whether what began in this epoch is still for the session.
+    pub fn is_in(&self, epoch: u32) -> bool {
+        let inner = self.inner.lock();
+        !inner.ended && inner.epoch == epoch
     }
 
     /// The session is gone for good: whatever comes is skipped.
@@ -268,68 +245,6 @@ impl Inbox {
         (inner.messages + inner.outbox_messages, inner.bytes + inner.outbox_bytes)
     }
 
-    /// QoS 0: dropped where there is no room.
-    pub fn push_lossy(&self, delivery: Delivery) -> Pushed {
-        let mut inner = self.inner.lock();
-        if inner.connection == 0 || inner.ended {
-            return Pushed::Skipped;
-        }
-        let cost = delivery.message.cost();
-        if !self.fits(inner.messages, inner.bytes + cost) {
-            return Pushed::Dropped;
-        }
-        inner.messages += 1;
-        inner.bytes += cost;
-        inner.lossy_messages += 1;
-        inner.lossy_bytes += cost;
-        inner.queues.lossy.push_back(delivery);
-        if inner.distrusted == 0 && self.crowd().is_none() && !self.is_within(&inner, 2) {
-            self.crowd.fetch_add(1, Ordering::Relaxed);
-        }
-        wake(inner);
-        Pushed::Queued
-    }
-
-    /// A number for this crowd, where publishers of QoS 0 are to let the queue drain.
-    pub fn crowd(&self) -> Option<u32> {
-        Some(self.crowd.load(Ordering::Relaxed)).filter(|crowd| crowd % 2 == 1)
-    }
-
-    /// Waits for a turn while this crowd lasts.
-    pub fn poll_turn(&self, crowd: u32, cx: &Context<'_>) -> Poll<()> {
-        let mut inner = self.inner.lock();
-        if self.crowd() != Some(crowd) {
-            return Poll::Ready(());
-        }
-        inner.turns.wait(cx.waker());
-        Poll::Pending
-    }
-
-    /// Somebody waited as long as one waits. Where this crowd still lasts, nobody waits for the
-    /// session for some time.
-    pub fn waited_in_vain(&self, crowd: u32) {
-        let mut inner = self.inner.lock();
-        if self.crowd() != Some(crowd) {
-            return;
-        }
-        inner.distrusted = clock_ms() + DISTRUST.as_millis() as u64;
-        let turns = self.go_on(&mut inner);
-        drop(inner);
-        turns.into_iter().for_each(Waker::wake);
-    }
-
-    /// Nobody is to wait any more.
-    fn go_on(&self, inner: &mut Inner) -> Vec<Waker> {
-        self.crowd_is_over();
-        inner.turns.next(usize::MAX)
-    }
-
-    fn crowd_is_over(&self) {
-        if self.crowd().is_some() {
-            self.crowd.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
     /// Whether the queue holds at most its bound divided by `share`.
     fn is_within(&self, inner: &Inner, share: usize) -> bool {
         self.are_within(inner.messages, inner.bytes, share)
@@ -340,195 +255,9 @@ impl Inbox {
             && bytes <= self.limits.queue_bytes() / share
     }
 
-    /// Some who wait go on where the queue has drained, all of them where it is empty.
-    fn turns(&self, inner: &mut Inner) -> Vec<Waker> {
-        let untouched = self.crowd().is_none() && inner.turns.is_empty() && inner.distrusted == 0;
-        if untouched || !self.is_within(inner, 4) {
-            return Vec::new();
-        }
-        self.crowd_is_over();
-        if inner.distrusted <= clock_ms() {
-            inner.distrusted = 0;
-        }
-        inner.turns.next(if inner.messages == 0 { usize::MAX } else { TURNS })
-    }
-
-    /// QoS 1 and 2. On [`Pushed::Full`] the waker is kept and called when there is room.
-    pub fn push_assured(&self, delivery: Delivery, waker: Option<&Waker>) -> Pushed {
-        let mut inner = self.inner.lock();
-        if inner.ended {
-            return Pushed::Skipped;
-        }
-        if let Some(without) = self.without_room(&mut inner, &delivery, waker) {
-            return without;
-        }
-        inner.messages += 1;
-        inner.bytes += delivery.message.cost();
-        inner.queues.assured.push_back(delivery);
-        let alone = inner.messages == 1 && self.is_within(&inner, 2);
-        if wake(inner) && alone { Pushed::Woke } else { Pushed::Queued }
-    }
-
-    /// After [`Pushed::Woke`]: calls the waker when the connection has taken the message, or is
-    /// gone. `false` where that has happened.
-    pub fn after_take(&self, waker: &Waker) -> bool {
-        let mut inner = self.inner.lock();
-        let waits = inner.connection != 0 && inner.waker.is_none() && self.is_within(&inner, 2);
-        if waits && !inner.queues.assured.is_empty() {
-            inner.waiting.push_back(waker.clone());
-            return true;
-        }
-        false
-    }
-
-    /// Room for a QoS 1 or 2 delivery that is to be written to the log before it is
-    /// [pushed](Self::push_reserved). As [`Self::push_assured`] otherwise.
-    pub fn reserve(&self, delivery: &Delivery, epoch: u32, waker: Option<&Waker>) -> Pushed {
-        let mut inner = self.inner.lock();
-        if inner.ended || inner.epoch != epoch {
-            return Pushed::Skipped;
-        }
-        if let Some(without) = self.without_room(&mut inner, delivery, waker) {
-            return without;
-        }
-        inner.messages += 1;
-        inner.bytes += delivery.message.cost();
-        Pushed::Queued
-    }
-
-    /// Puts a delivery into the room that was reserved for it. `false` where the session started
-    /// clean or ended meanwhile: it is not for it any more.
-    pub fn push_reserved(&self, delivery: Delivery, epoch: u32) -> bool {
-        let mut inner = self.inner.lock();
-        if inner.ended || inner.epoch != epoch {
-            return false;
-        }
-        inner.queues.assured.push_back(delivery);
-        wake(inner);
-        true
-    }
-
-    /// Gives the room back.
-    pub fn release(&self, delivery: &Delivery, epoch: u32) {
-        let mut inner = self.inner.lock();
-        if !inner.ended && inner.epoch == epoch {
-            inner.messages = inner.messages.saturating_sub(1);
-            inner.bytes = inner.bytes.saturating_sub(delivery.message.cost());
-        }
-    }
-
-    /// A delivery that the log promised, at the start of the broker: whatever the bounds are now.
-    pub fn restore(&self, delivery: Delivery) {
-        let mut inner = self.inner.lock();
-        inner.messages += 1;
-        inner.bytes += delivery.message.cost();
-        inner.queues.assured.push_back(delivery);
-    }
-
-    /// Takes out the QoS 1 and 2 deliveries that wait and are not to be kept.
-    pub fn drop_waiting(&self, keep: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
-        let mut inner = self.inner.lock();
-        let (kept, dropped): (Vec<_>, Vec<_>) =
-            inner.queues.assured.take().into_iter().partition(keep);
-        inner.queues.assured = VecDeque::from(kept).into();
-        for delivery in &dropped {
-            inner.messages = inner.messages.saturating_sub(1);
-            inner.bytes = inner.bytes.saturating_sub(delivery.message.cost());
-        }
-        dropped
-    }
-
     /// Whether one more message fits, where so many wait and so many bytes would.
     fn fits(&self, messages: usize, bytes: usize) -> bool {
         messages < self.limits.queue_messages() && bytes <= self.limits.queue_bytes()
-    }
-
-    /// What becomes of a QoS 1 or 2 delivery that there is no room for. Who waits is told when there
-    /// is some. QoS 0 makes room for it: see [`Inbox::take`].
-    fn without_room(
-        &self,
-        inner: &mut Inner,
-        delivery: &Delivery,
-        waker: Option<&Waker>,
-    ) -> Option<Pushed> {
-        self.look_at_pace(inner);
-        let (messages, bytes) = inner.assured();
-        let cost = delivery.message.cost();
-        if inner.pace != Pace::Draining && self.fits(messages, bytes + cost) {
-            inner.evict |= !self.fits(inner.messages, inner.bytes + cost);
-            return None;
-        }
-        if inner.connection == 0 || inner.pace == Pace::Late {
-            return Some(Pushed::Dropped);
-        }
-        inner.pace = Pace::Draining;
-        if let Some(waker) = waker
-            && !inner.waiting.iter().any(|waiting| waiting.will_wake(waker))
-        {
-            inner.waiting.push_back(waker.clone());
-        }
-        Some(Pushed::Full)
-    }
-
-    /// Forgives where enough has drained.
-    fn look_at_pace(&self, inner: &mut Inner) {
-        let share = match inner.pace {
-            Pace::Free => return,
-            Pace::Draining => 2,
-            Pace::Late => 4,
-        };
-        let (messages, bytes) = inner.assured();
-        if self.are_within(messages, bytes, share) {
-            inner.pace = Pace::Free;
-        }
-    }
-
-    /// Somebody waited as long as one waits for room: the connection is asked to end, and nobody
-    /// waits for the session again before it has caught up.
-    pub fn late(&self, kick: Kick) {
-        self.inner.lock().pace = Pace::Late;
-        self.kick(kick);
-    }
-
-    /// A plugin's message for one connection.
-    pub fn push_outgoing(&self, connection: u64, message: Outgoing) -> Result<(), Refused> {
-        let mut inner = self.inner.lock();
-        if inner.connection != connection {
-            return Err(Refused::Closed);
-        }
-        if inner.outbox_messages >= OUTBOX_HIGH_MESSAGES * OUTBOX_HARD_FACTOR
-            || inner.outbox_bytes + message.payload.len() > OUTBOX_HIGH_BYTES * OUTBOX_HARD_FACTOR
-        {
-            return Err(Refused::Full);
-        }
-        inner.outbox_messages += 1;
-        inner.outbox_bytes += message.payload.len();
-        match message.class {
-            Class::Control => inner.queues.control.push_back(message),
-            Class::Block => {
-                inner.pending_blocks += 1;
-                inner.queues.blocks.push_back(message);
-            }
-        }
-        wake(inner);
-        Ok(())
-    }
-
-    /// Blocks pushed for this connection and not yet written.
-    pub fn pending_blocks(&self, connection: u64) -> usize {
-        let inner = self.inner.lock();
-        if inner.connection == connection { inner.pending_blocks } else { 0 }
-    }
-
-    /// Whether this connection still drains it.
-    pub fn serves(&self, connection: u64) -> bool {
-        self.inner.lock().connection == connection
-    }
-
-    /// Whether the outbox is above its high-water mark.
-    pub fn outbox_is_high(&self) -> bool {
-        let inner = self.inner.lock();
-        inner.outbox_bytes > OUTBOX_HIGH_BYTES || inner.outbox_messages > OUTBOX_HIGH_MESSAGES
     }
 
     /// Asks the connection, if there is one, to end. The first reason stands.
@@ -568,21 +297,6 @@ impl Inbox {
         drop(inner);
         waiting.into_iter().chain(turns).for_each(Waker::wake);
         Ok(evicted)
-    }
-
-    /// Drops the oldest of QoS 0 while more waits than the queue may hold.
-    fn evict(&self, inner: &mut Inner, lossy: &mut Queue<Delivery>) -> usize {
-        let mut evicted = Done::default();
-        if !std::mem::take(&mut inner.evict) {
-            return 0;
-        }
-        while !self.are_within(inner.messages - evicted.messages, inner.bytes - evicted.bytes, 1)
-            && let Some(delivery) = lossy.pop_front()
-        {
-            evicted.count(&delivery);
-        }
-        inner.settle(&evicted);
-        evicted.messages
     }
 
     /// Leaves the connection's waker for whoever pushes next. `false` where something has come
@@ -643,7 +357,3 @@ fn wake(mut inner: parking_lot::MutexGuard<'_, Inner>) -> bool {
     }
     parked
 }
-
-#[cfg(test)]
-#[path = "inbox_tests.rs"]
-mod tests;

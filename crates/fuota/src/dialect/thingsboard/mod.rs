@@ -1,17 +1,31 @@
 //! ThingsBoard's firmware update over MQTT: offers are shared attributes, blocks are raw bytes on
 //! a topic of their own, progress is telemetry. `docs/dialects/thingsboard.md` is its table.
+//!
+//! | module | subject |
+//! | --- | --- |
+//! | `mod` | topics, and a connection's conversation |
+//! | `attributes` | what a device should run |
+//! | `chunks` | requests for chunks |
+//! | `telemetry` | what a device says of itself |
 
-use std::{collections::VecDeque, num::NonZeroU32, sync::Arc};
+mod attributes;
+mod chunks;
+mod telemetry;
+
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use hook::Qos;
 use serde::Deserialize;
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Map, Value};
 
 use super::{
     Answer, Block, BlockSize, Dialect, Echo, Framing, Heard, ImageTag, Message, Offer, Question,
-    Report, ReportedState, Request, Rest, Said, Talk, Trouble, Uplink, json,
+    Request, Rest, Said, Talk, Trouble, Uplink,
 };
+use attributes::{KEYS, attributes};
+use chunks::{QUOTED_SIZE, SPACED_SIZE, ZERO_SIZE, chunk_size, numbers, numbers_of};
+use telemetry::report;
 
 /// Everything that a device says and hears about itself.
 const ME: &str = "v1/devices/me/";
@@ -23,9 +37,6 @@ const RPC_REQUEST: &str = "rpc/request/";
 const FIRMWARE: &str = "v2/fw/";
 const SOFTWARE: &str = "v2/sw/";
 const ERROR: &str = "v2/fw/error";
-
-/// The largest block that may be asked for by its size, as ThingsBoard has it.
-const MAX_CHUNK: u32 = 65_536;
 /// What devices are told of it, and of the rates, of which there are none.
 const SESSION_LIMITS: &str = r#"{"maxPayloadSize":65536,"maxInflightMessages":100,"rateLimits":{"messages":"","telemetryMessages":"","telemetryDataPoints":""}}"#;
 /// Numbers of requests that a connection remembers block size and image of.
@@ -43,9 +54,6 @@ const PAYLOAD_TOO_LARGE: &str = "PAYLOAD_TOO_LARGE";
 /// What is tolerated; `docs/dialects/thingsboard.md` has the list.
 const QUIRKS: [&str; 6] =
     [QUOTED_SIZE, SPACED_SIZE, ZERO_SIZE, TRAILING_COMMA, BAD_JSON, SOFTWARE_ASKED];
-const QUOTED_SIZE: &str = "chunk_size_quoted";
-const SPACED_SIZE: &str = "chunk_size_with_spaces";
-const ZERO_SIZE: &str = "chunk_size_zero";
 const TRAILING_COMMA: &str = "keys_with_trailing_comma";
 const BAD_JSON: &str = "attribute_request_not_json";
 const SOFTWARE_ASKED: &str = "software_asked_for";
@@ -363,86 +371,9 @@ impl Conversation {
     }
 }
 
-/// The attributes that say what the device should run.
-const KEYS: [&str; 5] =
-    ["fw_title", "fw_version", "fw_size", "fw_checksum_algorithm", "fw_checksum"];
-
-fn attributes(offer: &Offer<'_>, keys: &[&str]) -> Map<String, Value> {
-    let value = |key: &str| match key {
-        "fw_title" => Some(title(offer).into()),
-        "fw_version" => Some(offer.version.into()),
-        "fw_size" => Some(offer.size.into()),
-        "fw_checksum_algorithm" => {
-            Some(offer.checksum.map_or("SHA256", |checksum| checksum.algorithm.name()).into())
-        }
-        "fw_checksum" => {
-            Some(offer.checksum.map_or(offer.sha256, |checksum| &*checksum.value).into())
-        }
-        _ => None,
-    };
-    keys.iter().filter_map(|key| Some(((*key).to_owned(), value(key)?))).collect()
-}
-
-/// A title is never missing: devices compare it, and some name a file by it.
-fn title<'a>(offer: &Offer<'a>) -> &'a str {
-    if let Some(title) = offer.title {
-        return title;
-    }
-    let stem = offer.file.rsplit_once('.').map_or(offer.file, |(stem, _)| stem);
-    let name = stem.strip_suffix(offer.version).unwrap_or(stem);
-    let name = name.trim_end_matches(['v', 'V']).trim_end_matches(['-', '_', ' ', '.']);
-    [name, stem, "firmware"].into_iter().find(|name| !name.is_empty()).unwrap_or("firmware")
-}
-
-/// `request/NUMBER/chunk/NUMBER`.
-fn numbers(rest: &str) -> Option<(u64, u64)> {
-    let (id, chunk) = rest.strip_prefix("request/")?.split_once("/chunk/")?;
-    Some((number(id)?, number(chunk)?))
-}
-
-/// Digits alone; what is larger than any number here is the largest.
-fn number(text: &str) -> Option<u64> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| text.parse().unwrap_or(u64::MAX))
-}
-
-/// The number of the request that an answer is for, and the number of its chunk.
-fn numbers_of(echo: &Echo) -> (u64, u64) {
-    let numbers = echo.as_deref().and_then(|echo| echo.as_chunks().0.first_chunk());
-    numbers.map_or((0, 0), |[id, chunk]| (u64::from_be_bytes(*id), u64::from_be_bytes(*chunk)))
-}
-
 /// What a device puts behind `…/request/`, as far as it is repeated in a topic.
 fn is_request_id(id: &str) -> bool {
     !id.is_empty() && id.len() <= MAX_REQUEST_ID && !id.contains('/')
-}
-
-/// The size that a request gives; `None` where it leaves that to an earlier one.
-///
-/// # Errors
-/// The word for `v2/fw/error`.
-fn chunk_size(
-    payload: &[u8],
-    quirks: &mut Vec<&'static str>,
-) -> Result<Option<BlockSize>, &'static str> {
-    if payload.is_empty() {
-        return Ok(None);
-    }
-    let text = std::str::from_utf8(payload).map_err(|_| FAILURE)?;
-    let trimmed = text.trim();
-    quirks.extend((trimmed.len() < text.len()).then_some(SPACED_SIZE));
-    let bare = trimmed.trim_matches('"');
-    quirks.extend((bare.len() < trimmed.len()).then_some(QUOTED_SIZE));
-    match NonZeroU32::new(match number(bare).ok_or(FAILURE)? {
-        size if size > u64::from(MAX_CHUNK) => return Err(PAYLOAD_TOO_LARGE),
-        size => size as u32,
-    }) {
-        Some(size) => Ok(Some(BlockSize::Bytes(size))),
-        None => {
-            quirks.push(ZERO_SIZE);
-            Ok(Some(BlockSize::Whole))
-        }
-    }
 }
 
 fn is_session_limits(payload: &[u8]) -> bool {
@@ -453,64 +384,5 @@ fn is_session_limits(payload: &[u8]) -> bool {
     serde_json::from_slice::<Call>(payload).is_ok_and(|call| call.method == "getSessionLimits")
 }
 
-/// What telemetry says about the firmware: an object, an object with `values`, or an array of
-/// those, of which the last one counts.
-fn report(payload: &[u8]) -> Option<Report> {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Values<'a> {
-        #[serde(borrow)]
-        current_fw_version: Option<&'a RawValue>,
-        #[serde(borrow)]
-        fw_state: Option<&'a RawValue>,
-        #[serde(borrow)]
-        fw_error: Option<&'a RawValue>,
-        #[serde(borrow)]
-        values: Option<&'a RawValue>,
-    }
-    fn add<'a>(report: &mut Option<Report>, values: &Values<'a>) {
-        let text = |raw: Option<&'a RawValue>| json::text(raw?.get());
-        let inner = values.values.map(RawValue::get).filter(|raw| raw.starts_with('{'));
-        if let Some(inner) = inner.and_then(|raw| serde_json::from_str(raw).ok())
-            && let Values { values: None, .. } = inner
-        {
-            add(report, &inner);
-        }
-        if let Some(version) = text(values.current_fw_version) {
-            report.get_or_insert_default().version = Some(version.into_owned());
-        }
-        let state = match text(values.fw_state).as_deref() {
-            Some("DOWNLOADED") => ReportedState::Downloaded,
-            Some("VERIFIED") => ReportedState::Verified,
-            Some("UPDATING") => ReportedState::Updating,
-            Some("FAILED") => {
-                let reason = text(values.fw_error).filter(|reason| !reason.is_empty());
-                ReportedState::Failed(
-                    reason.map_or("the device says so".into(), |it| it.into_owned()),
-                )
-            }
-            // The version says whether it is updated; the others come before the first block.
-            _ => return,
-        };
-        report.get_or_insert_default().state = Some(state);
-    }
-    let mut said = None;
-    if payload.trim_ascii_start().first() == Some(&b'[') {
-        let all: Vec<&RawValue> = serde_json::from_slice(payload).ok()?;
-        for raw in all {
-            // A list would be taken for the members in their order.
-            if raw.get().starts_with('{')
-                && let Ok(values) = serde_json::from_str(raw.get())
-            {
-                add(&mut said, &values);
-            }
-        }
-    } else {
-        add(&mut said, &serde_json::from_slice(payload).ok()?);
-    }
-    said
-}
-
 #[cfg(test)]
-#[path = "thingsboard_tests.rs"]
 mod tests;

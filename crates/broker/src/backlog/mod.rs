@@ -8,10 +8,10 @@
 //! Publishes that are under way while a client subscribes may reach it in both ways. The
 //! broker-wide order of retained publishes tells: what has a higher place than the newest one at
 //! the time of the subscription comes as a live message alone; of the others, whichever copy
-//! comes first is sent.
+//! comes first is sent, and the other one only where it is promised at a higher QoS.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -77,8 +77,8 @@ struct Serving {
     then: Option<Arc<str>>,
     /// Something was sent of which copies may still be under way.
     recent: bool,
-    /// Places of messages that have come as live ones meanwhile.
-    met: Vec<u64>,
+    /// Places of messages that have come as live ones meanwhile, at which QoS.
+    met: Vec<(u64, Qos)>,
 }
 
 impl Serving {
@@ -136,7 +136,7 @@ impl Serving {
 struct Sent {
     until: Option<Instant>,
     newest: u64,
-    places: HashSet<u64>,
+    places: HashMap<u64, Qos>,
     filters: VecDeque<Box<str>>,
 }
 
@@ -159,12 +159,13 @@ pub(crate) enum Next {
     Nothing,
 }
 
-/// Whether something that is retained is promised to a subscription, at QoS 1 or 2.
+/// Whether something that is retained is promised to a subscription, at QoS 1 or 2, or may be:
+/// this is asked for each filter of a SUBSCRIBE, so it looks at the first few only.
 pub(crate) fn promises(retained: &Retained, owed: &Owed) -> bool {
     if owed.qos == Qos::AtMostOnce {
         return false;
     }
-    let page = retained.page(&owed.filter, None, PAGE);
+    let page = retained.peek(&owed.filter);
     page.next.is_some() || page.messages.iter().any(|one| one.qos != Qos::AtMostOnce)
 }
 
@@ -236,7 +237,8 @@ impl Backlog {
                 let Some(message) = serving.pop() else { break };
                 // A newer one came meanwhile and went ahead with the live messages, or this one
                 // did.
-                if serving.met.contains(&message.sequence)
+                let has = |met: &(u64, Qos)| met.0 == message.sequence && met.1 >= qos;
+                if serving.met.iter().any(has)
                     || !retained.is_current(&message)
                     || (qos == Qos::AtMostOnce && serving.promised_only)
                 {
@@ -244,7 +246,7 @@ impl Backlog {
                 }
                 if serving.new && message.sequence + RECENT > serving.owed.newest {
                     serving.recent = true;
-                    self.sent.note(serving.owed.newest, message.sequence);
+                    self.sent.note(serving.owed.newest, message.sequence, qos);
                 }
                 let subscriptions = serving.owed.identifiers();
                 let delivery =
@@ -269,15 +271,15 @@ impl Backlog {
         Next::Nothing
     }
 
-    /// Whether a live message is to be sent: not where it was sent as the retained one, nor at
-    /// QoS 0 where a newer one is, or will be. One that was promised and is older may have waited
-    /// for an overlapping subscription, and is still due.
+    /// Whether a live message is to be sent: not where it was sent as the retained one at no lower
+    /// QoS [MQTT-3.3.4-2], nor at QoS 0 where a newer one is, or will be. One that was promised and
+    /// is older may have waited for an overlapping subscription, and is still due.
     pub fn lets_pass(&mut self, delivery: &Delivery, retained: &Retained) -> bool {
         let Delivery { message, qos, .. } = delivery;
         if message.sequence == 0 {
             return true;
         }
-        if self.sent.places.contains(&message.sequence) {
+        if self.sent.places.get(&message.sequence).is_some_and(|sent| sent >= qos) {
             return false;
         }
         let of_new = |filter: &str, newest: u64| {
@@ -289,7 +291,7 @@ impl Backlog {
             if of_new(&serving.owed.filter, serving.owed.newest) {
                 meets = true;
                 if message.sequence + RECENT > serving.owed.newest {
-                    serving.met.push(message.sequence);
+                    serving.met.push((message.sequence, *qos));
                 }
             }
         }
@@ -298,13 +300,13 @@ impl Backlog {
 }
 
 impl Sent {
-    fn note(&mut self, newest: u64, place: u64) {
+    fn note(&mut self, newest: u64, place: u64, qos: Qos) {
         self.until = Some(Instant::now() + UNDER_WAY);
         if newest > self.newest {
             self.newest = newest;
-            self.places.retain(|place| place + RECENT > newest);
+            self.places.retain(|place, _| place + RECENT > newest);
         }
-        self.places.insert(place);
+        self.places.entry(place).and_modify(|sent| *sent = qos.max(*sent)).or_insert(qos);
     }
 
     fn served(&mut self, filter: Box<str>) {
@@ -316,131 +318,4 @@ impl Sent {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::retained::Stored;
-    use bytes::Bytes;
-
-    /// A publish that is retained.
-    fn publish(retained: &Retained, topic: &str, qos: Qos) -> Delivery {
-        let make = |sequence| {
-            Arc::new(Message {
-                topic: topic.into(),
-                payload: Bytes::from_static(b"x"),
-                qos,
-                retain: true,
-                properties: None,
-                publisher: 1,
-                sequence,
-                expires: None,
-            })
-        };
-        let Stored::Kept(message) = retained.store(false, make) else { panic!("no room") };
-        Delivery { id: 0, qos, message, retain: false, subscriptions: None, share: None }
-    }
-
-    fn subscribed(retained: &Retained, filter: &str, new: bool) -> Backlog {
-        let mut backlog = Backlog::default();
-        let owed = Owed {
-            filter: filter.into(),
-            qos: Qos::AtLeastOnce,
-            identifier: None,
-            newest: retained.newest(),
-            after: None,
-        };
-        backlog.subscribe(owed, new, 7, 1);
-        backlog
-    }
-
-    /// What is sent until nothing is left.
-    fn rest(backlog: &mut Backlog, retained: &Retained) -> Vec<u64> {
-        let mut places = Vec::new();
-        loop {
-            match backlog.next(retained, true) {
-                Next::Send(delivery, 7) => places.push(delivery.message.sequence),
-                Next::Send(..) => panic!("another one"),
-                Next::Served(number) => assert_eq!(number, 7),
-                Next::Later => {}
-                Next::Nothing => return places,
-            }
-        }
-    }
-
-    #[test]
-    fn it_begins_behind_the_suback_and_waits_for_room() {
-        let retained = Retained::new(Arc::default());
-        for n in 0..200 {
-            publish(&retained, &format!("r/{n}"), Qos::AtLeastOnce);
-        }
-        let mut backlog = subscribed(&retained, "r/#", true);
-        assert!(matches!(backlog.next(&retained, true), Next::Nothing), "no SUBACK yet");
-        backlog.acknowledged(2);
-        assert!(matches!(backlog.next(&retained, true), Next::Nothing), "that was another one");
-        backlog.acknowledged(1);
-        assert!(matches!(backlog.next(&retained, false), Next::Nothing), "no room");
-        assert_eq!(backlog.serving[0].page.len(), PAGE, "and no more is held than a page");
-        assert_eq!(rest(&mut backlog, &retained).len(), 200);
-        assert!(backlog.serving.is_empty());
-    }
-
-    #[test]
-    fn of_two_copies_the_first_is_sent() {
-        for qos in [Qos::AtMostOnce, Qos::AtLeastOnce] {
-            let retained = Retained::new(Arc::default());
-            let (first, second) = (publish(&retained, "r/1", qos), publish(&retained, "r/2", qos));
-            let mut backlog = subscribed(&retained, "r/#", true);
-            backlog.acknowledged(1);
-            // The first comes alive before, the second after.
-            assert!(backlog.lets_pass(&first, &retained));
-            assert_eq!(rest(&mut backlog, &retained), [second.message.sequence]);
-            assert!(!backlog.lets_pass(&second, &retained));
-            assert!(!backlog.is_over(), "copies may still come");
-        }
-    }
-
-    #[test]
-    fn what_is_newer_than_the_subscription_comes_alive() {
-        let retained = Retained::new(Arc::default());
-        let old = publish(&retained, "r", Qos::AtMostOnce);
-        let mut backlog = subscribed(&retained, "r", true);
-        backlog.acknowledged(1);
-        let new = publish(&retained, "r", Qos::AtMostOnce);
-        assert!(rest(&mut backlog, &retained).is_empty());
-        assert!(backlog.lets_pass(&new, &retained));
-        assert!(backlog.lets_pass(&old, &retained), "nothing was sent that it would come behind");
-    }
-
-    #[test]
-    fn an_outdated_copy_is_due_only_where_it_was_promised() {
-        for new in [true, false] {
-            let retained = Retained::new(Arc::default());
-            let old = [Qos::AtMostOnce, Qos::AtLeastOnce].map(|qos| publish(&retained, "r", qos));
-            publish(&retained, "r", Qos::AtMostOnce);
-            let mut backlog = subscribed(&retained, "#", new);
-            backlog.acknowledged(1);
-            for served in [false, true] {
-                // To a subscription that was there before, a live copy was owed anyway.
-                assert_eq!(backlog.lets_pass(&old[0], &retained), !new, "{new} {served}");
-                assert!(backlog.lets_pass(&old[1], &retained));
-                assert_eq!(rest(&mut backlog, &retained).len(), usize::from(!served));
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let retained = Retained::new(Arc::default());
-        let mut backlog = Backlog::default();
-        for _ in 0..2 * FILTERS {
-            publish(&retained, "r", Qos::AtMostOnce);
-            let one = subscribed(&retained, "r", true).serving.pop_front().unwrap();
-            backlog.subscribe(one.owed, true, one.number, 1);
-            backlog.acknowledged(1);
-            rest(&mut backlog, &retained);
-        }
-        assert!(backlog.sent.filters.len() <= FILTERS);
-        assert!(backlog.sent.places.len() <= RECENT as usize);
-        backlog.sent.until = Some(Instant::now());
-        assert!(backlog.is_over());
-    }
-}
+mod tests;

@@ -1,4 +1,7 @@
+use std::num::NonZeroU32;
+
 use super::*;
+use crate::dialect::ReportedState;
 use crate::state::UpdateState;
 use hook::Protocol;
 use proptest::prelude::*;
@@ -25,6 +28,10 @@ fn offer(version: &str) -> Offer<'_> {
         state: UpdateState::Offered,
         note: None,
     }
+}
+
+fn parsed(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).expect("JSON")
 }
 
 fn heard<'a>(topic: &'a str, payload: &'a [u8]) -> Heard<'a> {
@@ -265,6 +272,39 @@ fn it_listens_where_attributes_come() {
 }
 
 proptest! {
+    #[test]
+    fn attributes_are_understood_by_another_decoder(
+        size: u64, version in "\\PC{1,30}", title in prop::option::of("\\PC{1,30}"), sha256 in "[0-9a-f]{64}",
+    ) {
+        let offer = Offer { size, title: title.as_deref(), sha256: &sha256, ..offer(&version) };
+        let pushed = parsed(&talk().manifest(&offer, &framing()).payload.to_bytes());
+        prop_assert_eq!(&pushed["fw_size"], &json!(size));
+        prop_assert_eq!(&pushed["fw_version"], &json!(version));
+        prop_assert_eq!(&pushed["fw_checksum"], &json!(sha256));
+        match &title {
+            Some(title) => prop_assert_eq!(&pushed["fw_title"], &json!(title)),
+            None => prop_assert!(pushed["fw_title"].as_str().is_some_and(|title| !title.is_empty())),
+        }
+        // Asked for, the same.
+        let mut talk = talk();
+        let read = message(&mut *talk, "v1/devices/me/attributes/request/7", "{}");
+        let answer = talk.answer(&read.questions[0], Some(&offer));
+        prop_assert_eq!(&parsed(&answer.says[0].payload.to_bytes())["shared"], &pushed);
+    }
+
+    #[test]
+    fn a_chunk_is_its_bytes_on_the_topic_of_its_request(
+        id: u64, chunk in 0u64..u64::from(u32::MAX) - 1, size in 1u32..65_536, data in prop::collection::vec(any::<u8>(), 1..300),
+    ) {
+        let mut talk = talk();
+        let asked = request(&mut *talk, &format!("v2/fw/request/{id}/chunk/{chunk}"), &size.to_string());
+        prop_assert_eq!(asked.index.map(u64::from), Ok(chunk));
+        let block = Block { index: chunk as u32, size: asked.size, echo: &asked.echo, tag: 7 };
+        let said = talk.block(block, data.clone().into());
+        prop_assert_eq!(&*said.topic, &*format!("v2/fw/response/{id}/chunk/{chunk}"));
+        prop_assert_eq!(&said.payload.to_bytes()[..], &data[..]);
+    }
+
     #[test]
     fn reading_never_panics(
         topic in prop::sample::select(vec!["v2/fw/request/1/chunk/0", "v1/devices/me/telemetry", "v1/devices/me/attributes/request/1", "v1/devices/me/rpc/request/1"]),

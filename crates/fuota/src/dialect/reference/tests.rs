@@ -1,4 +1,5 @@
 use super::*;
+use crate::dialect::{Message, Report, ReportedState, Rest};
 use crate::state::UpdateState;
 use hook::{Protocol, Qos};
 use proptest::prelude::*;
