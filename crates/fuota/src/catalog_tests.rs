@@ -1,4 +1,5 @@
 use super::*;
+use crate::views::Decided;
 
 /// A row that was created at `seq`; `sidecar` is JSON.
 pub(crate) fn row(path: &str, target: &str, bytes: &str, seq: i64, sidecar: &str) -> FileRow {

@@ -1,3 +1,6 @@
+use rusqlite::params;
+use store::Digest;
+
 use super::*;
 
 fn device(id: &str) -> Op {

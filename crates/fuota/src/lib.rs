@@ -17,7 +17,8 @@
 //! | `status_files` | what became of a dropped file, beside it |
 //! | `fleet` | deployments, their waves, and what operators do with them |
 //! | `policy` | which image a device should run, and why not: pure functions |
-//! | `offers` | when a manifest goes out; `transfer`: one device, one image, the pin |
+//! | `offers`, `manifests` | what is offered when, and when its manifest goes out; `backoff`: what waits between two attempts |
+//! | `transfer` | one device, one image, the pin; `progress`: how fast it is, and why it stands still |
 //! | [`download`] | a device that fetches over HTTP |
 //! | `questions` | what a device asks about its update |
 //! | `serve`, `link` | the way of a block, and one connection's limits |
@@ -51,6 +52,7 @@ mod import;
 mod ingest;
 mod limits;
 mod link;
+mod manifests;
 mod names;
 mod offers;
 mod order;

@@ -16,7 +16,7 @@
 //! | `unwritten` | what the database could not be made to hold, until it does |
 //! | `events`, `ring` | changes, told as they happen |
 //! | `alerts` | what follows from them for operators |
-//! | `service`, `views` | the same for the admin interface |
+//! | `service`, `uploads`, `records`, `views` | the same for the admin interface |
 
 mod again;
 pub mod alerts;
@@ -29,6 +29,7 @@ pub mod events;
 pub mod gate;
 pub mod labels;
 mod operate;
+mod records;
 mod ring;
 mod rollback;
 pub mod rollout;
@@ -36,11 +37,12 @@ mod service;
 pub mod starts;
 pub mod target;
 pub mod unwritten;
+mod uploads;
 pub mod views;
 pub mod waiting;
 
 pub use change::{DeploymentPatch, LimitsPatch};
-pub use service::{Upload, UploadedBytes};
+pub use uploads::{Upload, UploadedBytes};
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
