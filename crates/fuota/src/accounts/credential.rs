@@ -2,17 +2,16 @@
 
 use std::net::SocketAddr;
 
-use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::{Failure, Tried, User};
+use super::{Failure, Tried};
 use crate::{Service, engine::Counters, views::UserRole};
 
 impl Service {
     /// The role of a user, and a stamp of its password and role: who logged in while it was
     /// another has to log in again. `None` where there is no such user.
     pub fn credential(&self, name: &str) -> Option<(UserRole, [u8; 32])> {
-        self.0.accounts.get(name).map(|user| (user.role, stamp(&user)))
+        self.0.accounts.get(name).map(|user| (user.role, user.stamp))
     }
 
     /// Whether so many logins failed from this address that it waits.
@@ -44,25 +43,16 @@ impl Service {
     }
 }
 
-fn stamp(user: &User) -> [u8; 32] {
-    let mut digest = Sha256::new();
-    for part in [user.role.name().as_bytes(), &user.password.salt, &user.password.hash] {
-        digest.update((part.len() as u64).to_be_bytes());
-        digest.update(part);
-    }
-    digest.finalize().into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accounts::PasswordHash;
+    use crate::accounts::{PasswordHash, User};
 
     #[test]
     fn a_stamp_ends_with_password_and_role() {
         let password = PasswordHash::make(b"correct horse").unwrap();
         let user = |role, password: &PasswordHash| {
-            stamp(&User::new("ann".into(), role, password.clone(), 0))
+            User::new("ann".into(), role, password.clone(), 0).stamp
         };
         let now = user(UserRole::Operator, &password);
         assert_eq!(now, user(UserRole::Operator, &password));

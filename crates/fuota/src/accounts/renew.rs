@@ -50,7 +50,8 @@ impl Engine {
         if !accounts.is_current(user) {
             return Err(Unchanged::Changed);
         }
-        let renewed = User::new(Arc::clone(&user.name), user.role, hash, user.created);
+        let mut renewed = User::new(Arc::clone(&user.name), user.role, hash, user.created);
+        renewed.stamp = user.stamp;
         let remembered = self.key.password(&renewed.name, &renewed.password.salt, &password);
         renewed.remember(remembered, Instant::now());
         self.db.commit(vec![Op::User(renewed.row())]).await?;

@@ -11,6 +11,7 @@ use std::{
 
 use hook::Role;
 use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::hash::PasswordHash;
@@ -30,6 +31,9 @@ pub struct User {
     pub password: PasswordHash,
     /// Seconds since 1970.
     pub created: u64,
+    /// What logins that last hang on; see [`crate::Service::credential`]. Kept when only the
+    /// hash of the same password is another.
+    pub stamp: [u8; 32],
     verified: Mutex<Option<(TokenHash, Instant)>>,
     /// Its hash is being replaced by one of ours.
     renewing: AtomicBool,
@@ -38,7 +42,8 @@ pub struct User {
 impl User {
     pub fn new(name: Arc<str>, role: UserRole, password: PasswordHash, created: u64) -> User {
         let (verified, renewing) = (Mutex::new(None), AtomicBool::new(false));
-        User { name, role, password, created, verified, renewing }
+        let stamp = stamp(role, &password);
+        User { name, role, password, created, stamp, verified, renewing }
     }
 
     pub fn from_row(row: UserRow) -> User {
@@ -72,6 +77,16 @@ impl User {
     pub fn give_up_renewal(&self) {
         self.renewing.store(false, Ordering::Relaxed);
     }
+}
+
+/// Another one for each role, and for each password that was set.
+fn stamp(role: UserRole, password: &PasswordHash) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for part in [role.name().as_bytes(), &password.salt, &password.hash] {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    digest.finalize().into()
 }
 
 impl From<UserRole> for Role {

@@ -209,6 +209,7 @@ async fn rule_28_a_login_replaces_the_hash_of_another_broker() {
         ("telegraf", "crab-nebula-1054"),
     ];
     for (name, password) in passwords {
+        let hangs_on = site.service.credential(name);
         let verdict = site.identify(&login("x", name, password)).await;
         assert_eq!(verdict, accepted(name, Role::Service));
         site.until("a hash of ours", |site| !foreign(site, name)).await;
@@ -220,6 +221,7 @@ async fn rule_28_a_login_replaces_the_hash_of_another_broker() {
         }
         let again = site.identify(&from_here(login("x", name, password))).await;
         assert_eq!(again, accepted(name, Role::Service));
+        assert_eq!(site.service.credential(name), hangs_on, "nor is a login of the page");
     }
     assert!(site.broker.disconnected.lock().iter().all(|id| id != "x"), "nobody was ended");
     let site = site.crash().await;
