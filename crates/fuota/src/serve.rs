@@ -207,8 +207,12 @@ impl Engine {
             // Where the manifest may be lost, with the connection that it went to or in a full
             // outbox, it is the answer (rule 15).
             if !state.takes(&lane.transfer) {
-                self.send_manifest(link, state, &lane.transfer);
-                return Then::Nothing;
+                if !wanted.more.is_empty() || !lane.transfer.is_begun_anew(wanted.index) {
+                    self.send_manifest(link, state, &lane.transfer);
+                    return Then::Nothing;
+                }
+                lane.transfer.replaces.store(false, Ordering::Relaxed);
+                lane.transfer.dirty.store(true, Ordering::Relaxed);
             }
             state.at = Some(pin.layout());
             if state.begins_with(&wanted) && lane.transfer.replaces.swap(false, Ordering::Relaxed) {

@@ -126,6 +126,10 @@ fn blocks(size: u64, chunk_size: u32) -> Option<u32> {
     u32::try_from(total).ok().filter(|total| *total > 0 && *total < u32::MAX)
 }
 
+/// So many manifests may be lost with their connections, before a device that begins anew is taken
+/// at its word.
+const MANIFESTS_IN_VAIN: u32 = 2;
+
 /// See [the module](self). Shared by the device's sessions, so that serving needs no lock.
 pub struct Transfer {
     pub pin: Pin,
@@ -135,6 +139,8 @@ pub struct Transfer {
     /// The device may hold a part of other bytes or other chunks, from a transfer before: until
     /// it shows that it heard of this one, each connection hears of it before any block.
     pub replaces: AtomicBool,
+    /// On how many connections the manifest was the answer to a request for the first block.
+    begun_anew: AtomicU32,
     /// An operator stopped it, whatever became of it: not a block of it is sent any more.
     pub stopped: AtomicBool,
     /// Its state is [`UpdateState::Stalled`], or was when it was offered again: the next request
@@ -180,6 +186,14 @@ const MAX_PARTS: usize = 1024;
 const MAX_PARTS_OF_ONE: usize = 64;
 
 impl Transfer {
+    /// The manifest is to be the answer to this request, since the device may not have heard of
+    /// it. Whether it has all the same: it asks for the first block again, each time on another
+    /// connection, and so holds nothing of an image before. One that connects for each request
+    /// would else hear manifests for ever.
+    pub fn is_begun_anew(&self, index: u32) -> bool {
+        index == 0 && self.begun_anew.fetch_add(1, Ordering::Relaxed) >= MANIFESTS_IN_VAIN
+    }
+
     /// A new offer.
     pub fn new(pin: Pin, image: Image) -> Transfer {
         let words = (pin.total as usize).div_ceil(64);
@@ -189,6 +203,7 @@ impl Transfer {
             image,
             overwritten: AtomicBool::new(false),
             replaces: AtomicBool::new(false),
+            begun_anew: AtomicU32::new(0),
             stopped: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
             dirty: AtomicBool::new(false),

@@ -121,6 +121,32 @@ async fn rule_15_asking_for_the_first_block_again_proves_nothing() {
 }
 
 #[tokio::test]
+async fn rule_15_a_device_that_connects_for_each_request_gets_its_update() {
+    let site = Site::start().await;
+    site.drop_file("fw.bin", &image(1)).await;
+    let mut device = listening(&site, "dev-1").await;
+    device.manifest().await;
+    device.download(0, 3).await;
+    site.drop_file("fw.bin", &image(2)).await;
+    device.ask(3);
+    device.manifest().await;
+    device.end();
+    for _ in 0..2 {
+        let mut device = listening(&site, "dev-1").await;
+        device.ask(0);
+        device.manifest().await;
+        device.end();
+    }
+    let mut got = Vec::new();
+    for index in 0..10 {
+        let mut device = listening(&site, "dev-1").await;
+        got.extend(device.download(index, index + 1).await);
+        device.end();
+    }
+    assert_eq!(got, image(2));
+}
+
+#[tokio::test]
 async fn rule_3_what_one_session_heard_the_other_did_not() {
     let site = Site::start().await;
     let token = "0123456789abcdef-token";
