@@ -376,5 +376,4 @@ fn write_job(transaction: &mut rusqlite::Transaction<'_>, job: &Job) -> rusqlite
 }
 
 #[cfg(test)]
-#[path = "db_tests.rs"]
 mod tests;
