@@ -185,6 +185,99 @@ page("an update is cancelled for one device, and offered again", async ({ site, 
   await eventually("fan-1 has it too", async () => (await state("fan-1")) === "updated");
 });
 
+page("a rollout is retried, opened and rolled back", async ({ site, page }) => {
+  const names = ["valve-0", "valve-1", "valve-2"];
+  const all = async (version) => {
+    const { devices } = await site.api("GET", "devices");
+    return devices.every((device) => device.version === version && device.state === "updated");
+  };
+  const first = await site.devices(names.map((id) => ({ id })), ["--report"]);
+  site.drop("valve-1.0.0.bin", image(5000));
+  await eventually("all have the first", () => all("1.0.0"));
+  assert.equal(await first.exit, 0);
+  const again = (...more) =>
+    site.simulate([`--devices=${names.length}`, `--tokens=${join(site.path, "tokens-0")}`, ...more]);
+
+  // The canary finds that its image is not the right one, says nothing and is gone.
+  site.drop("valve-2.0.0.bin", image(4096 * 30));
+  const broken = again(`--expect-sha256=${"0".repeat(64)}`);
+  await logIn(page, site);
+  await page.goto("/#/rollouts/2");
+  const state = page.locator("h1");
+  await eventually("the canary has it", async () => (await site.api("GET", "deployments/2")).counts.downloaded === 1);
+  await broken.end("SIGKILL");
+  await state.getByText("paused").waitFor();
+  await page.getByText("1 of 1 devices of wave 1 failed or fell silent", { exact: true }).waitFor();
+  await page.getByRole("button", { name: "Retry the failed" }).click();
+  await toast(page, "1 device may be offered it again.").waitFor();
+  const second = again("--report", "--pace=100ms");
+  await page.getByRole("button", { name: "Resume" }).click();
+  await toast(page, "It goes on.").waitFor();
+  await page.getByRole("button", { name: "Open the next wave" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Open the next wave" }).click();
+  await toast(page, "The next wave is open.").waitFor();
+  await eventually("all have the second", () => all("2.0.0"));
+  assert.equal(await second.exit, 0);
+
+  await page.getByRole("button", { name: "Roll back" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Roll back" }).click();
+  await state.getByText("cancelled").waitFor();
+  const third = again("--report");
+  await page.getByRole("dialog").getByRole("link", { name: "rollout 3" }).click();
+  await state.getByText("valve 1.0.0").waitFor();
+  await eventually("all have the first again", () => all("1.0.0"));
+  assert.equal(await third.exit, 0);
+}, { settings: 'fuota.drop_rollout = "canary"\nfuota.confirm_within = "2s"\n' });
+
+page("a device is edited, its firmware withdrawn, and its connection seen and ended", async ({ site, page }) => {
+  await site.devices([{ id: "pump-1" }], ["--report", "--linger=10min"]);
+  site.drop("pump-1.0.0.bin", image(5000));
+  await eventually("it is updated", async () => (await site.api("GET", "devices/pump-1")).state === "updated");
+  await logIn(page, site);
+  const versions = page.locator("section.card").filter({ hasText: "Versions in the field" });
+  await versions.getByRole("listitem").filter({ hasText: "1.0.0" }).getByText("1", { exact: true }).waitFor();
+
+  await page.goto("/#/devices/pump-1");
+  await page.getByRole("button", { name: "Edit" }).click();
+  await page.getByLabel("Labels").fill("floor=3\nhall=2");
+  await page.getByLabel("Groups").fill("pumps");
+  await page.getByRole("button", { name: "Save" }).click();
+  await toast(page, "pump-1 is changed").waitFor();
+  await page.locator(".tag").getByText("floor=3").waitFor();
+  const { labels, groups } = await site.api("GET", "devices/pump-1");
+  assert.deepEqual([labels, groups], [{ floor: "3", hall: "2" }, ["pumps"]]);
+
+  await page.getByRole("button", { name: "New token" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Make a new token" }).click();
+  const token = await page.getByRole("dialog").locator(".secret code").innerText();
+  await page.getByRole("dialog").getByRole("button", { name: "Close" }).click();
+
+  await page.goto("/#/broker");
+  await page.getByText("Messages in").waitFor();
+  await page.locator("dl").filter({ hasText: "Router renewals" }).waitFor();
+  await row(page, "pump-1").getByRole("link", { name: "pump-1" }).click();
+  await row(page, "tago/data/post").waitFor();
+  await page.getByRole("button", { name: "Disconnect" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Disconnect" }).click();
+  await toast(page, "Disconnected.").waitFor();
+
+  site.drop("tool-1.0.0.bin", Buffer.concat([Buffer.from("\x7fELF\x02\x01\x01"), Buffer.alloc(2000)]));
+  await page.getByRole("link", { name: "Firmware", exact: true }).click();
+  await row(page, "tool-1.0.0.bin").getByText("refused").waitFor();
+  await row(page, "tool-1.0.0.bin").getByText(/ELF/).waitFor();
+  await page.getByRole("link", { name: "pump-1.0.0.bin" }).click();
+  await row(page, "pump-1").waitFor();
+  await page.getByRole("button", { name: "Withdraw" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Withdraw" }).click();
+  await toast(page, "Withdrawn.").waitFor();
+  await page.locator("h1").getByText("withdrawn").waitFor();
+
+  // The new token opens, and the device gets what is next with it.
+  site.drop("pump-1.1.0.bin", image(6000));
+  writeFileSync(join(site.path, "new"), `pump-1,${token}\n`);
+  assert.equal(await site.simulate(["--devices=1", `--tokens=${join(site.path, "new")}`, "--report"]).exit, 0);
+});
+
 page("the site is frozen and goes on", async ({ site, page }) => {
   await logIn(page, site);
   await page.getByRole("button", { name: "Freeze the site" }).click();
