@@ -9,12 +9,11 @@ import importlib.metadata
 import os
 import pathlib
 import queue
-import random
 import signal
 import sys
 import threading
 
-from daemon import PATIENCE, Lines, Site
+from daemon import PATIENCE, Lines, Site, image, run_cases
 from device import TOPIC, new_client
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -22,10 +21,6 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 class Field(Site):
     """A site with devices."""
-
-    def __init__(self, fuotad):
-        self.devices = []
-        super().__init__(fuotad)
 
     def device(self, token, pause=0.1):
         output = self.path / f"image-{len(self.devices)}"
@@ -36,15 +31,6 @@ class Field(Site):
         device.output = output
         self.devices.append(device)
         return device
-
-    def close(self):
-        for device in self.devices:
-            device.end()
-        super().close()
-
-
-def image(seed, size):
-    return random.Random(seed).randbytes(size)
 
 
 def expect_image(device, expected):
@@ -129,21 +115,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("fuotad", help="the daemon's binary")
     fuotad = os.path.abspath(parser.parse_args().fuotad)
-    version = importlib.metadata.version("paho-mqtt")
-    failed = 0
-    for case in CASES:
-        site = Field(fuotad)
-        try:
-            case(site)
-            print(f"paho-mqtt {version}: {case.__name__} ... ok", flush=True)
-        except Exception as error:  # each case is reported, whatever went wrong in it
-            failed += 1
-            print(f"paho-mqtt {version}: {case.__name__} ... FAILED: {error!r}", flush=True)
-            print("\n".join(site.daemon.seen[-20:]), flush=True)
-        finally:
-            site.close()
-    print(f"{len(CASES) - failed} passed, {failed} failed", flush=True)
-    sys.exit(1 if failed else 0)
+    client = f"paho-mqtt {importlib.metadata.version('paho-mqtt')}"
+    run_cases(client, CASES, lambda: Field(fuotad))
 
 
 if __name__ == "__main__":

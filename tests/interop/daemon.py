@@ -3,9 +3,11 @@
 import json
 import pathlib
 import queue
+import random
 import re
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -13,6 +15,11 @@ import urllib.error
 import urllib.request
 
 PATIENCE = 120
+
+
+def image(seed, size):
+    """Random bytes, the same for the same seed."""
+    return random.Random(seed).randbytes(size)
 
 
 class Lines:
@@ -81,6 +88,7 @@ class Site:
         self.path = pathlib.Path(self.dir.name)
         (self.path / "firmware").mkdir()
         self.ports = {"tcp": 0}
+        self.devices = []
         self.start()
 
     def start(self):
@@ -151,5 +159,26 @@ class Site:
         return self.add("devices", id=name)["token"]
 
     def close(self):
-        self.daemon.end()
+        for process in [*self.devices, self.daemon]:
+            process.end()
         self.dir.cleanup()
+
+
+def run_cases(client, cases, start):
+    """Runs each case on a site of its own, made by `start`; prints a line for each, and at the end
+    `N passed, N failed`; and ends the process."""
+    failed = 0
+    for case in cases:
+        site = start()
+        try:
+            case(site)
+            print(f"{client}: {case.__name__} ... ok", flush=True)
+        except Exception as error:  # each case is reported, whatever went wrong in it
+            failed += 1
+            print(f"{client}: {case.__name__} ... FAILED: {error!r}", flush=True)
+            for process in [site.daemon, *site.devices]:
+                print("\n".join(process.lines()[-20:]), flush=True)
+        finally:
+            site.close()
+    print(f"{len(cases) - failed} passed, {failed} failed", flush=True)
+    sys.exit(1 if failed else 0)

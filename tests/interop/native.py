@@ -16,7 +16,7 @@ import sys
 
 import paho.mqtt.client as mqtt
 
-from daemon import PATIENCE, Site
+from daemon import PATIENCE, Site, run_cases
 
 FUOTAD = os.path.abspath(sys.argv[1])
 UP, DOWN = "fuota/v1/up", "fuota/v1/down"
@@ -167,22 +167,4 @@ CASES = [
 ]
 
 
-def main():
-    failed = 0
-    for case in CASES:
-        site = Site(FUOTAD)
-        try:
-            case(site)
-            print(f"native: {case.__name__} ... ok", flush=True)
-        except Exception as error:  # each case is reported, whatever went wrong in it
-            failed += 1
-            print(f"native: {case.__name__} ... FAILED: {error!r}", flush=True)
-            print("\n".join(site.daemon.lines()[-20:]), flush=True)
-        finally:
-            site.close()
-    print(f"{len(CASES) - failed} passed, {failed} failed", flush=True)
-    sys.exit(1 if failed else 0)
-
-
-if __name__ == "__main__":
-    main()
+run_cases("native", CASES, lambda: Site(FUOTAD))

@@ -6,24 +6,18 @@ Prints a line for each case, and at the end `N passed, N failed`.
 
 import hashlib
 import os
-import random
 import signal
 import sys
 
-from daemon import Lines, Site
+from daemon import Lines, Site, image, run_cases
 
 FUOTAD, DEVICE = (os.path.abspath(path) for path in sys.argv[1:3])
-
-
-def image(seed, size):
-    return random.Random(seed).randbytes(size)
 
 
 class Field(Site):
     """A site with a device."""
 
     def __init__(self):
-        self.devices = []
         super().__init__(FUOTAD)
 
     def device(self, name, block_size):
@@ -37,11 +31,6 @@ class Field(Site):
         device.wait_for("updated")
         about = self.until(name, lambda about: about["state"] == "updated")
         assert about["dialect"] == "aws", about
-
-    def close(self):
-        for device in self.devices:
-            device.end()
-        super().close()
 
 
 def a_job_is_notified_fetched_tried_and_ended(site):
@@ -81,24 +70,4 @@ CASES = [
 ]
 
 
-def main():
-    failed = 0
-    for case in CASES:
-        site = Field()
-        try:
-            case(site)
-            print(f"rustot: {case.__name__} ... ok", flush=True)
-        except Exception as error:  # each case is reported, whatever went wrong in it
-            failed += 1
-            print(f"rustot: {case.__name__} ... FAILED: {error!r}", flush=True)
-            print("\n".join(site.daemon.seen[-20:]), flush=True)
-            for device in site.devices:
-                print("\n".join(device.lines()[-20:]), flush=True)
-        finally:
-            site.close()
-    print(f"{len(CASES) - failed} passed, {failed} failed", flush=True)
-    sys.exit(1 if failed else 0)
-
-
-if __name__ == "__main__":
-    main()
+run_cases("rustot", CASES, Field)

@@ -15,8 +15,7 @@ import threading
 
 import paho.mqtt.client as mqtt
 
-from check import image
-from daemon import PATIENCE, Lines, Site
+from daemon import PATIENCE, Lines, Site, image, run_cases
 
 CLIENT = pathlib.Path(__file__).resolve().parent / "clients/thingsboard_client.py"
 FUOTAD, PYTHON = (os.path.abspath(path) for path in sys.argv[1:3])
@@ -26,26 +25,18 @@ class Field(Site):
     """A site with ThingsBoard devices."""
 
     def __init__(self):
-        self.devices = []
         super().__init__(FUOTAD)
 
     def device(self, name, chunk_size, *versions, telemetry=None):
         token = self.add_device(name)
-        place = tempfile.TemporaryDirectory(prefix="thingsboard-")
+        place = tempfile.mkdtemp(dir=self.path)
         command = [PYTHON, CLIENT, "--port", str(self.ports["tcp"]), "--token", token]
         command += ["--chunk-size", str(chunk_size), "--versions", *versions]
         if telemetry:
             command += ["--telemetry", telemetry]
-        device = Lines(command, cwd=place.name)
-        device.place = place
+        device = Lines(command, cwd=place)
         self.devices.append(device)
         return device
-
-    def close(self):
-        for device in self.devices:
-            device.end()
-            device.place.cleanup()
-        super().close()
 
 
 def sha256(bytes_):
@@ -166,24 +157,4 @@ CASES = [
 ]
 
 
-def main():
-    failed = 0
-    for case in CASES:
-        site = Field()
-        try:
-            case(site)
-            print(f"tb-mqtt-client: {case.__name__} ... ok", flush=True)
-        except Exception as error:  # each case is reported, whatever went wrong in it
-            failed += 1
-            print(f"tb-mqtt-client: {case.__name__} ... FAILED: {error!r}", flush=True)
-            print("\n".join(site.daemon.seen[-20:]), flush=True)
-            for device in site.devices:
-                print("\n".join(device.seen[-20:]), flush=True)
-        finally:
-            site.close()
-    print(f"{len(CASES) - failed} passed, {failed} failed", flush=True)
-    sys.exit(1 if failed else 0)
-
-
-if __name__ == "__main__":
-    main()
+run_cases("tb-mqtt-client", CASES, Field)

@@ -10,10 +10,9 @@ Prints a line for each client, and at the end `N passed, N failed`.
 import hashlib
 import os
 import pathlib
-import random
 import sys
 
-from daemon import Lines, Site
+from daemon import Lines, Site, image
 
 HERE = pathlib.Path(__file__).resolve().parent
 FUOTAD, THINGSBOARD, RUSTOT = (os.path.abspath(path) for path in sys.argv[1:4])
@@ -26,8 +25,8 @@ class Field(Site):
     LISTENERS = Site.LISTENERS | {"http": r"downloads listening on http://[\w.]+:(\d+)"}
 
     def __init__(self):
-        self.devices = {}
         super().__init__(FUOTAD, 'http.listen = "127.0.0.1:0"\n')
+        self.clients = {}
         self.images = self.path / "images"
         self.images.mkdir()
         port = str(self.ports["tcp"])
@@ -55,9 +54,10 @@ class Field(Site):
             self.until(name, lambda about: about["online"])
 
     def start_device(self, name, command, ready):
-        self.devices[name] = Lines(command, cwd=self.images)
+        client = self.clients[name] = Lines(command, cwd=self.images)
+        self.devices.append(client)
         if ready:
-            self.devices[name].wait_for(ready)
+            client.wait_for(ready)
 
     def fetch_over_http(self):
         url = f"http://127.0.0.1:{self.ports['http']}/devices/http/firmware"
@@ -70,7 +70,7 @@ class Field(Site):
 
     def digest_of(self, name):
         """What its client ended with, by the file that it wrote or by what it says."""
-        device = self.devices[name]
+        device = self.clients[name]
         if name == "aws":
             digest = device.wait_for(r"complete (\w+)")[1]
             device.wait_for("updated")
@@ -80,30 +80,25 @@ class Field(Site):
         code, lines = device.finish()
         assert code == 0, "\n".join(lines)
         if name == "native":
-            [image] = (self.images / "native").iterdir()
+            [file] = (self.images / "native").iterdir()
         else:
-            image = self.images / name
-        return hashlib.sha256(image.read_bytes()).hexdigest()
-
-    def close(self):
-        for device in self.devices.values():
-            device.end()
-        super().close()
+            file = self.images / name
+        return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def main():
     failed = 0
     site = Field()
-    expected = random.Random(9).randbytes(400_017)
+    expected = image(9, 400_017)
     try:
         site.drop("pump-1.4.2.bin", expected)
         # Everybody is at it before the first of them, which is the slowest, has ended.
-        site.devices["reference"].wait_for("block 0")
+        site.clients["reference"].wait_for("block 0")
         site.fetch_over_http()
-        site.devices["aws"].wait_for("block")
+        site.clients["aws"].wait_for("block")
         for name in ("thingsboard", "native-0001", "http"):
             site.until(name, lambda about: about["state"] not in ("", "offered", None))
-        assert site.devices["reference"].process.poll() is None, "it was too quick"
+        assert site.clients["reference"].process.poll() is None, "it was too quick"
         for name in DIALECTS:
             try:
                 digest = site.digest_of(name)
@@ -117,11 +112,11 @@ def main():
             except Exception as error:  # each is reported, whatever went wrong with it
                 failed += 1
                 print(f"together: {name} ... FAILED: {error!r}", flush=True)
-                print("\n".join(site.devices[name].lines()[-20:]), flush=True)
+                print("\n".join(site.clients[name].lines()[-20:]), flush=True)
     except Exception as error:  # nobody got so far
         failed = len(DIALECTS)
         print(f"together ... FAILED: {error!r}", flush=True)
-        for device in site.devices.values():
+        for device in site.devices:
             print("\n".join(device.lines()[-20:]), flush=True)
         print("\n".join(site.daemon.lines()[-20:]), flush=True)
     finally:
