@@ -325,6 +325,16 @@ fn the_plain_port_may_be_off() {
     log_in(&daemon, &authority, None, &Connect::id("client")).unwrap().ping();
 }
 
+/// At a port that speaks TLS.
+fn plain_http_gets_nothing(address: SocketAddr, path: &str) {
+    let mut plain = TcpStream::connect(address).unwrap();
+    plain.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    write!(plain, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    plain.read_to_end(&mut answer).unwrap();
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+}
+
 #[test]
 fn downloads_over_tls() {
     let bytes = support::image(7, 200_000);
@@ -357,13 +367,7 @@ fn downloads_over_tls() {
     assert!(curl("ca.pem").stdout == bytes[100..], "the image from its byte 100 on");
     let refused = curl("other.pem");
     assert_eq!((refused.status.code(), refused.stdout.len()), (Some(60), 0));
-    // Plain HTTP gets nothing.
-    let mut plain = TcpStream::connect(address).unwrap();
-    plain.set_read_timeout(Some(support::PATIENCE)).unwrap();
-    plain.write_all(b"GET /devices/dev-1/firmware HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    let mut answer = Vec::new();
-    plain.read_to_end(&mut answer).unwrap();
-    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    plain_http_gets_nothing(address, "/devices/dev-1/firmware");
 
     let next = authority.server();
     write(&next);
@@ -409,13 +413,7 @@ fn the_admin_interface_over_tls() {
     let url = format!("https://localhost:{}", address.port());
     let ended = site.run(&["status", "--url", &url]);
     assert_eq!(ended.status.code(), Some(0), "{:?}", ended.log);
-    // Plain HTTP gets nothing.
-    let mut plain = TcpStream::connect(address).unwrap();
-    plain.set_read_timeout(Some(support::PATIENCE)).unwrap();
-    plain.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    let mut answer = Vec::new();
-    plain.read_to_end(&mut answer).unwrap();
-    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    plain_http_gets_nothing(address, "/readyz");
 
     let next = authority.server();
     write(&next);

@@ -49,16 +49,11 @@ pub fn check(config: &Config, reader: &mut Reader<'_>) {
 
 fn check_mqtt(config: &Config, reader: &mut Reader<'_>) {
     let mqtt = &config.mqtt;
-    let listeners = [
-        ("mqtt.listen", &mqtt.listen),
-        ("mqtt.tls.listen", &mqtt.tls_listen),
-        ("mqtt.ws.listen", &mqtt.ws_listen),
-        ("mqtt.wss.listen", &mqtt.wss_listen),
-    ];
+    let listeners = mqtt.listeners();
     if listeners.iter().all(|(_, addresses)| addresses.is_empty()) && reader.problems.is_empty() {
         reader.problem("mqtt.listen", "is off, and no other listener of mqtt.* is set");
     }
-    for (name, addresses) in listeners.into_iter().chain([("http.listen", &config.http.listen)]) {
+    for (name, addresses) in listeners.into_iter().chain([("http.listen", &*config.http.listen)]) {
         if let Some(address) = beyond_loopback(addresses)
             && config.auth.mode == AuthMode::Open
             && !config.auth.allow_open_network

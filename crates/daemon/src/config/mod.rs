@@ -261,6 +261,18 @@ pub struct Admin {
     pub tls: Option<broker::TlsFiles>,
 }
 
+impl Mqtt {
+    /// Its listeners, by their keys.
+    pub fn listeners(&self) -> [(&'static str, &[SocketAddr]); 4] {
+        [
+            ("mqtt.listen", &self.listen),
+            ("mqtt.tls.listen", &self.tls_listen),
+            ("mqtt.ws.listen", &self.ws_listen),
+            ("mqtt.wss.listen", &self.wss_listen),
+        ]
+    }
+}
+
 impl Config {
     /// Reads the file (`broker.toml` where `path` is `None`) and the process's environment.
     ///

@@ -60,21 +60,13 @@ pub(super) fn daemon(config: &Config, running: &Result<Value, String>) -> Vec<Fi
 
 /// Nobody answers: could a daemon have its ports?
 fn ports(config: &Config) -> Vec<Finding> {
-    let mqtt = &config.mqtt;
-    let listeners = [
-        ("mqtt.listen", &mqtt.listen),
-        ("mqtt.tls.listen", &mqtt.tls_listen),
-        ("mqtt.ws.listen", &mqtt.ws_listen),
-        ("mqtt.wss.listen", &mqtt.wss_listen),
-        ("http.listen", &config.http.listen),
-        ("admin.listen", &config.admin.listen),
-    ];
+    let others = [("http.listen", &*config.http.listen), ("admin.listen", &*config.admin.listen)];
     let mut findings = vec![warning(
         "daemon",
         "does not run",
         "start it: systemctl start fuotad, or fuotad serve",
     )];
-    for (key, addresses) in listeners {
+    for (key, addresses) in config.mqtt.listeners().into_iter().chain(others) {
         for address in addresses {
             if let Err(error) = TcpListener::bind(address) {
                 findings.push(problem(
