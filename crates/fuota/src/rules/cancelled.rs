@@ -7,17 +7,11 @@ use futures_util::StreamExt;
 use crate::{
     Act, ServiceError,
     download::Caller,
-    harness::{Session, Site, TOPIC, ann},
+    harness::{Session, Site, ann},
 };
 
 const ALL: &str = r#"{"all":true}"#;
 const CANARY: &str = r#""canary""#;
-
-async fn listening(site: &Site, id: &str) -> Session {
-    let mut device = site.connect(id).await;
-    device.subscribe(TOPIC);
-    device
-}
 
 /// An offer would be there once it is written.
 async fn silence(site: &Site, device: &mut Session) {
@@ -45,8 +39,8 @@ async fn rule_10_one_device_stops_and_the_others_go_on() {
     let site = Site::start().await;
     let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
     let id = site.deploy(&firmware, ALL, r#""all""#).await;
-    let mut one = listening(&site, "dev-1").await;
-    let mut other = listening(&site, "dev-2").await;
+    let mut one = site.listening("dev-1").await;
+    let mut other = site.listening("dev-2").await;
     one.manifest().await;
     other.manifest().await;
     one.download(0, 1).await;
@@ -66,7 +60,7 @@ async fn rule_10_one_device_stops_and_the_others_go_on() {
     // Not on another connection either, nor after a crash, nor by a retry that names nobody.
     let site = site.crash().await;
     assert_eq!(site.act(id, Act::Retry).await.retried, Some(0));
-    let mut one = listening(&site, "dev-1").await;
+    let mut one = site.listening("dev-1").await;
     silence(&site, &mut one).await;
     one.ask(1);
     assert!(one.error().await.contains("cancelled by an operator"));
@@ -85,11 +79,11 @@ async fn rule_12_nothing_older_comes_back_for_it() {
     let new = site.upload("pump-2.0.0.bin", &[2; 250]).await;
     site.deploy(&old, ALL, r#""all""#).await;
     let id = site.deploy(&new, ALL, r#""all""#).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     assert_eq!(device.manifest().await["version"], "2.0.0");
     cancel(&site, id, "dev-1").await.unwrap();
     device.end();
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     silence(&site, &mut device).await;
     // What is newer than both does come.
     let newest = site.upload("pump-3.0.0.bin", &[3; 250]).await;
@@ -103,7 +97,7 @@ async fn rule_21_the_place_of_a_cancelled_canary_is_another_ones() {
     let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
     let mut devices = Vec::new();
     for id in ["dev-1", "dev-2", "dev-3"] {
-        devices.push(listening(&site, id).await);
+        devices.push(site.listening(id).await);
     }
     let id = site.deploy(&firmware, ALL, CANARY).await;
     devices[0].manifest().await;
@@ -130,7 +124,7 @@ async fn rule_21_the_place_of_a_cancelled_canary_is_another_ones() {
 #[tokio::test]
 async fn one_that_was_offered_nothing_yet_is_not_offered_it() {
     let site = Site::start().await;
-    listening(&site, "dev-1").await.end();
+    site.listening("dev-1").await.end();
     let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
     let id = site.deploy(&firmware, ALL, r#""all""#).await;
     cancel(&site, id, "dev-1").await.unwrap();
@@ -138,7 +132,7 @@ async fn one_that_was_offered_nothing_yet_is_not_offered_it() {
     assert_eq!((&*shown.device, shown.state), ("dev-1", Some("cancelled")));
     assert_eq!(site.service.deployment(id).unwrap().complete, Some(true));
     let site = site.crash().await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     silence(&site, &mut device).await;
     let retried = site.service.act_on_deployment(id, Act::Retry, Some("dev-1"), &ann()).await;
     assert_eq!(retried.unwrap().retried, Some(1));
@@ -149,7 +143,7 @@ async fn one_that_was_offered_nothing_yet_is_not_offered_it() {
 async fn rule_21_one_that_failed_is_offered_it_no_more_and_still_counts_as_failed() {
     let site = Site::start().await;
     let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     let id = site.deploy(&firmware, ALL, CANARY).await;
     device.manifest().await;
     device.publish(r#"{"variable":"firmware_status","value":"failed"}"#);
@@ -158,7 +152,7 @@ async fn rule_21_one_that_failed_is_offered_it_no_more_and_still_counts_as_faile
     assert_eq!(site.count(id, "failed"), 1);
     site.act(id, Act::Resume).await;
     device.end();
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     silence(&site, &mut device).await;
     let why = site.service.why("dev-1").unwrap().sentence;
     assert!(why.contains("ann cancelled it for this device"), "{why}");
@@ -168,8 +162,8 @@ async fn rule_21_one_that_failed_is_offered_it_no_more_and_still_counts_as_faile
 async fn what_cannot_be_cancelled_for_a_device_says_why() {
     let site = Site::with(|settings| settings.confirm_after = Duration::from_secs(3600)).await;
     let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
-    let mut device = listening(&site, "dev-1").await;
-    listening(&site, "dev-2").await.end();
+    let mut device = site.listening("dev-1").await;
+    site.listening("dev-2").await.end();
     let id = site.deploy(&firmware, r#"{"device":"dev-1"}"#, r#""all""#).await;
     assert!(refused(&site, id + 1, "dev-1").await.contains("there is no deployment"));
     assert!(refused(&site, id, "dev-9").await.contains("there is no device dev-9"));
@@ -191,7 +185,7 @@ async fn what_cannot_be_cancelled_for_a_device_says_why() {
 async fn rule_21_a_cancel_that_a_crash_cut_short_opens_no_wave() {
     let site = Site::start().await;
     let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
-    let mut canary = listening(&site, "dev-1").await;
+    let mut canary = site.listening("dev-1").await;
     let id = site.deploy(&firmware, ALL, CANARY).await;
     canary.manifest().await;
     // Of the two halves of a cancel, its devices are written and it is not.
@@ -203,9 +197,9 @@ async fn rule_21_a_cancel_that_a_crash_cut_short_opens_no_wave() {
     let site = site.crash().await;
     let mut others = Vec::new();
     for id in ["dev-2", "dev-3"] {
-        others.push(listening(&site, id).await);
+        others.push(site.listening(id).await);
     }
-    let mut canary = listening(&site, "dev-1").await;
+    let mut canary = site.listening("dev-1").await;
     assert_eq!(canary.manifest().await["version"], "1.0.0");
     for other in &mut others {
         silence(&site, other).await;
@@ -221,7 +215,7 @@ async fn rule_10_what_was_stopped_is_served_no_more_to_one_that_has_it() {
         let site = Site::start().await;
         let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
         let id = site.deploy(&firmware, ALL, r#""all""#).await;
-        let mut device = listening(&site, "dev-1").await;
+        let mut device = site.listening("dev-1").await;
         device.manifest().await;
         device.download(0, 3).await;
         site.until_state("dev-1", "downloaded").await;
@@ -233,12 +227,12 @@ async fn rule_10_what_was_stopped_is_served_no_more_to_one_that_has_it() {
         device.ask(1);
         assert!(device.error().await.contains("cancelled by an operator"));
         device.end();
-        let mut device = listening(&site, "dev-1").await;
+        let mut device = site.listening("dev-1").await;
         device.ask(2);
         assert!(device.error().await.contains("cancelled by an operator"));
         site.until_written("dev-1", "downloaded").await;
         let site = site.crash().await;
-        let mut device = listening(&site, "dev-1").await;
+        let mut device = site.listening("dev-1").await;
         device.ask(2);
         assert!(device.error().await.contains("cancelled by an operator"));
         let device = site.service.device("dev-1").unwrap();

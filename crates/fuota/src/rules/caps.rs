@@ -6,22 +6,8 @@ use tokio::time::Instant;
 
 use crate::{
     DevicePatch, Limits,
-    harness::{Session, Site, TOPIC, ann, deployment},
+    harness::{Session, Site, ann, deployment},
 };
-
-async fn listening(site: &Site, id: &str) -> Session {
-    let mut device = site.connect(id).await;
-    device.subscribe(TOPIC);
-    device
-}
-
-async fn field(site: &Site, number: usize) -> Vec<Session> {
-    let mut devices = Vec::new();
-    for index in 0..number {
-        devices.push(listening(site, &format!("dev-{index}")).await);
-    }
-    devices
-}
 
 fn offered(devices: &[Session]) -> Vec<usize> {
     (0..devices.len()).filter(|index| !devices[*index].is_empty()).collect()
@@ -43,7 +29,7 @@ fn transfers(number: u32) -> Limits {
 #[tokio::test]
 async fn rule_20_so_many_transfers_at_once_and_the_next_when_one_has_ended() {
     let site = Site::with(|settings| settings.limits = transfers(2)).await;
-    let mut devices = field(&site, 5).await;
+    let mut devices = site.field(5).await;
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
     let first = until_offered(&site, &devices, 2).await;
     let waits = (0..5).find(|index| !first.contains(index)).unwrap();
@@ -56,11 +42,11 @@ async fn rule_20_so_many_transfers_at_once_and_the_next_when_one_has_ended() {
     devices[one].manifest().await;
     devices[one].download(0, 3).await;
     until_offered(&site, &devices, 2).await;
-    let gone = std::mem::replace(&mut devices[other], listening(&site, "another").await);
+    let gone = std::mem::replace(&mut devices[other], site.listening("another").await);
     gone.end();
     site.until("the next", |_| offered(&devices).len() == 2).await;
     // Who had begun goes on when it is back, whatever the cap says.
-    let mut back = listening(&site, &format!("dev-{other}")).await;
+    let mut back = site.listening(&format!("dev-{other}")).await;
     back.manifest().await;
     back.ask(0);
     back.block().await;
@@ -74,7 +60,7 @@ async fn rule_20_caps_of_a_group_and_of_a_deployment() {
         settings.group_limits.insert("hall-2".into(), transfers(1));
     })
     .await;
-    let devices = field(&site, 4).await;
+    let devices = site.field(4).await;
     for id in ["dev-0", "dev-1"] {
         let patch = DevicePatch { groups: Some(vec!["hall-2".into()]), ..DevicePatch::default() };
         site.service.set_device(id, patch, &ann()).await.unwrap();
@@ -112,7 +98,7 @@ async fn rule_20_a_group_with_its_places_taken_holds_back_its_members_alone() {
         settings.group_limits.insert("hall-2".into(), transfers(1));
     })
     .await;
-    let mut devices = field(&site, 6).await;
+    let mut devices = site.field(6).await;
     for index in 0..4 {
         let patch = DevicePatch { groups: Some(vec!["hall-2".into()]), ..DevicePatch::default() };
         site.service.set_device(&format!("dev-{index}"), patch, &ann()).await.unwrap();
@@ -136,7 +122,7 @@ async fn rule_20_a_group_with_its_places_taken_holds_back_its_members_alone() {
 async fn rule_20_new_starts_come_one_after_the_other() {
     let rate = |per_minute| Limits { starts_per_minute: per_minute, ..Limits::default() };
     let mut site = Site::with(|settings| settings.limits = rate(Some(1))).await;
-    let devices = field(&site, 4).await;
+    let devices = site.field(4).await;
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
     let first = until_offered(&site, &devices, 1).await[0];
     let why = site.service.why(&format!("dev-{}", (first + 1) % 4)).unwrap().sentence;
@@ -154,7 +140,7 @@ async fn rule_20_the_timer_of_a_rate_brings_everybody() {
         settings.limits = Limits { starts_per_minute: Some(6000), ..Limits::default() };
     })
     .await;
-    let devices = field(&site, 5).await;
+    let devices = site.field(5).await;
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
     until_offered(&site, &devices, 5).await;
 }
@@ -162,7 +148,7 @@ async fn rule_20_the_timer_of_a_rate_brings_everybody() {
 #[tokio::test]
 async fn rule_20_jitter_spreads_what_is_for_many_and_nothing_that_is_for_one() {
     let mut site = Site::with(|settings| settings.jitter = Duration::from_secs(1_000_000)).await;
-    let mut devices = field(&site, 3).await;
+    let mut devices = site.field(3).await;
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
     let why = site.service.why("dev-0").unwrap().sentence;
     assert!(why.contains("not all begin at one moment (fuota.limits.jitter)"), "{why}");
@@ -218,11 +204,11 @@ async fn warmed(change: impl FnOnce(&mut crate::Settings), devices: usize) -> (S
     })
     .await;
     site.drop_file("pump-1.0.0.bin", &[1; 100_000]).await;
-    let mut field = field(&site, devices).await;
+    let mut field = site.field(devices).await;
     for device in &mut field {
         device.manifest().await;
     }
-    let mut first = listening(&site, "first").await;
+    let mut first = site.listening("first").await;
     first.manifest().await;
     first.download(0, 100).await;
     (site, field)

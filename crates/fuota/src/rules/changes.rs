@@ -4,26 +4,12 @@ use std::time::Duration;
 
 use crate::{
     DeploymentPatch, Limits, ServiceError,
-    harness::{Session, Site, TOPIC, ann, deployment},
+    harness::{Session, Site, ann, deployment},
 };
 
 const ALL: &str = r#"{"all":true}"#;
 /// Half past one, on a day in 2026.
 const HALF_PAST_ONE: u64 = 20_600 * 86_400 + 5_400;
-
-async fn listening(site: &Site, id: &str) -> Session {
-    let mut device = site.connect(id).await;
-    device.subscribe(TOPIC);
-    device
-}
-
-async fn field(site: &Site, number: usize) -> Vec<Session> {
-    let mut devices = Vec::new();
-    for index in 0..number {
-        devices.push(listening(site, &format!("dev-{index}")).await);
-    }
-    devices
-}
 
 /// Deploys with these limits and waves; gives its number.
 async fn deploy(site: &Site, limits: Limits, rollout: &str) -> i64 {
@@ -55,7 +41,7 @@ async fn until_begun(site: &Site, devices: &[Session], number: usize) -> Vec<usi
 #[tokio::test]
 async fn rule_20_a_cap_that_is_lowered_is_obeyed_from_then_on_and_one_that_is_gone_holds_nobody() {
     let site = Site::start().await;
-    let mut devices = field(&site, 6).await;
+    let mut devices = site.field(6).await;
     let id = deploy(&site, Limits { transfers: Some(3), ..Limits::default() }, r#""all""#).await;
     let first = until_begun(&site, &devices, 3).await;
     for index in &first {
@@ -74,7 +60,7 @@ async fn rule_20_a_cap_that_is_lowered_is_obeyed_from_then_on_and_one_that_is_go
     drop(devices);
     let site = site.crash().await;
     assert_eq!(site.service.deployment(id).unwrap().limits.transfers, Some(1));
-    let devices = field(&site, 6).await;
+    let devices = site.field(6).await;
     change(&site, id, r#"{"limits":{"transfers":null}}"#).await.unwrap();
     site.until("all begin", |site| site.count(id, "offered") == 3).await;
     drop(devices);
@@ -83,7 +69,7 @@ async fn rule_20_a_cap_that_is_lowered_is_obeyed_from_then_on_and_one_that_is_go
 #[tokio::test]
 async fn rule_20_a_rate_that_is_changed_counts_anew() {
     let site = Site::start().await;
-    let devices = field(&site, 4).await;
+    let devices = site.field(4).await;
     let limits = Limits { starts_per_minute: Some(1), ..Limits::default() };
     let id = deploy(&site, limits, r#""all""#).await;
     until_begun(&site, &devices, 1).await;
@@ -99,7 +85,7 @@ async fn rule_20_a_rate_that_is_changed_counts_anew() {
 #[tokio::test]
 async fn rule_20_a_running_transfer_feels_another_bandwidth() {
     let site = Site::start().await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     let limits = Limits { bytes_per_second: Some(1), ..Limits::default() };
     let id = deploy(&site, limits, r#""all""#).await;
     device.manifest().await;
@@ -124,7 +110,7 @@ async fn rule_23_its_windows_close_and_open() {
     let windows = r#"{"windows":["03:00-04:00 UTC"]}"#;
     let view = change(&site, id, windows).await.unwrap();
     assert!(view.reason.unwrap().contains("03:00-04:00 UTC"));
-    let devices = field(&site, 2).await;
+    let devices = site.field(2).await;
     until_begun(&site, &devices, 0).await;
     change(&site, id, r#"{"windows":["01:00-02:00 UTC"]}"#).await.unwrap();
     until_begun(&site, &devices, 2).await;
@@ -137,7 +123,7 @@ async fn rule_23_its_windows_close_and_open() {
 #[tokio::test]
 async fn rule_21_by_a_lower_threshold_it_pauses_at_once() {
     let site = Site::with(|settings| settings.retry_after = Duration::from_secs(3600)).await;
-    let mut devices = field(&site, 4).await;
+    let mut devices = site.field(4).await;
     let waves = r#"{"waves":[{"percent":100}],"pause_at_percent":null}"#;
     let id = deploy(&site, Limits::default(), waves).await;
     for device in &mut devices[..2] {

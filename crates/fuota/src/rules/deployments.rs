@@ -2,7 +2,7 @@
 
 use crate::{
     Act, Actor, DevicePatch, ListenFrom, ServiceError, Settings,
-    harness::{Session, Site, TOPIC, ann, deployment},
+    harness::{Session, Site, ann, deployment},
     settings::OnExisting,
 };
 
@@ -10,12 +10,6 @@ const ALL: &str = r#"{"all":true}"#;
 
 fn report(version: &str) -> String {
     format!(r#"{{"variable":"firmware_status","metadata":{{"version":"{version}"}}}}"#)
-}
-
-async fn listening(site: &Site, id: &str) -> Session {
-    let mut device = site.connect(id).await;
-    device.subscribe(TOPIC);
-    device
 }
 
 fn conflict<T: std::fmt::Debug>(result: Result<T, ServiceError>) -> String {
@@ -28,7 +22,7 @@ fn conflict<T: std::fmt::Debug>(result: Result<T, ServiceError>) -> String {
 #[tokio::test]
 async fn rule_11_an_upload_reaches_nobody_before_its_deployment() {
     let site = Site::start().await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
     assert_eq!(site.upload("pump-1.0.0.bin", &[1; 250]).await, firmware, "the same is the same");
     device.nothing();
@@ -39,7 +33,7 @@ async fn rule_11_an_upload_reaches_nobody_before_its_deployment() {
     site.until_written("dev-1", "downloaded").await;
     // Devices that join later are meant too, also after a crash.
     let site = site.crash().await;
-    let mut later = listening(&site, "dev-2").await;
+    let mut later = site.listening("dev-2").await;
     assert_eq!(later.manifest().await["version"], "1.0.0");
     let view = site.service.deployment(id).unwrap();
     assert_eq!((view.counts["offered"], view.counts["downloaded"]), (1, 1));
@@ -63,7 +57,7 @@ async fn a_deployment_is_for_a_label_expression_and_for_who_comes_to_it_later() 
     let site = Site::start().await;
     let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
     let id = site.deploy(&firmware, r#"{"labels":"hall=2 and not spare"}"#, r#""all""#).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.nothing();
     let labels = |labels: &[(&str, &str)]| DevicePatch {
         labels: Some(labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()),
@@ -133,7 +127,7 @@ async fn what_cannot_be_deployed_says_why() {
     }
     // Rule 8: two models are known.
     for (id, model) in [("dev-1", "m1"), ("dev-2", "m2")] {
-        listening(&site, id).await;
+        site.listening(id).await;
         let patch = DevicePatch { model: Some(model.into()), ..DevicePatch::default() };
         site.service.set_device(id, patch, &Actor::default()).await.unwrap();
     }
@@ -148,7 +142,7 @@ async fn rule_10_cancelling_stops_at_once_and_says_so() {
     let site = Site::start().await;
     let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
     let id = site.deploy(&firmware, ALL, r#""all""#).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     device.download(0, 2).await;
     site.act(id, Act::Cancel).await;
@@ -158,7 +152,7 @@ async fn rule_10_cancelling_stops_at_once_and_says_so() {
     assert!(device.error().await.contains("cancelled by an operator"));
     device.nothing();
     let site = site.crash().await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.ask(2);
     assert!(device.error().await.contains("cancelled by an operator"));
     assert_eq!(site.service.device("dev-1").unwrap().state.as_deref(), Some("cancelled"));
@@ -170,7 +164,7 @@ async fn rule_10_cancelling_stops_at_once_and_says_so() {
 async fn rule_10_withdrawn_firmware_is_gone_for_good() {
     let site = Site::start().await;
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     device.download(0, 1).await;
     site.service.withdraw_firmware(&site.firmware_id("pump-1.0.0.bin"), &ann()).await.unwrap();
@@ -179,7 +173,7 @@ async fn rule_10_withdrawn_firmware_is_gone_for_good() {
     // Neither a restart nor a move to another folder brings the bytes back.
     let site = site.crash().await;
     site.drop_file("all/pump-1.0.0.bin", &[1; 250]).await;
-    let mut other = listening(&site, "dev-2").await;
+    let mut other = site.listening("dev-2").await;
     other.nothing();
     other.ask(0);
     assert!(other.error().await.contains("no firmware"));
@@ -195,16 +189,16 @@ async fn a_paused_deployment_begins_nothing_and_finishes_what_runs() {
     let site = Site::start().await;
     let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
     let id = site.deploy(&firmware, ALL, r#""all""#).await;
-    let mut running = listening(&site, "dev-1").await;
+    let mut running = site.listening("dev-1").await;
     running.manifest().await;
     running.download(0, 1).await;
-    let mut offered = listening(&site, "dev-2").await;
+    let mut offered = site.listening("dev-2").await;
     offered.manifest().await;
     offered.end();
     site.act(id, Act::Pause).await;
     assert_eq!(running.download(1, 3).await.len(), 150);
-    let mut offered = listening(&site, "dev-2").await;
-    let mut new = listening(&site, "dev-3").await;
+    let mut offered = site.listening("dev-2").await;
+    let mut new = site.listening("dev-3").await;
     new.nothing();
     let why = site.service.why("dev-3").unwrap().sentence;
     assert!(why.contains("paused by ann"), "{why}");
@@ -215,7 +209,7 @@ async fn a_paused_deployment_begins_nothing_and_finishes_what_runs() {
         new.end();
         site.crash().await
     };
-    let mut new = listening(&site, "dev-3").await;
+    let mut new = site.listening("dev-3").await;
     new.nothing();
     site.act(id, Act::Resume).await;
     assert_eq!(new.manifest().await["version"], "1.0.0");
@@ -226,13 +220,13 @@ async fn rule_22_a_frozen_site_offers_nothing_until_it_thaws() {
     let site = Site::start().await;
     site.service.freeze(true, &ann()).await.unwrap();
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.nothing();
     device.ask(0);
     assert!(device.error().await.contains("ann froze all offers"));
     device.end();
     let site = site.crash().await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.nothing();
     assert!(site.service.frozen().frozen);
     site.service.freeze(false, &ann()).await.unwrap();
@@ -243,7 +237,7 @@ async fn rule_22_a_frozen_site_offers_nothing_until_it_thaws() {
 async fn rule_6_what_is_there_at_the_very_first_start_may_be_held() {
     let hold = |settings: &mut Settings| settings.on_existing = Some(OnExisting::Hold);
     let site = Site::with_files(&[("pump-2.0.0.bin", &[1; 250])], hold).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.nothing();
     let view = site.service.firmware().remove(0);
     let id: i64 = view.deployments[0].parse().unwrap();
@@ -254,7 +248,7 @@ async fn rule_6_what_is_there_at_the_very_first_start_may_be_held() {
     let site = site.crash().await;
     assert_eq!(site.service.deployment(id).unwrap().state, "held");
     site.drop_file("other-1.0.0.bin", &[2; 250]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     assert_eq!(device.manifest().await["total_size"], 250);
     assert_eq!(device.download(0, 3).await, [2; 250]);
     site.act(id, Act::Approve).await;
@@ -266,7 +260,7 @@ async fn rule_6_what_is_there_at_the_very_first_start_may_be_held() {
 async fn on_drop_catalog_waits_for_an_operator() {
     let site = Site::with(|settings| settings.deploy_drops = false).await;
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.nothing();
     let view = site.service.firmware().remove(0);
     assert_eq!(view.state, crate::FirmwareState::Catalogued);
@@ -283,7 +277,7 @@ async fn rule_13_a_retry_offers_again_what_failed() {
     let site = Site::with(|settings| settings.max_attempts = 1).await;
     let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
     let id = site.deploy(&firmware, ALL, r#""all""#).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     device.publish(r#"{"variable":"firmware_status","value":"failed"}"#);
     site.until_state("dev-1", "failed").await;
@@ -299,12 +293,12 @@ async fn rule_13_a_retry_offers_again_what_failed() {
 
 /// Gives the device an image and lets it report the version after a restart.
 async fn update(site: &Site, id: &str, version: &str) -> Session {
-    let mut device = listening(site, id).await;
+    let mut device = site.listening(id).await;
     let manifest = device.manifest().await;
     assert_eq!(manifest["version"], version);
     device.download(0, manifest["total_chunks"].as_u64().unwrap() as u32).await;
     device.end();
-    let mut device = listening(site, id).await;
+    let mut device = site.listening(id).await;
     device.publish(report(version));
     site.until_state(id, "updated").await;
     device
@@ -331,7 +325,7 @@ async fn rule_22_a_rollback_gives_back_what_each_had_and_lists_who_had_nothing()
     for id in ["dev-1", "dev-2", "new-3"] {
         devices.push(update(&site, id, "2.0.0").await);
     }
-    let mut untouched = listening(&site, "new-4").await;
+    let mut untouched = site.listening("new-4").await;
     untouched.manifest().await;
 
     let acted = site.act(bad, Act::Rollback).await;
@@ -360,7 +354,7 @@ async fn rule_22_a_rollback_gives_back_what_each_had_and_lists_who_had_nothing()
     // Rule 12: what is newer than both goes on.
     let site = site.crash().await;
     site.drop_file("pump-3.0.0.bin", &[3; 250]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     assert_eq!(device.manifest().await["version"], "3.0.0");
 }
 
@@ -375,12 +369,12 @@ async fn rule_22_the_copy_that_a_rollback_gives_is_kept_while_it_runs() {
     site.remove_file("pump-1.0.0.bin").await;
     // Before it goes back it is given another title, which asks for another copy to be kept.
     site.drop_file("devices/dev-1/boot-9.0.0.bin", &[9; 250]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     let version = device.manifest().await["version"].clone();
     assert_eq!(version, "9.0.0");
     device.download(0, 3).await;
     device.end();
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.publish(report("9.0.0"));
     site.until_state("dev-1", "updated").await;
     let needed = site.service.0.needed_images();
@@ -403,7 +397,7 @@ async fn rule_22_a_rollback_leaves_devices_that_have_moved_on() {
         site.drop_file(&format!("devices/{id}/pump-{fix}.bin"), &[3; 250]).await;
     }
     let mut fixed = update(&site, "dev-1", &fix).await;
-    let mut fixing = listening(&site, "dev-2").await;
+    let mut fixing = site.listening("dev-2").await;
     assert_eq!(fixing.manifest().await["version"], fix);
     let acted = site.act(2, Act::Rollback).await;
     let left: Vec<_> =
@@ -411,7 +405,7 @@ async fn rule_22_a_rollback_leaves_devices_that_have_moved_on() {
     let since = |id: &str| (id.to_owned(), format!("it was given {fix} since"));
     assert_eq!(left, [since("dev-1"), since("dev-2")]);
     // Only the one that still runs it goes back.
-    let mut still = listening(&site, "dev-3").await;
+    let mut still = site.listening("dev-3").await;
     assert_eq!(still.manifest().await["version"], one);
     still.download(0, 3).await;
     still.publish(report(&one));
@@ -454,7 +448,7 @@ async fn rule_22_a_device_whose_last_block_was_on_its_way_goes_back_too() {
         receipt.written(tag);
         let id = device.client.id.clone();
         device.end();
-        let mut device = listening(&site, &id).await;
+        let mut device = site.listening(&id).await;
         device.publish(report("2.0.0"));
         restarted.push(device);
     }
@@ -467,9 +461,9 @@ async fn rule_22_a_device_whose_last_block_was_on_its_way_goes_back_too() {
     site.until_written("dev-3", "offered").await;
     drop(restarted);
     let site = site.crash().await;
-    first = listening(&site, "dev-1").await;
+    first = site.listening("dev-1").await;
     first.publish(report("1.0.0"));
-    let mut second = listening(&site, "dev-2").await;
+    let mut second = site.listening("dev-2").await;
     assert_eq!(second.manifest().await["version"], "1.0.0");
 }
 
@@ -500,9 +494,9 @@ async fn a_plan_says_who_would_get_it_and_who_not() {
     let site = Site::start().await;
     site.drop_file("devices/dev-1/pump-1.0.0.bin", &[1; 250]).await;
     drop(update(&site, "dev-1", "1.0.0").await);
-    let mut other = listening(&site, "dev-2").await;
+    let mut other = site.listening("dev-2").await;
     other.publish(report("9.0.0"));
-    listening(&site, "dev-3").await;
+    site.listening("dev-3").await;
     let two = site.upload("pump-2.0.0.bin", &[2; 250]).await;
     let plan = site.service.plan_deployment(&deployment(&two, ALL, r#""canary""#)).unwrap();
     assert_eq!(plan.devices, ["dev-3"]);

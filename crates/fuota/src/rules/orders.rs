@@ -63,12 +63,6 @@ async fn calculating(operator: &mut Session) {
     assert_eq!(answer(operator).await, ("Calculating file size...".into(), "warning".into()));
 }
 
-async fn listening(site: &Site, id: &str) -> Session {
-    let mut device = site.connect(id).await;
-    device.subscribe(TOPIC);
-    device
-}
-
 async fn open_site() -> Site {
     Site::with(|settings| settings.fetch_allow = vec!["127.0.0.0/8".parse().unwrap()]).await
 }
@@ -76,8 +70,7 @@ async fn open_site() -> Site {
 #[tokio::test]
 async fn rule_27_an_operator_starts_an_update_from_an_address() {
     let site = open_site().await;
-    let (mut device, mut other) =
-        (listening(&site, "dev-1").await, listening(&site, "dev-2").await);
+    let (mut device, mut other) = (site.listening("dev-1").await, site.listening("dev-2").await);
     let mut operator = account(&site, Role::Operator);
     let url = format!("{}/files/pump.bin", server(ok(&[7; 250])).await);
     let message = json!([
@@ -136,7 +129,7 @@ async fn rule_27_an_upload_of_this_server_needs_no_permission() {
         "uploads/pump-1.0.0.bin".into(),
         firmware,
     ] {
-        let mut device = listening(&site, "dev-1").await;
+        let mut device = site.listening("dev-1").await;
         operator.publish(file(&url, Some("dev-1")).to_string());
         calculating(&mut operator).await;
         let (text, tone) = answer(&mut operator).await;
@@ -151,13 +144,13 @@ async fn rule_27_an_upload_of_this_server_needs_no_permission() {
     let (text, tone) = answer(&mut operator).await;
     assert!(text.starts_with("Ready: 250 bytes (3 chunks). The manifest follows: dev-1"), "{text}");
     assert_eq!(tone, "warning");
-    listening(&site, "dev-1").await.manifest().await;
+    site.listening("dev-1").await.manifest().await;
 }
 
 #[tokio::test]
 async fn rule_27_what_cannot_be_fetched_says_so_and_reaches_nobody() {
     let site = open_site().await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     let mut operator = account(&site, Role::Operator);
     let redirect = "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let huge = "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n";
@@ -203,7 +196,7 @@ async fn rule_27_what_cannot_be_fetched_says_so_and_reaches_nobody() {
     assert!(site.service.firmware().is_empty());
     // Nothing is fetched where nothing is allowed.
     let site = site.restart(|settings| settings.fetch_allow.clear()).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     let mut operator = account(&site, Role::Operator);
     operator.publish(file(&server(ok(&[1; 9])).await, Some("dev-1")).to_string());
     calculating(&mut operator).await;
@@ -215,7 +208,7 @@ async fn rule_27_what_cannot_be_fetched_says_so_and_reaches_nobody() {
 #[tokio::test]
 async fn rule_27_nobody_else_starts_an_update() {
     let site = open_site().await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     let order = file(&server(ok(&[1; 9])).await, Some("dev-1")).to_string();
     let mut senders = vec![
         account(&site, Role::Service),
@@ -263,7 +256,7 @@ async fn an_order_is_over_when_its_device_runs_it_or_another_follows() {
     );
     let mut devices = Vec::new();
     for id in ["dev-1", "dev-2"] {
-        devices.push(listening(&site, id).await);
+        devices.push(site.listening(id).await);
         order(&one, id).await;
     }
     for device in &mut devices {

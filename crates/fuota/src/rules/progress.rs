@@ -3,16 +3,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use crate::{
-    VersionFrom,
-    harness::{Session, Site, TOPIC},
-};
-
-async fn listening(site: &Site, id: &str) -> Session {
-    let mut device = site.connect(id).await;
-    device.subscribe(TOPIC);
-    device
-}
+use crate::{VersionFrom, harness::Site};
 
 /// As if it stood still for a minute: the broker looked a minute ago, and never since.
 fn a_minute_ago(site: &Site) {
@@ -29,7 +20,7 @@ fn stalled(site: &Site) -> Option<String> {
 async fn a_download_has_a_rate_while_it_runs() {
     let site = Site::start().await;
     let firmware = site.upload("pump-1.0.0.bin", &[1; 1000]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     site.deploy(&firmware, r#"{"all":true}"#, r#""all""#).await;
     device.manifest().await;
     let rate = |site: &Site| site.service.device("dev-1").unwrap().progress.bytes_per_second;
@@ -46,7 +37,7 @@ async fn a_download_has_a_rate_while_it_runs() {
 async fn one_that_stands_still_says_what_it_waits_for() {
     let site = Site::with(|settings| settings.nudge_after = Duration::from_secs(3600)).await;
     let firmware = site.upload("pump-1.0.0.bin", &[1; 1000]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     let id = site.deploy(&firmware, r#"{"all":true}"#, r#""all""#).await;
     device.manifest().await;
     assert_eq!(stalled(&site), None, "it is given a moment");
@@ -72,7 +63,7 @@ async fn one_that_stands_still_says_what_it_waits_for() {
     assert_eq!(stalled(&site), None);
     let other = site.upload("pump-2.0.0.bin", &[2; 1000]).await;
     let id = site.deploy(&other, r#"{"all":true}"#, r#""all""#).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     site.act(id, crate::Act::Pause).await;
     assert!(stalled(&site).unwrap().contains("paused by ann"));
@@ -82,7 +73,7 @@ async fn one_that_stands_still_says_what_it_waits_for() {
 async fn one_that_waits_for_its_turn_says_so() {
     let site = Site::with(|settings| settings.device_bytes_per_second = Some(1)).await;
     site.drop_file("pump-1.0.0.bin", &[1; 1000]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     device.ask(0);
     device.ask(1);
@@ -95,7 +86,7 @@ async fn one_that_waits_for_its_turn_says_so() {
 async fn what_it_runs_is_inferred_until_it_reports() {
     let site = Site::with(|settings| settings.confirm_after = Duration::from_millis(50)).await;
     site.drop_file("pump-1.0.0.bin", &[1; 150]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     let view = site.service.device("dev-1").unwrap();
     assert_eq!((view.version, view.version_from), (None, None));
@@ -113,7 +104,7 @@ async fn what_it_runs_is_inferred_until_it_reports() {
     device.end();
     let site = site.crash().await;
     assert_eq!(site.service.device("dev-1").unwrap().version.as_deref(), Some("1.0.0"));
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.publish(r#"{"variable":"firmware_status","metadata":{"version":"0.9.0"}}"#);
     let view = site.service.device("dev-1").unwrap();
     assert_eq!(

@@ -4,21 +4,15 @@ use std::time::Duration;
 
 use crate::{
     Act,
-    harness::{Session, Site, TOPIC, ann},
+    harness::{Session, Site, ann},
 };
 
 const ALL: &str = r#"{"all":true}"#;
 const HOUR: Duration = Duration::from_secs(3600);
 
-async fn listening(site: &Site, id: &str) -> Session {
-    let mut device = site.connect(id).await;
-    device.subscribe(TOPIC);
-    device
-}
-
 /// It is offered the image, and says that it failed.
 async fn fails(site: &Site, id: &str) {
-    let mut device = listening(site, id).await;
+    let mut device = site.listening(id).await;
     device.manifest().await;
     device.publish(
         r#"{"variable":"firmware_status","value":"failed","metadata":{"reason":"flash"}}"#,
@@ -47,7 +41,7 @@ async fn rule_13_the_next_attempt_waits_over_a_crash_and_an_operator_need_not() 
     fails(&site, "dev-1").await;
     let at = next_attempt(&site).unwrap();
     assert!((began + 3600..began + 5400 + 60).contains(&at), "{began} {at}");
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     silence(&site, &mut device).await;
     device.ask(0);
     let error = device.error().await;
@@ -57,7 +51,7 @@ async fn rule_13_the_next_attempt_waits_over_a_crash_and_an_operator_need_not() 
     site.until_written("dev-1", "failed").await;
     let site = site.crash().await;
     assert_eq!(next_attempt(&site), Some(at), "neither lost nor shorter");
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     silence(&site, &mut device).await;
     let acted = site.service.act_on_deployment(id, Act::Retry, Some("dev-1"), &ann()).await;
     assert_eq!(acted.unwrap().retried, Some(1));
@@ -75,7 +69,7 @@ async fn rule_13_it_comes_by_itself_when_the_wait_is_over() {
     let site = Site::with(|settings| settings.retry_after = Duration::from_millis(300)).await;
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
     fails(&site, "dev-1").await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     assert_eq!(site.service.device("dev-1").unwrap().firmware.unwrap().attempt, 2);
     assert_eq!(device.download(0, 3).await, [1; 250]);
@@ -110,7 +104,7 @@ async fn rule_12_another_image_does_not_wait_and_nothing_older_slips_in() {
     site.deploy(&old, ALL, r#""all""#).await;
     site.deploy(&new, ALL, r#""all""#).await;
     fails(&site, "dev-1").await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     silence(&site, &mut device).await;
     let newest = site.upload("pump-3.0.0.bin", &[3; 250]).await;
     site.deploy(&newest, ALL, r#""all""#).await;
@@ -127,7 +121,7 @@ async fn one_that_goes_down_by_an_operator_does_not_wait_for_what_failed_before(
     down.downgrade = true;
     site.service.create_deployment(down, None, &ann()).await.unwrap();
     fails(&site, "dev-1").await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     silence(&site, &mut device).await;
     let why = site.service.why("dev-1").unwrap().sentence;
     assert!(why.contains("attempt 2 of 3"), "{why}");

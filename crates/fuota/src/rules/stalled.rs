@@ -7,12 +7,6 @@ use crate::{
     settings::DropRollout,
 };
 
-async fn listening(site: &Site, id: &str) -> Session {
-    let mut device = site.connect(id).await;
-    device.subscribe(TOPIC);
-    device
-}
-
 #[tokio::test]
 async fn rule_16_a_device_that_ignores_its_manifest_and_every_nudge_is_silent_until_it_asks() {
     let site = Site::with(|settings| {
@@ -21,8 +15,7 @@ async fn rule_16_a_device_that_ignores_its_manifest_and_every_nudge_is_silent_un
         settings.resume_grace = Duration::ZERO;
     })
     .await;
-    let (mut first, mut second) =
-        (listening(&site, "dev-1").await, listening(&site, "dev-2").await);
+    let (mut first, mut second) = (site.listening("dev-1").await, site.listening("dev-2").await);
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
     for _ in 0..4 {
         first.manifest().await;
@@ -50,7 +43,7 @@ async fn rule_16_a_device_that_ignores_its_manifest_and_every_nudge_is_silent_un
 async fn rule_16_one_that_stops_in_the_middle_goes_on_where_it_was() {
     let site = Site::with(|settings| settings.nudge_after = Duration::from_millis(20)).await;
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     device.download(0, 1).await;
     for _ in 0..3 {
@@ -67,7 +60,7 @@ async fn rule_16_one_that_stops_in_the_middle_goes_on_where_it_was() {
     site.until_written("dev-1", "silent").await;
     let site = site.crash().await;
     assert_eq!(site.service.device("dev-1").unwrap().state.as_deref(), Some("silent"));
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.ask(1);
     device.block().await;
     assert_eq!(site.service.device("dev-1").unwrap().state.as_deref(), Some("downloading"));
@@ -85,7 +78,7 @@ async fn rule_19_one_that_stays_away_amid_its_download_is_silent_and_holds_no_wa
         settings.resume_grace = Duration::ZERO;
     })
     .await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
     device.manifest().await;
     device.download(0, 1).await;
@@ -94,7 +87,7 @@ async fn rule_19_one_that_stays_away_amid_its_download_is_silent_and_holds_no_wa
     assert_eq!(site.count(1, "silent"), 1);
     assert!(site.service.why("dev-1").unwrap().sentence.contains("went away after 1 of 3 blocks"));
     // What has begun finishes, and is one offer.
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     device.download(0, 3).await;
     let device = site.until_state("dev-1", "downloaded").await;
@@ -105,7 +98,7 @@ async fn rule_19_one_that_stays_away_amid_its_download_is_silent_and_holds_no_wa
 async fn rule_10_a_silent_device_hears_that_its_update_was_cancelled() {
     let site = Site::with(|settings| settings.nudge_after = Duration::from_millis(20)).await;
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     for _ in 0..4 {
         device.manifest().await;
     }
@@ -123,7 +116,7 @@ async fn rule_16_a_canary_that_ignores_a_retry_too_pauses_its_rollout_again() {
         settings.resume_grace = Duration::ZERO;
     })
     .await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
     device.manifest().await;
     device.download(0, 1).await;
@@ -148,7 +141,7 @@ async fn rule_19_one_that_is_away_when_it_is_retried_is_waited_for_as_long_again
         settings.confirm_within = Duration::from_millis(50);
     })
     .await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
     device.manifest().await;
     device.end();
@@ -161,7 +154,7 @@ async fn rule_19_one_that_is_away_when_it_is_retried_is_waited_for_as_long_again
 
 /// The canary got one block, and is back.
 async fn amid_its_download(site: &Site) -> Session {
-    let mut device = listening(site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
     device.manifest().await;
     device.download(0, 1).await;
@@ -201,7 +194,7 @@ async fn rule_19_one_that_asks_for_what_there_is_not_and_then_no_more_holds_no_w
 #[tokio::test]
 async fn rule_16_a_slow_device_is_waited_for_by_its_own_pace() {
     let mut site = Site::start().await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
     device.manifest().await;
     device.download(0, 1).await;

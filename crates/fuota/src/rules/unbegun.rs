@@ -4,17 +4,11 @@
 use std::time::Duration;
 
 use crate::{
-    Act, DevicePatch,
+    Act, DevicePatch, DropRollout,
     harness::{Session, Site, TOPIC, ann},
 };
 
 const ALL: &str = r#"{"all":true}"#;
-
-async fn listening(site: &Site, id: &str) -> Session {
-    let mut device = site.connect(id).await;
-    device.subscribe(TOPIC);
-    device
-}
 
 fn report(version: &str) -> String {
     format!(r#"{{"variable":"firmware_status","metadata":{{"version":"{version}"}}}}"#)
@@ -45,22 +39,22 @@ async fn is_refused(site: &Site, device: &mut Session, why: &str) {
 #[tokio::test]
 async fn rule_8_a_corrected_model_takes_the_offer_back() {
     let site = Site::with(|settings| settings.resume_grace = Duration::ZERO).await;
-    listening(&site, "dev-1").await.end();
+    site.listening("dev-1").await.end();
     set_model(&site, "pump").await;
     drop_for(&site, "pump.bin", "model = \"pump\"", &[1; 250]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     // On the connection that heard of it, and on the next.
     set_model(&site, "fan").await;
     is_refused(&site, &mut device, "is for model pump, this device is a fan").await;
     device.end();
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     is_refused(&site, &mut device, "is for model pump, this device is a fan").await;
     assert_eq!(site.service.deployment(1).unwrap().counts.values().sum::<usize>(), 0);
     // It is not counted as an attempt.
     set_model(&site, "pump").await;
     device.end();
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     assert_eq!(site.service.device("dev-1").unwrap().firmware.unwrap().attempt, 1);
     // What has begun finishes.
@@ -73,7 +67,7 @@ async fn rule_8_a_corrected_model_takes_the_offer_back() {
 async fn rule_9_a_late_sidecar_takes_the_offer_back() {
     let site = Site::with(|settings| settings.resume_grace = Duration::ZERO).await;
     site.drop_file("fw-1.1.0.bin", &[1; 250]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     device.end();
     let batches = site.service.status().batches;
@@ -94,7 +88,7 @@ async fn rule_9_a_late_sidecar_takes_the_offer_back() {
 async fn rule_13_a_higher_version_that_came_by_cable_takes_the_offer_back() {
     let site = Site::with(|settings| settings.resume_grace = Duration::ZERO).await;
     site.drop_file("fw-1.1.0.bin", &[1; 250]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     device.end();
     let mut device = site.connect("dev-1").await;
@@ -111,7 +105,7 @@ async fn rule_12_a_paused_offer_that_was_not_begun_is_superseded_like_any_other(
     })
     .await;
     site.drop_file("fw-1.1.0.bin", &[1; 250]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     drop(site.act(1, Act::Pause).await);
     site.drop_file("fw-1.2.0.bin", &[2; 250]).await;
@@ -124,12 +118,12 @@ async fn rule_12_a_paused_offer_that_was_not_begun_is_superseded_like_any_other(
 async fn rule_12_nor_does_it_keep_the_newer_one_from_a_device_that_comes_back() {
     let site = Site::with(|settings| settings.resume_grace = Duration::ZERO).await;
     site.drop_file("fw-1.1.0.bin", &[1; 250]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     device.end();
     drop(site.act(1, Act::Pause).await);
     site.drop_file("fw-1.2.0.bin", &[2; 250]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     assert_eq!(device.manifest().await["version"], "1.2.0");
     assert_eq!(device.download(0, 3).await, [2; 250]);
 }
@@ -140,7 +134,7 @@ async fn rule_21_a_canary_that_ignored_the_one_before_is_offered_the_new_one() {
     let old = site.upload("fw-1.0.0.bin", &[1; 250]).await;
     let new = site.upload("fw-2.0.0.bin", &[2; 250]).await;
     site.deploy(&old, ALL, r#""all""#).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     for _ in 0..4 {
         device.manifest().await;
     }
@@ -160,8 +154,8 @@ async fn rule_21_a_pause_or_a_freeze_holds_what_a_device_asks_for_first() {
     for freezes in [false, true] {
         let site = Site::with(|settings| settings.resume_grace = Duration::ZERO).await;
         site.drop_file("fw-1.0.0.bin", &[1; 250]).await;
-        let mut begun = listening(&site, "dev-1").await;
-        let mut device = listening(&site, "dev-2").await;
+        let mut begun = site.listening("dev-1").await;
+        let mut device = site.listening("dev-2").await;
         begun.manifest().await;
         device.manifest().await;
         begun.download(0, 1).await;
@@ -176,7 +170,7 @@ async fn rule_21_a_pause_or_a_freeze_holds_what_a_device_asks_for_first() {
         let error = device.error().await;
         assert!(error.contains(why), "{error}");
         device.end();
-        let mut device = listening(&site, "dev-2").await;
+        let mut device = site.listening("dev-2").await;
         device.ask(0);
         let error = device.error().await;
         assert!(error.contains(why), "{error}");
@@ -195,7 +189,7 @@ async fn rule_21_a_pause_or_a_freeze_holds_what_a_device_asks_for_first() {
 async fn rule_17_many_blocks_asked_for_go_on_where_the_new_file_is_not_for_the_device() {
     let site = Site::with(|settings| settings.max_window = 2).await;
     site.drop_file("fw.bin", &[1; 1000]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     device.publish(r#"{"variable":"firmware_request","value":0,"metadata":{"count":10}}"#);
     let (first, second) = (device.unwritten().await, device.unwritten().await);
@@ -215,7 +209,7 @@ async fn rule_17_many_blocks_asked_for_go_on_where_the_new_file_is_not_for_the_d
 async fn rule_10_many_blocks_asked_for_end_with_one_error_when_it_is_cancelled() {
     let site = Site::with(|settings| settings.max_window = 2).await;
     site.drop_file("fw.bin", &[1; 1000]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     device.publish(r#"{"variable":"firmware_request","value":0,"metadata":{"count":10}}"#);
     let (first, second) = (device.unwritten().await, device.unwritten().await);

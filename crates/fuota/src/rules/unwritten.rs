@@ -2,16 +2,10 @@
 
 use crate::{
     Act, ServiceError,
-    harness::{Session, Site, TOPIC, ann},
+    harness::{Site, ann},
 };
 
 const ALL: &str = r#"{"all":true}"#;
-
-async fn listening(site: &Site, id: &str) -> Session {
-    let mut device = site.connect(id).await;
-    device.subscribe(TOPIC);
-    device
-}
 
 fn unavailable<T: std::fmt::Debug>(result: Result<T, ServiceError>) {
     match result {
@@ -43,7 +37,7 @@ async fn a_pause_and_a_freeze_that_were_not_written_hold_after_a_crash() {
     assert_eq!(site.service.deployment(id).unwrap().state, "paused");
     assert!(site.service.frozen().frozen);
     site.service.freeze(false, &ann()).await.unwrap();
-    listening(&site, "dev-1").await.nothing();
+    site.listening("dev-1").await.nothing();
 }
 
 #[tokio::test]
@@ -64,11 +58,11 @@ async fn rule_22_a_rollback_that_was_not_written_knows_its_devices_after_a_crash
     for (version, byte) in [("1.0.0", 1), ("2.0.0", 2)] {
         site.drop_file(&format!("pump-{version}.bin"), &[byte; 250]).await;
         for id in ["dev-1", "dev-2"] {
-            let mut device = listening(&site, id).await;
+            let mut device = site.listening(id).await;
             assert_eq!(device.manifest().await["version"], version);
             device.download(0, 3).await;
             device.end();
-            let mut device = listening(&site, id).await;
+            let mut device = site.listening(id).await;
             let report =
                 format!(r#"{{"variable":"firmware_status","metadata":{{"version":"{version}"}}}}"#);
             device.publish(report);
@@ -84,7 +78,7 @@ async fn rule_22_a_rollback_that_was_not_written_knows_its_devices_after_a_crash
     let site = site.crash().await;
     assert_eq!(site.service.deployment(2).unwrap().state, "cancelled");
     for id in ["dev-1", "dev-2"] {
-        let mut device = listening(&site, id).await;
+        let mut device = site.listening(id).await;
         assert_eq!(device.manifest().await["version"], "1.0.0");
         device.download(0, 3).await;
         device.publish(r#"{"variable":"firmware_status","metadata":{"version":"1.0.0"}}"#);
@@ -94,7 +88,7 @@ async fn rule_22_a_rollback_that_was_not_written_knows_its_devices_after_a_crash
 #[tokio::test]
 async fn a_file_that_came_while_nothing_could_be_written_is_offered_when_it_can() {
     let site = Site::start().await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     site.forbid_writing(&[]);
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
     device.ask(0);

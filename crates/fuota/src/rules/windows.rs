@@ -2,7 +2,7 @@
 
 use crate::{
     DevicePatch, Windows,
-    harness::{Session, Site, TOPIC, ann, deployment},
+    harness::{Site, ann, deployment},
 };
 
 /// 2026-11-27 is a Friday; Berlin is an hour ahead of UTC.
@@ -17,18 +17,12 @@ fn clock(site: &Site, shows: &str) {
     site.service.0.wall.set(shows.parse::<jiff::Timestamp>().unwrap().as_second() as u64);
 }
 
-async fn listening(site: &Site, id: &str) -> Session {
-    let mut device = site.connect(id).await;
-    device.subscribe(TOPIC);
-    device
-}
-
 #[tokio::test]
 async fn rule_23_a_window_gates_the_manifest_and_a_running_transfer_finishes() {
     let site = Site::with(nights).await;
     clock(&site, CLOSED);
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.nothing();
     let closed = "is closed until Fri 2026-11-27 22:00 CET";
     let why = site.service.why("dev-1").unwrap().sentence;
@@ -48,7 +42,7 @@ async fn rule_23_a_window_gates_the_manifest_and_a_running_transfer_finishes() {
     assert_eq!(device.download(1, 3).await, [1; 150]);
     assert_eq!(site.count(1, "downloaded"), 1);
     // To be held back is no failure (rule 20).
-    let mut late = listening(&site, "dev-2").await;
+    let mut late = site.listening("dev-2").await;
     late.nothing();
     assert!(site.service.why("dev-2").unwrap().sentence.contains("until Mon 2026-11-30 22:00 CET"));
     assert_eq!(site.count(1, "failed") + site.count(1, "silent"), 0);
@@ -64,7 +58,7 @@ async fn rule_23_who_has_not_begun_when_it_closes_waits_for_the_next_one() {
     .await;
     clock(&site, OPEN);
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     device.end();
     clock(&site, CLOSED);
@@ -81,7 +75,7 @@ async fn rule_23_who_has_not_begun_when_it_closes_waits_for_the_next_one() {
     )
     .await
     .expect_err("it counts as silent");
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.nothing();
     let why = site.service.why("dev-1").unwrap().sentence;
     assert!(why.contains("has not begun: its maintenance window"), "{why}");
@@ -104,8 +98,7 @@ async fn rule_23_a_deployment_has_windows_of_its_own_instead_of_the_sites() {
     assert!(wrong.starts_with("windows: \"whenever\" is no maintenance window"), "{wrong}");
     create("[]", r#"{"device":"dev-1"}"#).await.unwrap();
     create(r#"["fri 13:00-14:00 Europe/Berlin"]"#, r#"{"group":"early"}"#).await.unwrap();
-    let (mut urgent, mut early) =
-        (listening(&site, "dev-1").await, listening(&site, "dev-2").await);
+    let (mut urgent, mut early) = (site.listening("dev-1").await, site.listening("dev-2").await);
     let patch = DevicePatch { groups: Some(vec!["early".into()]), ..DevicePatch::default() };
     site.service.set_device("dev-2", patch, &ann()).await.unwrap();
     // At any time; from 13:00, which it is; and a window that is empty is none.
@@ -129,7 +122,7 @@ async fn rule_23_a_clock_that_was_not_set_keeps_windows_closed_and_the_status_sa
     .await;
     site.service.0.wall.set(3600);
     site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.nothing();
     let status = site.service.status();
     let shows = "the server's clock shows 1970-01-01T01:00:00Z";

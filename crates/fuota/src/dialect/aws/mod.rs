@@ -289,5 +289,4 @@ fn matches(filter: &str, topic: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;
