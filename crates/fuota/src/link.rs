@@ -57,6 +57,8 @@ pub struct LinkState {
     pub at: Option<Layout>,
     /// The block that it asks for next if it begins with that; `None` once it did anything else.
     begins: Option<u32>,
+    /// See [`LinkState::begins_unheard`].
+    began_unheard: bool,
     /// What was asked while the offer that answers it is written to the database.
     pub pending: Vec<Pending>,
     /// Whether an offer is being written because of this connection.
@@ -152,6 +154,7 @@ impl Link {
                 announced: Vec::new(),
                 at: None,
                 begins: None,
+                began_unheard: false,
                 pending: Vec::new(),
                 waiting: false,
                 spoken: Instant::now(),
@@ -244,6 +247,13 @@ impl LinkState {
         };
         self.begins = next;
         shows
+    }
+
+    /// Whether the device asks for the first block alone, and this is the first that is heard of
+    /// it on this connection: it holds nothing of an image before, or it lost its manifest.
+    pub fn begins_unheard(&mut self, wanted: &Wanted) -> bool {
+        let alone = wanted.index == 0 && wanted.more.is_empty();
+        alone && self.at.is_none() && !std::mem::replace(&mut self.began_unheard, true)
     }
 
     /// Whether a device that names no image takes blocks of this transfer for what they are

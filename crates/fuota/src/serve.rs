@@ -165,24 +165,6 @@ impl Engine {
         }
     }
 
-    /// What waited for its offer.
-    pub fn serve_kept(self: &Arc<Self>, link: &Arc<Link>, pending: Vec<Pending>) {
-        for pending in pending {
-            let wanted = match pending {
-                Pending::Blocks(wanted) => wanted,
-                Pending::Question(question) => {
-                    self.ask(link, question);
-                    continue;
-                }
-            };
-            let mut state = link.state.lock();
-            let Some(lane) = state.lane.clone() else { return };
-            let then = self.serve(link, &mut state, &lane, wanted);
-            drop(state);
-            self.then(link, &lane, then);
-        }
-    }
-
     /// Answers a request: for one block at once, for many as the window has room.
     fn serve(
         self: &Arc<Self>,
@@ -207,7 +189,8 @@ impl Engine {
             // Where the manifest may be lost, with the connection that it went to or in a full
             // outbox, it is the answer (rule 15).
             if !state.takes(&lane.transfer) {
-                if !wanted.more.is_empty() || !lane.transfer.is_begun_anew(wanted.index) {
+                let first = state.begins_unheard(&wanted);
+                if !(first && lane.transfer.is_believed_by_now()) {
                     self.send_manifest(link, state, &lane.transfer);
                     return Then::Nothing;
                 }

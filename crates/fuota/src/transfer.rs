@@ -139,8 +139,8 @@ pub struct Transfer {
     /// The device may hold a part of other bytes or other chunks, from a transfer before: until
     /// it shows that it heard of this one, each connection hears of it before any block.
     pub replaces: AtomicBool,
-    /// On how many connections the manifest was the answer to a request for the first block.
-    begun_anew: AtomicU32,
+    /// See [`Transfer::is_believed_by_now`].
+    begun_unheard: AtomicU32,
     /// An operator stopped it, whatever became of it: not a block of it is sent any more.
     pub stopped: AtomicBool,
     /// Its state is [`UpdateState::Stalled`], or was when it was offered again: the next request
@@ -186,12 +186,11 @@ const MAX_PARTS: usize = 1024;
 const MAX_PARTS_OF_ONE: usize = 64;
 
 impl Transfer {
-    /// The manifest is to be the answer to this request, since the device may not have heard of
-    /// it. Whether it has all the same: it asks for the first block again, each time on another
-    /// connection, and so holds nothing of an image before. One that connects for each request
-    /// would else hear manifests for ever.
-    pub fn is_begun_anew(&self, index: u32) -> bool {
-        index == 0 && self.begun_anew.fetch_add(1, Ordering::Relaxed) >= MANIFESTS_IN_VAIN
+    /// Notes one more connection on which the device begins before it can have heard of this
+    /// there. Whether they are enough to believe that it heard of it before: one that connects for
+    /// each request would else hear manifests for ever.
+    pub fn is_believed_by_now(&self) -> bool {
+        self.begun_unheard.fetch_add(1, Ordering::Relaxed) >= MANIFESTS_IN_VAIN
     }
 
     /// A new offer.
@@ -203,7 +202,7 @@ impl Transfer {
             image,
             overwritten: AtomicBool::new(false),
             replaces: AtomicBool::new(false),
-            begun_anew: AtomicU32::new(0),
+            begun_unheard: AtomicU32::new(0),
             stopped: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
             dirty: AtomicBool::new(false),

@@ -12,31 +12,35 @@ fn image(seed: u8) -> Vec<u8> {
     vec![seed; 1000]
 }
 
-async fn listening(site: &Site, id: &str) -> Session {
-    let mut device = site.connect(id).await;
-    device.subscribe(TOPIC);
-    device
-}
-
 /// The device comes back and goes on where it was with the image before: it hears of the other
 /// one first, and goes on with that over a further reconnect.
 async fn gets_the_new_one(site: &Site, at: u32, version: &str, new: &[u8]) {
-    let mut device = listening(site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.ask(at);
     assert_eq!(device.manifest().await["version"], version);
     let mut got = device.download(0, 4).await;
     device.end();
-    let mut device = listening(site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     got.extend(device.download(4, 10).await);
     assert_eq!(got, new);
     device.nothing();
+}
+
+/// It has three blocks of a file that holds other bytes by now.
+async fn amid_an_overwritten_one(site: &Site) -> Session {
+    site.drop_file("fw.bin", &image(1)).await;
+    let mut device = site.listening("dev-1").await;
+    device.manifest().await;
+    device.download(0, 3).await;
+    site.drop_file("fw.bin", &image(2)).await;
+    device
 }
 
 #[tokio::test]
 async fn rule_15_the_last_block_and_the_next_manifest_are_lost_together() {
     let site = Site::start().await;
     site.drop_file("fw-1.0.0.bin", &image(1)).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     device.download(0, 9).await;
     site.drop_file("fw-2.0.0.bin", &image(2)).await;
@@ -52,7 +56,7 @@ async fn rule_15_a_lost_manifest_after_a_cancelled_or_failed_update() {
     for fails in [false, true] {
         let site = Site::start().await;
         site.drop_file("fw-1.0.0.bin", &image(1)).await;
-        let mut device = listening(&site, "dev-1").await;
+        let mut device = site.listening("dev-1").await;
         device.manifest().await;
         device.download(0, 3).await;
         if fails {
@@ -70,11 +74,7 @@ async fn rule_15_a_lost_manifest_after_a_cancelled_or_failed_update() {
 #[tokio::test]
 async fn rule_15_a_lost_manifest_of_an_overwritten_file_also_after_a_long_absence() {
     let site = Site::with(|settings| settings.confirm_within = Duration::from_millis(50)).await;
-    site.drop_file("fw.bin", &image(1)).await;
-    let mut device = listening(&site, "dev-1").await;
-    device.manifest().await;
-    device.download(0, 3).await;
-    site.drop_file("fw.bin", &image(2)).await;
+    let mut device = amid_an_overwritten_one(&site).await;
     device.ask(3);
     let version = device.manifest().await["version"].as_str().unwrap().to_owned();
     device.end();
@@ -87,11 +87,7 @@ async fn rule_15_a_lost_manifest_of_an_overwritten_file_also_after_a_long_absenc
 #[tokio::test]
 async fn rule_15_blocks_that_follow_a_lost_manifest_prove_nothing() {
     let site = Site::start().await;
-    site.drop_file("fw.bin", &image(1)).await;
-    let mut device = listening(&site, "dev-1").await;
-    device.manifest().await;
-    device.download(0, 3).await;
-    site.drop_file("fw.bin", &image(2)).await;
+    let mut device = amid_an_overwritten_one(&site).await;
     // Asked for together: the others were on their way when the manifest left.
     device.ask(3);
     device.ask(4);
@@ -106,7 +102,7 @@ async fn rule_15_blocks_that_follow_a_lost_manifest_prove_nothing() {
 async fn rule_15_asking_for_the_first_block_again_proves_nothing() {
     let site = Site::start().await;
     site.drop_file("fw.bin", &image(1)).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     site.drop_file("fw.bin", &image(2)).await;
     // Nothing of this arrives.
@@ -123,23 +119,19 @@ async fn rule_15_asking_for_the_first_block_again_proves_nothing() {
 #[tokio::test]
 async fn rule_15_a_device_that_connects_for_each_request_gets_its_update() {
     let site = Site::start().await;
-    site.drop_file("fw.bin", &image(1)).await;
-    let mut device = listening(&site, "dev-1").await;
-    device.manifest().await;
-    device.download(0, 3).await;
-    site.drop_file("fw.bin", &image(2)).await;
+    let mut device = amid_an_overwritten_one(&site).await;
     device.ask(3);
     device.manifest().await;
     device.end();
     for _ in 0..2 {
-        let mut device = listening(&site, "dev-1").await;
+        let mut device = site.listening("dev-1").await;
         device.ask(0);
         device.manifest().await;
         device.end();
     }
     let mut got = Vec::new();
     for index in 0..10 {
-        let mut device = listening(&site, "dev-1").await;
+        let mut device = site.listening("dev-1").await;
         got.extend(device.download(index, index + 1).await);
         device.end();
     }
@@ -170,11 +162,7 @@ async fn rule_3_what_one_session_heard_the_other_did_not() {
 #[tokio::test]
 async fn rule_15_a_request_before_the_subscription_is_answered_with_the_manifest_too() {
     let site = Site::start().await;
-    site.drop_file("fw.bin", &image(1)).await;
-    let mut device = listening(&site, "dev-1").await;
-    device.manifest().await;
-    device.download(0, 3).await;
-    site.drop_file("fw.bin", &image(2)).await;
+    let mut device = amid_an_overwritten_one(&site).await;
     device.ask(3);
     device.manifest().await;
     device.end();
@@ -190,7 +178,7 @@ async fn rule_15_a_request_before_the_subscription_is_answered_with_the_manifest
 async fn rule_15_no_block_overtakes_a_manifest_that_the_outbox_has_no_room_for() {
     let site = Site::start().await;
     site.drop_file("fw-1.0.0.bin", &image(1)).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     device.download(0, 9).await;
     site.drop_file("fw-2.0.0.bin", &image(2)).await;
@@ -213,17 +201,40 @@ async fn rule_15_no_block_overtakes_a_manifest_that_the_outbox_has_no_room_for()
 }
 
 #[tokio::test]
+async fn rule_15_asking_again_and_again_on_one_connection_is_no_proof() {
+    let site = Site::start().await;
+    site.drop_file("fw-1.0.0.bin", &image(1)).await;
+    let mut device = site.listening("dev-1").await;
+    device.manifest().await;
+    device.download(0, 3).await;
+    device.end();
+    drop(site.act(1, Act::Cancel).await);
+    site.drop_file("fw-2.0.0.bin", &image(2)).await;
+    let mut device = site.connect("dev-1").await;
+    device.sink.room.store(0, Ordering::Relaxed);
+    device.subscribe(TOPIC);
+    site.until_state("dev-1", "offered").await;
+    for _ in 0..4 {
+        device.ask(0);
+    }
+    device.sink.room.store(usize::MAX, Ordering::Relaxed);
+    device.ask(0);
+    assert_eq!(device.manifest().await["version"], "2.0.0");
+    assert_eq!(device.download(0, 10).await, image(2));
+}
+
+#[tokio::test]
 async fn rule_15_a_request_that_waited_for_an_offer_is_answered_by_its_manifest_alone() {
     let site = Site::start().await;
     site.drop_file("fw-1.0.0.bin", &image(1)).await;
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.manifest().await;
     device.download(0, 3).await;
     device.end();
     drop(site.act(1, Act::Cancel).await);
     site.drop_file("fw-2.0.0.bin", &image(2)).await;
     // It goes on with the one before while the offer that it gets now is written.
-    let mut device = listening(&site, "dev-1").await;
+    let mut device = site.listening("dev-1").await;
     device.ask(3);
     assert_eq!(device.manifest().await["version"], "2.0.0");
     site.service.0.db.commit(Vec::new()).await.unwrap();
