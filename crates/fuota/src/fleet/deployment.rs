@@ -143,9 +143,13 @@ impl Member {
     }
 
     /// Whether its outcome is open. Of a device that was cancelled and that nobody took out, it
-    /// is: the server ended before it wrote that all of its deployment was cancelled.
+    /// is: the server ended before it wrote that all of its deployment was cancelled. One that had
+    /// an outcome before was offered it again, and that was taken back.
     fn is_open(&self) -> bool {
-        let cut_short = self.state == Some(UpdateState::Cancelled) && self.cancelled.is_none();
+        let cut_short = self.state == Some(UpdateState::Cancelled)
+            && self.cancelled.is_none()
+            && !self.failed
+            && !self.reached;
         let settled = self.state.as_ref().is_some_and(UpdateState::is_settled);
         self.wave.is_some() && (!settled || cut_short)
     }
@@ -491,5 +495,20 @@ mod tests {
         assert!(!pauses(&deployment));
         moved(&mut deployment, &devices[3], UpdateState::Silent);
         assert!(pauses(&deployment), "a tenth of the second wave, whatever the third has");
+    }
+
+    #[test]
+    fn rule_21_an_offer_taken_back_from_one_that_had_an_outcome_holds_no_wave() {
+        let failed = UpdateState::Failed("flash".into());
+        let outcomes = [(None, 1), (Some(failed), 0), (Some(UpdateState::Downloaded), 0)];
+        for (outcome, open) in outcomes {
+            let (mut deployment, devices) = second_wave(1);
+            for state in outcome.clone().into_iter().chain([UpdateState::Offered]) {
+                moved(&mut deployment, &devices[0], state);
+            }
+            assert_eq!(deployment.standing().open, 1, "{outcome:?}");
+            moved(&mut deployment, &devices[0], UpdateState::Cancelled);
+            assert_eq!(deployment.standing().open, open, "{outcome:?}");
+        }
     }
 }
