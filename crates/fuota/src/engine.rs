@@ -410,6 +410,7 @@ impl Engine {
                         Op::History(device.history_row(*digest, *history))
                     }),
                 );
+                ops.push(Op::MembersGone(device.id.to_string()));
                 ops.extend(self.fleet.lock().rows_of(&device.id));
             }
             if self.db.submit(ops, device.noticing()).is_err() {

@@ -1,4 +1,4 @@
-//! When a manifest goes out, to whom, and after what (rules 13 to 16).
+//! What is offered to whom, and after what (rules 12 to 16).
 //!
 //! An offer is decided in memory, written to the database, and announced by the callback of
 //! that commit. Locks: a device's state, then a link's; never a device's under a link's.
@@ -338,6 +338,8 @@ impl Engine {
             tracing::debug!(device = %device.id, %error, "an offer was not written; it is tried again");
             state.why = Some(format!("the offer was not written: {error}"));
             self.offering_failed(device, pin);
+            // Also what the deployment before was to forget.
+            device.unwritten.store(true, Ordering::Relaxed);
             let links = state.links.clone();
             drop(state);
             for waiting in links.iter().filter(|other| !Arc::ptr_eq(other, link)).chain([link]) {
@@ -358,12 +360,12 @@ impl Engine {
         // have become another.
         if self.cancelled_meanwhile(device, &mut state, transfer) {
             drop(state);
-            return self.fail_pending(link, Trouble::Nothing(CANCELLED.into()));
+            return self.ended_unannounced(device, link, CANCELLED.into());
         }
         if self.running(device, &mut state).is_none() {
             let why = state.why.clone().unwrap_or_default();
             drop(state);
-            return self.fail_pending(link, Trouble::Nothing(format!("no firmware: {why}")));
+            return self.ended_unannounced(device, link, format!("no firmware: {why}"));
         }
         let announce = announce && self.held_back(transfer).is_none();
         state.why = self.held_back(transfer);
@@ -381,29 +383,35 @@ impl Engine {
         state.waiting = false;
         if state.closed {
             drop(state);
-            self.answer_others(device);
+            self.answer_kept(device);
             return self.consider(device);
         }
         self.enter(link, &mut state, device, transfer);
         drop(state);
         self.cap_link(link, device);
         let mut state = link.state.lock();
-        let mut pending = std::mem::take(&mut state.pending);
         if announce {
             self.send_manifest(link, &mut state, transfer);
             // To who may go on with another image, that is the answer: what the requests name
             // are blocks of that one.
             if transfer.replaces.load(Ordering::Relaxed) {
-                pending.retain(|pending| !pending.is_for_any_image());
+                state.pending.retain(|pending| !pending.is_for_any_image());
             }
         }
         drop(state);
-        self.serve_kept(link, pending);
-        self.answer_others(device);
+        self.answer_kept(device);
     }
 
-    /// Answers what was asked on the device's other connections while its offer was written.
-    fn answer_others(self: &Arc<Self>, device: &Arc<Device>) {
+    /// An offer ended while it was written, and nobody heard of it. What waited for it is answered,
+    /// and there may be something else.
+    fn ended_unannounced(self: &Arc<Self>, device: &Arc<Device>, link: &Arc<Link>, why: String) {
+        self.fail_pending(link, Trouble::Nothing(why));
+        self.answer_kept(device);
+        self.consider(device);
+    }
+
+    /// Answers what was asked on the device's connections while its offer was written.
+    fn answer_kept(self: &Arc<Self>, device: &Arc<Device>) {
         let links = device.state.lock().links.clone();
         for link in links {
             let mut state = link.state.lock();

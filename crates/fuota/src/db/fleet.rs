@@ -119,6 +119,10 @@ pub fn remove_member(sql: &Savepoint<'_>, id: i64, device: &str) -> rusqlite::Re
         .execute(params![id, device])
 }
 
+pub fn remove_members(sql: &Savepoint<'_>, device: &str) -> rusqlite::Result<usize> {
+    sql.prepare_cached("DELETE FROM member WHERE device = ?1")?.execute(params![device])
+}
+
 pub fn add_to_timeline(sql: &Savepoint<'_>, row: &TimelineRow) -> rusqlite::Result<usize> {
     sql.prepare_cached(
         "INSERT INTO timeline (at, device, action, detail, deployment) VALUES (?1,?2,?3,?4,?5)",

@@ -101,6 +101,8 @@ pub enum Op {
     DeploymentGone(i64),
     Member(MemberRow),
     MemberGone(i64, String),
+    /// All places of a device, before those that it has are written.
+    MembersGone(String),
     Timeline(TimelineRow),
     Audit(AuditRow),
     /// Deletes lines of the audit and of the timelines from before these times, and superfluous

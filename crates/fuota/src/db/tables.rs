@@ -58,6 +58,7 @@ pub fn apply(sql: &Savepoint<'_>, op: &Op) -> rusqlite::Result<()> {
         Op::DeploymentGone(id) => fleet::remove_deployment(sql, *id)?,
         Op::Member(row) => fleet::write_member(sql, row)?,
         Op::MemberGone(id, device) => fleet::remove_member(sql, *id, device)?,
+        Op::MembersGone(device) => fleet::remove_members(sql, device)?,
         Op::Timeline(row) => fleet::add_to_timeline(sql, row)?,
         Op::Audit(row) => fleet::add_to_audit(sql, row)?,
         Op::Prune { audit, timeline } => fleet::prune(sql, *audit, *timeline)?,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{deployment::Member, operate::unknown};
 use crate::{
-    db::Op,
+    db::{DbError, Op},
     engine::Engine,
     policy::History,
     state::{Happened, UpdateState},
@@ -13,12 +13,14 @@ use crate::{
 
 impl Engine {
     /// Devices that it failed for may be offered it again; or one that is named, also where an
-    /// operator had cancelled it for that one.
+    /// operator had cancelled it for that one. Gives how many, and what waits until that and `ops`
+    /// are written.
     pub fn retry(
         self: &Arc<Self>,
         id: i64,
         only: Option<&str>,
-    ) -> Result<(usize, Vec<Op>), ServiceError> {
+        ops: Vec<Op>,
+    ) -> Result<(usize, impl Future<Output = Result<(), DbError>> + use<>), ServiceError> {
         let members: Vec<Arc<str>> = {
             let fleet = self.fleet.lock();
             let deployment = fleet.deployments.get(&id).ok_or_else(|| unknown(id))?;
@@ -38,7 +40,7 @@ impl Engine {
                 "deployment {id}: nothing failed or was cancelled for {only}"
             )));
         }
-        let mut ops = Vec::new();
+        let mut written = Vec::new();
         for name in &members {
             let Some(device) = self.registry.get(name) else { continue };
             let mut state = device.state.lock();
@@ -51,7 +53,7 @@ impl Engine {
             if own.is_none() && !cancelled {
                 continue; // it is being given something else by now
             }
-            ops.push(Op::Device(device.row(&state)));
+            let mut ops = vec![Op::Device(device.row(&state))];
             // One that asked no more is waited for anew.
             let offered =
                 own.as_ref().filter(|own| own.happened(&Happened::OfferedAgain).is_some());
@@ -79,10 +81,19 @@ impl Engine {
             drop(fleet);
             ops.extend(row);
             ops.push(Engine::happening(name, "retry", None, Some(id)));
+            // Before the device can go on from here.
+            written.push(self.keep(ops));
             drop(state);
             self.watch_outcome(&device);
         }
-        Ok((members.len(), ops))
+        let number = written.len();
+        written.push(self.keep(ops));
+        Ok((number, async move {
+            for one in written {
+                one.await?;
+            }
+            Ok(())
+        }))
     }
 }
 

@@ -78,7 +78,11 @@ impl Engine {
                     known.id
                 )));
             }
-            let mut ops = fleet.end_orders(&deployment, &mut files);
+            // They are over whatever becomes of this request.
+            let ended = fleet.end_orders(&deployment, &mut files);
+            if !ended.is_empty() {
+                drop(self.keep(ended));
+            }
             let live = || fleet.deployments.values().filter(|one| !one.state.is_over());
             let twin = live().find(|one| {
                 one.file == deployment.file
@@ -106,9 +110,11 @@ impl Engine {
                 ..deployment
             };
             let detail = format!("{} for {}", file.path, deployment.target);
-            ops.push(Op::Deployment(deployment.row()));
             let subject = format!("deployment {id}");
-            ops.push(Engine::audit_by(actor, &subject, "created", Some(detail)));
+            let ops = vec![
+                Op::Deployment(deployment.row()),
+                Engine::audit_by(actor, &subject, "created", Some(detail)),
+            ];
             // Nothing offers it before the catalog is rebuilt, which is after the commit.
             fleet.deployments.insert(id, deployment);
             (id, Some(self.keep(ops)))
@@ -237,10 +243,9 @@ impl Engine {
             }
             Act::Cancel => Box::pin(self.cancel(id, &by("cancelled", actor), ops)?),
             Act::Retry => {
-                let (number, more) = self.retry(id, device)?;
+                let (number, written) = self.retry(id, device, ops)?;
                 outcome.retried = Some(number);
-                ops.extend(more);
-                Box::pin(self.keep(ops))
+                Box::pin(written)
             }
             Act::Rollback => {
                 let written;

@@ -101,9 +101,14 @@ impl Engine {
     /// # Errors
     /// [`ServiceError::Unavailable`]: not all of it is.
     pub async fn settled(&self) -> Result<(), ServiceError> {
+        // Under the lock under which it is queued again, so that it is seen in one of the two.
+        let before = {
+            let _fleet = self.fleet.lock();
+            self.unwritten.lock().is_empty()
+        };
         let written = self.db.commit(Vec::new()).await;
         written.map_err(|error| ServiceError::Unavailable(error.to_string()))?;
-        match self.unwritten.lock().is_empty() {
+        match before && self.unwritten.lock().is_empty() {
             true => Ok(()),
             false => Err(ServiceError::Unavailable("not all is written yet; try again".into())),
         }
@@ -112,15 +117,18 @@ impl Engine {
     /// Writes again what is not written: files before the deployments of them, and those before
     /// their devices, which follow with the devices.
     pub fn write_again(&self) {
+        if self.unwritten.lock().is_empty() {
+            return;
+        }
+        let known = self.files.lock();
+        let fleet = self.fleet.lock();
         let Unwritten { deployments, files, devices, frozen, scanned } =
             std::mem::take(&mut *self.unwritten.lock());
         for device in devices.iter().filter_map(|name| self.registry.get(name)) {
             device.unwritten.store(true, Ordering::Relaxed);
         }
-        let known = self.files.lock();
         let rows = known.rows.iter().filter(|row| files.contains(&row.id));
         let mut ops: Vec<Op> = rows.map(|row| Op::File(row.clone())).collect();
-        let fleet = self.fleet.lock();
         let rows = deployments.iter().filter_map(|id| Some(fleet.deployments.get(id)?.row()));
         ops.extend(rows.map(Op::Deployment));
         if frozen {

@@ -7,7 +7,7 @@ use super::{Dropping, rollout::Plan};
 use crate::{
     Service,
     catalog::{Release, facts_text, firmware_id, signature_text, upload_text},
-    db::FileRow,
+    db::{FileRow, Op},
     ingest::Applied,
     registration::invalid,
     requests,
@@ -162,6 +162,8 @@ impl Service {
         };
         if let Err(error) = written.await {
             engine.files.lock().rows.retain(|other| other.id != row.id);
+            // It may have been written again meanwhile.
+            drop(engine.db.submit(vec![Op::FileGone(row.id)], None));
             return Err(ServiceError::Unavailable(error.to_string()));
         }
         engine.requests.done(request);
