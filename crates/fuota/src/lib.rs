@@ -17,7 +17,7 @@
 //! | `status_files` | what became of a dropped file, beside it |
 //! | `fleet` | deployments, their waves, and what operators do with them |
 //! | `policy` | which image a device should run, and why not: pure functions |
-//! | `offers`, `manifests` | what is offered when, and when its manifest goes out; `backoff`: what waits between two attempts |
+//! | `offers`, `manifests` | what is offered when, and when its manifest goes out; `unbegun`: what becomes of an offer before its device asks; `backoff`: what waits between two attempts |
 //! | `transfer` | one device, one image, the pin; `progress`: how fast it is, and why it stands still |
 //! | [`download`] | a device that fetches over HTTP |
 //! | `questions` | what a device asks about its update |
@@ -25,7 +25,7 @@
 //! | `window`, `limits`, `pace` | when manifests go out, and how much at once |
 //! | `outcome`, `state` | what became of an update, and the one function that moves its state |
 //! | `order`, `fetch` | updates that an operator starts with a message, from an address |
-//! | `import` | many devices and users at once, all or none |
+//! | `import` | many devices and users at once, all or none; `requests`: what was asked before with the same key; `whole`: whole numbers in JSON |
 //! | `device`, `registry` | what is known of devices, in memory; `registration`: who is registered |
 //! | `db` | the one place that knows the database |
 //! | `dialect` | how devices ask and hear |

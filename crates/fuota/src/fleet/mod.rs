@@ -1,8 +1,8 @@
 //! The fleet: which deployments there are, how far each is, and whom it may reach next.
 //!
-//! [`Fleet`] is memory behind one lock, which is the last in the order of locks: nothing else
-//! is locked under it. What it decides is written by whoever changed it, in one job with what
-//! follows: a device's place in a wave with its pin (rule 14).
+//! [`Fleet`] is memory behind one lock, which comes behind those of files, devices and links: none
+//! of them is locked under it. What it decides is written by whoever changed it, in one job with
+//! what follows: a device's place in a wave with its pin (rule 14).
 //!
 //! | module | subject |
 //! | --- | --- |
@@ -11,7 +11,7 @@
 //! | `deployment` | one deployment and its devices |
 //! | `gate` | what the policy asks the fleet about one device, and its answer in a sentence |
 //! | `drive` | what follows from outcomes: next waves, pauses |
-//! | `operate`, `change`, `cancel`, `again` | what operators do: create, approve, pause, withdraw, freeze; change; cancel; retry, roll back |
+//! | `operate`, `change`, `cancel`, `again`, `rollback` | what operators do: create, approve, pause, withdraw, freeze; change; cancel; retry; roll back |
 //! | `conditions`, `starts`, `waiting` | windows and caps; who waits for them |
 //! | `unwritten` | what the database could not be made to hold, until it does |
 //! | `events`, `ring` | changes, told as they happen |
