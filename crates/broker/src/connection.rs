@@ -136,6 +136,9 @@ pub(crate) struct Connection<S> {
     pub(crate) writer: Writer,
     /// The socket took less than there was.
     flushing: bool,
+    /// The socket takes nothing any more. What the client sent before it left is still read, to
+    /// the end: its last messages, and perhaps its DISCONNECT.
+    deserted: bool,
     pub(crate) taken: Taken,
     pub(crate) done: Done,
     /// Retained messages for new subscriptions, beside the bounded queues: they exist anyway.
@@ -183,6 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             looked: 0,
             writer: Writer::default(),
             flushing: false,
+            deserted: false,
             taken: Taken::default(),
             done: Done::default(),
             aliases: None,
@@ -247,7 +251,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 continue;
             }
             let more = !self.flushing && self.fill();
-            let wrote = self.flush(cx)?;
+            let wrote = self.flush(cx);
             self.poll_unsettled(cx)?;
             self.poll_crowd(cx);
             if self.turn_is_over(false) {
@@ -269,18 +273,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// `true` where something was written and the socket may take more.
-    fn flush(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
+    fn flush(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.deserted {
+            self.writer.discard();
+        }
         if self.writer.is_idle() {
-            return Ok(false);
+            return false;
         }
         let before = self.writer.len();
         match self.writer.poll_flush(cx, Pin::new(&mut self.io)) {
             Poll::Ready(Ok(())) => {
                 self.flushing = false;
                 self.slow.taken();
-                Ok(true)
+                true
             }
-            Poll::Ready(Err(_)) => Err(Ending::lost()),
+            Poll::Ready(Err(_)) => {
+                // Nothing more is taken out of its queues.
+                (self.flushing, self.deserted) = (true, true);
+                self.writer.discard();
+                self.slow.unread(Instant::now(), self.patience(), false);
+                false
+            }
             Poll::Pending => {
                 self.flushing = true;
                 let (now, taken) = (Instant::now(), self.writer.len() < before);
@@ -289,7 +302,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.session.last_packet.store(ms_at(now), Ordering::Relaxed);
                 }
                 self.slow.unread(now, self.patience(), taken);
-                Ok(false)
+                false
             }
         }
     }
@@ -315,7 +328,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let journal = self.exchange.journal.as_ref();
                 unsettled.blocks_publishes(journal.is_some_and(|journal| journal.is_behind()))
             })
-            || self.session.inbox.outbox_is_high()
+            || (!self.deserted && self.session.inbox.outbox_is_high())
     }
 
     /// Whether so much waits for the client that nothing is read from it.

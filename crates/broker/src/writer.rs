@@ -177,6 +177,15 @@ impl Writer {
         }
     }
 
+    /// The socket takes nothing any more: what waits is forgotten.
+    pub fn discard(&mut self) {
+        self.abandon();
+        self.pieces.take();
+        self.tail.clear();
+        self.give_back();
+        (self.written, self.unflushed) = (self.queued, false);
+    }
+
     /// The connection has ended: the receipts that were not called hear that.
     pub fn abandon(&mut self) {
         for (_, receipt, tag) in self.receipts.take() {

@@ -1,6 +1,7 @@
 //! Wills: when they are published, and when not.
 
 use crate::support::*;
+use broker::Settings;
 
 fn will() -> Will {
     Will::new("w", "gone")
@@ -46,6 +47,29 @@ fn an_orderly_goodbye_deletes_it() {
     wire.send(&[0xe0, 1, 4]);
     wire.closed();
     watcher.expect_publish(Publish::new("w", "gone"));
+}
+
+/// [MQTT-3.14.4-3]: it counts also where the client closed over what it had not read, which takes
+/// the broker's connection away before its last packets are looked at.
+#[test]
+fn a_goodbye_that_the_broker_cannot_answer_deletes_it() {
+    let mut settings = Settings::default();
+    settings.limits.packet_bytes = 40_000_000;
+    let site = site_with(settings);
+    // More than sockets hold, so that the broker reads nothing before it has got rid of some.
+    site.publish(Publish::new("much", vec![b'x'; 32_000_000]).retained());
+    let mut watcher = site.subscriber(V5, "watcher", "w", 0);
+    for version in BOTH {
+        let mut wire = site.enter(&Connect::new(version, "c").will(will()), false);
+        wire.subscribe("much", 0);
+        wire.swallow(1);
+        wire.publish(Publish::new("w", "last"));
+        wire.send(&DISCONNECT);
+        drop(wire);
+        watcher.expect_publish(Publish::new("w", "last"));
+        eventually("it is gone", || site.broker.client("c").is_none());
+        watcher.silent();
+    }
 }
 
 /// MQTT 5.0, 3.1.2.6: at each QoS.
