@@ -13,12 +13,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::digest::{Digest, Hasher};
 use crate::shelf::Shelf;
 use crate::signature::Prehash;
+
+/// So many bytes are hashed and then written.
+const PIECE: usize = 256 << 10;
 
 /// The content-addressed place.
 #[derive(Debug)]
@@ -215,15 +217,13 @@ impl Writer {
         self
     }
 
-    /// Writes the next part and hashes it at the same time, for either takes about as long.
-    pub(crate) fn write(&mut self, bytes: &Bytes) -> io::Result<()> {
-        let Self { file, hashes, .. } = self;
-        std::thread::scope(|scope| {
-            let hashing = std::thread::Builder::new().spawn_scoped(scope, || hashes.update(bytes));
-            let written = file.write_all(bytes);
-            // Without a thread no part of it was hashed, and the copy is given up.
-            hashing.and(written)
-        })?;
+    /// Hashes and writes the next part, piece by piece: a piece that was hashed is still in the
+    /// processor's cache when it is written.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for piece in bytes.chunks(PIECE) {
+            self.hashes.update(piece);
+            self.file.write_all(piece)?;
+        }
         self.size += bytes.len() as u64;
         Ok(())
     }
@@ -320,8 +320,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let objects = Objects::open(dir.path(), None).unwrap();
         let mut writer = objects.writer().unwrap();
-        writer.write(&Bytes::from_static(b"ab")).unwrap();
-        writer.write(&Bytes::from_static(b"c")).unwrap();
+        writer.write(b"ab").unwrap();
+        writer.write(b"c").unwrap();
         let copy = writer.finish();
         let digest = Digest::of(b"abc");
         assert_eq!((copy.digest, copy.size), (digest, 3));
@@ -339,7 +339,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let objects = Objects::open(dir.path(), None).unwrap();
         let mut writer = objects.writer().unwrap();
-        writer.write(&Bytes::from_static(b"ab")).unwrap();
+        writer.write(b"ab").unwrap();
         drop(writer);
         drop(objects.writer().unwrap().finish());
         assert_eq!(names(&objects.incoming), 0);
@@ -358,7 +358,7 @@ mod tests {
         let digest = Digest::of(b"abc");
         for _ in 0..2 {
             let mut writer = objects.writer().unwrap();
-            writer.write(&Bytes::from_static(b"abc")).unwrap();
+            writer.write(b"abc").unwrap();
             objects.keep(writer.finish()).unwrap();
             assert_eq!(fs::read(objects.path(digest)).unwrap(), b"abc");
             fs::write(objects.path(digest), b"xyz").unwrap();

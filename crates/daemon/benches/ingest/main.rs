@@ -123,7 +123,8 @@ async fn rate(args: &Args, size: usize, hash: f64) -> anyhow::Result<()> {
         std::fs::File::open(&staged)?.sync_all()?;
         let cpu = Cpu::of(std::process::id())?;
         let began = Instant::now();
-        copy_by_hand(&staged, &site.firmware().with_file_name("by-hand"))?;
+        // A new file, as the daemon's: one that is overwritten gets back the memory it had.
+        copy_by_hand(&staged, &site.firmware().with_file_name(format!("by-hand-{round}")))?;
         floor_walls.push(began.elapsed().as_secs_f64());
         floor_cpus.push(Cpu::of(std::process::id())?.since(&cpu));
         let cpu = site.process.cpu()?;

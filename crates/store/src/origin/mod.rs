@@ -23,9 +23,11 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
 use crate::settings::{Settings, StoreError};
 use directory::Directory;
 
-/// Bytes that one request to the origin asks for. A request that fails is repeated alone, so
+/// Bytes that one request to a bucket asks for. A request that fails is repeated alone, so
 /// that a large object over a slow line needs no connection that lives for all of it.
 const PART: u64 = 4 << 20;
+/// The same of a directory: these are still in the processor's cache when they are hashed.
+const PART_OF_FILE: u64 = 1 << 20;
 
 /// Tells states of a file apart: the same fingerprint at the same path means the same bytes.
 ///
@@ -160,9 +162,13 @@ impl Origin {
         path: &'a str,
         listed: &'a Listed,
     ) -> impl Stream<Item = Result<Bytes, OriginError>> + 'a {
-        let parts = (0..listed.size.div_ceil(PART)).map(|index| {
-            let from = index * PART;
-            from..(from + PART).min(listed.size)
+        let part = match self.place {
+            Place::Directory(_) => PART_OF_FILE,
+            Place::Bucket { .. } => PART,
+        };
+        let parts = (0..listed.size.div_ceil(part)).map(move |index| {
+            let from = index * part;
+            from..(from + part).min(listed.size)
         });
         stream::iter(parts)
             .map(move |range| self.part(path, listed, range))
@@ -337,8 +343,8 @@ mod tests {
         let settings =
             Settings { url: format!("file:{}/root", dir.path().display()), ..Settings::default() };
         fs::create_dir(dir.path().join("root")).unwrap();
-        fs::write(dir.path().join("root/a"), vec![1; 2 * PART as usize + 1]).unwrap();
-        fs::write(dir.path().join("secret"), vec![2; 2 * PART as usize + 1]).unwrap();
+        fs::write(dir.path().join("root/a"), vec![1; 2 * PART_OF_FILE as usize + 1]).unwrap();
+        fs::write(dir.path().join("secret"), vec![2; 2 * PART_OF_FILE as usize + 1]).unwrap();
         let origin = Origin::open(&settings).unwrap();
         let listing = origin.list().await.unwrap();
         let listed = listing.files["a"].clone();
@@ -349,7 +355,7 @@ mod tests {
     async fn what_was_listed_is_read() {
         let (_dir, origin, listed) = listed().await;
         let bytes = origin.read_small("a", &listed).await.unwrap();
-        assert_eq!(bytes, vec![1; 2 * PART as usize + 1]);
+        assert_eq!(bytes, vec![1; 2 * PART_OF_FILE as usize + 1]);
         origin.confirm("a", &listed).await.unwrap();
     }
 
