@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::{
-    Act, DevicePatch, DropRollout,
+    Act, DevicePatch,
     harness::{Session, Site, TOPIC, ann},
 };
 
