@@ -85,8 +85,9 @@ struct Conversation {
     notify: Arc<str>,
     notify_next: Arc<str>,
     filters: Vec<(Box<str>, Qos)>,
-    /// The topic of blocks for what a request wanted repeated, so that they share it.
-    data: Option<(Arc<[u8]>, Arc<str>)>,
+    /// The topic of blocks for what a request wanted repeated, so that they share it, and its
+    /// quality of service.
+    data: Option<(Arc<[u8]>, Arc<str>, Qos)>,
 }
 
 impl Conversation {
@@ -188,6 +189,7 @@ impl Talk for Conversation {
 
     fn unsubscribed(&mut self, filter: &str) {
         self.filters.retain(|(known, _)| **known != *filter);
+        self.data = None;
     }
 
     fn listens(&self) -> Option<Qos> {
@@ -258,15 +260,16 @@ impl Talk for Conversation {
         let Some(echo) = block.echo else {
             return Said::new(&self.notify_next, Bytes::new()); // every request has one
         };
-        let topic = match &self.data {
-            Some((known, topic)) if known == echo => Arc::clone(topic),
+        let (topic, qos) = match &self.data {
+            Some((known, topic, qos)) if known == echo => (Arc::clone(topic), *qos),
             _ => {
                 let topic = streams::reply_topic(&self.thing, echo, "data");
-                self.data = Some((Arc::clone(echo), Arc::clone(&topic)));
-                topic
+                let qos = self.qos(&topic).unwrap_or(Qos::AtMostOnce);
+                self.data = Some((Arc::clone(echo), Arc::clone(&topic), qos));
+                (topic, qos)
             }
         };
-        self.say(&topic, streams::data(block.index, echo, data))
+        Said { qos: Some(qos), ..Said::new(&topic, streams::data(block.index, echo, data)) }
     }
 
     fn error(&mut self, trouble: &Trouble, echo: &Echo) -> Option<Said> {

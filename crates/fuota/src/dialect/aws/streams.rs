@@ -72,8 +72,8 @@ const NO_TOKEN: u8 = u8::MAX;
 fn repeat(kind: u8, format: Format, stream: &str, token: Option<&str>) -> Arc<[u8]> {
     let format = if format == Format::Json { b'j' } else { b'c' };
     let length = token.map_or(NO_TOKEN, |token| token.len() as u8);
-    let token = token.unwrap_or_default().as_bytes();
-    [&[kind, format, length], token, stream.as_bytes()].concat().into()
+    let bytes = token.unwrap_or_default().bytes().chain(stream.bytes());
+    [kind, format, length].into_iter().chain(bytes).collect()
 }
 
 /// The first byte of what blocks repeat, and of a question for a description; no job's question
@@ -150,7 +150,7 @@ fn unreadable(stream: &str, format: Format, wrong: Wrong) -> Read {
 
 type Blocks = (ImageTag, NonZeroU32, u32, Vec<Range<u32>>);
 
-fn blocks(stream: &str, members: &Members) -> Result<Blocks, String> {
+fn blocks(stream: &str, members: &Members<'_>) -> Result<Blocks, String> {
     let image = tag_of(stream).ok_or("ResourceNotFound: there is no such stream")?;
     if members.stream.is_some_and(|version| version != VERSION) {
         return Err(format!("VersionMismatch: the stream has version {VERSION}"));
@@ -178,10 +178,11 @@ fn blocks(stream: &str, members: &Members) -> Result<Blocks, String> {
     let most = MAX_DATA / length;
     let most = if count == 0 { most } else { most.min(count) };
     let offset = offset as u32;
-    let mut ranges = match &members.bitmap {
-        Some(bitmap) => runs(offset, bitmap, most as usize),
-        None => std::iter::once(offset..offset + most as u32).collect(),
+    let Some(bitmap) = &members.bitmap else {
+        let more = offset + 1..offset + most as u32;
+        return Ok((image, size, offset, if more.is_empty() { vec![] } else { vec![more] }));
     };
+    let mut ranges = runs(offset, bitmap, most as usize);
     let first = ranges.first_mut().ok_or("InvalidRequest: the bitmap names no block")?;
     let index = first.start;
     first.start += 1;

@@ -22,9 +22,9 @@ pub const MAX_TOKEN: usize = 64;
 
 /// The members of a request, as far as they are there.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Members {
+pub struct Members<'a> {
     /// `c`: repeated in the answer.
-    pub token: Option<String>,
+    pub token: Option<Cow<'a, str>>,
     /// `s`: version of the stream.
     pub stream: Option<u64>,
     /// `f`: which file of the stream.
@@ -41,7 +41,7 @@ pub struct Members {
     pub quirks: Vec<&'static str>,
 }
 
-impl Members {
+impl Members<'_> {
     fn number(&mut self, key: &str) -> Option<&mut Option<u64>> {
         Some(match key {
             "s" => &mut self.stream,
@@ -76,7 +76,7 @@ pub enum Wrong {
 }
 
 /// Reads a request; an empty one has no members.
-pub fn read(format: Format, payload: &[u8]) -> Result<Members, Wrong> {
+pub fn read(format: Format, payload: &[u8]) -> Result<Members<'_>, Wrong> {
     match format {
         _ if payload.is_empty() => Ok(Members::default()),
         Format::Json => read_json(payload),
@@ -84,7 +84,7 @@ pub fn read(format: Format, payload: &[u8]) -> Result<Members, Wrong> {
     }
 }
 
-fn read_json(payload: &[u8]) -> Result<Members, Wrong> {
+fn read_json(payload: &[u8]) -> Result<Members<'_>, Wrong> {
     /// Key and value of each member, the values as they stand.
     struct Pairs<'a>(Vec<(Cow<'a, str>, &'a RawValue)>, bool);
     impl<'de> Deserialize<'de> for Pairs<'de> {
@@ -123,7 +123,7 @@ fn read_json(payload: &[u8]) -> Result<Members, Wrong> {
         let raw = raw.get();
         let wrong = || Wrong::Member(key.chars().take(8).collect());
         match &*key {
-            "c" => members.token = Some(json::text(raw).ok_or_else(wrong)?.into_owned()),
+            "c" => members.token = Some(json::text(raw).ok_or_else(wrong)?),
             "b" => {
                 let text = json::text(raw).ok_or_else(wrong)?;
                 let digits = text.strip_prefix("0x").unwrap_or(&text);
@@ -145,7 +145,7 @@ fn read_json(payload: &[u8]) -> Result<Members, Wrong> {
     Ok(members)
 }
 
-fn read_cbor(payload: &[u8]) -> Result<Members, Wrong> {
+fn read_cbor(payload: &[u8]) -> Result<Members<'_>, Wrong> {
     let mut decoder = Decoder::new(payload);
     let format = |_| Wrong::Format;
     let length = decoder.map().map_err(format)?;
@@ -194,15 +194,16 @@ fn is_text(kind: Type) -> bool {
 }
 
 /// A text, in one piece or in several; no longer than anything here may be.
-fn text(decoder: &mut Decoder<'_>) -> Result<String, Wrong> {
+fn text<'a>(decoder: &mut Decoder<'a>) -> Result<Cow<'a, str>, Wrong> {
     const LONGEST: usize = 1024;
-    let mut whole = String::new();
+    let mut whole = Cow::Borrowed("");
     for piece in decoder.str_iter().map_err(|_| Wrong::Format)? {
         let piece = piece.map_err(|_| Wrong::Format)?;
         if whole.len() + piece.len() > LONGEST {
             return Err(Wrong::Member(whole.chars().take(8).collect()));
         }
-        whole.push_str(piece);
+        // One that comes in one piece, as nearly all do, is not copied.
+        whole += piece;
     }
     Ok(whole)
 }
