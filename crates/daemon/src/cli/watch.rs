@@ -40,7 +40,7 @@ pub async fn deployment(api: &Api, id: &str) -> anyhow::Result<()> {
         screen.devices(if is_over { Vec::new() } else { running(api, &one).await? });
         if is_over {
             screen.end();
-            output::text(&deployment::table(std::slice::from_ref(&one)))?;
+            output::text(&deployment::show::table(std::slice::from_ref(&one)))?;
             let lost = number("failed") + number("silent") + number("cancelled");
             ensure!(state == "running", "the deployment is {state}: {}", field(&one, "reason"));
             ensure!(lost == 0, "{lost} devices did not get it");

@@ -1,6 +1,8 @@
 //! `fuotad deployment …`.
 
-use std::{path::Path, time::Duration};
+pub mod show;
+
+use std::path::Path;
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -10,7 +12,7 @@ use super::{
     api::{Api, Remote},
     firmware, output,
     repeat::Repeat,
-    table::{Table, field},
+    table::field,
     watch,
 };
 
@@ -234,7 +236,7 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
         Command::List { state, json, remote } => {
             let query: Vec<_> = state.map(|state| ("state", state)).into_iter().collect();
             let all = Api::new(&remote, config)?.list(&["deployments"], &query).await?;
-            if json { output::json(&all) } else { output::text(&table(&all)) }
+            if json { output::json(&all) } else { output::text(&show::table(&all)) }
         }
         Command::Show { id, watch: true, remote, .. } => {
             watch::deployment(&Api::new(&remote, config)?, &id).await
@@ -247,7 +249,11 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
                 one["devices"] = devices.into();
                 return output::json(&one);
             }
-            output::text(&format!("{}\n{}", table(std::slice::from_ref(&one)), members(&devices)))
+            output::text(&format!(
+                "{}\n{}",
+                show::table(std::slice::from_ref(&one)),
+                show::members(&devices)
+            ))
         }
         Command::Create { what, repeat, watch, json, remote } => {
             let api = Api::new(&remote, config)?;
@@ -270,7 +276,7 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
             if json {
                 output::json(&plan)?
             } else {
-                output::text(&report(&plan))?
+                output::text(&show::report(&plan))?
             }
             let devices = plan["devices"].as_array().map_or(0, Vec::len);
             anyhow::ensure!(devices > 0, "nobody would get it");
@@ -287,7 +293,7 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
             if json {
                 return output::json(&one);
             }
-            output::text(&table(std::slice::from_ref(&one)))
+            output::text(&show::table(std::slice::from_ref(&one)))
         }
         Command::Approve(act) => act_on(act, "approve", None, config).await,
         Command::Pause(act) => act_on(act, "pause", None, config).await,
@@ -311,7 +317,7 @@ async fn act_on(
     if act.json {
         return output::json(&acted);
     }
-    let mut text = table(std::slice::from_ref(&acted));
+    let mut text = show::table(std::slice::from_ref(&acted));
     if let Some(number) = acted.get("retried") {
         text += &format!("devices that are offered it again: {number}\n");
     }
@@ -321,7 +327,7 @@ async fn act_on(
     for left in acted["left"].as_array().into_iter().flatten() {
         text += &format!("left as it is: {}: {}\n", field(left, "device"), field(left, "reason"));
     }
-    output::text(&output_lines(&text))
+    output::text(&show::lines(&text))
 }
 
 impl What {
@@ -379,90 +385,6 @@ fn rollout(text: &str) -> Result<Value, String> {
     Ok(json!({"waves": waves}))
 }
 
-pub fn table(deployments: &[Value]) -> String {
-    let mut table = Table::new(&[
-        "ID", "STATE", "FIRMWARE", "VERSION", "TARGET", "WAVE", "OFFERED", "DONE", "FAILED",
-        "REASON",
-    ]);
-    for one in deployments {
-        let count = |names: &[&str]| {
-            let number = |name: &&str| one["counts"][*name].as_u64().unwrap_or(0);
-            names.iter().map(number).sum::<u64>().to_string()
-        };
-        let offered: u64 =
-            one["counts"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum();
-        let waves = one["rollout"]["waves"].as_array().map_or(0, Vec::len);
-        table.row(&[
-            field(one, "id"),
-            field(one, "state"),
-            field(one, "firmware/path"),
-            field(one, "firmware/version"),
-            target(&one["target"]),
-            format!("{}/{waves}", field(one, "wave")),
-            offered.to_string(),
-            count(&["updated", "updated_unconfirmed"]),
-            count(&["failed", "silent"]),
-            field(one, "reason"),
-        ]);
-    }
-    table.render()
-}
-
-fn target(target: &Value) -> String {
-    let Some((name, value)) = target.as_object().and_then(|target| target.iter().next()) else {
-        return String::new();
-    };
-    match value.as_str() {
-        Some(value) => format!("{name} {value}"),
-        None => name.clone(),
-    }
-}
-
-fn members(devices: &[Value]) -> String {
-    let mut table = Table::new(&["DEVICE", "WAVE", "STATE", "REASON"]);
-    for device in devices {
-        table.row(&[
-            field(device, "device"),
-            field(device, "wave"),
-            field(device, "state"),
-            field(device, "reason"),
-        ]);
-    }
-    table.render()
-}
-
-fn report(plan: &Value) -> String {
-    let devices = plan["devices"].as_array().map_or(0, Vec::len);
-    let waves: Vec<_> =
-        plan["waves"].as_array().into_iter().flatten().map(Value::to_string).collect();
-    let seconds = match plan["seconds"].as_u64() {
-        Some(seconds) => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
-        None => "unknown, nothing was transferred since the start".into(),
-    };
-    let mut text = format!(
-        "firmware  {} {} ({} bytes)\ndevices   {devices}\nwaves     up to {}\nbytes     {}\na device  {seconds}\n\n",
-        field(plan, "firmware/path"),
-        field(plan, "firmware/version"),
-        field(plan, "firmware/size"),
-        waves.join(", "),
-        field(plan, "bytes"),
-    );
-    let mut table = Table::new(&["DEVICE", "GETS IT", "REASON"]);
-    for device in plan["devices"].as_array().into_iter().flatten() {
-        table.row(&[device.as_str().unwrap_or_default().into(), "yes".into(), String::new()]);
-    }
-    for one in plan["excluded"].as_array().into_iter().flatten() {
-        table.row(&[field(one, "device"), "no".into(), field(one, "reason")]);
-    }
-    text += &table.render();
-    output_lines(&text)
-}
-
-/// Each line as it may go to a terminal.
-fn output_lines(text: &str) -> String {
-    text.lines().map(|line| output::safe(line) + "\n").collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -504,11 +426,5 @@ mod tests {
         for wrong in ["--max-transfers -1", "--pause-at half", "--window a --any-time"] {
             assert!(patch(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn targets_for_people() {
-        assert_eq!(target(&json!({"all": true})), "all");
-        assert_eq!(target(&json!({"labels": "a=b"})), "labels a=b");
     }
 }
