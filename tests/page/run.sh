@@ -41,10 +41,11 @@ cp -r crates/admin/ui/{src,dist,build.mjs,tsconfig.json,package.json,package-loc
 npm ci --prefix "$ui" --silent --no-audit --no-fund
 (cd "$ui" && npm run --silent check)
 
+rm -f "$target/page/tests/"*.mjs
 cp tests/page/{*.mjs,*.json,.npmrc} "$target/page/tests"
 npm ci --prefix "$target/page/tests" --silent --no-audit --no-fund
 cd "$target/page/tests"
-output=$(node --test --test-reporter=spec --test-concurrency=1 ${PAGE_ONLY:+--test-name-pattern="$PAGE_ONLY"} page.test.mjs 2>&1 | tee >(cat >&2)) || true
+output=$(node --test --test-reporter=spec --test-concurrency=1 ${PAGE_ONLY:+--test-name-pattern="$PAGE_ONLY"} ./*.test.mjs 2>&1 | tee >(cat >&2)) || true
 number() { sed -n "s/^ℹ $1 //p" <<<"$output" | tail -n 1; }
 passed=$(number pass) failed=$(number fail)
 echo "page: ${passed:-0} passed, ${failed:-1} failed"
