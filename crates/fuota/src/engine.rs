@@ -427,7 +427,8 @@ impl Engine {
         let files = self.files.lock();
         let site = self.registry.site();
         let fleet = self.fleet.lock();
-        let catalog = Catalog::build(&files.rows, fleet.deployments.values(), &files.refused, site);
+        let catalog =
+            Catalog::build(&files.rows, fleet.deployments.values(), &files.troubles, site);
         drop(fleet);
         let before = self.catalog.swap(Arc::new(catalog));
         let now = self.catalog.load();

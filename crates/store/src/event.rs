@@ -11,10 +11,10 @@ use crate::signature::Verdict;
 /// News of the watched place, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// What settled together and is to be decided together. The first batch is the whole first
-    /// scan: everything that is there, known before or not, and what was known and is gone. It
-    /// comes even if it is empty, and only after a scan that succeeded. Files that are still
-    /// being written then come in a later batch.
+    /// What settled together and is to be decided together. The first batch is the first scan:
+    /// what is there, known before or not, and what was known and is gone. It comes even if it is
+    /// empty, and only after a scan that succeeded. What it does not name is not gone: files that
+    /// are still being written, and those of which nothing can be learnt now, come in a later one.
     Batch(Vec<Change>),
     /// The place cannot be read, or it looks as if something were not mounted. Nothing is known
     /// to be gone.
@@ -39,9 +39,18 @@ pub enum Change {
         /// Relative to the root, with `/`.
         path: String,
     },
-    /// Something is there that is not accepted. What was told of the path before is outdated.
+    /// Something is there that is not accepted, for now or for good. What was told of the path
+    /// before is not to be offered; it may well be there again, the same.
     Refused {
         /// Relative to the root, with `/`; of a folder, if all of it is refused.
+        path: String,
+        /// One sentence that says what is wrong and what to do.
+        reason: String,
+    },
+    /// A file that was told, in this run or before, cannot be read now, and it shows no sign of
+    /// being another: what was told of it stands. When it can be read it is told anew.
+    Troubled {
+        /// As in [`Dropped::path`].
         path: String,
         /// One sentence that says what is wrong and what to do.
         reason: String,

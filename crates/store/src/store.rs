@@ -101,6 +101,8 @@ pub struct Status {
     pub bytes: u64,
     /// Files and folders that are there and not accepted.
     pub refused: usize,
+    /// Accepted files that cannot be read now.
+    pub troubled: usize,
     /// When the last look ended that succeeded.
     pub scanned: Option<SystemTime>,
     /// Bytes of images in memory; see [`Settings::cache_bytes`].
@@ -266,6 +268,7 @@ impl FirmwareStore {
             files: scan.counts.files,
             bytes: scan.counts.bytes,
             refused: scan.counts.refused,
+            troubled: scan.counts.troubled,
             scanned: scan.scanned,
             cached_bytes: self.shared.reader.cached_bytes(),
             copies,

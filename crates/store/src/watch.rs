@@ -162,8 +162,7 @@ impl Watcher {
         self.tell_available().await?;
 
         let (due, settling) = self.sort_out(&inventory, now).await;
-        let unknown = listing.unknown.into_iter().collect();
-        let missing = self.record.missing(&inventory, &unknown);
+        let missing = self.record.missing(&inventory);
         if let Some(until) = self.wait_for_more(!due.is_empty(), !missing.is_empty(), now)
             && let Some(next) = settling.iter().copied().filter(|at| *at <= until).min()
         {
@@ -173,13 +172,14 @@ impl Watcher {
         self.gone.clear();
         let mut changes: Vec<Change> =
             missing.into_iter().map(|path| self.record.removed(path)).collect();
-        let accepted: HashSet<String> = self.record.accepted().into_iter().cloned().collect();
         for (path, reason) in &inventory.refused {
+            let reason = reason.clone();
             // What cannot be looked at now stays what it was.
-            if unknown.contains(path) && accepted.contains(path) {
-                continue;
-            }
-            changes.extend(self.record.refused(path, None, reason.clone(), None));
+            let stands = inventory.unknown.contains(path) && self.record.is_accepted(path);
+            changes.extend(match stands {
+                true => self.record.troubled(path, None, reason, None),
+                false => self.record.refused(path, None, reason, None),
+            });
         }
         let (taken, again) = self.take_in(due).await;
         changes.extend(taken);
@@ -389,7 +389,13 @@ impl Watcher {
                 }
                 Outcome::Refused { reason, retry } => {
                     let at = retry.then(|| Instant::now() + self.tuning.poll_interval);
-                    changes.extend(self.record.refused(&due.path, Some(state), reason, at));
+                    let required = self.tuning.trust.is_required();
+                    let stands = retry && self.record.stands(&due.path, &state, required);
+                    let (path, state) = (&due.path, Some(state));
+                    changes.extend(match stands {
+                        true => self.record.troubled(path, state, reason, at),
+                        false => self.record.refused(path, state, reason, at),
+                    });
                 }
             }
         }

@@ -207,7 +207,10 @@ impl Engine {
             let reason = deployment.reason.as_deref().unwrap_or("an operator stopped it");
             return Some(format!("deployment {id} is {state}: {reason}"));
         }
-        None
+        let id = deployment.id;
+        drop(fleet);
+        let catalog = self.catalog.load();
+        catalog.suspended(id).map(|reason| format!("its file is refused now: {reason}"))
     }
 
     /// The version of what a device was confirmed with last, which it runs where it reports none.

@@ -1,0 +1,138 @@
+//! What comes back as it was: a file that is refused or unreadable for a while keeps its
+//! deployments and what operators said of them (rules 6, 10 and 12).
+
+use std::fs;
+
+use crate::{
+    Act, FirmwareState, FirmwareView,
+    harness::{Site, ann},
+};
+
+fn view(site: &Site, path: &str) -> FirmwareView {
+    site.service.firmware().into_iter().find(|view| view.path == path).unwrap()
+}
+
+/// Puts something into the watched directory and waits until the catalog shows what came of it.
+async fn put(site: &Site, path: &str, text: &str, of: &str, state: FirmwareState) {
+    fs::write(site.dir.path().join("firmware").join(path), text).unwrap();
+    site.store.rescan();
+    site.until(path, |site| view(site, of).state == state).await;
+}
+
+const FILE: &str = "pump-2.0.0.bin";
+const SIDECAR: &str = "pump-2.0.0.bin.toml";
+
+async fn break_it(site: &Site) {
+    put(site, SIDECAR, "colour = \"red\"\n", FILE, FirmwareState::Refused).await;
+}
+
+#[tokio::test]
+async fn rule_12_what_is_refused_for_a_while_brings_no_older_one_back_and_waits() {
+    let site = Site::start().await;
+    site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
+    site.drop_file(FILE, &[2; 250]).await;
+    let mut offered = site.listening("dev-1").await;
+    assert_eq!(offered.manifest().await["version"], "2.0.0");
+    let mut busy = site.listening("dev-2").await;
+    busy.manifest().await;
+    busy.download(0, 1).await;
+
+    break_it(&site).await;
+    assert_eq!(site.service.deployment(2).unwrap().state, "running");
+    let why = site.service.deployment(2).unwrap().reason.unwrap();
+    assert!(why.contains("colour"), "{why}");
+    let mut late = site.listening("dev-3").await;
+    late.ask(0);
+    let error = late.error().await;
+    assert!(error.contains("colour"), "{error}");
+    // What was offered and has not begun waits, what runs goes on.
+    offered.ask(0);
+    let error = offered.error().await;
+    assert!(error.contains("refused"), "{error}");
+    assert_eq!(busy.download(1, 3).await, [2; 150]);
+
+    put(&site, SIDECAR, "notes = \"quieter\"\n", FILE, FirmwareState::Accepted).await;
+    assert_eq!(late.manifest().await["version"], "2.0.0");
+    assert_eq!(offered.manifest().await["version"], "2.0.0");
+    assert_eq!(site.service.deployments(None, None, 9).len(), 2);
+}
+
+#[tokio::test]
+async fn rule_6_what_an_operator_stopped_stays_stopped_when_its_file_comes_back() {
+    for (act, state, then) in [
+        (Act::Pause, "paused", FirmwareState::Accepted),
+        (Act::Cancel, "cancelled", FirmwareState::Catalogued),
+    ] {
+        let site = Site::start().await;
+        site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
+        site.drop_file(FILE, &[2; 250]).await;
+        site.act(2, act).await;
+        break_it(&site).await;
+        // Also over a restart.
+        let site = site.crash().await;
+        assert_eq!(view(&site, FILE).state, FirmwareState::Refused);
+        put(&site, SIDECAR, "notes = \"quieter\"\n", FILE, then).await;
+        assert_eq!(site.service.deployments(None, None, 9).len(), 2, "{state}");
+        assert_eq!(site.service.deployment(2).unwrap().state, state);
+        site.listening("dev-1").await.nothing();
+    }
+}
+
+#[tokio::test]
+async fn rule_10_deleting_what_is_refused_ends_its_deployment() {
+    let site = Site::start().await;
+    site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
+    site.drop_file(FILE, &[2; 250]).await;
+    break_it(&site).await;
+    site.remove_file(FILE).await;
+    assert_eq!(site.service.deployment(2).unwrap().state, "ended");
+    site.listening("dev-1").await.nothing();
+}
+
+#[tokio::test]
+async fn rule_10_overwriting_through_a_refusal_is_overwriting() {
+    let site = Site::start().await;
+    site.drop_file(FILE, &[1; 250]).await;
+    let mut busy = site.listening("dev-1").await;
+    busy.manifest().await;
+    busy.download(0, 1).await;
+    put(&site, FILE, "", FILE, FirmwareState::Refused).await;
+    site.drop_file(FILE, &[2; 250]).await;
+    assert_eq!(site.service.deployment(1).unwrap().state, "ended");
+    let of_it: Vec<_> = site.service.firmware().into_iter().map(|view| view.state).collect();
+    assert_eq!(of_it, [FirmwareState::Replaced, FirmwareState::Accepted]);
+    let warning = view_of(&site, &[2; 250]).reason.unwrap();
+    assert!(warning.contains("still names version 2.0.0"), "{warning}");
+    // The device that runs hears of the new bytes at its next request (rule 15).
+    busy.ask(1);
+    busy.manifest().await;
+    assert_eq!(busy.download(0, 3).await, [2; 250]);
+}
+
+fn view_of(site: &Site, bytes: &[u8]) -> FirmwareView {
+    let digest = Some(store::Digest::of(bytes).to_string());
+    site.service.firmware().into_iter().find(|view| view.digest == digest).unwrap()
+}
+
+#[tokio::test]
+async fn rule_6_a_lost_copy_that_cannot_be_made_now_changes_nothing() {
+    let site = Site::start().await;
+    site.drop_file(FILE, &[2; 250]).await;
+    site.act(1, Act::Pause).await;
+    let objects = site.dir.path().join("data/objects");
+    fs::remove_dir_all(objects.join("sha256")).unwrap();
+    fs::remove_dir(objects.join("incoming")).unwrap();
+    site.store.rescan();
+    site.until("the trouble is shown", |site| !view(site, FILE).warnings.is_empty()).await;
+    let shown = view(&site, FILE);
+    assert_eq!(shown.state, FirmwareState::Accepted);
+    assert!(shown.reason.unwrap().contains("data_dir"), "{:?}", shown.warnings);
+    assert_eq!(site.service.firmware_store().troubled, 1);
+    fs::create_dir(objects.join("incoming")).unwrap();
+    site.until("the copy is there", |site| view(site, FILE).warnings.is_empty()).await;
+    assert_eq!(site.service.deployment(1).unwrap().state, "paused");
+    site.service.act_on_deployment(1, Act::Resume, None, &ann()).await.unwrap();
+    let mut device = site.listening("dev-1").await;
+    device.manifest().await;
+    assert_eq!(device.download(0, 3).await, [2; 250]);
+}
