@@ -50,6 +50,8 @@ pub struct Catalog {
     by_target: HashMap<String, Vec<Arc<Release>>>,
     by_labels: Vec<Arc<Release>>,
     rollbacks: Vec<Arc<Release>>,
+    /// Files that were uploaded.
+    uploads: BTreeSet<i64>,
     /// Deployments that are in here.
     deployed: BTreeSet<i64>,
     /// Deployments that offer nothing, and why.
@@ -154,6 +156,7 @@ impl Catalog {
             catalog.deploy(deployment, &known);
         }
         catalog.known = known;
+        catalog.uploads = uploads;
         let shown: BTreeSet<&str> = live().map(|release| &*release.path).collect();
         for (path, trouble) in troubles.iter().filter(|(path, _)| !shown.contains(&***path)) {
             let (Trouble::Refused(reason) | Trouble::Unreadable(reason)) = trouble;
@@ -203,6 +206,11 @@ impl Catalog {
     /// One file of those that are remembered, there or not.
     pub fn file(&self, id: i64) -> Option<&Arc<Release>> {
         self.files.get(&id)
+    }
+
+    /// Whether a file was uploaded, so that nothing is to be seen of it where files are dropped.
+    pub fn is_upload(&self, file: i64) -> bool {
+        self.uploads.contains(&file)
     }
 
     /// Whether a file can be for a target on this site (rule 8).

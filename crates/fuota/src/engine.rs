@@ -252,7 +252,7 @@ impl Engine {
         for device in self.registry.all() {
             self.watch_outcome(&device);
         }
-        if self.is_ready() {
+        if self.may_offer() {
             self.reconsider_all().await;
         }
     }
@@ -260,7 +260,11 @@ impl Engine {
     /// Watches the store and does what is due, until cancelled; then writes everything.
     pub async fn run(self: &Arc<Self>, cancel: CancellationToken) {
         self.remember_runtime();
-        let known = self.files.lock().known();
+        let known = {
+            let files = self.files.lock();
+            self.store.give_up(files.withdrawn());
+            files.known()
+        };
         let mut events = self.store.watch(known, cancel.clone());
         let status_files = Arc::clone(&self.status_files);
         tokio::spawn(status_files.run(Arc::clone(&self.store), cancel.clone()));
@@ -283,7 +287,7 @@ impl Engine {
                 }
                 _ = flush.tick() => {
                     self.flush();
-                    if self.window_opened() && self.is_ready() {
+                    if self.window_opened() && self.may_offer() {
                         self.reconsider_all().await;
                     }
                 }
@@ -466,6 +470,18 @@ impl Engine {
 
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
+    }
+
+    /// Whether anything can be offered. Before the first scan that is only what was uploaded, and
+    /// only where the store cannot be read: nobody knows for how long.
+    pub fn may_offer(&self) -> bool {
+        self.is_ready() || self.store_problem.lock().is_some()
+    }
+
+    /// The same of this file.
+    pub fn may_offer_file(&self, file: i64) -> bool {
+        self.is_ready()
+            || self.store_problem.lock().is_some() && self.catalog.load().is_upload(file)
     }
 
     /// The line of the audit for this.

@@ -72,6 +72,12 @@ impl Files {
             .collect()
     }
 
+    /// What was withdrawn, and is not missed where it is gone.
+    pub fn withdrawn(&self) -> HashSet<Digest> {
+        let rows = self.rows.iter().filter(|row| row.withdrawn.is_some());
+        rows.map(|row| row.digest).collect()
+    }
+
     /// Takes in what settled together. What it does not name stays as it was.
     pub fn apply(&mut self, batch: Vec<Change>) -> Applied {
         let mut applied = Applied::default();
@@ -201,6 +207,9 @@ impl Engine {
                 tracing::error!(reason, "store unavailable; running transfers go on");
                 *self.store_problem.lock() = Some(reason);
                 self.tell_site();
+                if !self.is_ready() {
+                    self.reconsider_all().await;
+                }
             }
             Event::Available => {
                 tracing::info!("store available again");

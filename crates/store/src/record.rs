@@ -285,6 +285,11 @@ impl Record {
         self.known.keys().filter(|path| self.is_accepted(path)).collect()
     }
 
+    /// Which image the file at this path is, or was.
+    pub(crate) fn digest(&self, path: &str) -> Option<Digest> {
+        Some(self.known.get(path)?.digest)
+    }
+
     /// Whether the file at this path is accepted; one of an earlier run is until it is told.
     pub(crate) fn is_accepted(&self, path: &str) -> bool {
         self.known.contains_key(path) && !matches!(self.told.get(path), Some(Told::Refused { .. }))

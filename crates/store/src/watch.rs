@@ -253,7 +253,9 @@ impl Watcher {
         if !inventory.firmware.is_empty() {
             return None;
         }
-        let vanished = self.record.accepted();
+        let given_up = self.shared.given_up.lock();
+        let mut vanished = self.record.accepted();
+        vanished.retain(|path| self.record.digest(path).is_none_or(|it| !given_up.contains(&it)));
         let unexplained = vanished
             .iter()
             .filter(|path| !inventory.refused.contains_key(**path) && !is_below(path, &self.gone));

@@ -1,7 +1,7 @@
 //! What comes back as it was: a file that is refused or unreadable for a while keeps its
 //! deployments and what operators said of them (rules 6, 10 and 12).
 
-use std::fs;
+use std::{fs, path::Path};
 
 use crate::{
     Act, FirmwareState, FirmwareView,
@@ -135,4 +135,53 @@ async fn rule_6_a_lost_copy_that_cannot_be_made_now_changes_nothing() {
     let mut device = site.listening("dev-1").await;
     device.manifest().await;
     assert_eq!(device.download(0, 3).await, [2; 250]);
+}
+
+#[tokio::test]
+async fn rule_6_a_place_that_is_empty_for_good_is_left_by_withdrawing() {
+    let site = Site::start().await;
+    site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
+    site.drop_file("devices/dev-2/pump-2.0.0.bin", &[2; 250]).await;
+    let firmware = site.upload("pump-9.0.0.bin", &[9; 250]).await;
+    let empty = |root: &Path| {
+        fs::remove_file(root.join("pump-1.0.0.bin")).unwrap();
+        fs::remove_file(root.join("devices/dev-2/pump-2.0.0.bin")).unwrap();
+    };
+    let site = site.restart_after(empty).await;
+    let problem = |site: &Site| site.service.status().store_problem;
+    site.until("the store is unavailable", |site| problem(site).is_some()).await;
+    assert!(problem(&site).unwrap().contains("withdraw them"));
+
+    // Of an upload everything is known; of the others nobody knows what lies there by now.
+    let mut device = site.listening("dev-1").await;
+    let mut other = site.listening("dev-2").await;
+    other.ask(0);
+    assert!(other.error().await.contains("not read yet"));
+    site.deploy(&firmware, r#"{"all":true}"#, r#""canary""#).await;
+    assert_eq!(device.manifest().await["version"], "9.0.0");
+    assert_eq!(device.download(0, 3).await, [9; 250]);
+    other.nothing();
+
+    for path in ["pump-1.0.0.bin", "devices/dev-2/pump-2.0.0.bin"] {
+        assert!(!site.service.status().ready && problem(&site).is_some());
+        site.service.withdraw_firmware(&site.firmware_id(path), &ann()).await.unwrap();
+    }
+    site.until("the store is there", |site| site.service.status().ready).await;
+    assert_eq!(problem(&site), None);
+    let paths: Vec<_> = site.service.firmware().into_iter().map(|view| view.path).collect();
+    assert_eq!(paths, ["uploads/pump-9.0.0.bin"]);
+    // For good.
+    site.restart(|_| {}).await;
+}
+
+#[tokio::test]
+async fn rule_6_what_is_withdrawn_while_nothing_can_be_read_is_not_missed_at_the_next_start() {
+    let site = Site::start().await;
+    site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
+    let firmware = site.firmware_id("pump-1.0.0.bin");
+    site.service.withdraw_firmware(&firmware, &ann()).await.unwrap();
+    let empty = |root: &Path| fs::remove_file(root.join("pump-1.0.0.bin")).unwrap();
+    let site = site.restart_after(empty).await;
+    site.until("the first scan", |site| site.service.status().ready).await;
+    assert!(site.service.firmware().is_empty());
 }
