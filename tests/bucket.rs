@@ -162,6 +162,44 @@ fn what_an_operator_stopped_stays_stopped_when_a_file_could_not_be_read_for_a_wh
 }
 
 #[test]
+fn what_could_not_be_read_at_the_very_first_start_is_held_too() {
+    let mut bucket = Bucket::new();
+    bucket.site.set("fuota.on_existing", "\"hold\"");
+    bucket.put("devices/nobody/steady.bin", &image(22, 100));
+    bucket.put("pump-1.0.0.bin", &image(23, 9_000));
+    let state = |daemon: &Daemon, state: &str| {
+        eventually(&format!("pump is {state}"), || {
+            let rows = daemon.admin().rows("firmware");
+            rows.iter()
+                .any(|row| row["path"] == "pump-1.0.0.bin" && row["state"] == state)
+                .then_some(())
+        });
+    };
+    // The second start is the first one still: not all that was there was seen.
+    for fault in [Fault::Status(403), Fault::HeadStatus(403)] {
+        bucket.server.set_fault(fault);
+        let daemon = bucket.site.start();
+        state(&daemon, "refused");
+        daemon.kill();
+    }
+    let daemon = bucket.site.start();
+    state(&daemon, "refused");
+    bucket.server.set_fault(Fault::None);
+    state(&daemon, "held");
+    let mut device = Device::connect(daemon.mqtt(), &Connect::id("pump-1"));
+    device.client.expect_silence();
+    // What is dropped is not held.
+    let newer = image(24, 9_000);
+    bucket.put("pump-1.1.0.bin", &newer);
+    device.expect_update(&newer);
+    daemon.stop();
+    bucket.put("pump-1.2.0.bin", &image(25, 9_000));
+    let daemon = bucket.site.start();
+    let mut device = Device::connect(daemon.mqtt(), &Connect::id("pump-1"));
+    device.expect_update(&image(25, 9_000));
+}
+
+#[test]
 fn a_server_that_freezes_amid_a_rollout_stops_nobody() {
     let bucket = Bucket::new();
     let bytes = image(10, 200_000);

@@ -88,8 +88,10 @@ pub struct Engine {
     pub stopping: CancellationToken,
     /// The first full scan was taken in: offers may go out (rule 6).
     pub ready: AtomicBool,
-    /// Whether that ever happened, in this run or before.
+    /// Whether everything that was there at the very first start was taken in, in this run or before.
     pub scanned: AtomicBool,
+    /// It was not when this run began.
+    pub first_run: bool,
     pub store_problem: Mutex<Option<String>>,
     pub status_files: Arc<StatusFiles>,
     runtime: OnceLock<Handle>,
@@ -217,6 +219,7 @@ impl Engine {
             stopping: CancellationToken::new(),
             ready: AtomicBool::new(false),
             scanned: AtomicBool::new(loaded.scanned),
+            first_run: !loaded.scanned,
             store_problem: Mutex::new(None),
             status_files,
             runtime: OnceLock::new(),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use parking_lot::MutexGuard;
-use store::{Change, Digest, Dropped, Event, Fingerprint, Known};
+use store::{Batch, Change, Digest, Dropped, Event, Fingerprint, Known};
 
 use crate::{
     catalog::{facts_text, sidecar_text, signature_text},
@@ -47,6 +47,8 @@ pub struct Applied {
     pub ops: Vec<Op>,
     pub added: Vec<FileRow>,
     pub removed: Vec<FileRow>,
+    /// Those of the added that were there when the store began to look.
+    pub found: HashSet<i64>,
 }
 
 impl Files {
@@ -167,7 +169,10 @@ impl Files {
             facts,
             signature,
         };
-        drop(self.add(row, applied));
+        let row = self.add(row, applied);
+        if dropped.found {
+            applied.found.insert(row.id);
+        }
     }
 
     fn remove(&mut self, path: &str, present: &mut Present, applied: &mut Applied) {
@@ -219,18 +224,20 @@ impl Engine {
         }
     }
 
-    async fn ingest(self: &Arc<Self>, batch: Vec<Change>) {
-        let how = Dropping {
-            deploy: self.settings().deploy_drops,
-            hold: !self.scanned.load(Ordering::Acquire)
-                && self.settings().on_existing() == OnExisting::Hold,
-            plan: self.settings().drop_plan(),
-        };
+    async fn ingest(self: &Arc<Self>, batch: Batch) {
+        let settings = self.settings();
+        let hold = self.first_run && settings.on_existing() == OnExisting::Hold;
         let written = {
             let mut files = self.files.lock();
-            let applied = files.apply(batch);
+            let mut applied = files.apply(batch.changes);
+            let found = std::mem::take(&mut applied.found);
+            let how = Dropping {
+                deploy: settings.deploy_drops,
+                hold: if hold { found } else { HashSet::new() },
+                plan: settings.drop_plan(),
+            };
             let (mut ops, fleet) = self.take_in(&mut files, applied, &how);
-            if !self.scanned.swap(true, Ordering::AcqRel) {
+            if batch.caught_up && !self.scanned.swap(true, Ordering::AcqRel) {
                 ops.push(Op::Scanned);
             }
             let written = (!ops.is_empty()).then(|| self.keep(ops));
@@ -258,7 +265,7 @@ impl Engine {
         applied: Applied,
         how: &Dropping,
     ) -> (Vec<Op>, MutexGuard<'_, Fleet>) {
-        let Applied { mut ops, added, removed } = applied;
+        let Applied { mut ops, added, removed, .. } = applied;
         let mut needed: HashSet<i64> = HashSet::new();
         for device in self.registry.all() {
             let state = device.state.lock();
@@ -391,6 +398,7 @@ mod tests {
             signature: store::Verdict::Unsigned,
             sidecar: None,
             from_name: NameParts::default(),
+            found: false,
         })
     }
 

@@ -15,7 +15,7 @@ pub enum Event {
     /// what is there, known before or not, and what was known and is gone. It comes even if it is
     /// empty, and only after a scan that succeeded. What it does not name is not gone: files that
     /// are still being written, and those of which nothing can be learnt now, come in a later one.
-    Batch(Vec<Change>),
+    Batch(Batch),
     /// The place cannot be read, or it looks as if something were not mounted. Nothing is known
     /// to be gone.
     Unavailable {
@@ -24,6 +24,16 @@ pub enum Event {
     },
     /// The place can be read again.
     Available,
+}
+
+/// News of several paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// What is new, each path once or more.
+    pub changes: Vec<Change>,
+    /// Whether everything that was there when looking began is told by now; not before anything
+    /// was there at all, nor while something could not be read or is still being written.
+    pub caught_up: bool,
 }
 
 /// What is new at one path.
@@ -78,6 +88,8 @@ pub struct Dropped {
     pub sidecar: Option<Sidecar>,
     /// What the file's name says.
     pub from_name: NameParts,
+    /// It was there when looking began in this run, told only now or not.
+    pub found: bool,
 }
 
 /// A file that was told in an earlier run, so that it is not copied and hashed again.

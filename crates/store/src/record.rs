@@ -128,6 +128,7 @@ impl Record {
         ingested: Ingested,
         sidecar: Option<Sidecar>,
         verdict: Verdict,
+        found: bool,
     ) -> Option<Change> {
         let state = item.state();
         let mut ingested = ingested;
@@ -169,6 +170,7 @@ impl Record {
             facts,
             signature: verdict,
             sidecar,
+            found,
         }))
     }
 

@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::digest::Digest;
-use crate::event::{Change, Event, Known};
+use crate::event::{Batch, Change, Event, Known};
+use crate::found::Found;
 use crate::ingest::{self, Ingested, Outcome};
 use crate::inventory::{Inventory, Item, State};
 use crate::listen::{Hints, Listener};
@@ -54,6 +55,7 @@ pub(crate) struct Watcher {
     tuning: Tuning,
     ledger: Ledger,
     record: Record,
+    found: Found,
     /// Deletions that were notified since the last look that accounted for all files.
     gone: HashSet<String>,
     /// What was heard since the last look that could list the origin.
@@ -90,6 +92,7 @@ impl Watcher {
             ledger: Ledger::new(tuning.settle, tuning.poll_interval),
             tuning,
             record: Record::new(known),
+            found: Found::default(),
             shared,
             events,
             hints,
@@ -159,6 +162,7 @@ impl Watcher {
         let heard = std::mem::take(&mut self.heard);
         self.ledger.observe(&listing.files, &heard, self.began.is_none(), now);
         self.began.get_or_insert(now);
+        self.found.look(&inventory, listing.root);
         self.tell_available().await?;
 
         let (due, settling) = self.sort_out(&inventory, now).await;
@@ -186,7 +190,8 @@ impl Watcher {
         self.note_status();
         if !self.record.complete || !changes.is_empty() {
             self.record.complete = true;
-            self.send(Event::Batch(changes)).await?;
+            let caught_up = self.found.is_told();
+            self.send(Event::Batch(Batch { changes, caught_up })).await?;
         }
         Ok(settling.into_iter().chain(again).min().unwrap_or(poll).min(poll))
     }
@@ -370,7 +375,9 @@ impl Watcher {
                         self.ledger.used(&beside.path);
                     }
                     let Due { path, item, .. } = due;
-                    changes.extend(self.record.stored(path, item, ingested, sidecar, verdict));
+                    let found = self.found.told(&path, &item.listed.fingerprint);
+                    changes
+                        .extend(self.record.stored(path, item, ingested, sidecar, verdict, found));
                 }
                 Outcome::Changed => {
                     // If no notification comes of it, the next settled look is soon enough.
@@ -383,6 +390,7 @@ impl Watcher {
                 }
                 Outcome::Mismatch(digest) => {
                     let name = due.path.rsplit('/').next().unwrap_or(&due.path);
+                    self.found.refused(&due.path, &state.file, false);
                     let reason = format!(
                         "its SHA-256 is {digest}, which is not what {name}.sha256 says: copy \
                          the file again, or correct or remove {name}.sha256"
@@ -390,6 +398,7 @@ impl Watcher {
                     changes.extend(self.record.refused(&due.path, Some(state), reason, None));
                 }
                 Outcome::Refused { reason, retry } => {
+                    self.found.refused(&due.path, &state.file, retry);
                     let at = retry.then(|| Instant::now() + self.tuning.poll_interval);
                     let required = self.tuning.trust.is_required();
                     let stands = retry && self.record.stands(&due.path, &state, required);

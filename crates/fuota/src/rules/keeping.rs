@@ -4,8 +4,9 @@
 use std::{fs, path::Path};
 
 use crate::{
-    Act, FirmwareState, FirmwareView,
+    Act, FirmwareState, FirmwareView, Settings,
     harness::{Site, ann},
+    settings::OnExisting,
 };
 
 fn view(site: &Site, path: &str) -> FirmwareView {
@@ -184,4 +185,38 @@ async fn rule_6_what_is_withdrawn_while_nothing_can_be_read_is_not_missed_at_the
     let site = site.restart_after(empty).await;
     site.until("the first scan", |site| site.service.status().ready).await;
     assert!(site.service.firmware().is_empty());
+}
+
+#[tokio::test]
+async fn rule_6_a_first_start_on_nothing_is_no_first_start() {
+    let hold = |settings: &mut Settings| settings.on_existing = Some(OnExisting::Hold);
+    let site = Site::with(hold).await;
+    let fill = |root: &Path| {
+        fs::write(root.join("pump-1.0.0.bin"), [1; 250]).unwrap();
+        fs::write(root.join(FILE), [2; 250]).unwrap();
+        fs::write(root.join(SIDECAR), "colour = \"red\"\n").unwrap();
+    };
+    let site = site.restart_after(fill).await;
+    site.until("the first scan", |site| site.service.status().ready).await;
+    assert_eq!(view(&site, "pump-1.0.0.bin").state, FirmwareState::Held);
+    // It was there, whatever was wrong beside it.
+    assert_eq!(view(&site, FILE).state, FirmwareState::Refused);
+    put(&site, SIDECAR, "notes = \"quieter\"\n", FILE, FirmwareState::Held).await;
+    site.drop_file("pump-3.0.0.bin", &[3; 250]).await;
+    let mut device = site.listening("dev-1").await;
+    assert_eq!(device.manifest().await["version"], "3.0.0");
+    device.end();
+    let late = |root: &Path| fs::write(root.join("pump-4.0.0.bin"), [4; 250]).unwrap();
+    let site = site.restart_after(late).await;
+    site.until("the first scan", |site| site.service.status().ready).await;
+    assert_eq!(view(&site, "pump-4.0.0.bin").state, FirmwareState::Accepted);
+}
+
+#[tokio::test]
+async fn rule_6_what_is_dropped_into_an_empty_place_is_not_held() {
+    let hold = |settings: &mut Settings| settings.on_existing = Some(OnExisting::Hold);
+    let site = Site::with(hold).await;
+    site.drop_file(FILE, &[2; 250]).await;
+    let mut device = site.listening("dev-1").await;
+    assert_eq!(device.manifest().await["version"], "2.0.0");
 }
