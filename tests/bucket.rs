@@ -115,6 +115,91 @@ fn an_outage_is_no_deletion() {
 }
 
 #[test]
+fn what_an_operator_stopped_stays_stopped_when_a_file_could_not_be_read_for_a_while() {
+    for (act, state) in [("pause", "paused"), ("cancel", "cancelled")] {
+        let bucket = Bucket::new();
+        // It is always answered for, so that it is the file's trouble and not the store's.
+        bucket.put("devices/nobody/steady.bin", &image(20, 100));
+        bucket.put("pump-1.0.0.bin.toml", b"notes = \"quieter\"\n");
+        bucket.put("pump-1.0.0.bin", &image(21, 9_000));
+        let daemon = bucket.site.start();
+        let deployments = |daemon: &Daemon| daemon.admin().rows("deployments");
+        let of_it = |daemon: &Daemon| {
+            let rows = daemon.admin().rows("firmware");
+            rows.into_iter().find(|row| row["path"] == "pump-1.0.0.bin").unwrap_or_default()
+        };
+        let id = eventually("its deployment", || {
+            of_it(&daemon)["deployments"][0].as_str().map(str::to_owned)
+        });
+        let path = format!("/api/v1/deployments/{id}/{act}");
+        assert_eq!(daemon.admin().request("POST", &path, None).status, 200);
+        daemon.stop();
+
+        // The bytes of its sidecar, and then whatever is asked about it.
+        for fault in [Fault::Status(403), Fault::HeadStatus(403)] {
+            bucket.server.set_fault(fault);
+            let daemon = bucket.site.start();
+            ready(&daemon, 200);
+            let shown = of_it(&daemon);
+            assert!(shown["warnings"][0].as_str().is_some_and(|it| it.contains("403")), "{shown}");
+            let looked = daemon.admin().request("POST", "/api/v1/firmware/rescan", None);
+            assert_eq!(looked.json()["troubled"], 1);
+            daemon.expect_log(&["pump-1.0.0.bin", "what is known of it stands", "403"]);
+            let mut device = Device::connect(daemon.mqtt(), &Connect::id("pump-1"));
+            device.client.expect_silence();
+            bucket.server.set_fault(Fault::None);
+            eventually("it is read again", || {
+                (of_it(&daemon)["warnings"] == serde_json::json!([])).then_some(())
+            });
+            device.client.expect_silence();
+            let rows = deployments(&daemon);
+            assert_eq!(rows.len(), 2, "{rows:?}");
+            let row = rows.iter().find(|row| row["id"] == *id).expect("the same deployment");
+            assert_eq!(row["state"], state);
+            daemon.stop();
+        }
+    }
+}
+
+#[test]
+fn what_could_not_be_read_at_the_very_first_start_is_held_too() {
+    let mut bucket = Bucket::new();
+    bucket.site.set("fuota.on_existing", "\"hold\"");
+    bucket.put("devices/nobody/steady.bin", &image(22, 100));
+    bucket.put("pump-1.0.0.bin", &image(23, 9_000));
+    let state = |daemon: &Daemon, state: &str| {
+        eventually(&format!("pump is {state}"), || {
+            let rows = daemon.admin().rows("firmware");
+            rows.iter()
+                .any(|row| row["path"] == "pump-1.0.0.bin" && row["state"] == state)
+                .then_some(())
+        });
+    };
+    // The second start is the first one still: not all that was there was seen.
+    for fault in [Fault::Status(403), Fault::HeadStatus(403)] {
+        bucket.server.set_fault(fault);
+        let daemon = bucket.site.start();
+        state(&daemon, "refused");
+        daemon.kill();
+    }
+    let daemon = bucket.site.start();
+    state(&daemon, "refused");
+    bucket.server.set_fault(Fault::None);
+    state(&daemon, "held");
+    let mut device = Device::connect(daemon.mqtt(), &Connect::id("pump-1"));
+    device.client.expect_silence();
+    // What is dropped is not held.
+    let newer = image(24, 9_000);
+    bucket.put("pump-1.1.0.bin", &newer);
+    device.expect_update(&newer);
+    daemon.stop();
+    bucket.put("pump-1.2.0.bin", &image(25, 9_000));
+    let daemon = bucket.site.start();
+    let mut device = Device::connect(daemon.mqtt(), &Connect::id("pump-1"));
+    device.expect_update(&image(25, 9_000));
+}
+
+#[test]
 fn a_server_that_freezes_amid_a_rollout_stops_nobody() {
     let bucket = Bucket::new();
     let bytes = image(10, 200_000);

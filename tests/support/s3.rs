@@ -36,6 +36,8 @@ pub enum Fault {
     Status(u16),
     /// This status to whoever asks about the object.
     HeadStatus(u16),
+    /// The status 500 to whoever asks about the object whose name ends so.
+    HeadOf(&'static str),
     /// This status, for listings too.
     EveryStatus(u16),
     /// Half of the body, and then the connection ends.
@@ -166,6 +168,7 @@ async fn answer(
     let status = match fault {
         Fault::Status(status) if is_pump && is_get => Some(status),
         Fault::HeadStatus(status) if is_pump && !is_get => Some(status),
+        Fault::HeadOf(name) if !is_get && request.uri().path().ends_with(name) => Some(500),
         Fault::EveryStatus(status) => Some(status),
         _ => None,
     };

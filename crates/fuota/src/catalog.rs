@@ -25,10 +25,11 @@ use crate::{
         deployment::{Deployment, DeploymentState},
         target::Target,
     },
+    ingest::Trouble,
     policy::Facts as DeviceFacts,
     views::{FirmwareState, FirmwareView},
 };
-use shown::{refused_view, view};
+use shown::{FORMERLY, refused_view, unreadable, view};
 
 /// What devices say about the site, as far as it decides about files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,20 +50,24 @@ pub struct Catalog {
     by_target: HashMap<String, Vec<Arc<Release>>>,
     by_labels: Vec<Arc<Release>>,
     rollbacks: Vec<Arc<Release>>,
+    /// Files that were uploaded.
+    uploads: BTreeSet<i64>,
     /// Deployments that are in here.
     deployed: BTreeSet<i64>,
     /// Deployments that offer nothing, and why.
     blocked: HashMap<i64, String>,
+    /// Those of them whose file is refused now: they keep out what they kept out before.
+    suspended: BTreeSet<i64>,
     /// Digest of the accepted file at each path.
     accepted: HashMap<String, Digest>,
 }
 
 impl Catalog {
-    /// From all rows, the refused paths with their reasons, and what is known of the devices.
+    /// From all rows, what is wrong at which path, and what is known of the devices.
     pub fn build<'a>(
         rows: &[FileRow],
         deployments: impl Iterator<Item = &'a Deployment> + Clone,
-        refused: &BTreeMap<String, String>,
+        troubles: &BTreeMap<String, Trouble>,
         site: Site,
     ) -> Catalog {
         let mut releases: Vec<_> = rows.iter().map(Release::from_row).map(Arc::new).collect();
@@ -78,7 +83,11 @@ impl Catalog {
 
         let mut known = site.clone();
         let live = || releases.iter().filter(|release| release.removed.is_none());
-        for release in live() {
+        let refused = |release: &Release| match troubles.get(&release.path)? {
+            Trouble::Refused(reason) => Some(reason),
+            Trouble::Unreadable(_) => None,
+        };
+        for release in live().filter(|release| refused(release).is_none()) {
             known.models.extend(release.model.iter().map(|model| model.text.clone()));
             known.titles.extend(release.explicit_title().map(str::to_owned));
         }
@@ -89,15 +98,23 @@ impl Catalog {
             let by = offered.get(&release.file).map_or(&[][..], Vec::as_slice);
             let uploaded = uploads.contains(&release.file);
             let verdict = judge(release, withdrawn.get(&release.digest).copied(), &earlier);
+            let refusal = refused(release).filter(|_| verdict.is_ok());
+            let verdict = match refusal {
+                Some(reason) => Err((FirmwareState::Refused, reason.clone())),
+                None => verdict,
+            };
             if let Some(title) = &release.title
                 && verdict.is_ok()
             {
                 earlier.entry((&title.text, &release.version.text)).or_insert(release);
             }
-            // Of one that cannot be used nothing is offered, whoever deploys it.
+            // Of one that cannot be used nothing is offered, whoever deploys it. What is refused now
+            // is not there, which is nothing to a rollback.
+            let is_rollback = |one: &&&Deployment| matches!(one.target, Target::Rollback(_));
             if let Err((_, reason)) = &verdict {
-                let all = by.iter().map(|one| (one.id, reason.clone()));
-                catalog.blocked.extend(all);
+                let stopped = by.iter().filter(|one| refusal.is_none() || !is_rollback(one));
+                catalog.blocked.extend(stopped.clone().map(|one| (one.id, reason.clone())));
+                catalog.suspended.extend(stopped.filter(|_| refusal.is_some()).map(|one| one.id));
             }
             let (state, mut reason) = match verdict.and_then(|()| {
                 if uploaded { Ok(()) } else { which_model(release, &release.target, &known) }
@@ -125,7 +142,13 @@ impl Catalog {
                     false,
                 ));
             }
-            catalog.views.push(view(release, state, reason, by, uploaded));
+            let mut view = view(release, state, reason, by, uploaded);
+            match troubles.get(&release.path) {
+                Some(Trouble::Refused(_)) => view.warnings.push(FORMERLY.into()),
+                Some(Trouble::Unreadable(why)) => unreadable(&mut view, why),
+                None => {}
+            }
+            catalog.views.push(view);
         }
         catalog.files =
             releases.iter().map(|release| (release.file, Arc::clone(release))).collect();
@@ -133,7 +156,10 @@ impl Catalog {
             catalog.deploy(deployment, &known);
         }
         catalog.known = known;
-        for (path, reason) in refused {
+        catalog.uploads = uploads;
+        let shown: BTreeSet<&str> = live().map(|release| &*release.path).collect();
+        for (path, trouble) in troubles.iter().filter(|(path, _)| !shown.contains(&***path)) {
+            let (Trouble::Refused(reason) | Trouble::Unreadable(reason)) = trouble;
             catalog.views.push(refused_view(path, reason));
         }
         catalog.views.sort_by(|a, b| (&a.path, a.created).cmp(&(&b.path, b.created)));
@@ -143,17 +169,23 @@ impl Catalog {
     /// Puts a deployment where its devices find it, if it offers or keeps out anything.
     fn deploy(&mut self, deployment: &Deployment, known: &Site) {
         let Some(release) = self.files.get(&deployment.file) else { return };
-        if deployment.state == DeploymentState::Held || self.blocked.contains_key(&deployment.id) {
+        let suspended = self.suspended.contains(&deployment.id);
+        if deployment.state == DeploymentState::Held
+            || self.blocked.contains_key(&deployment.id) && !suspended
+        {
             return;
         }
-        if !deployment.state.is_over()
+        if !suspended
+            && !deployment.state.is_over()
             && let Err((_, reason)) = which_model(release, &deployment.target, known)
         {
             self.blocked.insert(deployment.id, reason);
             return;
         }
         let release = Arc::new(release.deployed(deployment));
-        self.deployed.insert(deployment.id);
+        if !suspended {
+            self.deployed.insert(deployment.id);
+        }
         match &release.target {
             Target::Labels(_) => self.by_labels.push(release),
             Target::Rollback(_) => self.rollbacks.push(release),
@@ -176,6 +208,11 @@ impl Catalog {
         self.files.get(&id)
     }
 
+    /// Whether a file was uploaded, so that nothing is to be seen of it where files are dropped.
+    pub fn is_upload(&self, file: i64) -> bool {
+        self.uploads.contains(&file)
+    }
+
     /// Whether a file can be for a target on this site (rule 8).
     pub fn fits_site(&self, release: &Release, target: &Target) -> Result<(), String> {
         which_model(release, target, &self.known).map_err(|(_, reason)| reason)
@@ -189,6 +226,12 @@ impl Catalog {
     /// Why a deployment offers nothing, although it runs.
     pub fn blocked(&self, deployment: i64) -> Option<&str> {
         self.blocked.get(&deployment).map(String::as_str)
+    }
+
+    /// The same where that is so because its file is refused now: what its devices were offered and
+    /// have not begun waits.
+    pub fn suspended(&self, deployment: i64) -> Option<&str> {
+        self.blocked(deployment).filter(|_| self.suspended.contains(&deployment))
     }
 
     /// What is, or was, for this device; of rollbacks all.

@@ -138,10 +138,33 @@ fn rule_10_an_overwritten_file_with_the_same_version_shows_both() {
 
 #[test]
 fn a_refused_file_is_listed_with_its_reason() {
-    let refused = BTreeMap::from([("a/b/c.bin".to_owned(), "too deep".to_owned())]);
+    let refused = BTreeMap::from([("a/b/c.bin".to_owned(), Trouble::Refused("too deep".into()))]);
     let catalog = Catalog::build(&[], [].iter(), &refused, Site::default());
     assert_eq!(catalog.views()[0].state, FirmwareState::Refused);
     assert_eq!(catalog.views()[0].reason.as_deref(), Some("too deep"));
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_shown_beside_what_is_known_of_it() {
+    let rows = [row("fw-1.0.bin", "all", "a", 1, "{}"), row("gw-1.0.bin", "all", "b", 2, "{}")];
+    let troubles = BTreeMap::from([
+        ("fw-1.0.bin".to_owned(), Trouble::Refused("colour?".into())),
+        ("gw-1.0.bin".to_owned(), Trouble::Unreadable("status 500".into())),
+    ]);
+    let catalog = Catalog::build(&rows, dropped(&rows).iter(), &troubles, Site::default());
+    let [refused, unreadable] = catalog.views() else { panic!("{:?}", catalog.views()) };
+    assert_eq!(
+        (refused.state, refused.reason.as_deref()),
+        (FirmwareState::Refused, Some("colour?"))
+    );
+    assert_eq!(
+        (&refused.digest, &*refused.deployments),
+        (&Some(Digest::of(b"a").to_string()), &["1".to_owned()][..])
+    );
+    assert!(!catalog.offers(1) && catalog.suspended(1).is_some() && catalog.offers(2));
+    assert_eq!(unreadable.state, FirmwareState::Accepted);
+    assert!(unreadable.warnings[0].contains("status 500"), "{unreadable:?}");
+    assert!(unreadable.reason.as_deref().is_some_and(|reason| reason.contains("status 500")));
 }
 
 #[test]

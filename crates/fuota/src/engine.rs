@@ -88,8 +88,10 @@ pub struct Engine {
     pub stopping: CancellationToken,
     /// The first full scan was taken in: offers may go out (rule 6).
     pub ready: AtomicBool,
-    /// Whether that ever happened, in this run or before.
+    /// Whether everything that was there at the very first start was taken in, in this run or before.
     pub scanned: AtomicBool,
+    /// It was not when this run began.
+    pub first_run: bool,
     pub store_problem: Mutex<Option<String>>,
     pub status_files: Arc<StatusFiles>,
     runtime: OnceLock<Handle>,
@@ -217,6 +219,7 @@ impl Engine {
             stopping: CancellationToken::new(),
             ready: AtomicBool::new(false),
             scanned: AtomicBool::new(loaded.scanned),
+            first_run: !loaded.scanned,
             store_problem: Mutex::new(None),
             status_files,
             runtime: OnceLock::new(),
@@ -252,7 +255,7 @@ impl Engine {
         for device in self.registry.all() {
             self.watch_outcome(&device);
         }
-        if self.is_ready() {
+        if self.may_offer() {
             self.reconsider_all().await;
         }
     }
@@ -260,7 +263,11 @@ impl Engine {
     /// Watches the store and does what is due, until cancelled; then writes everything.
     pub async fn run(self: &Arc<Self>, cancel: CancellationToken) {
         self.remember_runtime();
-        let known = self.files.lock().known();
+        let known = {
+            let files = self.files.lock();
+            self.store.give_up(files.withdrawn());
+            files.known()
+        };
         let mut events = self.store.watch(known, cancel.clone());
         let status_files = Arc::clone(&self.status_files);
         tokio::spawn(status_files.run(Arc::clone(&self.store), cancel.clone()));
@@ -283,7 +290,7 @@ impl Engine {
                 }
                 _ = flush.tick() => {
                     self.flush();
-                    if self.window_opened() && self.is_ready() {
+                    if self.window_opened() && self.may_offer() {
                         self.reconsider_all().await;
                     }
                 }
@@ -427,7 +434,8 @@ impl Engine {
         let files = self.files.lock();
         let site = self.registry.site();
         let fleet = self.fleet.lock();
-        let catalog = Catalog::build(&files.rows, fleet.deployments.values(), &files.refused, site);
+        let catalog =
+            Catalog::build(&files.rows, fleet.deployments.values(), &files.troubles, site);
         drop(fleet);
         let before = self.catalog.swap(Arc::new(catalog));
         let now = self.catalog.load();
@@ -465,6 +473,18 @@ impl Engine {
 
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
+    }
+
+    /// Whether anything can be offered. Before the first scan that is only what was uploaded, and
+    /// only where the store cannot be read: nobody knows for how long.
+    pub fn may_offer(&self) -> bool {
+        self.is_ready() || self.store_problem.lock().is_some()
+    }
+
+    /// The same of this file.
+    pub fn may_offer_file(&self, file: i64) -> bool {
+        self.is_ready()
+            || self.store_problem.lock().is_some() && self.catalog.load().is_upload(file)
     }
 
     /// The line of the audit for this.

@@ -1,12 +1,12 @@
 //! From what the store saw to the catalog (rules 6, 9 and 10).
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
 };
 
 use parking_lot::MutexGuard;
-use store::{Change, Digest, Dropped, Event, Fingerprint, Known};
+use store::{Batch, Change, Digest, Dropped, Event, Fingerprint, Known};
 
 use crate::{
     catalog::{facts_text, sidecar_text, signature_text},
@@ -18,14 +18,27 @@ use crate::{
     views::{FirmwareState, FirmwareView},
 };
 
-/// The file rows, as the database holds them, and the paths that were refused.
+/// The file rows, as the database holds them, and what is wrong at which path.
 pub struct Files {
     pub rows: Vec<FileRow>,
-    /// Path to reason. Not stored: the store says it again at each start.
-    pub refused: BTreeMap<String, String>,
+    /// By path. Not stored: the store says it again at each start.
+    pub troubles: BTreeMap<String, Trouble>,
     next_id: i64,
     next_seq: i64,
 }
+
+/// What is wrong with what lies at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It is not accepted. A row of that path is of what was accepted there before: it keeps its
+    /// deployments, and they offer nothing until those bytes are there again.
+    Refused(String),
+    /// It cannot be read now; its row stands.
+    Unreadable(String),
+}
+
+/// Of each path, where the row of its file is; uploads are in it too.
+type Present = HashMap<String, usize>;
 
 /// What came of a batch.
 #[derive(Default)]
@@ -34,6 +47,8 @@ pub struct Applied {
     pub ops: Vec<Op>,
     pub added: Vec<FileRow>,
     pub removed: Vec<FileRow>,
+    /// Those of the added that were there when the store began to look.
+    pub found: HashSet<i64>,
 }
 
 impl Files {
@@ -42,7 +57,7 @@ impl Files {
         let next_id = rows.iter().map(|row| row.id + 1).max().unwrap_or(1);
         let last = |row: &FileRow| row.removed_seq.unwrap_or(0).max(row.created_seq);
         let next_seq = rows.iter().map(|row| last(row) + 1).max().unwrap_or(1).max(last_seq + 1);
-        Files { rows, refused: BTreeMap::new(), next_id, next_seq }
+        Files { rows, troubles: BTreeMap::new(), next_id, next_seq }
     }
 
     /// What the store need not hash again.
@@ -59,35 +74,33 @@ impl Files {
             .collect()
     }
 
-    /// Takes in what settled together; `complete` where it is the whole listing, so that what
-    /// it does not name is gone.
-    pub fn apply(&mut self, batch: Vec<Change>, complete: bool) -> Applied {
+    /// What was withdrawn, and is not missed where it is gone.
+    pub fn withdrawn(&self) -> HashSet<Digest> {
+        let rows = self.rows.iter().filter(|row| row.withdrawn.is_some());
+        rows.map(|row| row.digest).collect()
+    }
+
+    /// Takes in what settled together. What it does not name stays as it was.
+    pub fn apply(&mut self, batch: Vec<Change>) -> Applied {
         let mut applied = Applied::default();
-        let mut named = BTreeSet::new();
+        let rows = self.rows.iter().enumerate().filter(|(_, row)| row.removed_seq.is_none());
+        let mut present: Present = rows.map(|(at, row)| (row.path.clone(), at)).collect();
         for change in batch {
             match change {
                 Change::Present(dropped) => {
-                    named.insert(dropped.path.clone());
-                    self.refused.remove(&dropped.path);
-                    self.present(dropped, &mut applied);
+                    self.troubles.remove(&dropped.path);
+                    self.present(dropped, &mut present, &mut applied);
                 }
                 Change::Removed { path } => {
-                    self.refused.remove(&path);
-                    self.remove(&path, &mut applied);
+                    self.troubles.remove(&path);
+                    self.remove(&path, &mut present, &mut applied);
                 }
                 Change::Refused { path, reason } => {
-                    named.insert(path.clone());
-                    self.remove(&path, &mut applied);
-                    self.refused.insert(path, reason);
+                    self.troubles.insert(path, Trouble::Refused(reason));
                 }
-            }
-        }
-        if complete {
-            let gone = self.rows.iter().filter(|row| {
-                row.removed_seq.is_none() && !row.uploaded && !named.contains(&row.path)
-            });
-            for path in gone.map(|row| row.path.clone()).collect::<Vec<_>>() {
-                self.remove(&path, &mut applied);
+                Change::Troubled { path, reason } => {
+                    self.troubles.insert(path, Trouble::Unreadable(reason));
+                }
             }
         }
         applied
@@ -111,13 +124,15 @@ impl Files {
         row
     }
 
-    fn present(&mut self, dropped: Dropped, applied: &mut Applied) {
+    fn present(&mut self, dropped: Dropped, present: &mut Present, applied: &mut Applied) {
         let sidecar = sidecar_text(dropped.sidecar.as_ref());
         let facts = Some(facts_text(&dropped.facts));
         let signature = Some(signature_text(&dropped.signature));
         let fingerprint = dropped.fingerprint.as_str().to_owned();
-        let present = |row: &&mut FileRow| row.removed_seq.is_none() && row.path == dropped.path;
-        if let Some(row) = self.rows.iter_mut().find(present) {
+        let known = present.insert(dropped.path.clone(), self.rows.len());
+        if let Some(at) = known
+            && let Some(row) = self.rows.get_mut(at)
+        {
             if row.digest == dropped.digest {
                 // The same bytes seen again; the sidecar or the signature may be new.
                 let before = (&row.sidecar, &row.fingerprint, &row.facts, &row.signature);
@@ -128,6 +143,7 @@ impl Files {
                     row.signature = signature;
                     applied.ops.push(Op::File(row.clone()));
                 }
+                present.insert(dropped.path, at);
                 return;
             }
             // The removal and the creation share their place in the order: nothing is between.
@@ -153,12 +169,14 @@ impl Files {
             facts,
             signature,
         };
-        drop(self.add(row, applied));
+        let row = self.add(row, applied);
+        if dropped.found {
+            applied.found.insert(row.id);
+        }
     }
 
-    fn remove(&mut self, path: &str, applied: &mut Applied) {
-        let present = |row: &&mut FileRow| row.removed_seq.is_none() && row.path == path;
-        if let Some(row) = self.rows.iter_mut().find(present) {
+    fn remove(&mut self, path: &str, present: &mut Present, applied: &mut Applied) {
+        if let Some(row) = present.remove(path).and_then(|at| self.rows.get_mut(at)) {
             row.removed_seq = Some(self.next_seq);
             self.next_seq += 1;
             applied.ops.push(Op::File(row.clone()));
@@ -194,6 +212,9 @@ impl Engine {
                 tracing::error!(reason, "store unavailable; running transfers go on");
                 *self.store_problem.lock() = Some(reason);
                 self.tell_site();
+                if !self.is_ready() {
+                    self.reconsider_all().await;
+                }
             }
             Event::Available => {
                 tracing::info!("store available again");
@@ -203,19 +224,20 @@ impl Engine {
         }
     }
 
-    async fn ingest(self: &Arc<Self>, batch: Vec<Change>) {
-        let first = !self.is_ready();
-        let how = Dropping {
-            deploy: self.settings().deploy_drops,
-            hold: !self.scanned.load(Ordering::Acquire)
-                && self.settings().on_existing() == OnExisting::Hold,
-            plan: self.settings().drop_plan(),
-        };
+    async fn ingest(self: &Arc<Self>, batch: Batch) {
+        let settings = self.settings();
+        let hold = self.first_run && settings.on_existing() == OnExisting::Hold;
         let written = {
             let mut files = self.files.lock();
-            let applied = files.apply(batch, first);
+            let mut applied = files.apply(batch.changes);
+            let found = std::mem::take(&mut applied.found);
+            let how = Dropping {
+                deploy: settings.deploy_drops,
+                hold: if hold { found } else { HashSet::new() },
+                plan: settings.drop_plan(),
+            };
             let (mut ops, fleet) = self.take_in(&mut files, applied, &how);
-            if !self.scanned.swap(true, Ordering::AcqRel) {
+            if batch.caught_up && !self.scanned.swap(true, Ordering::AcqRel) {
                 ops.push(Op::Scanned);
             }
             let written = (!ops.is_empty()).then(|| self.keep(ops));
@@ -243,7 +265,7 @@ impl Engine {
         applied: Applied,
         how: &Dropping,
     ) -> (Vec<Op>, MutexGuard<'_, Fleet>) {
-        let Applied { mut ops, added, removed } = applied;
+        let Applied { mut ops, added, removed, .. } = applied;
         let mut needed: HashSet<i64> = HashSet::new();
         for device in self.registry.all() {
             let state = device.state.lock();
@@ -359,8 +381,8 @@ mod tests {
     use store::{NameParts, Target};
 
     /// Applies a batch, forgetting what is not needed by these rows.
-    fn apply(files: &mut Files, batch: Vec<Change>, complete: bool, needed: &[i64]) -> Vec<Op> {
-        let mut ops = files.apply(batch, complete).ops;
+    fn apply(files: &mut Files, batch: Vec<Change>, needed: &[i64]) -> Vec<Op> {
+        let mut ops = files.apply(batch).ops;
         files.forget(&needed.iter().copied().collect(), &mut ops);
         ops
     }
@@ -376,6 +398,7 @@ mod tests {
             signature: store::Verdict::Unsigned,
             sidecar: None,
             from_name: NameParts::default(),
+            found: false,
         })
     }
 
@@ -386,45 +409,75 @@ mod tests {
     #[test]
     fn rule_6_the_same_bytes_at_the_same_path_do_nothing() {
         let mut files = Files::new(Vec::new(), 0);
-        assert_eq!(apply(&mut files, vec![present("a", "1")], true, &[]).len(), 2);
-        assert!(apply(&mut files, vec![present("a", "1")], false, &[]).is_empty());
-        let later = apply(&mut files, Vec::new(), false, &[]);
+        assert_eq!(apply(&mut files, vec![present("a", "1")], &[]).len(), 2);
+        assert!(apply(&mut files, vec![present("a", "1")], &[]).is_empty());
+        let later = apply(&mut files, Vec::new(), &[]);
         assert!(later.is_empty(), "a later batch is no whole listing");
         assert_eq!(paths(&files), [("a", true)]);
     }
 
     #[test]
-    fn rule_6_the_first_scan_is_complete() {
+    fn rule_6_what_the_first_scan_does_not_name_is_not_gone() {
         let mut files = Files::new(Vec::new(), 0);
-        drop(apply(&mut files, vec![present("a", "1"), present("b", "2")], true, &[]));
+        drop(apply(&mut files, vec![present("a", "1"), present("b", "2")], &[]));
         let mut files = Files::new(files.rows, 0);
-        drop(apply(&mut files, vec![present("a", "1")], true, &[2]));
+        assert!(apply(&mut files, vec![present("a", "1")], &[2]).is_empty());
+        assert_eq!(paths(&files), [("a", true), ("b", true)]);
+        drop(apply(&mut files, vec![Change::Removed { path: "b".into() }], &[2]));
         assert_eq!(files.known().len(), 1);
         assert_eq!(paths(&files), [("a", true), ("b", false)], "its deployment is remembered");
-        drop(apply(&mut files, Vec::new(), false, &[]));
+        drop(apply(&mut files, Vec::new(), &[]));
         assert_eq!(paths(&files), [("a", true)]);
     }
 
     #[test]
     fn rule_10_overwriting_replaces() {
         let mut files = Files::new(Vec::new(), 0);
-        drop(apply(&mut files, vec![present("a", "1")], true, &[]));
-        drop(apply(&mut files, vec![present("a", "2")], false, &[]));
+        drop(apply(&mut files, vec![present("a", "1")], &[]));
+        drop(apply(&mut files, vec![present("a", "2")], &[]));
         assert_eq!(files.rows[0].removed_seq, Some(files.rows[1].created_seq));
         for number in 0..100 {
-            drop(apply(&mut files, vec![present("a", &number.to_string())], false, &[]));
+            drop(apply(&mut files, vec![present("a", &number.to_string())], &[]));
         }
         assert_eq!(files.rows.len(), 2, "what nothing needs is forgotten");
     }
 
+    fn refused(path: &str) -> Change {
+        Change::Refused { path: path.into(), reason: "no".into() }
+    }
+
     #[test]
-    fn what_is_refused_replaces_too() {
+    fn what_is_refused_is_remembered_until_it_is_gone() {
         let mut files = Files::new(Vec::new(), 0);
-        drop(files.apply(vec![present("a", "1")], true));
-        drop(files.apply(vec![Change::Refused { path: "a".into(), reason: "no".into() }], false));
+        drop(files.apply(vec![present("a", "1")]));
+        assert!(files.apply(vec![refused("a")]).ops.is_empty());
+        assert_eq!(files.troubles["a"], Trouble::Refused("no".into()));
+        assert!(files.apply(vec![present("a", "1")]).added.is_empty(), "the same is the same");
+        assert!(files.troubles.is_empty());
+        drop(files.apply(vec![refused("a")]));
+        assert_eq!(files.apply(vec![Change::Removed { path: "a".into() }]).removed.len(), 1);
+        assert!(files.troubles.is_empty() && files.known().is_empty());
+    }
+
+    #[test]
+    fn rule_10_what_was_refused_in_between_was_overwritten_all_the_same() {
+        let mut files = Files::new(Vec::new(), 0);
+        drop(files.apply(vec![present("a", "1")]));
+        drop(files.apply(vec![refused("a")]));
+        let applied = files.apply(vec![present("a", "2")]);
+        assert_eq!((applied.added.len(), applied.removed.len()), (1, 1));
+        assert_eq!(files.rows[0].removed_seq, Some(files.rows[1].created_seq));
+    }
+
+    #[test]
+    fn a_batch_may_name_a_path_more_than_once() {
+        let mut files = Files::new(Vec::new(), 0);
+        let gone = || Change::Removed { path: "a".into() };
+        let batch = vec![present("a", "1"), present("a", "1"), present("a", "2"), gone(), gone()];
+        let applied = files.apply(batch);
+        assert_eq!((applied.added.len(), applied.removed.len()), (2, 2));
         assert!(files.known().is_empty());
-        assert_eq!(files.refused["a"], "no");
-        drop(files.apply(vec![Change::Removed { path: "a".into() }], false));
-        assert!(files.refused.is_empty());
+        drop(files.apply(vec![present("a", "3"), present("b", "3")]));
+        assert_eq!(files.known().len(), 2);
     }
 }

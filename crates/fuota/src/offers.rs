@@ -44,7 +44,7 @@ impl Engine {
     /// Offers a connected device what it should run, if it should run anything else than what
     /// it is being given. Called whenever something changed that may matter.
     pub fn consider(self: &Arc<Self>, device: &Arc<Device>) {
-        if !self.is_ready() {
+        if !self.may_offer() {
             return;
         }
         let mut state = device.state.lock();
@@ -56,6 +56,10 @@ impl Engine {
             return;
         }
         if let Some(transfer) = self.running(device, &mut state) {
+            if !transfer.pin.file.is_some_and(|file| self.may_offer_file(file)) && !self.is_ready()
+            {
+                return;
+            }
             let outbid = self.is_outbid(device, &state, &transfer);
             if outbid {
                 transfer.outdate();

@@ -90,7 +90,8 @@ pub fn decide(
             continue;
         }
         let needed = needs(release, device, max_attempts, gate.history(release));
-        let held = |()| match gate.holds(release) {
+        let suspended = || catalog.suspended(release.deployment).map(str::to_owned);
+        let held = |()| match suspended().or_else(|| gate.holds(release)) {
             Some(reason) => Err(format!("{} waits: {reason}", describe(release))),
             None => Ok(()),
         };

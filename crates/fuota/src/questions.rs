@@ -38,8 +38,7 @@ impl Engine {
             }
             return self.renew_and_answer(link, &device, state, &transfer, question);
         }
-        if self.is_ready()
-            && let Decision::Run(release) = self.decide(&device, &state)
+        if let Decision::Run(release) = self.decide(&device, &state)
             && !link.state.lock().announced.contains(&release.digest)
         {
             link.state.lock().keep(Pending::Question(question));

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::{
     dialect::{Block, BlockSize, Echo, Request, Said, Trouble},
     engine::{Counters, Engine},
+    fleet::gate::UNREAD,
     link::{Admission, Lane, Link, LinkState, MANIFEST, Pending, Wanted},
     offers::{CANCELLED, Renewed, too_small},
     policy::Decision,
@@ -122,13 +123,13 @@ impl Engine {
             drop(on_link);
             return self.then(link, &lane, then);
         }
-        if !self.is_ready() {
+        let decision = self.decide(&device, &state);
+        if !self.is_ready() && !matches!(decision, Decision::Run(_)) {
             let mut on_link = link.state.lock();
-            let text = "the firmware store is not read yet; try again";
-            let trouble = Trouble::Unavailable(text.into());
+            let trouble = Trouble::Unavailable(UNREAD.into());
             return self.send_error(link, &mut on_link, &trouble, &wanted.echo);
         }
-        match self.decide(&device, &state) {
+        match decision {
             Decision::Run(release) => {
                 let mut on_link = link.state.lock();
                 if wanted.image.is_some_and(|tag| tag != tag_of(&release.digest)) {

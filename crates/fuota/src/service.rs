@@ -203,6 +203,7 @@ impl Service {
             files: status.files,
             bytes: status.bytes,
             refused: status.refused,
+            troubled: status.troubled,
             scanned: status.scanned.and_then(seconds),
             copies: status.copies,
             copied_bytes: status.copied_bytes,

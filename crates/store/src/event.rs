@@ -11,11 +11,11 @@ use crate::signature::Verdict;
 /// News of the watched place, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// What settled together and is to be decided together. The first batch is the whole first
-    /// scan: everything that is there, known before or not, and what was known and is gone. It
-    /// comes even if it is empty, and only after a scan that succeeded. Files that are still
-    /// being written then come in a later batch.
-    Batch(Vec<Change>),
+    /// What settled together and is to be decided together. The first batch is the first scan:
+    /// what is there, known before or not, and what was known and is gone. It comes even if it is
+    /// empty, and only after a scan that succeeded. What it does not name is not gone: files that
+    /// are still being written, and those of which nothing can be learnt now, come in a later one.
+    Batch(Batch),
     /// The place cannot be read, or it looks as if something were not mounted. Nothing is known
     /// to be gone.
     Unavailable {
@@ -24,6 +24,16 @@ pub enum Event {
     },
     /// The place can be read again.
     Available,
+}
+
+/// News of several paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// What is new, each path once or more.
+    pub changes: Vec<Change>,
+    /// Whether everything that was there when looking began is told by now; not before anything
+    /// was there at all, nor while something could not be read or is still being written.
+    pub caught_up: bool,
 }
 
 /// What is new at one path.
@@ -39,9 +49,18 @@ pub enum Change {
         /// Relative to the root, with `/`.
         path: String,
     },
-    /// Something is there that is not accepted. What was told of the path before is outdated.
+    /// Something is there that is not accepted, for now or for good. What was told of the path
+    /// before is not to be offered; it may well be there again, the same.
     Refused {
         /// Relative to the root, with `/`; of a folder, if all of it is refused.
+        path: String,
+        /// One sentence that says what is wrong and what to do.
+        reason: String,
+    },
+    /// A file that was told, in this run or before, cannot be read now, and it shows no sign of
+    /// being another: what was told of it stands. When it can be read it is told anew.
+    Troubled {
+        /// As in [`Dropped::path`].
         path: String,
         /// One sentence that says what is wrong and what to do.
         reason: String,
@@ -69,6 +88,8 @@ pub struct Dropped {
     pub sidecar: Option<Sidecar>,
     /// What the file's name says.
     pub from_name: NameParts,
+    /// It was there when looking began in this run, told only now or not.
+    pub found: bool,
 }
 
 /// A file that was told in an earlier run, so that it is not copied and hashed again.

@@ -52,6 +52,9 @@ pub struct Facts {
     /// The checksum that the sidecar asks for, of the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checksum: Option<Checksum>,
+    /// The states of the companions that it was told with; see `State::companions`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) companions: Option<String>,
 }
 
 impl Facts {

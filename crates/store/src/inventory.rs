@@ -1,6 +1,6 @@
 //! A listing, sorted into firmware files with their companions and what is refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::origin::{Fingerprint, Listed, Listing};
 use crate::paths::{self, Companion, Place, Target};
@@ -31,6 +31,15 @@ pub(crate) struct State {
     pub(crate) signature: Option<Fingerprint>,
 }
 
+impl State {
+    /// Tells the companions' states apart, in one text.
+    pub(crate) fn companions(&self) -> String {
+        let all = [&self.sidecar, &self.sum, &self.signature];
+        let all = all.map(|one| one.as_ref().map_or("", Fingerprint::as_str));
+        all.join(" ")
+    }
+}
+
 impl Item {
     pub(crate) fn state(&self) -> State {
         let of = |beside: &Option<Beside>| beside.as_ref().map(|b| b.listed.fingerprint.clone());
@@ -54,11 +63,17 @@ pub(crate) struct Inventory {
     pub(crate) firmware: BTreeMap<String, Item>,
     /// What has no place there, with the reason.
     pub(crate) refused: BTreeMap<String, String>,
+    /// Of these files, and of what is in these folders, nothing can be learnt now.
+    pub(crate) unknown: HashSet<String>,
 }
 
 impl Inventory {
     pub(crate) fn sort(listing: &Listing) -> Self {
-        let mut inventory = Self { refused: listing.unusable.clone(), ..Self::default() };
+        let mut inventory = Self {
+            refused: listing.unusable.clone(),
+            unknown: listing.unknown.iter().cloned().collect(),
+            ..Self::default()
+        };
         let mut companions = Vec::new();
         for (path, listed) in &listing.files {
             match paths::classify(path) {
@@ -91,6 +106,27 @@ impl Inventory {
                 Companion::Signature => item.signature = beside,
             }
         }
+        inventory.heed_companions(listing);
         inventory
+    }
+
+    /// A companion that cannot be used may narrow its file, so the file cannot be used either.
+    fn heed_companions(&mut self, listing: &Listing) {
+        for (path, reason) in &listing.unusable {
+            let Place::Companion { of, .. } = paths::classify(path) else { continue };
+            if self.firmware.remove(&of).is_none() {
+                if self.refused.contains_key(&of) {
+                    // It says enough for both.
+                    self.refused.remove(path);
+                }
+                continue;
+            }
+            if self.unknown.contains(path) {
+                self.unknown.insert(of.clone());
+            }
+            let name = path.rsplit('/').next().unwrap_or(path);
+            self.refused.remove(path);
+            self.refused.insert(of, format!("{name}: {reason}"));
+        }
     }
 }

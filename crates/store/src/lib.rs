@@ -40,6 +40,7 @@ mod checksum;
 mod digest;
 mod event;
 mod format;
+mod found;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod image;
@@ -63,7 +64,7 @@ mod watch;
 pub use cache::Segment;
 pub use checksum::{Algorithm, Checksum};
 pub use digest::{Digest, ParseDigestError};
-pub use event::{Change, Dropped, Event, Known};
+pub use event::{Batch, Change, Dropped, Event, Known};
 pub use format::{Format, Header};
 pub use image::{Image, ReadError, ReadErrorKind};
 pub use ingest::{Facts, IngestError, Ingested};

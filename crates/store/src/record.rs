@@ -1,6 +1,6 @@
 //! What was told of each path, and which bytes were seen there.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use tokio::time::Instant;
 
@@ -20,6 +20,8 @@ pub(crate) struct Record {
     /// Which bytes were seen at which path, told or not.
     known: HashMap<String, Known>,
     told: BTreeMap<String, Told>,
+    /// Files of which what was told stands, although they cannot be read now.
+    troubled: HashMap<String, Trouble>,
     /// Files that were not what their `FILE.sha256` says before they settled.
     compared: HashMap<String, State>,
     /// Whether the first batch was told; before it, what is known counts as told.
@@ -41,6 +43,16 @@ enum Told {
     Refused { state: Option<State>, reason: String, again: Option<Instant> },
 }
 
+/// Why a file cannot be read.
+#[derive(Debug)]
+struct Trouble {
+    /// Absent where not even that can be learnt.
+    state: Option<State>,
+    reason: String,
+    /// When it is tried again.
+    again: Option<Instant>,
+}
+
 /// What there is to do about a file in the state that it is in.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Task {
@@ -54,12 +66,19 @@ pub(crate) enum Task {
     ReadWhenSettled,
 }
 
+/// Whether two reasons say the same: some tell how long they took.
+fn is_same(a: &str, b: &str) -> bool {
+    let words = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+    words(a) == words(b)
+}
+
 /// Sums over all that was told.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) files: usize,
     pub(crate) bytes: u64,
     pub(crate) refused: usize,
+    pub(crate) troubled: usize,
 }
 
 impl Record {
@@ -80,6 +99,13 @@ impl Record {
 
     /// What there is to do about a file; `has_copy` says whether its bytes are at hand.
     pub(crate) fn task(&self, path: &str, state: &State, has_copy: bool, now: Instant) -> Task {
+        if let Some(trouble) = self.troubled.get(path) {
+            let same = trouble.state.as_ref() == Some(state);
+            return match trouble.again.filter(|at| same && *at > now) {
+                Some(at) => Task::Again(at),
+                None => Task::Read,
+            };
+        }
         match self.told.get(path) {
             Some(Told::Present { state: told, again: false, .. }) if told == state && has_copy => {
                 Task::Nothing
@@ -102,9 +128,12 @@ impl Record {
         ingested: Ingested,
         sidecar: Option<Sidecar>,
         verdict: Verdict,
+        found: bool,
     ) -> Option<Change> {
-        let Ingested { digest, size, facts } = ingested.clone();
         let state = item.state();
+        let mut ingested = ingested;
+        ingested.facts.companions = Some(state.companions());
+        let Ingested { digest, size, facts } = ingested.clone();
         let fingerprint = item.listed.fingerprint;
         let known = Known {
             path: path.clone(),
@@ -115,6 +144,7 @@ impl Record {
         };
         self.known.insert(path.clone(), known);
         self.compared.remove(&path);
+        let recovered = self.troubled.remove(&path).is_some();
         let told = Told::Present {
             state: state.clone(),
             ingested: ingested.clone(),
@@ -124,6 +154,7 @@ impl Record {
         if let Some(Told::Present { state: before, ingested: copied, verdict: judged, .. }) =
             self.told.insert(path.clone(), told)
             && (before, copied, judged) == (state, ingested, verdict.clone())
+            && !recovered
         {
             return None;
         }
@@ -139,6 +170,7 @@ impl Record {
             facts,
             signature: verdict,
             sidecar,
+            found,
         }))
     }
 
@@ -151,16 +183,56 @@ impl Record {
         again: Option<Instant>,
     ) -> Option<Change> {
         let told = Told::Refused { state, reason: reason.clone(), again };
+        self.troubled.remove(path);
         let before = self.told.insert(path.to_owned(), told);
-        if matches!(&before, Some(Told::Refused { reason: told, .. }) if *told == reason) {
+        if matches!(&before, Some(Told::Refused { reason: told, .. }) if is_same(told, &reason)) {
             return None;
         }
         tracing::warn!(path, reason, "refused");
         Some(Change::Refused { path: path.to_owned(), reason })
     }
 
+    /// Whether what was told of a path still holds, although it cannot be read now: it is listed
+    /// as it was then. `required`: nothing is accepted whose signature was not judged.
+    pub(crate) fn stands(&self, path: &str, state: &State, required: bool) -> bool {
+        match self.told.get(path) {
+            Some(Told::Present { state: told, again, .. }) => {
+                told == state && !(*again && required)
+            }
+            Some(Told::Refused { .. }) => false,
+            None => self.known.get(path).is_some_and(|known| {
+                let facts = known.facts.as_ref();
+                let companions = facts.and_then(|facts| facts.companions.as_ref());
+                known.fingerprint == state.file
+                    && companions == Some(&state.companions())
+                    && !required
+            }),
+        }
+    }
+
+    /// Notes that a file cannot be read now, and that what was told of it stands. Nothing is to be
+    /// told if the reason is the same as before.
+    pub(crate) fn troubled(
+        &mut self,
+        path: &str,
+        state: Option<State>,
+        reason: String,
+        again: Option<Instant>,
+    ) -> Option<Change> {
+        let trouble = Trouble { state, reason: reason.clone(), again };
+        let before = self.troubled.insert(path.to_owned(), trouble);
+        if before.is_some_and(|before| is_same(&before.reason, &reason)) {
+            return None;
+        }
+        tracing::warn!(path, reason, "cannot be read now; what is known of it stands");
+        Some(Change::Troubled { path: path.to_owned(), reason })
+    }
+
     /// What was refused is to be tried again as it is: another setting may allow it.
     pub(crate) fn try_refused_again(&mut self, now: Instant) {
+        for trouble in self.troubled.values_mut() {
+            trouble.again = None;
+        }
         for told in self.told.values_mut() {
             if let Told::Refused { again, .. } = told {
                 *again = Some(now);
@@ -185,15 +257,13 @@ impl Record {
         self.compared.insert(path, state);
     }
 
-    /// Paths that were told, or known from an earlier run, and are not there any more. What is
-    /// in the folders `unknown` may be there.
-    pub(crate) fn missing(&self, inventory: &Inventory, unknown: &HashSet<String>) -> Vec<String> {
-        let known = self.known.keys().filter(|_| !self.complete);
-        let mut missing: Vec<String> = (self.told.keys().chain(known))
+    /// Paths that were told, or known from an earlier run, and are not there any more.
+    pub(crate) fn missing(&self, inventory: &Inventory) -> Vec<String> {
+        let mut missing: Vec<String> = (self.told.keys().chain(self.known.keys()))
             .filter(|path| {
                 !inventory.firmware.contains_key(*path)
                     && !inventory.refused.contains_key(*path)
-                    && !is_below(path, unknown)
+                    && !is_below(path, &inventory.unknown)
             })
             .cloned()
             .collect();
@@ -206,21 +276,25 @@ impl Record {
     pub(crate) fn removed(&mut self, path: String) -> Change {
         self.known.remove(&path);
         self.told.remove(&path);
+        self.troubled.remove(&path);
         self.compared.remove(&path);
         tracing::info!(path, "firmware file is gone");
         Change::Removed { path }
     }
 
-    /// The paths of accepted files; before the first batch those of earlier runs.
+    /// The paths of accepted files, told in this run or not yet.
     pub(crate) fn accepted(&self) -> Vec<&String> {
-        if !self.complete {
-            return self.known.keys().collect();
-        }
-        let accepted = self
-            .told
-            .iter()
-            .filter_map(|(path, told)| matches!(told, Told::Present { .. }).then_some(path));
-        accepted.collect()
+        self.known.keys().filter(|path| self.is_accepted(path)).collect()
+    }
+
+    /// Which image the file at this path is, or was.
+    pub(crate) fn digest(&self, path: &str) -> Option<Digest> {
+        Some(self.known.get(path)?.digest)
+    }
+
+    /// Whether the file at this path is accepted; one of an earlier run is until it is told.
+    pub(crate) fn is_accepted(&self, path: &str) -> bool {
+        self.known.contains_key(path) && !matches!(self.told.get(path), Some(Told::Refused { .. }))
     }
 
     /// The copies that should be there.
@@ -229,15 +303,15 @@ impl Record {
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
-        for told in self.told.values() {
-            match told {
-                Told::Present { ingested, .. } => {
-                    counts.files += 1;
-                    counts.bytes += ingested.size;
-                }
-                Told::Refused { .. } => counts.refused += 1,
-            }
+        let refused = |told: &&Told| matches!(told, Told::Refused { .. });
+        let mut counts = Counts {
+            refused: self.told.values().filter(refused).count(),
+            troubled: self.troubled.len(),
+            ..Counts::default()
+        };
+        for known in self.known.values().filter(|known| self.is_accepted(&known.path)) {
+            counts.files += 1;
+            counts.bytes += known.size;
         }
         counts
     }

@@ -62,6 +62,11 @@ impl Trust {
         &self.keys
     }
 
+    /// Whether what none of them signed is refused.
+    pub(crate) fn is_required(&self) -> bool {
+        self.require
+    }
+
     /// Whether a signature can be worth anything, so that files are hashed for it.
     pub(crate) fn has_keys(&self) -> bool {
         !self.keys.is_empty()

@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) reader: Arc<Reader>,
     /// Rung by a reader that found a copy missing or damaged.
     pub(crate) damaged: Arc<Notify>,
+    /// Images whose files may be gone without a sign.
+    pub(crate) given_up: Mutex<HashSet<Digest>>,
     /// Written by the watcher after each look, copied by whoever asks.
     pub(crate) status: Mutex<Scan>,
 }
@@ -101,6 +103,8 @@ pub struct Status {
     pub bytes: u64,
     /// Files and folders that are there and not accepted.
     pub refused: usize,
+    /// Accepted files that cannot be read now.
+    pub troubled: usize,
     /// When the last look ended that succeeded.
     pub scanned: Option<SystemTime>,
     /// Bytes of images in memory; see [`Settings::cache_bytes`].
@@ -140,6 +144,7 @@ impl FirmwareStore {
             answered: watch::Sender::new(0),
             reader: Arc::new(reader),
             damaged,
+            given_up: Mutex::default(),
             status: Mutex::new(status),
         };
         Ok(Arc::new(Self { shared: Arc::new(shared) }))
@@ -195,6 +200,13 @@ impl FirmwareStore {
     /// that are being read: all that may still be asked for. The others go, by and by.
     pub fn need(&self, digests: HashSet<Digest>) {
         self.shared.objects.set_needed(digests);
+    }
+
+    /// Says of which images no file is missed any more: one that is not there is gone, however it
+    /// looks. Those that were named before are meant no more.
+    pub fn give_up(&self, digests: HashSet<Digest>) {
+        *self.shared.given_up.lock() = digests;
+        self.rescan();
     }
 
     /// Writes `FILE.status.json` beside a file of the watched directory, or removes it. That it
@@ -266,6 +278,7 @@ impl FirmwareStore {
             files: scan.counts.files,
             bytes: scan.counts.bytes,
             refused: scan.counts.refused,
+            troubled: scan.counts.troubled,
             scanned: scan.scanned,
             cached_bytes: self.shared.reader.cached_bytes(),
             copies,

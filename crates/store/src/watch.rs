@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::digest::Digest;
-use crate::event::{Change, Event, Known};
+use crate::event::{Batch, Change, Event, Known};
+use crate::found::Found;
 use crate::ingest::{self, Ingested, Outcome};
 use crate::inventory::{Inventory, Item, State};
 use crate::listen::{Hints, Listener};
@@ -54,6 +55,7 @@ pub(crate) struct Watcher {
     tuning: Tuning,
     ledger: Ledger,
     record: Record,
+    found: Found,
     /// Deletions that were notified since the last look that accounted for all files.
     gone: HashSet<String>,
     /// What was heard since the last look that could list the origin.
@@ -90,6 +92,7 @@ impl Watcher {
             ledger: Ledger::new(tuning.settle, tuning.poll_interval),
             tuning,
             record: Record::new(known),
+            found: Found::default(),
             shared,
             events,
             hints,
@@ -159,11 +162,11 @@ impl Watcher {
         let heard = std::mem::take(&mut self.heard);
         self.ledger.observe(&listing.files, &heard, self.began.is_none(), now);
         self.began.get_or_insert(now);
+        self.found.look(&inventory, listing.root);
         self.tell_available().await?;
 
         let (due, settling) = self.sort_out(&inventory, now).await;
-        let unknown = listing.unknown.into_iter().collect();
-        let missing = self.record.missing(&inventory, &unknown);
+        let missing = self.record.missing(&inventory);
         if let Some(until) = self.wait_for_more(!due.is_empty(), !missing.is_empty(), now)
             && let Some(next) = settling.iter().copied().filter(|at| *at <= until).min()
         {
@@ -173,20 +176,22 @@ impl Watcher {
         self.gone.clear();
         let mut changes: Vec<Change> =
             missing.into_iter().map(|path| self.record.removed(path)).collect();
-        let accepted: HashSet<String> = self.record.accepted().into_iter().cloned().collect();
         for (path, reason) in &inventory.refused {
+            let reason = reason.clone();
             // What cannot be looked at now stays what it was.
-            if unknown.contains(path) && accepted.contains(path) {
-                continue;
-            }
-            changes.extend(self.record.refused(path, None, reason.clone(), None));
+            let stands = inventory.unknown.contains(path) && self.record.is_accepted(path);
+            changes.extend(match stands {
+                true => self.record.troubled(path, None, reason, None),
+                false => self.record.refused(path, None, reason, None),
+            });
         }
         let (taken, again) = self.take_in(due).await;
         changes.extend(taken);
         self.note_status();
         if !self.record.complete || !changes.is_empty() {
             self.record.complete = true;
-            self.send(Event::Batch(changes)).await?;
+            let caught_up = self.found.is_told();
+            self.send(Event::Batch(Batch { changes, caught_up })).await?;
         }
         Ok(settling.into_iter().chain(again).min().unwrap_or(poll).min(poll))
     }
@@ -253,7 +258,9 @@ impl Watcher {
         if !inventory.firmware.is_empty() {
             return None;
         }
-        let vanished = self.record.accepted();
+        let given_up = self.shared.given_up.lock();
+        let mut vanished = self.record.accepted();
+        vanished.retain(|path| self.record.digest(path).is_none_or(|it| !given_up.contains(&it)));
         let unexplained = vanished
             .iter()
             .filter(|path| !inventory.refused.contains_key(**path) && !is_below(path, &self.gone));
@@ -368,7 +375,9 @@ impl Watcher {
                         self.ledger.used(&beside.path);
                     }
                     let Due { path, item, .. } = due;
-                    changes.extend(self.record.stored(path, item, ingested, sidecar, verdict));
+                    let found = self.found.told(&path, &item.listed.fingerprint);
+                    changes
+                        .extend(self.record.stored(path, item, ingested, sidecar, verdict, found));
                 }
                 Outcome::Changed => {
                     // If no notification comes of it, the next settled look is soon enough.
@@ -381,6 +390,7 @@ impl Watcher {
                 }
                 Outcome::Mismatch(digest) => {
                     let name = due.path.rsplit('/').next().unwrap_or(&due.path);
+                    self.found.refused(&due.path, &state.file, false);
                     let reason = format!(
                         "its SHA-256 is {digest}, which is not what {name}.sha256 says: copy \
                          the file again, or correct or remove {name}.sha256"
@@ -388,8 +398,15 @@ impl Watcher {
                     changes.extend(self.record.refused(&due.path, Some(state), reason, None));
                 }
                 Outcome::Refused { reason, retry } => {
+                    self.found.refused(&due.path, &state.file, retry);
                     let at = retry.then(|| Instant::now() + self.tuning.poll_interval);
-                    changes.extend(self.record.refused(&due.path, Some(state), reason, at));
+                    let required = self.tuning.trust.is_required();
+                    let stands = retry && self.record.stands(&due.path, &state, required);
+                    let (path, state) = (&due.path, Some(state));
+                    changes.extend(match stands {
+                        true => self.record.troubled(path, state, reason, at),
+                        false => self.record.refused(path, state, reason, at),
+                    });
                 }
             }
         }

@@ -5,6 +5,7 @@
 mod s3;
 mod support;
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -195,6 +196,121 @@ async fn a_server_that_errs_gets_one_status_for_each_file_and_is_asked_again() {
         server.set_fault(Fault::None);
         assert_eq!(site.present().await.digest, Digest::of(&image), "{fault:?}");
     }
+}
+
+/// A bucket that is looked at often and asked in vain for a short time.
+fn hasty(server: &s3::S3Server) -> impl FnOnce(&mut Settings) {
+    let bucket = bucket(server, "");
+    move |settings| {
+        bucket(settings);
+        settings.settle = Duration::ZERO;
+        settings.s3.retry_for = Duration::from_millis(300);
+    }
+}
+
+/// What is told of `pump.bin`, which is one thing.
+fn of_the_pump(changes: Vec<Change>) -> Change {
+    let path = |change: &Change| match change {
+        Change::Present(dropped) => dropped.path.clone(),
+        Change::Removed { path } | Change::Refused { path, .. } | Change::Troubled { path, .. } => {
+            path.clone()
+        }
+    };
+    let mut of_it: Vec<_> =
+        changes.into_iter().filter(|change| path(change).starts_with("pump")).collect();
+    assert_eq!(of_it.len(), 1, "{of_it:?}");
+    assert_eq!(path(&of_it[0]), "pump.bin");
+    of_it.remove(0)
+}
+
+fn reason(change: Change) -> String {
+    match change {
+        Change::Troubled { reason, .. } => reason,
+        change => panic!("{change:?} instead of trouble"),
+    }
+}
+
+#[tokio::test]
+async fn what_was_told_stands_while_nothing_can_be_read() {
+    let server = s3::S3Server::start().await;
+    server.put("pump.bin", b"image");
+    server.put("pump.bin.toml", b"model = \"px\"");
+    server.put("steady.bin", b"always answered");
+    let mut site = Site::prepare(hasty(&server), |_| {}, vec![]);
+    let told = site.batch().await;
+    let Change::Present(steady) = &told[1] else { panic!("{told:?}") };
+    let steady = known(steady);
+    let Change::Present(first) = of_the_pump(told) else { panic!("no file") };
+
+    for fault in [Fault::Status(500), Fault::HeadStatus(500), Fault::HeadStatus(403)] {
+        // While it runs: only what cannot even be looked at is noticed.
+        if fault != Fault::Status(500) {
+            server.set_fault(fault);
+            let reason = reason(of_the_pump(site.batch().await));
+            assert!(reason.contains("cannot be looked at"), "{reason}");
+            assert_eq!((site.store.status().files, site.store.status().troubled), (2, 1));
+            server.set_fault(Fault::None);
+            assert_eq!(site.present().await, first);
+        }
+        // Over a restart, when the companions are read again.
+        let told = vec![known(&first), steady.clone()];
+        site = site.restart(told, |_| server.set_fault(fault)).await;
+        reason(of_the_pump(site.batch().await));
+        let status = site.store.status();
+        assert_eq!((status.files, status.refused, status.troubled), (2, 0, 1), "{fault:?}");
+        server.set_fault(Fault::None);
+        assert_eq!(site.present().await, first, "{fault:?}");
+        assert_eq!(site.store.status().troubled, 0);
+    }
+    // It may also go while nothing is known of it.
+    server.set_fault(Fault::HeadStatus(500));
+    let mut site = site.restart(vec![known(&first), steady], |_| {}).await;
+    reason(of_the_pump(site.batch().await));
+    server.delete("pump.bin.toml");
+    server.delete("pump.bin");
+    assert_eq!(of_the_pump(site.batch().await), Change::Removed { path: "pump.bin".into() });
+}
+
+#[tokio::test]
+async fn a_sidecar_that_cannot_be_looked_at_is_not_taken_for_none() {
+    let server = s3::S3Server::start().await;
+    server.put("steady.bin", b"always answered");
+    let mut site = Site::prepare(hasty(&server), |_| {}, vec![]);
+    site.present().await;
+    server.set_fault(Fault::HeadOf("pump.bin.toml"));
+    server.put("pump.bin.toml", b"model = \"px\"");
+    server.put("pump.bin", b"image");
+    let (path, reason) = site.refused().await;
+    assert_eq!(path, "pump.bin");
+    assert!(reason.contains("pump.bin.toml: "), "{reason}");
+    server.set_fault(Fault::None);
+    assert_eq!(site.present().await.sidecar.unwrap().model.as_deref(), Some("px"));
+}
+
+#[tokio::test]
+async fn what_may_be_another_by_now_is_refused_while_it_cannot_be_read() {
+    let server = s3::S3Server::start().await;
+    server.put("pump.bin", b"image");
+    server.put("pump.bin.toml", b"notes = \"for all\"");
+    let mut site = Site::prepare(hasty(&server), |_| {}, vec![]);
+    let first = site.present().await;
+    let narrow = || server.put("pump.bin.toml", b"model = \"px\"");
+    // Its sidecar may narrow it.
+    server.set_fault(Fault::Status(500));
+    narrow();
+    assert!(site.refused().await.1.contains("pump.bin.toml cannot be read"));
+    server.set_fault(Fault::None);
+    assert_eq!(site.present().await.digest, first.digest);
+    // The same while nobody looked.
+    let meanwhile = |_: &Path| {
+        server.put("pump.bin.toml", b"model = \"py\"");
+        server.set_fault(Fault::Status(500));
+    };
+    let mut site = site.restart(vec![known(&first)], meanwhile).await;
+    assert_eq!(site.refused().await.0, "pump.bin");
+    server.set_fault(Fault::None);
+    let sidecar = site.present().await.sidecar.unwrap();
+    assert_eq!(sidecar.model.as_deref(), Some("py"));
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use store::{Change, Digest, Event, FirmwareStore, Known, ReadErrorKind, StoreError};
-use support::Site;
+use support::{Site, known};
 
 fn fast_poll(settings: &mut store::Settings) {
     settings.poll_interval = Duration::from_millis(200);
@@ -140,7 +140,7 @@ async fn a_link_within_the_root_is_followed() {
 
 #[tokio::test]
 async fn an_unreadable_file_is_refused_and_does_not_hold_up_others() {
-    let mut site = Site::start().await;
+    let mut site = Site::start_with(fast_poll).await;
     site.rename_in("pump.bin", b"image");
     site.present().await;
     fs::set_permissions(site.path("pump.bin"), fs::Permissions::from_mode(0o000)).unwrap();
@@ -219,6 +219,36 @@ async fn a_missing_root_at_start_is_waited_for() {
 async fn a_file_in_place_of_the_root_is_named() {
     let mut site = Site::prepare(|_| {}, |root| fs::write(root, b"").unwrap(), vec![]);
     assert!(site.unavailable().await.contains("not a directory"));
+}
+
+#[tokio::test]
+async fn what_is_in_a_folder_that_cannot_be_listed_at_start_is_not_gone() {
+    let mut site = Site::start_with(fast_poll).await;
+    site.rename_in("a.bin", b"a");
+    let a = known(&site.present().await);
+    site.rename_in("models/px/b.bin", b"b");
+    let b = known(&site.present().await);
+    let shut = |root: &Path| {
+        let folder = root.join("models/px");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o000)).unwrap();
+    };
+    let mut site = site.restart(vec![a, b], shut).await;
+    if fs::read_dir(site.path("models/px")).is_ok() {
+        eprintln!("skipped: the superuser may read everything");
+        return;
+    }
+    let changes = site.batch().await;
+    let [Change::Refused { path, reason }, Change::Present(told)] = &changes[..] else {
+        panic!("{changes:?}")
+    };
+    assert_eq!((&**path, &*told.path), ("models/px", "a.bin"));
+    assert!(reason.contains("stays as it was"), "{reason}");
+    assert_eq!(site.store.status().files, 2);
+    // What went meanwhile is gone as soon as that can be seen.
+    fs::set_permissions(site.root.join("models/px"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::remove_file(site.root.join("models/px/b.bin")).unwrap();
+    let gone = |path: &str| Change::Removed { path: path.into() };
+    assert_eq!(site.batch().await, [gone("models/px"), gone("models/px/b.bin")]);
 }
 
 #[tokio::test]

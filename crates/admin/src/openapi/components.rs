@@ -271,7 +271,7 @@ fn firmware() -> Value {
         "Store": object(
             json!({
                 "url": text(), "problem": maybe(text()), "files": count(), "bytes": count(),
-                "refused": count(), "scanned": maybe(time()), "copies": count(),
+                "refused": count(), "troubled": count(), "scanned": maybe(time()), "copies": count(),
                 "copied_bytes": count(), "cached_bytes": count(),
             }),
             none(),

@@ -118,9 +118,10 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
             let text = match answer.get("problem").and_then(Value::as_str) {
                 Some(problem) => format!("{}\n", output::safe(problem)),
                 None => format!(
-                    "{}: {} files accepted, {} refused\n",
+                    "{}: {} files accepted ({} of them cannot be read now), {} refused\n",
                     field(&answer, "url"),
                     field(&answer, "files"),
+                    field(&answer, "troubled"),
                     field(&answer, "refused")
                 ),
             };

@@ -46,6 +46,20 @@ pub fn view(
     }
 }
 
+/// Of a path where something else than what is shown may lie now.
+pub const FORMERLY: &str = "what is shown is what was accepted here before; its deployments offer \
+                            nothing until it is here again, and end when something else is accepted \
+                            here or the file is deleted";
+
+/// Says that a file cannot be read now, before what else is odd about it.
+pub fn unreadable(view: &mut FirmwareView, why: &str) {
+    let warning = format!("it cannot be read now, and what is known of it stands: {why}");
+    if view.reason.as_deref().is_none_or(|reason| reason.starts_with("warning: ")) {
+        view.reason = Some(format!("warning: {warning}"));
+    }
+    view.warnings.insert(0, warning);
+}
+
 fn signature_view(release: &Release) -> SignatureView {
     let (state, key) = match &release.signature {
         Signed::Unsigned => ("unsigned", None),

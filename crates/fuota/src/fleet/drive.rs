@@ -179,12 +179,19 @@ impl Engine {
 
     /// Looks at the rollouts that may go on, or must not.
     pub async fn drive(self: &Arc<Self>) {
-        if !self.is_ready() {
+        if !self.may_offer() {
             return;
         }
         loop {
-            let Some(id) = self.fleet.lock().due.pop_first() else { return };
-            self.advance(id).await;
+            let (id, file) = {
+                let mut fleet = self.fleet.lock();
+                let Some(id) = fleet.due.pop_first() else { return };
+                (id, fleet.deployments.get(&id).map(|one| one.file))
+            };
+            // The others are looked at again after the first scan.
+            if file.is_some_and(|file| self.may_offer_file(file)) {
+                self.advance(id).await;
+            }
         }
     }
 

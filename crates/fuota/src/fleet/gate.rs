@@ -17,6 +17,9 @@ use crate::{
     transfer::Transfer,
 };
 
+/// What a device hears before the first scan.
+pub const UNREAD: &str = "the firmware store is not read yet; try again";
+
 /// What a device waits for, where nothing else holds it back.
 #[derive(Default)]
 pub struct Held {
@@ -132,7 +135,17 @@ impl Engine {
 
     /// The same, with what the device would have to wait for.
     pub fn decide_now(&self, device: &Device, state: &DeviceState) -> (Decision, Held) {
-        self.decide_with(&self.catalog.load(), device, state, None)
+        let (decision, held) = self.decide_with(&self.catalog.load(), device, state, None);
+        match decision {
+            Decision::Run(release) if !self.may_offer_file(release.file) => {
+                let why = match &*self.store_problem.lock() {
+                    Some(problem) => format!("{} waits: {problem}", describe(&release)),
+                    None => UNREAD.into(),
+                };
+                (Decision::Nothing(why), Held::default())
+            }
+            decision => (decision, held),
+        }
     }
 
     /// Whether it should be offered what this deployment offers, as far as waves, pauses and
@@ -207,7 +220,10 @@ impl Engine {
             let reason = deployment.reason.as_deref().unwrap_or("an operator stopped it");
             return Some(format!("deployment {id} is {state}: {reason}"));
         }
-        None
+        let id = deployment.id;
+        drop(fleet);
+        let catalog = self.catalog.load();
+        catalog.suspended(id).map(|reason| format!("its file is refused now: {reason}"))
     }
 
     /// The version of what a device was confirmed with last, which it runs where it reports none.

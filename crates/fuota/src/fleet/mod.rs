@@ -87,8 +87,8 @@ pub struct Frozen {
 pub struct Dropping {
     /// Whether it is deployed at all.
     pub deploy: bool,
-    /// Whether that waits for an operator.
-    pub hold: bool,
+    /// Files whose deployment waits for an operator.
+    pub hold: HashSet<i64>,
     pub plan: Plan,
 }
 
@@ -163,7 +163,7 @@ impl Fleet {
             if !matches!(deployment.target, Target::Device(_)) {
                 deployment.plan = how.plan.clone();
             }
-            if how.hold {
+            if how.hold.contains(&row.id) {
                 deployment.state = DeploymentState::Held;
                 deployment.reason = Some(format!(
                     "it was there at the very first start: `fuotad deployment approve {id}` releases it"

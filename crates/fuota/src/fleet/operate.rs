@@ -328,6 +328,7 @@ impl Engine {
             });
             let ids: Vec<i64> = live.map(|one| one.id).collect();
             ops.extend(fleet.cancel(&ids, &by("withdrawn", actor), files));
+            self.store.give_up(files.withdrawn());
             (self.keep(ops), ids)
         };
         self.stop_transfers(&ids);

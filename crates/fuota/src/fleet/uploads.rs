@@ -1,5 +1,7 @@
 //! Uploaded firmware for the admin interface: catalogued, and for nobody yet (rule 11).
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use futures_util::Stream;
 
@@ -147,7 +149,7 @@ impl Service {
                 "uploaded",
                 Some(row.digest.to_string()),
             ));
-            let how = Dropping { deploy: false, hold: false, plan: Plan::all() };
+            let how = Dropping { deploy: false, hold: HashSet::new(), plan: Plan::all() };
             applied.ops.extend(request.op());
             let (ops, _fleet) = engine.take_in(&mut files, applied, &how);
             Ok((row, engine.keep(ops), request))

@@ -187,6 +187,15 @@ impl Site {
         site
     }
 
+    /// The same with the settings as they are, when this was done in the watched directory. Does
+    /// not wait for the first scan.
+    pub async fn restart_after(self, meanwhile: impl FnOnce(&std::path::Path)) -> Site {
+        self.cancel.cancel();
+        self.running.await.unwrap();
+        meanwhile(&self.dir.path().join("firmware"));
+        Site::open(self.dir, self.settings)
+    }
+
     /// From now on the database takes no row of these tables, or of any where none is named.
     pub fn forbid_writing(&self, tables: &[&str]) {
         crate::db::full::forbid(&database(&self.settings), tables);

@@ -9,6 +9,7 @@ mod configure;
 mod deployments;
 mod identity;
 mod import;
+mod keeping;
 mod links;
 mod mixing;
 mod model;

@@ -83,6 +83,8 @@ pub struct StoreView {
     pub bytes: u64,
     /// Files and folders that are not accepted.
     pub refused: usize,
+    /// Accepted files that cannot be read now; what is known of them stands.
+    pub troubled: usize,
     /// When the last look ended that succeeded, in seconds since 1970.
     pub scanned: Option<u64>,
     /// Copies in `data_dir`, and their bytes.

@@ -88,7 +88,7 @@ impl Site {
 
     pub async fn batch(&mut self) -> Vec<Change> {
         match self.event().await {
-            Event::Batch(changes) => changes,
+            Event::Batch(batch) => batch.changes,
             event => panic!("{event:?} instead of a batch"),
         }
     }
