@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
 };
 
-use store::Digest;
+use store::{Digest, Verdict as Signed};
 
 use crate::{
     db::FileRow,
@@ -285,6 +285,20 @@ fn judge(
                 "the {} names model {:?}, the folder {folder:?}: it may only narrow; move the file to models/{}/",
                 model.from.name(),
                 model.text,
+                model.text,
+            ),
+        ));
+    }
+    if let Signed::Unknown { model: Some(unverified), .. } = &release.signature
+        && let Some(model) = release.model.as_ref().filter(|model| model.text != *unverified)
+    {
+        return Err((
+            FirmwareState::Held,
+            format!(
+                "the {} names model {:?}, and a signature that is not trusted, or is gone, names \
+                 {unverified:?}: name the key in store.trusted_keys, put the signature back, or \
+                 drop a file with another one",
+                model.from.name(),
                 model.text,
             ),
         ));

@@ -278,6 +278,34 @@ fn rule_30_a_comment_that_names_another_model_than_the_folder_is_refused() {
 }
 
 #[test]
+fn rule_8_the_model_of_a_signature_that_nobody_trusts_only_narrows() {
+    let text = r#"{"state":"unknown","key":"K","line":"l","model":"px"}"#;
+    let signed = |row: FileRow| FileRow { signature: Some(text.into()), ..row };
+    let other = r#"{"model":"other"}"#;
+    for (row, state, model) in [
+        (row("fw-1.bin", "all", "a", 1, "{}"), FirmwareState::Accepted, "px (unverified comment)"),
+        (
+            row("groups/g/fw-1.bin", "group:g", "a", 1, other),
+            FirmwareState::Held,
+            "other (sidecar)",
+        ),
+        (row("models/m/fw-1.bin", "model:m", "a", 1, "{}"), FirmwareState::Held, "m (folder)"),
+        (
+            row("models/px/fw-1.bin", "model:px", "a", 1, "{}"),
+            FirmwareState::Accepted,
+            "px (folder)",
+        ),
+    ] {
+        let rows = [signed(row)];
+        let catalog = catalog(&rows, Site::default());
+        let view = &catalog.views()[0];
+        let decided = view.model.as_ref().map(|it| format!("{} ({})", it.value, it.from));
+        assert_eq!((view.state, decided.as_deref()), (state, Some(model)), "{}", view.path);
+        assert_eq!(catalog.offers(1), state == FirmwareState::Accepted, "{}", view.path);
+    }
+}
+
+#[test]
 fn a_label_that_differs_from_what_is_inside_is_a_warning() {
     let header = r#"{"format":"esp-idf","version":"v1.4.2"}"#;
     for (path, sidecar, says) in [

@@ -327,9 +327,14 @@ pub enum Verdict {
     Unknown {
         /// The key that it names.
         key: String,
-        /// [`Signature::line`]; empty where an earlier version wrote it down.
+        /// [`Signature::line`]; empty where an earlier version wrote it down, and where the
+        /// signature is gone.
         #[serde(default)]
         line: String,
+        /// The model that its comment names, or that it named when it was trusted. Nobody vouches
+        /// for that, so it can only keep the image from other models.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<String>,
     },
     /// A trusted key made it, of these bytes and this comment.
     Trusted {
@@ -357,6 +362,26 @@ pub struct Comment {
 }
 
 impl Verdict {
+    /// The same bytes are judged anew, and `self` was what their signature was worth before. What
+    /// that said of the model goes on to keep the image from others: a key that is removed, or a
+    /// signature that is lost, must not give it to more devices than before.
+    pub fn then(self, now: Self) -> Self {
+        let (key, before) = match self {
+            Self::Unsigned => return now,
+            Self::Unknown { key, model, .. } => (key, model),
+            Self::Trusted { key, comment, .. } => (key, comment.model),
+        };
+        match (now, before) {
+            (Self::Unsigned, Some(model)) => {
+                Self::Unknown { key, line: String::new(), model: Some(model) }
+            }
+            (Self::Unknown { key, line, model }, before) => {
+                Self::Unknown { key, line, model: model.or(before) }
+            }
+            (now, _) => now,
+        }
+    }
+
     /// [`Signature::line`] of the signature, whatever it is worth.
     pub fn line(&self) -> Option<&str> {
         match self {
@@ -470,7 +495,8 @@ impl Trust {
                 ));
             }
             let (key, line) = (signature.key.to_string(), signature.line());
-            return Ok(Verdict::Unknown { key, line });
+            let model = Comment::parse(&signature.comment).ok().and_then(|comment| comment.model);
+            return Ok(Verdict::Unknown { key, line, model });
         };
         let matches = match signature.kind {
             Kind::Prehashed => {
@@ -553,7 +579,8 @@ mod tests {
         let nobody = Trust::default();
         let unknown = judge(&nobody, &signature, b"").unwrap();
         let (key, line) = (signature.key().to_string(), signature.line());
-        assert_eq!(unknown, Verdict::Unknown { key, line });
+        let model = Comment::parse(&signature.comment).unwrap().model;
+        assert_eq!(unknown, Verdict::Unknown { key, line, model });
         let nothing = Evidence { prehash: None, checked: None };
         assert_eq!(trust(false).judge(None, nothing), Ok(Verdict::Unsigned));
         assert!(trust(true).judge(None, nothing).unwrap_err().contains("not signed"));
