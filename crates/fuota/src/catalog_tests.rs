@@ -43,7 +43,7 @@ pub(crate) fn dropped(rows: &[FileRow]) -> Vec<Deployment> {
 
 /// The catalog of these files, all of them deployed.
 pub(crate) fn catalog(rows: &[FileRow], site: Site) -> Catalog {
-    Catalog::build(rows, dropped(rows).iter(), &BTreeMap::new(), site)
+    Catalog::build(rows, dropped(rows).iter(), &BTreeMap::new(), site, &store::Trust::default())
 }
 
 pub(crate) fn site(models: &[&str], titles: &[&str]) -> Site {
@@ -139,7 +139,8 @@ fn rule_10_an_overwritten_file_with_the_same_version_shows_both() {
 #[test]
 fn a_refused_file_is_listed_with_its_reason() {
     let refused = BTreeMap::from([("a/b/c.bin".to_owned(), Trouble::Refused("too deep".into()))]);
-    let catalog = Catalog::build(&[], [].iter(), &refused, Site::default());
+    let catalog =
+        Catalog::build(&[], [].iter(), &refused, Site::default(), &store::Trust::default());
     assert_eq!(catalog.views()[0].state, FirmwareState::Refused);
     assert_eq!(catalog.views()[0].reason.as_deref(), Some("too deep"));
 }
@@ -151,7 +152,13 @@ fn what_is_wrong_with_a_file_is_shown_beside_what_is_known_of_it() {
         ("fw-1.0.bin".to_owned(), Trouble::Refused("colour?".into())),
         ("gw-1.0.bin".to_owned(), Trouble::Unreadable("status 500".into())),
     ]);
-    let catalog = Catalog::build(&rows, dropped(&rows).iter(), &troubles, Site::default());
+    let catalog = Catalog::build(
+        &rows,
+        dropped(&rows).iter(),
+        &troubles,
+        Site::default(),
+        &store::Trust::default(),
+    );
     let [refused, unreadable] = catalog.views() else { panic!("{:?}", catalog.views()) };
     assert_eq!(
         (refused.state, refused.reason.as_deref()),
@@ -177,6 +184,7 @@ fn rule_11_an_upload_is_catalogued_and_a_deployment_is_its_own_act() {
             deployments.iter(),
             &BTreeMap::new(),
             Site::default(),
+            &store::Trust::default(),
         )
     };
     let catalog = build(&[]);

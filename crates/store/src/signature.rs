@@ -67,6 +67,28 @@ impl Trust {
         self.require
     }
 
+    /// Whether an image may be given to devices whose signature was judged before, perhaps by other
+    /// keys.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub fn still_accepts(&self, verdict: &Verdict) -> Result<(), String> {
+        let known = |id: &str| self.keys.iter().any(|key| key.id.to_string() == id);
+        match verdict {
+            _ if !self.require => Ok(()),
+            Verdict::Trusted { key, .. } if known(key) => Ok(()),
+            Verdict::Trusted { key, .. } | Verdict::Unknown { key, .. } => Err(format!(
+                "its signature is by key {key}, store.require_signature is set, and the key is none \
+                 of store.trusted_keys: sign it with one of those and give it in again"
+            )),
+            Verdict::Unsigned => {
+                Err("it is not signed, and store.require_signature is set: sign it \
+                                      and give it in again"
+                    .into())
+            }
+        }
+    }
+
     /// Whether a signature can be worth anything, so that files are hashed for it.
     pub(crate) fn has_keys(&self) -> bool {
         !self.keys.is_empty()
