@@ -153,10 +153,13 @@ pub(crate) fn classify(path: &str) -> Place {
 /// Hidden files, files that a program is still writing under another name, and status files.
 fn is_ignored(name: &str) -> bool {
     name.starts_with('.')
-        || [".tmp", ".part", ".swp", "~", ".status.json"]
-            .iter()
-            .any(|ending| name.ends_with(ending))
+        || UNFINISHED.iter().chain(&["~", ".status.json"]).any(|ending| name.ends_with(ending))
 }
+
+/// Editors, rsync and scp's friends, rclone, WinSCP, and browsers write under these endings; what
+/// a broken line leaves keeps them.
+const UNFINISHED: [&str; 7] =
+    [".tmp", ".part", ".partial", ".filepart", ".crdownload", ".download", ".swp"];
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,8 @@ const DESCRIPTOR: u32 = 0xABCD_5432;
 /// The first byte of a boot loader's descriptor, which stands in the same place.
 const BOOTLOADER: u8 = 0x50;
 const MAX_SEGMENTS: u8 = 16;
+/// Of the flash.
+const SECTOR: u64 = 4096;
 /// The partition table of a whole flash: where it usually is, and its first two bytes.
 const TABLE_AT: u64 = 0x8000;
 const TABLE: [u8; 2] = [0xAA, 0x50];
@@ -77,12 +79,33 @@ fn is_esp8266(head: &[u8]) -> bool {
         && !has_descriptor(head)
 }
 
+/// Refuses one whose segments, which begin at `base`, go beyond the end of the file. It has no
+/// digest, and its checksum says little.
+fn complete_esp8266<R: Read + Seek>(source: &mut Source<R>, base: u64) -> Result<(), Problem> {
+    let count = source.at(base + 1, 1)?.first().copied().unwrap_or_default();
+    let mut at = base + 8;
+    for _ in 0..count {
+        let header = source.at(at, 8)?;
+        let Some(len) = u32_at(&header, 4) else { return cut(at + 8, source.size) };
+        at += 8 + u64::from(len);
+    }
+    // Filled up so that the checksum is the last of 16 bytes.
+    let end = (at - base + 1).next_multiple_of(16) + base;
+    if end > source.size { cut(end, source.size) } else { Ok(()) }
+}
+
 pub(super) fn examine<R: Read + Seek>(
     source: &mut Source<R>,
     head: &[u8],
 ) -> Result<Examined, Problem> {
     refuse_merged(source)?;
     if is_esp8266(head) {
+        complete_esp8266(source, 0)?;
+        // Arduino's: a boot loader of one sector, and the application behind it.
+        let second = source.at(SECTOR, 24)?;
+        if second.first() == Some(&MAGIC) && (second.len() < 24 || is_esp8266(&second)) {
+            complete_esp8266(source, SECTOR)?;
+        }
         let chip = Some("esp8266".to_owned());
         return Ok(Header { format: Format::Esp8266, chip, ..Header::default() }.into());
     }
@@ -115,7 +138,7 @@ pub(super) fn examine<R: Read + Seek>(
     } else if header.version.as_deref().is_some_and(|version| version.starts_with("esp-idf: ")) {
         header.version = None;
     }
-    let sector = end.next_multiple_of(4096);
+    let sector = end.next_multiple_of(SECTOR);
     header.signed = source.at(sector, 1)? == [0xE7];
     if !header.signed && source.size > end {
         header.warnings.push(format!(
@@ -182,6 +205,12 @@ fn is_application<R: Read + Seek>(source: &mut Source<R>) -> io::Result<bool> {
     Ok(segments.iter().any(|(address, ..)| mapped.iter().any(|range| range.contains(address))))
 }
 
+fn cut<T>(needs: u64, has: u64) -> Result<T, Problem> {
+    refuse(format!(
+        "it is cut short: it has {has} bytes, and its header names {needs} or more: copy it again"
+    ))
+}
+
 /// Checks the checksum and the digest. Returns where the image ends.
 fn verify<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> Result<u64, Problem> {
     let segments = segments(source)?;
@@ -190,10 +219,7 @@ fn verify<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> Result<u64, Pr
     let has_digest = head[0x17] == 1;
     let end = checksum_at + 1 + if has_digest { 32 } else { 0 };
     if segments.len() < usize::from(head[1]) || end > source.size {
-        return refuse(format!(
-            "it is cut short: it has {} bytes, and its header names {end} or more: copy it again",
-            source.size
-        ));
+        return cut(end, source.size);
     }
     let (mut sum, mut hash) = (0xEF_u8, Sha256::new());
     source.feed(0, 24, |bytes| hash.update(bytes))?;

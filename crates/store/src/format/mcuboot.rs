@@ -16,6 +16,8 @@ use super::{Examined, Format, Header, Problem, Source, refuse, u16_at, u32_at};
 
 const MAGIC: u32 = 0x96F3_B83D;
 const PROTECTED: u16 = 0x6908;
+/// A TLV that says: signed is the image itself, and not its hash.
+const PURE: u16 = 0x25;
 const INFO: u16 = 0x6907;
 /// Encrypted with AES: the hash is of the plain image.
 const ENCRYPTED: u32 = 0x4 | 0x8;
@@ -72,7 +74,7 @@ pub(super) fn examine<R: Read + Seek>(
     }
     areas.push((hashed, INFO, total));
 
-    let mut hash: Option<(u16, Vec<u8>)> = None;
+    let (mut hash, mut pure): (Option<(u16, Vec<u8>)>, bool) = (None, false);
     for (at, magic, total) in areas {
         let area = source.at(at, MAX_AREA.min(usize::try_from(total).unwrap_or(MAX_AREA)))?;
         if u16_at(&area, 0) != Some(magic) {
@@ -85,7 +87,8 @@ pub(super) fn examine<R: Read + Seek>(
             let Some(value) = rest.get(4..4 + usize::from(len)) else { break };
             match kind {
                 0x10..=0x12 => hash = Some((kind, value.to_vec())),
-                0x20..=0x25 => header.signed = true,
+                PURE => (header.signed, pure) = (true, true),
+                0x20..=0x24 => header.signed = true,
                 0x50 => header.security_counter = u32_at(value, 0),
                 _ => {}
             }
@@ -110,7 +113,7 @@ pub(super) fn examine<R: Read + Seek>(
             "it is encrypted for the boot loader, so its hash was not checked here".to_owned(),
         ),
         // Signed over the image itself instead.
-        None if header.signed => {}
+        None if pure => {}
         None => {
             return refuse(
                 "it has no hash, so the boot loader would refuse it: drop what `imgtool sign` or \

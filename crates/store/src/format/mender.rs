@@ -42,7 +42,8 @@ pub(super) fn examine<R: Read + Seek>(source: &mut Source<R>) -> Result<Examined
     let mut header = Header { format: Format::Mender, ..Header::default() };
     let (mut seen_version, mut seen_header, mut seen_data) = (false, false, false);
     let mut archive = tar::Archive::new(source.rewound()?);
-    for entry in archive.entries_with_seek().map_err(cut)?.take(MAX_MEMBERS) {
+    // Raw: else a member that extends the name of the next one is read into memory, however large.
+    for entry in archive.entries_with_seek().map_err(cut)?.raw(true).take(MAX_MEMBERS) {
         let mut entry = entry.map_err(cut)?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if entry.raw_file_position().saturating_add(entry.size()) > size {
@@ -75,7 +76,7 @@ pub(super) fn examine<R: Read + Seek>(source: &mut Source<R>) -> Result<Examined
 /// Reads name and devices out of the header. Other compressions than gzip stay closed.
 fn info(packed: &mut impl Read, header: &mut Header) -> io::Result<()> {
     let mut archive = tar::Archive::new(packed.take(MAX_HEADER));
-    for entry in archive.entries()?.take(MAX_MEMBERS) {
+    for entry in archive.entries()?.raw(true).take(MAX_MEMBERS) {
         let entry = entry?;
         if &*entry.path_bytes() != b"header-info" {
             continue;

@@ -245,6 +245,8 @@ pub(crate) fn examine<R: Read + Seek>(
         return rauc::examine(source);
     }
     esp::refuse_merged(source)?;
+    mistakes::refuse_merged(source)?;
+    mistakes::check_text(source)?;
     Ok(Header::default().into())
 }
 

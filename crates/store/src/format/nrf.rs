@@ -61,7 +61,14 @@ pub(super) fn examine<R: Read + Seek>(
     };
     let is_name = |name: &Option<String>| name.as_deref().and_then(|name| text(name.as_bytes()));
     if let Some(packages) = manifest.manifest {
-        let version = packages.get("application").and_then(nrfutil_version);
+        let Some(application) = packages.get("application") else {
+            return refuse(
+                "it is a package of nrfutil without an application, and what else it replaces \
+                 (boot loader, soft device) can leave a device that does not start: drop the \
+                 application's package, or write `as_is = true` into its sidecar if this is meant",
+            );
+        };
+        let version = nrfutil_version(application);
         return Ok(
             Header { format: Format::NrfUtil, version, signed: true, ..Header::default() }.into()
         );

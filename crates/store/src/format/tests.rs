@@ -132,6 +132,118 @@ fn what_would_brick_a_device_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn text_is_no_firmware() {
+    let long = "a line of a README\r\n".repeat(10_000);
+    for text in [
+        "404: Not Found",
+        r#"{"message":"Not"}"#,
+        "<Error></Error>",
+        "9f86d08  pump-1.4.2.bin\n",
+        "\u{feff}# Pumpe für Gärten\n\ttext",
+        &long,
+        ":00000001FE\n; a HEX file is one only where it begins as one\n".trim_start_matches(':'),
+    ] {
+        let reason = refusal(text.as_bytes());
+        assert!(reason.contains("it is text") || reason.contains("web page"), "{text}: {reason}");
+        // One byte that no text has.
+        for at in [0, text.len()] {
+            let mut bytes = text.as_bytes().to_vec();
+            bytes.insert(at, 0);
+            assert_eq!(read(&bytes).unwrap().0, Header::default(), "{text}");
+        }
+    }
+    assert!(read(b"word").is_ok(), "too little to tell");
+}
+
+#[test]
+fn a_boot_loader_with_its_application_is_refused() {
+    let (boot, application) = (vec![0x20; 0xC000], fixture("mcuboot.bin"));
+    let merged = [&boot[..], &application].concat();
+    assert!(refusal(&merged).contains("for a cable"));
+    let apart = [&boot[1..], &application].concat();
+    assert!(read(&apart).is_ok(), "no slot begins there");
+}
+
+#[test]
+fn an_esp8266_image_is_whole() {
+    // A boot loader of one sector, and an application of two segments behind it, as Arduino's
+    // `elf2bin.py` lays them out.
+    let image = |segments: &[(u32, usize)]| {
+        let mut image = vec![0xE9, segments.len() as u8, 0, 0x40];
+        image.extend(0x4010_0010_u32.to_le_bytes());
+        for (address, len) in segments {
+            image.extend(address.to_le_bytes());
+            image.extend((*len as u32).to_le_bytes());
+            image.extend((0..*len).map(|at| at as u8 | 1));
+        }
+        image.resize((image.len() + 1).next_multiple_of(16), 0);
+        image
+    };
+    let mut whole = image(&[(0x4010_F000, 500)]);
+    whole.resize(4096, 0xAA);
+    whole.extend(image(&[(0x4020_1010, 30_000), (0x4010_0000, 2_001)]));
+    let (header, _) = read(&whole).unwrap();
+    assert_eq!((header.format, header.chip.as_deref()), (Format::Esp8266, Some("esp8266")));
+    for len in [100, 4096 + 20, 20_000, whole.len() - 1] {
+        assert!(refusal(&whole[..len]).contains("cut short"), "{len}");
+    }
+    // Without its second part it is a boot loader alone, which only looks like an image.
+    assert!(read(&whole[..4096]).is_ok());
+}
+
+/// Zeros without end, but for what stands at the beginning; counts what is read.
+struct Sparse {
+    head: Vec<u8>,
+    at: u64,
+    read: u64,
+}
+
+impl std::io::Read for Sparse {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        for (offset, byte) in buffer.iter_mut().enumerate() {
+            *byte = self.head.get(self.at as usize + offset).copied().unwrap_or_default();
+        }
+        self.at += buffer.len() as u64;
+        self.read += buffer.len() as u64;
+        Ok(buffer.len())
+    }
+}
+
+impl std::io::Seek for Sparse {
+    fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+        self.at = match to {
+            std::io::SeekFrom::Start(at) => at,
+            std::io::SeekFrom::Current(by) => self.at.saturating_add_signed(by),
+            std::io::SeekFrom::End(_) => unreachable!("nothing has to know the end"),
+        };
+        Ok(self.at)
+    }
+}
+
+#[test]
+fn a_long_name_in_an_archive_is_not_read() {
+    let mut head = tar::Header::new_ustar();
+    head.set_path("version").unwrap();
+    head.set_size(19);
+    head.set_cksum();
+    for kind in [tar::EntryType::GNULongName, tar::EntryType::XHeader, tar::EntryType::GNULongLink]
+    {
+        let mut name = tar::Header::new_ustar();
+        name.set_path("long").unwrap();
+        name.set_size(1 << 28);
+        name.set_entry_type(kind);
+        name.set_cksum();
+        let mut version = br#"{"format":"mender"}"#.to_vec();
+        version.resize(512, 0);
+        let head = [&head.as_bytes()[..], &version, name.as_bytes()].concat();
+        let sparse = Sparse { head, at: 0, read: 0 };
+        let mut source = Source::new(sparse, 1 << 29);
+        assert!(matches!(examine(&mut source, LIMIT), Err(Problem::Refused(_))));
+        assert!(source.reader.read < 1 << 20, "{} bytes of {kind:?}", source.reader.read);
+    }
+}
+
+#[test]
 fn an_application_without_a_descriptor_is_taken() {
     // As other frameworks build them: it is known by its use of the flash.
     let mut image = fixture("esp32c3-no-digest.bin");
@@ -146,7 +258,7 @@ fn an_application_without_a_descriptor_is_taken() {
 #[test]
 fn bytes_that_only_begin_like_an_image_are_plain() {
     for bytes in
-        [&[0xE9][..], &[0xE9; 600], &[0xE9, 3, 0, 0x20, 1, 2, 3, 4], b":-)", b"S1", b"PK", b""]
+        [&[0xE9][..], &[0xE9; 600], &[0xE9, 3, 0, 0x20, 1, 2, 3, 4], b"\x01:-)", b"S1", b"PK", b""]
     {
         let (header, image) = read(bytes).unwrap();
         assert_eq!((header, image), (Header::default(), None), "{bytes:?}");
