@@ -206,11 +206,19 @@ fn only_what_a_trusted_key_signed_is_taken_where_that_is_required() {
     let verified = site.run(&["firmware", "verify", "firmware/nightly.bin"]);
     assert!(!verified.status.success() && said(&verified).contains("does not match"));
 
-    // A key that is trusted no more, in the same file.
+    // A key that is trusted no more, in the same file: neither what is dropped nor what was uploaded
+    // is given to anybody.
+    let deployed = cli(
+        &site,
+        &daemon,
+        &["deployment", "create", "uploads/upload-1.0.0.bin", "--device", "pump-2"],
+    );
+    assert!(deployed.status.success(), "{}", said(&deployed));
     let other = site.run(&["firmware", "keygen", "other", "--no-password"]);
     assert!(other.status.success());
     site.drop_file("nightly.bin", &bytes);
     row(&daemon, "nightly.bin", "accepted");
+    fs::rename(site.path().join("site.pub"), site.path().join("kept.pub")).unwrap();
     fs::rename(site.path().join("other.pub"), site.path().join("site.pub")).unwrap();
     daemon.hang_up();
     let refused = row(&daemon, "nightly.bin", "refused");
@@ -218,6 +226,15 @@ fn only_what_a_trusted_key_signed_is_taken_where_that_is_required() {
         refused["reason"].as_str().unwrap().contains("none of store.trusted_keys"),
         "{refused}"
     );
+    let held = row(&daemon, "uploads/upload-1.0.0.bin", "held");
+    assert!(held["reason"].as_str().unwrap().contains("none of store.trusted_keys"), "{held}");
+    let mut second = self::device(&daemon, "pump-2");
+    second.request(0);
+    let error = second.error();
+    assert!(error.contains("none of store.trusted_keys"), "{error}");
+    fs::rename(site.path().join("kept.pub"), site.path().join("site.pub")).unwrap();
+    daemon.hang_up();
+    assert_eq!(second.expect_update(&plain).version, "1.0.0");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
 };
 
-use store::Digest;
+use store::{Digest, Trust, Verdict as Signed};
 
 use crate::{
     db::FileRow,
@@ -69,6 +69,7 @@ impl Catalog {
         deployments: impl Iterator<Item = &'a Deployment> + Clone,
         troubles: &BTreeMap<String, Trouble>,
         site: Site,
+        trust: &Trust,
     ) -> Catalog {
         let mut releases: Vec<_> = rows.iter().map(Release::from_row).map(Arc::new).collect();
         releases.sort_by_key(|release| release.created);
@@ -97,7 +98,13 @@ impl Catalog {
         for release in live() {
             let by = offered.get(&release.file).map_or(&[][..], Vec::as_slice);
             let uploaded = uploads.contains(&release.file);
-            let verdict = judge(release, withdrawn.get(&release.digest).copied(), &earlier);
+            // The store looks after those that lie where it watches.
+            let trusted = || match uploaded {
+                true => trust.still_accepts(&release.signature),
+                false => Ok(()),
+            };
+            let verdict = judge(release, withdrawn.get(&release.digest).copied(), &earlier)
+                .and_then(|()| trusted().map_err(|reason| (FirmwareState::Held, reason)));
             let refusal = refused(release).filter(|_| verdict.is_ok());
             let verdict = match refusal {
                 Some(reason) => Err((FirmwareState::Refused, reason.clone())),
@@ -153,7 +160,7 @@ impl Catalog {
         catalog.files =
             releases.iter().map(|release| (release.file, Arc::clone(release))).collect();
         for deployment in deployments {
-            catalog.deploy(deployment, &known);
+            catalog.deploy(deployment, &known, trust);
         }
         catalog.known = known;
         catalog.uploads = uploads;
@@ -167,7 +174,7 @@ impl Catalog {
     }
 
     /// Puts a deployment where its devices find it, if it offers or keeps out anything.
-    fn deploy(&mut self, deployment: &Deployment, known: &Site) {
+    fn deploy(&mut self, deployment: &Deployment, known: &Site, trust: &Trust) {
         let Some(release) = self.files.get(&deployment.file) else { return };
         let suspended = self.suspended.contains(&deployment.id);
         if deployment.state == DeploymentState::Held
@@ -175,9 +182,12 @@ impl Catalog {
         {
             return;
         }
+        let model = || which_model(release, &deployment.target, known);
+        // Also of what was there before, to which a rollback leads.
+        let trusted = trust.still_accepts(&release.signature);
         if !suspended
             && !deployment.state.is_over()
-            && let Err((_, reason)) = which_model(release, &deployment.target, known)
+            && let Err(reason) = trusted.and_then(|()| model().map_err(|(_, reason)| reason))
         {
             self.blocked.insert(deployment.id, reason);
             return;
@@ -285,6 +295,20 @@ fn judge(
                 "the {} names model {:?}, the folder {folder:?}: it may only narrow; move the file to models/{}/",
                 model.from.name(),
                 model.text,
+                model.text,
+            ),
+        ));
+    }
+    if let Signed::Unknown { model: Some(unverified), .. } = &release.signature
+        && let Some(model) = release.model.as_ref().filter(|model| model.text != *unverified)
+    {
+        return Err((
+            FirmwareState::Held,
+            format!(
+                "the {} names model {:?}, and a signature that is not trusted, or is gone, names \
+                 {unverified:?}: name the key in store.trusted_keys, put the signature back, or \
+                 drop a file with another one",
+                model.from.name(),
                 model.text,
             ),
         ));

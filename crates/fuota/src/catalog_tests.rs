@@ -43,7 +43,7 @@ pub(crate) fn dropped(rows: &[FileRow]) -> Vec<Deployment> {
 
 /// The catalog of these files, all of them deployed.
 pub(crate) fn catalog(rows: &[FileRow], site: Site) -> Catalog {
-    Catalog::build(rows, dropped(rows).iter(), &BTreeMap::new(), site)
+    Catalog::build(rows, dropped(rows).iter(), &BTreeMap::new(), site, &store::Trust::default())
 }
 
 pub(crate) fn site(models: &[&str], titles: &[&str]) -> Site {
@@ -139,7 +139,8 @@ fn rule_10_an_overwritten_file_with_the_same_version_shows_both() {
 #[test]
 fn a_refused_file_is_listed_with_its_reason() {
     let refused = BTreeMap::from([("a/b/c.bin".to_owned(), Trouble::Refused("too deep".into()))]);
-    let catalog = Catalog::build(&[], [].iter(), &refused, Site::default());
+    let catalog =
+        Catalog::build(&[], [].iter(), &refused, Site::default(), &store::Trust::default());
     assert_eq!(catalog.views()[0].state, FirmwareState::Refused);
     assert_eq!(catalog.views()[0].reason.as_deref(), Some("too deep"));
 }
@@ -151,7 +152,13 @@ fn what_is_wrong_with_a_file_is_shown_beside_what_is_known_of_it() {
         ("fw-1.0.bin".to_owned(), Trouble::Refused("colour?".into())),
         ("gw-1.0.bin".to_owned(), Trouble::Unreadable("status 500".into())),
     ]);
-    let catalog = Catalog::build(&rows, dropped(&rows).iter(), &troubles, Site::default());
+    let catalog = Catalog::build(
+        &rows,
+        dropped(&rows).iter(),
+        &troubles,
+        Site::default(),
+        &store::Trust::default(),
+    );
     let [refused, unreadable] = catalog.views() else { panic!("{:?}", catalog.views()) };
     assert_eq!(
         (refused.state, refused.reason.as_deref()),
@@ -177,6 +184,7 @@ fn rule_11_an_upload_is_catalogued_and_a_deployment_is_its_own_act() {
             deployments.iter(),
             &BTreeMap::new(),
             Site::default(),
+            &store::Trust::default(),
         )
     };
     let catalog = build(&[]);
@@ -275,6 +283,34 @@ fn rule_30_a_comment_that_names_another_model_than_the_folder_is_refused() {
     assert_eq!(catalog.views()[0].state, FirmwareState::Refused);
     let reason = catalog.views()[0].reason.as_deref().unwrap();
     assert!(reason.contains("trusted comment names model \"other\""), "{reason}");
+}
+
+#[test]
+fn rule_8_the_model_of_a_signature_that_nobody_trusts_only_narrows() {
+    let text = r#"{"state":"unknown","key":"K","line":"l","model":"px"}"#;
+    let signed = |row: FileRow| FileRow { signature: Some(text.into()), ..row };
+    let other = r#"{"model":"other"}"#;
+    for (row, state, model) in [
+        (row("fw-1.bin", "all", "a", 1, "{}"), FirmwareState::Accepted, "px (unverified comment)"),
+        (
+            row("groups/g/fw-1.bin", "group:g", "a", 1, other),
+            FirmwareState::Held,
+            "other (sidecar)",
+        ),
+        (row("models/m/fw-1.bin", "model:m", "a", 1, "{}"), FirmwareState::Held, "m (folder)"),
+        (
+            row("models/px/fw-1.bin", "model:px", "a", 1, "{}"),
+            FirmwareState::Accepted,
+            "px (folder)",
+        ),
+    ] {
+        let rows = [signed(row)];
+        let catalog = catalog(&rows, Site::default());
+        let view = &catalog.views()[0];
+        let decided = view.model.as_ref().map(|it| format!("{} ({})", it.value, it.from));
+        assert_eq!((view.state, decided.as_deref()), (state, Some(model)), "{}", view.path);
+        assert_eq!(catalog.offers(1), state == FirmwareState::Accepted, "{}", view.path);
+    }
 }
 
 #[test]

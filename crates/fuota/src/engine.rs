@@ -432,10 +432,10 @@ impl Engine {
     pub fn rebuild_catalog(&self) {
         // Under this lock, so that the catalog that is stored last knows the newest names.
         let files = self.files.lock();
-        let site = self.registry.site();
+        let (site, trust) = (self.registry.site(), self.store.tuning().trust);
         let fleet = self.fleet.lock();
         let catalog =
-            Catalog::build(&files.rows, fleet.deployments.values(), &files.troubles, site);
+            Catalog::build(&files.rows, fleet.deployments.values(), &files.troubles, site, &trust);
         drop(fleet);
         let before = self.catalog.swap(Arc::new(catalog));
         let now = self.catalog.load();

@@ -69,7 +69,7 @@ impl Service {
         engine.end_accounts(names, "log in with the account's token or password");
         let (devices, users) = (imported.devices.len(), imported.users);
         engine.events.tell(Change::Import { at: unix_now(), devices, users });
-        self.names_changed().await;
+        self.look_again().await;
         Ok((imported, true))
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use parking_lot::MutexGuard;
-use store::{Batch, Change, Digest, Dropped, Event, Fingerprint, Known};
+use store::{Batch, Change, Digest, Dropped, Event, Fingerprint, Known, Verdict};
 
 use crate::{
     catalog::{facts_text, sidecar_text, signature_text},
@@ -135,6 +135,11 @@ impl Files {
         {
             if row.digest == dropped.digest {
                 // The same bytes seen again; the sidecar or the signature may be new.
+                let before = row.signature.as_deref().map(serde_json::from_str::<Verdict>);
+                let signature = match before {
+                    Some(Ok(before)) => Some(signature_text(&before.then(dropped.signature))),
+                    _ => signature,
+                };
                 let before = (&row.sidecar, &row.fingerprint, &row.facts, &row.signature);
                 if before != (&sidecar, &fingerprint, &facts, &signature) {
                     row.sidecar = sidecar;
@@ -414,6 +419,34 @@ mod tests {
         let later = apply(&mut files, Vec::new(), &[]);
         assert!(later.is_empty(), "a later batch is no whole listing");
         assert_eq!(paths(&files), [("a", true)]);
+    }
+
+    #[test]
+    fn rule_8_a_signature_that_is_trusted_no_more_widens_nothing() {
+        let signed = |signature: &Verdict| {
+            let Change::Present(dropped) = present("a", "1") else { unreachable!() };
+            vec![Change::Present(Dropped { signature: signature.clone(), ..dropped })]
+        };
+        let (key, line) = (String::from("K"), String::from("l"));
+        let model = Some("px".to_owned());
+        let comment = store::Comment { model: model.clone(), ..Default::default() };
+        let trusted = Verdict::Trusted { key: key.clone(), comment, line: line.clone() };
+        let silent = Verdict::Unknown { key: key.clone(), line: line.clone(), model: None };
+        let narrows = |line| Verdict::Unknown { key: key.clone(), line, model: model.clone() };
+        let mut files = Files::new(Vec::new(), 0);
+        for (now, expected) in [
+            (Verdict::Unsigned, Verdict::Unsigned),
+            (trusted.clone(), trusted.clone()),
+            (Verdict::Unsigned, narrows(String::new())),
+            (Verdict::Unsigned, narrows(String::new())),
+            (silent, narrows(line)),
+            (trusted.clone(), trusted),
+        ] {
+            apply(&mut files, signed(&now), &[]);
+            let row: Verdict =
+                serde_json::from_str(files.rows[0].signature.as_deref().unwrap()).unwrap();
+            assert_eq!((row, files.rows.len()), (expected, 1), "{now:?}");
+        }
     }
 
     #[test]

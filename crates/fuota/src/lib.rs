@@ -188,6 +188,12 @@ impl Fuota {
         Ok(())
     }
 
+    /// The store goes by other keys or none now: what was uploaded, and what rollbacks lead to, is
+    /// judged again. What lies where the store watches, it judges itself.
+    pub async fn trust_changed(&self) {
+        self.service().look_again().await;
+    }
+
     /// Watches the store, drives the timers and writes progress, until cancelled. Returns when
     /// everything is written. To be called once.
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) {

@@ -258,7 +258,7 @@ proptest! {
 fn with(rows: &[FileRow], more: Vec<Deployment>) -> Catalog {
     let mut all = tests::dropped(rows);
     all.extend(more);
-    Catalog::build(rows, all.iter(), &BTreeMap::new(), Site::default())
+    Catalog::build(rows, all.iter(), &BTreeMap::new(), Site::default(), &store::Trust::default())
 }
 
 fn by_operator(id: i64, file: i64, target: &str, created: i64) -> Deployment {

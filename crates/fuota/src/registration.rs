@@ -133,7 +133,7 @@ impl Service {
         engine.requests.done(request);
         engine.end_account(&id, "log in with the device's token");
         engine.tell_known(&id, "registered");
-        self.names_changed().await;
+        self.look_again().await;
         Ok((AddedDevice { id, token }, true))
     }
 }

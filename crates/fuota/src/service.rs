@@ -145,7 +145,7 @@ impl Service {
         }
         engine.tell_known(id, "changed");
         if remodelled {
-            self.names_changed().await;
+            self.look_again().await;
         } else {
             engine.consider(&device);
         }
@@ -177,7 +177,7 @@ impl Service {
             engine.end_sessions(id, "the device was removed");
         }
         engine.tell_known(id, "removed");
-        self.names_changed().await;
+        self.look_again().await;
         Ok(())
     }
 
@@ -308,8 +308,9 @@ impl Service {
         }
     }
 
-    /// A model may be new to the site, or gone from it: files may be held or released by that.
-    pub(crate) async fn names_changed(&self) {
+    /// A model may be new to the site, or gone from it, or a key is trusted or is not: files may be
+    /// held or released by that.
+    pub(crate) async fn look_again(&self) {
         self.0.rebuild_catalog();
         self.0.reconsider_all().await;
     }

@@ -67,6 +67,28 @@ impl Trust {
         self.require
     }
 
+    /// Whether an image may be given to devices whose signature was judged before, perhaps by other
+    /// keys.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub fn still_accepts(&self, verdict: &Verdict) -> Result<(), String> {
+        let known = |id: &str| self.keys.iter().any(|key| key.id.to_string() == id);
+        match verdict {
+            _ if !self.require => Ok(()),
+            Verdict::Trusted { key, .. } if known(key) => Ok(()),
+            Verdict::Trusted { key, .. } | Verdict::Unknown { key, .. } => Err(format!(
+                "its signature is by key {key}, store.require_signature is set, and the key is none \
+                 of store.trusted_keys: sign it with one of those and give it in again"
+            )),
+            Verdict::Unsigned => {
+                Err("it is not signed, and store.require_signature is set: sign it \
+                                      and give it in again"
+                    .into())
+            }
+        }
+    }
+
     /// Whether a signature can be worth anything, so that files are hashed for it.
     pub(crate) fn has_keys(&self) -> bool {
         !self.keys.is_empty()
@@ -327,9 +349,14 @@ pub enum Verdict {
     Unknown {
         /// The key that it names.
         key: String,
-        /// [`Signature::line`]; empty where an earlier version wrote it down.
+        /// [`Signature::line`]; empty where an earlier version wrote it down, and where the
+        /// signature is gone.
         #[serde(default)]
         line: String,
+        /// The model that its comment names, or that it named when it was trusted. Nobody vouches
+        /// for that, so it can only keep the image from other models.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<String>,
     },
     /// A trusted key made it, of these bytes and this comment.
     Trusted {
@@ -357,6 +384,26 @@ pub struct Comment {
 }
 
 impl Verdict {
+    /// The same bytes are judged anew, and `self` was what their signature was worth before. What
+    /// that said of the model goes on to keep the image from others: a key that is removed, or a
+    /// signature that is lost, must not give it to more devices than before.
+    pub fn then(self, now: Self) -> Self {
+        let (key, before) = match self {
+            Self::Unsigned => return now,
+            Self::Unknown { key, model, .. } => (key, model),
+            Self::Trusted { key, comment, .. } => (key, comment.model),
+        };
+        match (now, before) {
+            (Self::Unsigned, Some(model)) => {
+                Self::Unknown { key, line: String::new(), model: Some(model) }
+            }
+            (Self::Unknown { key, line, model }, before) => {
+                Self::Unknown { key, line, model: model.or(before) }
+            }
+            (now, _) => now,
+        }
+    }
+
     /// [`Signature::line`] of the signature, whatever it is worth.
     pub fn line(&self) -> Option<&str> {
         match self {
@@ -470,7 +517,8 @@ impl Trust {
                 ));
             }
             let (key, line) = (signature.key.to_string(), signature.line());
-            return Ok(Verdict::Unknown { key, line });
+            let model = Comment::parse(&signature.comment).ok().and_then(|comment| comment.model);
+            return Ok(Verdict::Unknown { key, line, model });
         };
         let matches = match signature.kind {
             Kind::Prehashed => {
@@ -553,7 +601,8 @@ mod tests {
         let nobody = Trust::default();
         let unknown = judge(&nobody, &signature, b"").unwrap();
         let (key, line) = (signature.key().to_string(), signature.line());
-        assert_eq!(unknown, Verdict::Unknown { key, line });
+        let model = Comment::parse(&signature.comment).unwrap().model;
+        assert_eq!(unknown, Verdict::Unknown { key, line, model });
         let nothing = Evidence { prehash: None, checked: None };
         assert_eq!(trust(false).judge(None, nothing), Ok(Verdict::Unsigned));
         assert!(trust(true).judge(None, nothing).unwrap_err().contains("not signed"));

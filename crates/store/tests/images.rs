@@ -145,7 +145,9 @@ async fn keys_may_change_while_it_watches() {
     let mut site = Site::start().await;
     site.rename_in("signed.bin.minisig", &fixture("signed.bin.minisig"));
     site.rename_in("signed.bin", &fixture("signed.bin"));
-    let Verdict::Unknown { key, line } = site.present().await.signature else { panic!("trusted") };
+    let Verdict::Unknown { key, line, .. } = site.present().await.signature else {
+        panic!("trusted")
+    };
     let tuning = |trust| Tuning { trust, ..Tuning::of(&site.settings) };
     let files = [path_of("minisign.pub")];
     site.store.tune(tuning(Trust::load(&files, false).unwrap()));

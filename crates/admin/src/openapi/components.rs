@@ -228,7 +228,7 @@ fn firmware() -> Value {
     let decided = object(
         json!({
             "value": text(),
-            "from": one_of(&["trusted comment", "sidecar", "upload", "image header", "file name", "folder", "digest"]),
+            "from": one_of(&["trusted comment", "sidecar", "upload", "image header", "file name", "folder", "unverified comment", "digest"]),
         }),
         none(),
     );

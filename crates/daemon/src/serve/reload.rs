@@ -89,6 +89,7 @@ impl Reload {
         let tuning = store::Tuning::of(&settings::store(config));
         if self.parts.store.tuning() != tuning {
             self.parts.store.tune(tuning);
+            self.parts.fuota.trust_changed().await;
             info!("the trusted keys changed; every signature is judged again");
         }
         match changes.live.join(", ").as_str() {
@@ -111,6 +112,7 @@ impl Reload {
         files.report(config.limits.connections);
         server.set_limits(&settings::broker(config, connections).limits);
         store.tune(store::Tuning::of(&settings::store(config)));
+        fuota.trust_changed().await;
         // Last, since it is the new rules that decide.
         let disconnected = server.judge_subscriptions();
         if disconnected > 0 {

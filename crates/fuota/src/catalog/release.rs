@@ -26,6 +26,8 @@ pub enum Source {
     Sidecar,
     Upload,
     Folder,
+    /// The comment of a signature that nobody trusted made, or that is gone. It only narrows.
+    Unverified,
     /// The image itself.
     Header,
     FileName,
@@ -50,6 +52,7 @@ impl Source {
             Source::Sidecar => "sidecar",
             Source::Upload => "upload",
             Source::Folder => "folder",
+            Source::Unverified => "unverified comment",
             Source::Header => "image header",
             Source::FileName => "file name",
             Source::Digest => "digest",
@@ -130,9 +133,10 @@ impl Release {
         let json = |text: &Option<String>| text.clone().unwrap_or_else(|| "{}".into());
         let facts: Facts = serde_json::from_str(&json(&row.facts)).unwrap_or_default();
         let signature: Signed = serde_json::from_str(&json(&row.signature)).unwrap_or_default();
-        let comment = match &signature {
-            Signed::Trusted { comment, .. } => comment.clone(),
-            _ => Comment::default(),
+        let (comment, unverified) = match &signature {
+            Signed::Trusted { comment, .. } => (comment.clone(), None),
+            Signed::Unknown { model, .. } => (Comment::default(), model.clone()),
+            Signed::Unsigned => (Comment::default(), None),
         };
         let header = facts.header;
         let from_folder = match &target {
@@ -151,7 +155,8 @@ impl Release {
                 .unwrap_or_else(|| Named::new(row.digest.short(), Source::Digest)),
             model: named(comment.model, Source::Signature)
                 .or_else(|| named(sidecar.model, said))
-                .or(from_folder),
+                .or(from_folder)
+                .or_else(|| named(unverified, Source::Unverified)),
             label: row.name_version.clone(),
             header,
             dropped: facts.dropped,
@@ -192,11 +197,14 @@ impl Release {
                 ));
             }
         }
-        if let Signed::Unknown { key, .. } = &self.signature {
-            warnings.push(format!(
-                "it is signed by key {key}, which is none of store.trusted_keys, so the signature \
-                 says nothing"
-            ));
+        if let Signed::Unknown { key, line, .. } = &self.signature {
+            warnings.push(match line.is_empty() {
+                true => format!("its signature by key {key} is gone: put FILE.minisig back"),
+                false => format!(
+                    "it is signed by key {key}, which is none of store.trusted_keys, so the \
+                     signature says nothing"
+                ),
+            });
         }
         warnings.extend(self.header.warnings.iter().cloned());
         warnings

@@ -205,7 +205,8 @@ impl Service {
             let fleet = engine.fleet.lock();
             let draft = Deployment { created: i64::MAX, ..draft.clone() };
             let all = fleet.deployments.values().chain(std::iter::once(&draft));
-            crate::catalog::Catalog::build(&files.rows, all, &files.troubles, site)
+            let trust = engine.store.tuning().trust;
+            crate::catalog::Catalog::build(&files.rows, all, &files.troubles, site, &trust)
         };
         let (mut devices, mut excluded) = (Vec::new(), Vec::new());
         for device in engine.registry.all() {

@@ -55,7 +55,8 @@ pub struct FirmwareView {
 pub struct Decided {
     /// The value.
     pub value: String,
-    /// `trusted comment`, `sidecar`, `upload`, `image header`, `file name`, `folder` or `digest`.
+    /// `trusted comment`, `sidecar`, `upload`, `image header`, `file name`, `folder`,
+    /// `unverified comment` or `digest`.
     pub from: &'static str,
 }
 
