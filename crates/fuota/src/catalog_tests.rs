@@ -180,7 +180,7 @@ fn what_is_refused_for_a_while_lets_nothing_else_in() {
         row("models/m/a-1.0.bin", "model:m", "a", 1, "{}"),
         row("models/n/b-1.0.bin", "model:n", "b", 2, "{}"),
         row("c-1.0.bin", "all", "c", 3, "{}"),
-        row("groups/g/a-1.0.bin", "group:g", "other a", 4, r#"{"model":"m"}"#),
+        row("groups/g/a-1.0.bin", "group:g", "other a", 4, r#"{"model":"n"}"#),
     ];
     let refused = BTreeMap::from([(rows[0].path.clone(), Trouble::Refused("status 500".into()))]);
     for troubles in [BTreeMap::new(), refused] {
