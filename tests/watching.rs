@@ -209,6 +209,64 @@ fn the_same_bytes_seen_again_do_nothing() {
 }
 
 #[test]
+fn a_file_that_moves_under_a_stopped_rollout_waits_where_it_goes() {
+    for (act, state, then) in [("pause", "paused", "resume"), ("cancel", "held", "approve")] {
+        let site = Site::new();
+        let bytes = image(30, 9_000);
+        fs::create_dir_all(site.firmware().join("all")).unwrap();
+        fs::create_dir_all(site.firmware().join("devices/pump-1")).unwrap();
+        let daemon = site.start();
+        site.drop_file("pump-1.0.0.bin", &bytes);
+        row(&daemon, "pump-1.0.0.bin", "accepted");
+        let acted = |id: &str, act: &str| {
+            let path = format!("/api/v1/deployments/{id}/{act}");
+            let answer = daemon.admin().request("POST", &path, None);
+            assert_eq!(answer.status, 200, "{}", answer.body);
+        };
+        let deployment = |id: &str| {
+            let rows = daemon.admin().rows("deployments");
+            rows.into_iter().find(|row| row["id"] == id)
+        };
+        acted("1", act);
+        // To everybody as before, and then to one device.
+        let mut from = site.firmware().join("pump-1.0.0.bin");
+        for (id, to) in [("2", "all/pump-1.0.0.bin"), ("3", "devices/pump-1/pump-1.0.0.bin")] {
+            fs::rename(&from, site.firmware().join(to)).unwrap();
+            from = site.firmware().join(to);
+            let made = eventually("the deployment of its new place", || deployment(id));
+            assert_eq!(made["state"], state, "{made}");
+            let reason = made["reason"].as_str().expect("a reason");
+            assert!(reason.contains(&format!("`fuotad deployment {then} {id}`")), "{reason}");
+        }
+        let mut pump = device(&daemon, "pump-1");
+        let mut other = device(&daemon, "pump-2");
+        pump.client.expect_silence();
+        acted("3", then);
+        pump.expect_update(&bytes);
+        other.client.expect_silence();
+        for id in ["1", "2"] {
+            let over = deployment(id).expect("it is remembered")["state"].clone();
+            assert!(["ended", "cancelled"].contains(&over.as_str().unwrap()), "{id}: {over}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_moves_under_a_rollout_that_runs_is_the_same_for_others() {
+    let site = Site::new();
+    fs::create_dir_all(site.firmware().join("devices/pump-2")).unwrap();
+    let daemon = site.start();
+    let bytes = image(31, 9_000);
+    site.drop_file("devices/pump-1/pump-1.0.0.bin", &bytes);
+    let mut first = device(&daemon, "pump-1");
+    first.expect_update(&bytes);
+    let (from, to) = ("devices/pump-1/pump-1.0.0.bin", "devices/pump-2/pump-1.0.0.bin");
+    fs::rename(site.firmware().join(from), site.firmware().join(to)).unwrap();
+    device(&daemon, "pump-2").expect_update(&bytes);
+    first.client.expect_silence();
+}
+
+#[test]
 fn each_folder_reaches_the_devices_that_it_names() {
     let site = Site::new();
     let daemon = site.start();

@@ -88,7 +88,8 @@ impl Catalog {
             Trouble::Refused(reason) => Some(reason),
             Trouble::Unreadable(_) => None,
         };
-        for release in live().filter(|release| refused(release).is_none()) {
+        // What is refused for a while counts, or something else would be let in meanwhile.
+        for release in live() {
             known.models.extend(release.model.iter().map(|model| model.text.clone()));
             known.titles.extend(release.explicit_title().map(str::to_owned));
         }
@@ -105,16 +106,17 @@ impl Catalog {
             };
             let verdict = judge(release, withdrawn.get(&release.digest).copied(), &earlier)
                 .and_then(|()| trusted().map_err(|reason| (FirmwareState::Held, reason)));
-            let refusal = refused(release).filter(|_| verdict.is_ok());
-            let verdict = match refusal {
-                Some(reason) => Err((FirmwareState::Refused, reason.clone())),
-                None => verdict,
-            };
             if let Some(title) = &release.title
                 && verdict.is_ok()
             {
                 earlier.entry((&title.text, &release.version.text)).or_insert(release);
             }
+            let is_withdrawn = matches!(verdict, Err((FirmwareState::Withdrawn, _)));
+            let refusal = refused(release).filter(|_| !is_withdrawn);
+            let verdict = match refusal {
+                Some(reason) => Err((FirmwareState::Refused, reason.clone())),
+                None => verdict,
+            };
             // Of one that cannot be used nothing is offered, whoever deploys it. What is refused now
             // is not there, which is nothing to a rollback.
             let is_rollback = |one: &&&Deployment| matches!(one.target, Target::Rollback(_));

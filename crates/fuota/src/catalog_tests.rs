@@ -175,6 +175,29 @@ fn what_is_wrong_with_a_file_is_shown_beside_what_is_known_of_it() {
 }
 
 #[test]
+fn what_is_refused_for_a_while_lets_nothing_else_in() {
+    let rows = [
+        row("models/m/a-1.0.bin", "model:m", "a", 1, "{}"),
+        row("models/n/b-1.0.bin", "model:n", "b", 2, "{}"),
+        row("c-1.0.bin", "all", "c", 3, "{}"),
+        row("groups/g/a-1.0.bin", "group:g", "other a", 4, r#"{"model":"n"}"#),
+    ];
+    let refused = BTreeMap::from([(rows[0].path.clone(), Trouble::Refused("status 500".into()))]);
+    for troubles in [BTreeMap::new(), refused] {
+        let trust = store::Trust::default();
+        let catalog =
+            Catalog::build(&rows, dropped(&rows).iter(), &troubles, Site::default(), &trust);
+        let offered = [1, 2, 3, 4].map(|id| catalog.offers(id));
+        assert_eq!(offered, [troubles.is_empty(), true, false, false]);
+        let state = |path: &str| {
+            catalog.views().iter().find(|view| view.path == path).map(|view| view.state)
+        };
+        assert_eq!(state("c-1.0.bin"), Some(FirmwareState::Held), "which model?");
+        assert_eq!(state("groups/g/a-1.0.bin"), Some(FirmwareState::Conflict));
+    }
+}
+
+#[test]
 fn rule_11_an_upload_is_catalogued_and_a_deployment_is_its_own_act() {
     let mut upload = row("uploads/fw-1.0.0.bin", "", "a", 1, r#"{"name":"Pump"}"#);
     upload.uploaded = true;

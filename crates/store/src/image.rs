@@ -31,6 +31,9 @@ const LOADS: usize = 8;
 /// means to hash it again.
 const IDLE_IMAGES: usize = 64;
 
+/// Of a copy whose bytes are not those that its name says.
+const DAMAGED: &str = "its copy was damaged; it is copied again";
+
 /// One image in the content-addressed place. Cheap to clone and to keep.
 #[derive(Debug, Clone)]
 pub struct Image {
@@ -230,11 +233,11 @@ impl Inner {
             let mut bytes = vec![0; SEGMENT.min(inner.size - offset) as usize];
             let file = inner.file()?;
             read_exact_at(&file, &mut bytes, offset).map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => inner.discard_opened(&opened),
+                io::ErrorKind::UnexpectedEof => inner.discard(&file, DAMAGED),
                 _ => inner.io(&error),
             })?;
             if wanted != Some(&Digest::of(&bytes)) {
-                return Err(inner.discard_opened(&opened));
+                return Err(inner.discard(&file, DAMAGED));
             }
             let loaded = Arc::new(Loaded { key, bytes: bytes.into() });
             inner.reader.cache.insert(loaded.clone());
@@ -276,10 +279,9 @@ impl Inner {
         let file = self.file()?;
         let size = file.metadata().map_err(|error| self.io(&error))?.len();
         if size != self.size {
-            return Err(self.discard(&format!(
-                "its copy has {size} bytes instead of {}; it is copied again",
-                self.size
-            )));
+            let message =
+                format!("its copy has {size} bytes instead of {}; it is copied again", self.size);
+            return Err(self.discard(&file, &message));
         }
         let mut whole = Hasher::default();
         let mut segments = Vec::with_capacity(size.div_ceil(SEGMENT) as usize);
@@ -293,7 +295,7 @@ impl Inner {
             offset += part.len() as u64;
         }
         if whole.finish() != self.digest {
-            return Err(self.discard("its copy was damaged; it is copied again"));
+            return Err(self.discard(&file, DAMAGED));
         }
         Ok(Opened { segments: segments.into() })
     }
@@ -314,28 +316,17 @@ impl Inner {
         })
     }
 
-    /// Removes the bad copy and all that was read of it, and asks for a scan that makes a new
-    /// one. Blocks.
-    fn discard(&self, message: &str) -> ReadError {
+    /// Removes the bad copy, which is open as `file`, unless a new one has taken its place already,
+    /// and all that was read of it, and asks for a scan that makes a new one. Blocks.
+    fn discard(&self, file: &File, message: &str) -> ReadError {
         *self.opened.lock() = None;
         self.reader.cache.forget(self.digest);
-        if let Err(error) = self.reader.objects.remove(self.digest) {
+        if let Err(error) = self.reader.objects.remove(self.digest, file) {
             tracing::error!(digest = %self.digest, %error, "cannot remove a damaged copy");
         }
         tracing::warn!(digest = %self.digest, "{message}");
         self.reader.damaged.notify_one();
         self.error(ReadErrorKind::Corrupt, message)
-    }
-
-    /// Removes the copy that `opened` reads, unless a new one has taken its place already.
-    fn discard_opened(&self, opened: &Arc<Opened>) -> ReadError {
-        let message = "its copy was damaged; it is copied again";
-        let current = self.opened.lock().clone();
-        if current.is_some_and(|current| Arc::ptr_eq(&current, opened)) {
-            self.discard(message)
-        } else {
-            self.error(ReadErrorKind::Corrupt, message)
-        }
     }
 
     fn io(&self, error: &io::Error) -> ReadError {

@@ -55,6 +55,9 @@ pub struct Facts {
     /// The states of the companions that it was told with; see `State::companions`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) companions: Option<String>,
+    /// It lay on another file system than the root of the watched directory.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) mounted: bool,
 }
 
 impl Facts {
@@ -97,13 +100,27 @@ pub enum IngestError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::QuotaExceeded => {
+        // The system's errors have a number, our own has none.
+        io::ErrorKind::QuotaExceeded if error.raw_os_error().is_none() => {
             "withdraw or delete firmware that no device needs, or raise store.quota; it is tried \
              again by itself"
         }
+        io::ErrorKind::QuotaExceeded => {
+            "the disk quota of the daemon's user is used up: free some space or raise it, it is \
+             tried again by itself"
+        }
         io::ErrorKind::StorageFull => "free some space there, it is tried again by itself",
+        io::ErrorKind::FileTooLarge => {
+            "a limit of the daemon (as ulimit -f, LimitFSIZE of systemd) or of the file system \
+             allows no file of that size: raise it, it is tried again by itself"
+        }
         _ => "let the daemon's user write there, it is tried again by itself",
     }
+}
+
+/// Whether the disk has no room, or none for the daemon's user.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What came of a file that was read.
@@ -148,7 +165,7 @@ impl Place {
 
     /// A disk that is full may have room for the next try when what nothing needs is gone.
     async fn make_room_after(&self, error: &io::Error) {
-        if error.kind() == io::ErrorKind::StorageFull {
+        if is_full(error) {
             let place = self.clone();
             let _ = tokio::task::spawn_blocking(move || place.sweep(Duration::ZERO)).await;
         }
@@ -439,4 +456,26 @@ fn unreadable(error: OriginError) -> Outcome {
 async fn unwritable(place: &Place, error: io::Error) -> Outcome {
     place.make_room_after(&error).await;
     Outcome::Refused { reason: IngestError::Write(error).to_string(), retry: true }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_cannot_be_written_says_what_to_do() {
+        let own = io::Error::new(io::ErrorKind::QuotaExceeded, "with its 5 bytes");
+        for (error, full, says) in [
+            (io::Error::from_raw_os_error(libc::ENOSPC), true, "free some space there"),
+            (io::Error::from_raw_os_error(libc::EDQUOT), true, "disk quota"),
+            (io::Error::from_raw_os_error(libc::EFBIG), false, "ulimit -f"),
+            (io::Error::from_raw_os_error(libc::EACCES), false, "let the daemon's user write"),
+            (own, true, "store.quota"),
+        ] {
+            assert_eq!(is_full(&error), full, "{error}");
+            let text = IngestError::Write(error).to_string();
+            assert!(text.contains(says), "{text}");
+        }
+    }
 }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::origin::{Fingerprint, Listed, Listing};
 use crate::paths::{self, Companion, Place, Target};
+use crate::settle::is_below;
+use crate::status_file;
 
 /// A firmware file as it was listed.
 #[derive(Debug, Clone)]
@@ -13,6 +15,8 @@ pub(crate) struct Item {
     pub(crate) sidecar: Option<Beside>,
     pub(crate) sum: Option<Beside>,
     pub(crate) signature: Option<Beside>,
+    /// It lies on another file system than the root.
+    pub(crate) mounted: bool,
 }
 
 /// A companion file.
@@ -65,6 +69,10 @@ pub(crate) struct Inventory {
     pub(crate) refused: BTreeMap<String, String>,
     /// Of these files, and of what is in these folders, nothing can be learnt now.
     pub(crate) unknown: HashSet<String>,
+    /// Folders that lie on another file system than the root.
+    pub(crate) mounts: HashSet<String>,
+    /// Files that a status file speaks of, and that are not there.
+    pub(crate) spoken_of: Vec<String>,
 }
 
 impl Inventory {
@@ -72,6 +80,7 @@ impl Inventory {
         let mut inventory = Self {
             refused: listing.unusable.clone(),
             unknown: listing.unknown.iter().cloned().collect(),
+            mounts: listing.mounts.clone(),
             ..Self::default()
         };
         let mut companions = Vec::new();
@@ -84,6 +93,7 @@ impl Inventory {
                         sidecar: None,
                         sum: None,
                         signature: None,
+                        mounted: is_below(path, &listing.mounts),
                     };
                     inventory.firmware.insert(path.clone(), item);
                 }
@@ -91,7 +101,13 @@ impl Inventory {
                 Place::Refused { path, reason } => {
                     inventory.refused.insert(path, reason);
                 }
-                Place::Ignored => {}
+                Place::Ignored => {
+                    let of = path.strip_suffix(status_file::ENDING).map(str::to_owned);
+                    let is_there = |of: &String| {
+                        listing.files.contains_key(of) || listing.unusable.contains_key(of)
+                    };
+                    inventory.spoken_of.extend(of.filter(|of| !is_there(of)));
+                }
             }
         }
         for (path, listed, of, kind) in companions {

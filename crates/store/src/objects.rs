@@ -48,8 +48,8 @@ impl Objects {
             }
         }
         let mut shelf = Shelf::default();
-        for folder in fs::read_dir(&objects)? {
-            for object in fs::read_dir(folder?.path())? {
+        for folder in folders(&objects)? {
+            for object in fs::read_dir(folder)? {
                 let object = object?;
                 let name = object.file_name();
                 if let Some(digest) = name.to_str().and_then(|name| name.parse().ok()) {
@@ -106,9 +106,19 @@ impl Objects {
         fs::symlink_metadata(self.path(digest)).is_ok_and(|m| m.is_file() && m.len() == size)
     }
 
-    /// Removes a copy that turned out to be bad, so that the next scan makes a new one.
-    pub(crate) fn remove(&self, digest: Digest) -> io::Result<()> {
+    /// Removes a copy that turned out to be bad, which is open as `file`, so that the next scan
+    /// makes a new one. Where that happened already, the new one stays.
+    pub(crate) fn remove(&self, digest: Digest, file: &File) -> io::Result<()> {
         let mut shelf = self.shelf.lock();
+        let now = match fs::symlink_metadata(self.path(digest)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            now => Some(now?),
+        };
+        if let Some(now) = now
+            && !is_same_file(&now, &file.metadata()?)
+        {
+            return Ok(());
+        }
         self.unlink(digest)?;
         shelf.remove(digest);
         Ok(())
@@ -127,12 +137,14 @@ impl Objects {
         let (mut count, mut bytes) = (0, 0);
         let target = data_dir.join("objects").join("sha256");
         create_private_dir(&target)?;
-        for folder in fs::read_dir(&self.objects)? {
-            let folder = folder?;
-            let target = target.join(folder.file_name());
+        for folder in folders(&self.objects)? {
+            let target = target.join(folder.file_name().unwrap_or_default());
             create_private_dir(&target)?;
-            for object in fs::read_dir(folder.path())? {
+            for object in fs::read_dir(folder)? {
                 let object = object?;
+                if !object.file_type()?.is_file() {
+                    continue;
+                }
                 let copy = target.join(object.file_name());
                 match fs::copy(object.path(), &copy) {
                     Ok(length) => {
@@ -164,21 +176,28 @@ impl Objects {
     /// Makes a finished copy durable under the name of its digest. A copy that is there
     /// already is replaced, which heals it if it was damaged; who reads it keeps the old one.
     pub(crate) fn keep(&self, copy: Copied) -> io::Result<()> {
-        if let Some(quota) = self.quota.filter(|_| !self.has_room(copy.digest, copy.size)) {
-            return Err(io::Error::new(
-                io::ErrorKind::QuotaExceeded,
-                format!(
-                    "with its {} bytes the copies would have more than store.quota allows ({quota})",
-                    copy.size
-                ),
-            ));
-        }
         let path = self.path(copy.digest);
         let folder = path.parent().unwrap_or(&self.objects);
         create_private_dir(folder)?;
         copy.file.sync_all()?;
-        self.shelf.lock().add(copy.digest, copy.size, Some(Instant::now()));
-        fs::rename(&copy.temporary.0, &path)?;
+        {
+            // Held over the rename, so that nothing that is not there is counted, and no copy is
+            // removed in place of the one before it.
+            let mut shelf = self.shelf.lock();
+            let bytes = shelf.bytes_with(copy.digest, copy.size);
+            if let Some(quota) = self.quota.filter(|quota| bytes > *quota) {
+                return Err(io::Error::new(
+                    io::ErrorKind::QuotaExceeded,
+                    format!(
+                        "with its {} bytes the copies would have more than store.quota allows \
+                         ({quota})",
+                        copy.size
+                    ),
+                ));
+            }
+            fs::rename(&copy.temporary.0, &path)?;
+            shelf.add(copy.digest, copy.size, Some(Instant::now()));
+        }
         sync_dir(folder)?;
         sync_dir(&self.objects)
     }
@@ -292,6 +311,36 @@ impl Drop for Temporary {
     }
 }
 
+/// The folders of copies, by the first two digits of what is in them. Whatever else somebody put
+/// there is none of ours.
+fn folders(objects: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(objects)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_ours =
+            name.len() == 2 && name.to_str().is_some_and(|name| hex::decode(name).is_ok());
+        if is_ours && entry.file_type()?.is_dir() {
+            folders.push(entry.path());
+        } else {
+            tracing::warn!(path = %entry.path().display(), "is no copy of firmware; left alone");
+        }
+    }
+    Ok(folders)
+}
+
+/// Whether both are of one file, whatever it is called.
+#[cfg(unix)]
+fn is_same_file(a: &fs::Metadata, b: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+#[cfg(not(unix))]
+fn is_same_file(a: &fs::Metadata, b: &fs::Metadata) -> bool {
+    a.created().ok() == b.created().ok() && a.modified().ok() == b.modified().ok()
+}
+
 /// Creates a directory that only the daemon's user may enter, with its parents.
 fn create_private_dir(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
@@ -363,8 +412,50 @@ mod tests {
             assert_eq!(fs::read(objects.path(digest)).unwrap(), b"abc");
             fs::write(objects.path(digest), b"xyz").unwrap();
         }
-        objects.remove(digest).unwrap();
-        objects.remove(digest).unwrap();
+        let open = || File::open(objects.path(digest)).unwrap();
+        let bad = open();
+        objects.keep(written(&objects)).unwrap();
+        objects.remove(digest, &bad).unwrap();
+        assert!(objects.has(digest, 3), "the new one is none the worse");
+        let bad = open();
+        objects.remove(digest, &bad).unwrap();
+        objects.remove(digest, &bad).unwrap();
         assert!(!objects.has(digest, 3));
+        assert_eq!(objects.sum(), (0, 0));
+    }
+
+    fn written(objects: &Objects) -> Copied {
+        let mut writer = objects.writer().unwrap();
+        writer.write(b"abc").unwrap();
+        writer.finish()
+    }
+
+    #[test]
+    fn what_is_not_in_its_place_is_not_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let objects = Objects::open(dir.path(), Some(3)).unwrap();
+        let copy = written(&objects);
+        // Something is in the way of the rename.
+        fs::create_dir_all(objects.path(copy.digest).join("full")).unwrap();
+        assert!(objects.keep(copy).is_err());
+        assert_eq!(objects.sum(), (0, 0));
+        fs::remove_dir_all(objects.path(Digest::of(b"abc"))).unwrap();
+        objects.keep(written(&objects)).unwrap();
+        assert_eq!(objects.sum(), (1, 3));
+    }
+
+    #[test]
+    fn what_somebody_else_put_there_stops_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let objects = Objects::open(dir.path(), None).unwrap();
+        objects.keep(written(&objects)).unwrap();
+        fs::write(objects.objects.join("README"), "not ours").unwrap();
+        fs::write(objects.objects.join("ab"), "not ours").unwrap();
+        fs::create_dir(objects.objects.join("lost+found")).unwrap();
+        fs::create_dir(objects.objects.join("ba").join("folder")).unwrap();
+        let objects = Objects::open(dir.path(), None).unwrap();
+        assert_eq!(objects.sum(), (1, 3));
+        let backup = tempfile::tempdir().unwrap();
+        assert_eq!(objects.copy_to(backup.path()).unwrap(), (1, 3));
     }
 }

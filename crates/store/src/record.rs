@@ -133,6 +133,7 @@ impl Record {
         let state = item.state();
         let mut ingested = ingested;
         ingested.facts.companions = Some(state.companions());
+        ingested.facts.mounted = item.mounted;
         let Ingested { digest, size, facts } = ingested.clone();
         let fingerprint = item.listed.fingerprint;
         let known = Known {
@@ -290,6 +291,12 @@ impl Record {
     /// Which image the file at this path is, or was.
     pub(crate) fn digest(&self, path: &str) -> Option<Digest> {
         Some(self.known.get(path)?.digest)
+    }
+
+    /// Whether the file at this path lay on another file system than the root.
+    pub(crate) fn was_mounted(&self, path: &str) -> bool {
+        let facts = self.known.get(path).and_then(|known| known.facts.as_ref());
+        facts.is_some_and(|facts| facts.mounted)
     }
 
     /// Whether the file at this path is accepted; one of an earlier run is until it is told.

@@ -15,18 +15,9 @@ pub(crate) const ENDING: &str = ".status.json";
 pub(crate) fn write(root: &Path, path: &str, status: Option<&[u8]>) -> io::Result<()> {
     use std::io::Write as _;
 
-    use rustix::fs::{AtFlags, Mode, OFlags, open, openat, renameat, unlinkat};
+    use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 
-    let folder = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    let mut at = open(root, folder, Mode::empty())?;
-    let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
-    for part in folders.split('/').filter(|part| !part.is_empty()) {
-        if part == ".." {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        at = openat(&at, part, folder | OFlags::NOFOLLOW, Mode::empty())?;
-    }
-    let name = format!("{name}{ENDING}");
+    let (at, name) = folder_of(root, path)?;
     let Some(status) = status else {
         return match unlinkat(&at, &*name, AtFlags::empty()) {
             Err(rustix::io::Errno::NOENT) | Ok(()) => Ok(()),
@@ -45,6 +36,57 @@ pub(crate) fn write(root: &Path, path: &str, status: Option<&[u8]>) -> io::Resul
         let _ = unlinkat(&at, &*temporary, AtFlags::empty());
     }
     written
+}
+
+/// The folder of the file at `path` below `root`, and the name of its status file.
+#[cfg(unix)]
+fn folder_of(root: &Path, path: &str) -> io::Result<(rustix::fd::OwnedFd, String)> {
+    use rustix::fs::{Mode, OFlags, open, openat};
+
+    let folder = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let mut at = open(root, folder, Mode::empty())?;
+    let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
+    for part in folders.split('/').filter(|part| !part.is_empty()) {
+        if part == ".." {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        at = openat(&at, part, folder | OFlags::NOFOLLOW, Mode::empty())?;
+    }
+    Ok((at, format!("{name}{ENDING}")))
+}
+
+/// Removes the status file of a file that is not there, if it is one of ours. Blocks.
+#[cfg(unix)]
+pub(crate) fn remove_left(root: &Path, path: &str) -> io::Result<()> {
+    use std::io::Read as _;
+
+    use rustix::fs::{Mode, OFlags, openat};
+
+    let (at, name) = folder_of(root, path)?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = std::fs::File::from(openat(&at, &*name, flags, Mode::empty())?);
+    let mut text = Vec::new();
+    file.take(LONGEST).read_to_end(&mut text)?;
+    let ours = serde_json::from_slice::<Ours>(&text).is_ok_and(|ours| ours.path == path);
+    if ours { write(root, path, None) } else { Ok(()) }
+}
+
+/// No status is as long, in bytes.
+#[cfg(unix)]
+const LONGEST: u64 = 1 << 20;
+
+/// By what a status is known.
+#[cfg(unix)]
+#[derive(serde::Deserialize)]
+struct Ours {
+    path: String,
+    #[serde(rename = "state")]
+    _state: String,
+}
+
+#[cfg(not(unix))]
+pub(crate) fn remove_left(root: &Path, path: &str) -> io::Result<()> {
+    Ok(())
 }
 
 /// Elsewhere there is none: links cannot be kept out of the way by the standard library.
@@ -76,6 +118,28 @@ mod tests {
         }
         assert_eq!(fs::read_dir(root.join("models/m")).unwrap().count(), 0);
         assert!(write(&root, "missing/c.bin", Some(b"{}")).is_err());
+    }
+
+    #[test]
+    fn what_is_left_of_a_file_goes_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let beside = |name: &str| root.join(format!("{name}{ENDING}"));
+        let ours = |path: &str| format!("{{\"path\": \"{path}\", \"state\": \"refused\"}}");
+        for (name, text, stays) in [
+            ("a.bin", ours("a.bin"), false),
+            ("b.bin", ours("other.bin"), true),
+            ("c.bin", "{\"path\": \"c.bin\"}".to_owned(), true),
+            ("d.bin", "anything".to_owned(), true),
+        ] {
+            fs::write(beside(name), text).unwrap();
+            remove_left(root, name).unwrap();
+            assert_eq!(beside(name).exists(), stays, "{name}");
+        }
+        fs::write(root.join("target"), ours("e.bin")).unwrap();
+        symlink(root.join("target"), beside("e.bin")).unwrap();
+        assert!(remove_left(root, "e.bin").is_err());
+        assert!(fs::symlink_metadata(beside("e.bin")).is_ok());
     }
 
     #[test]

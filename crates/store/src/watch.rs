@@ -24,6 +24,7 @@ use crate::listen::{Hints, Listener};
 use crate::origin::Listing;
 use crate::record::{Record, Task};
 use crate::settle::{Heard, Kind, Ledger, Verdict, is_below};
+use crate::status_file;
 use crate::store::{Shared, Tuning};
 
 /// Files that are copied at the same time. The disk or the line is the limit, not the number.
@@ -41,6 +42,10 @@ const DAMAGE_PAUSE: Duration = Duration::from_millis(300);
 
 /// New folders may hold folders; none of the contract lies deeper than this.
 const DEPTH: usize = 3;
+
+/// Of a file whose file system is not there.
+const UNMOUNTED: &str = "the file system that it lies on is not mounted: mount it; if the file is \
+                         gone for good, withdraw it";
 
 /// The receiver is gone, and with it the reason to watch.
 struct Closed;
@@ -166,7 +171,9 @@ impl Watcher {
         self.tell_available().await?;
 
         let (due, settling) = self.sort_out(&inventory, now).await;
-        let missing = self.record.missing(&inventory);
+        let missing = self.record.missing(&inventory).into_iter();
+        let (away, missing): (Vec<_>, Vec<_>) =
+            missing.partition(|path| self.is_unmounted(path, &inventory));
         if let Some(until) = self.wait_for_more(!due.is_empty(), !missing.is_empty(), now)
             && let Some(next) = settling.iter().copied().filter(|at| *at <= until).min()
         {
@@ -176,6 +183,11 @@ impl Watcher {
         self.gone.clear();
         let mut changes: Vec<Change> =
             missing.into_iter().map(|path| self.record.removed(path)).collect();
+        for path in &away {
+            if self.record.is_accepted(path) {
+                changes.extend(self.record.troubled(path, None, UNMOUNTED.into(), None));
+            }
+        }
         for (path, reason) in &inventory.refused {
             let reason = reason.clone();
             // What cannot be looked at now stays what it was.
@@ -188,6 +200,9 @@ impl Watcher {
         let (taken, again) = self.take_in(due).await;
         changes.extend(taken);
         self.note_status();
+        if !self.record.complete {
+            self.tidy(inventory.spoken_of).await;
+        }
         if !self.record.complete || !changes.is_empty() {
             self.record.complete = true;
             let caught_up = self.found.is_told();
@@ -274,6 +289,16 @@ impl Watcher {
         })
     }
 
+    /// A file that is gone together with the file system that it lay on is not deleted, unless
+    /// that was notified before.
+    fn is_unmounted(&self, path: &str, inventory: &Inventory) -> bool {
+        let digest = self.record.digest(path);
+        self.record.was_mounted(path)
+            && !is_below(path, &inventory.mounts)
+            && !is_below(path, &self.gone)
+            && !digest.is_some_and(|digest| self.shared.given_up.lock().contains(&digest))
+    }
+
     /// Which files may be read now, and when others may.
     async fn sort_out(&self, inventory: &Inventory, now: Instant) -> (Vec<Due>, Vec<Instant>) {
         let lost = self.lost_copies().await;
@@ -347,6 +372,19 @@ impl Watcher {
         let group = (settle / 4).clamp(Duration::from_millis(10), Duration::from_millis(500));
         let patience = *self.due_since.get_or_insert(now) + settle;
         Some(if missing { patience } else { patience.min(now + group) })
+    }
+
+    /// Removes the status files of files that went while nobody watched.
+    async fn tidy(&self, spoken_of: Vec<String>) {
+        let Some(root) = self.shared.origin.directory() else { return };
+        let work = move || {
+            for path in spoken_of {
+                if let Err(error) = status_file::remove_left(&root, &path) {
+                    tracing::debug!(path, %error, "its status file stays");
+                }
+            }
+        };
+        let _ = tokio::task::spawn_blocking(work).await;
     }
 
     /// Copies what is due. Returns what to tell, and when to try again what did not work.

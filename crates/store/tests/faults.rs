@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use store::{Change, Digest, Event, FirmwareStore, Known, ReadErrorKind, StoreError};
-use support::{Site, known};
+use support::{Site, files, known};
 
 fn fast_poll(settings: &mut store::Settings) {
     settings.poll_interval = Duration::from_millis(200);
@@ -249,6 +249,144 @@ async fn what_is_in_a_folder_that_cannot_be_listed_at_start_is_not_gone() {
     fs::remove_file(site.root.join("models/px/b.bin")).unwrap();
     let gone = |path: &str| Change::Removed { path: path.into() };
     assert_eq!(site.batch().await, [gone("models/px"), gone("models/px/b.bin")]);
+}
+
+/// Only whoever has mounts of its own may mount, so this runs in a process of its own: this test
+/// binary again, with that test.
+#[cfg(target_os = "linux")]
+fn with_own_mounts(child: &str) {
+    let unshare = |command: &[&str]| {
+        Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount"])
+            .args(command)
+            .output()
+    };
+    if !unshare(&["true"]).is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: this user may not mount");
+        return;
+    }
+    let own = std::env::current_exe().unwrap();
+    let output = unshare(&[own.to_str().unwrap(), "--exact", child, "--ignored"]).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+fn run(command: &[&str], path: &Path) {
+    let status = Command::new(command[0]).args(&command[1..]).arg(path).status().unwrap();
+    assert!(status.success(), "{command:?}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_gets_room_where_something_can_go() {
+    with_own_mounts("child_with_a_small_disk");
+}
+
+#[tokio::test]
+#[ignore = "run by a_full_disk_gets_room_where_something_can_go"]
+async fn child_with_a_small_disk() {
+    let fill = |root: &Path| {
+        fs::create_dir(root).unwrap();
+        let data = root.with_file_name("data");
+        fs::create_dir(&data).unwrap();
+        run(&["mount", "-t", "tmpfs", "-o", "size=5m", "none"], &data);
+    };
+    let mut site = Site::prepare(fast_poll, fill, vec![]);
+    assert_eq!(site.batch().await, []);
+    let bytes = Ok(bytes::Bytes::from(vec![1; 3 << 20]));
+    let upload = site.store.ingest_stream(futures_util::stream::iter([bytes])).await.unwrap();
+    // Of an earlier run, so that nobody is about to name it.
+    let mut site = site.restart(vec![], |_| {}).await;
+    assert_eq!(site.batch().await, []);
+    site.store.need([upload.digest].into());
+    site.rename_in("pump.bin", &[2; 3 << 20]);
+    let (_, reason) = site.refused().await;
+    assert!(reason.contains("free some space there"), "{reason}");
+    assert!(site.copy_of(upload.digest).exists());
+    // Nothing needs it any more. The next try finds no room yet, and makes some.
+    site.store.need([].into());
+    assert_eq!(site.present().await.size, 3 << 20);
+    assert!(!site.copy_of(upload.digest).exists());
+    assert_eq!(site.store.status().copies, 1);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_folder_that_is_not_mounted_loses_nothing() {
+    with_own_mounts("child_with_a_mount");
+}
+
+#[tokio::test]
+#[ignore = "run by a_folder_that_is_not_mounted_loses_nothing"]
+async fn child_with_a_mount() {
+    let fill = |root: &Path| {
+        fs::create_dir_all(root.join("models")).unwrap();
+        fs::write(root.join("a.bin"), b"a").unwrap();
+        let source = root.with_file_name("disk");
+        fs::create_dir(&source).unwrap();
+        run(&["mount", "-t", "tmpfs", "none"], &source);
+        fs::create_dir_all(source.join("m")).unwrap();
+        fs::write(source.join("m/b.bin"), b"b").unwrap();
+        fs::write(source.join("m/c.bin"), b"c").unwrap();
+        run(&["mount", "--bind", source.to_str().unwrap()], &root.join("models"));
+    };
+    let mut site = Site::prepare(fast_poll, fill, vec![]);
+    let told: Vec<_> = (site.batch().await.into_iter())
+        .map(|change| match change {
+            Change::Present(dropped) => dropped,
+            change => panic!("{change:?}"),
+        })
+        .collect();
+    assert_eq!(told.len(), 3);
+    let all: Vec<_> = told.iter().map(known).collect();
+    let (mount, disk) = (site.root.join("models"), site.dir().join("disk"));
+    let troubled = |changes: Vec<Change>| {
+        let paths: Vec<_> = (changes.into_iter())
+            .filter_map(|change| match change {
+                Change::Troubled { path, reason } if reason.contains("not mounted") => Some(path),
+                Change::Present(_) => None,
+                change => panic!("{change:?}"),
+            })
+            .collect();
+        assert_eq!(paths, ["models/m/b.bin", "models/m/c.bin"]);
+    };
+    // While it runs, and at a start.
+    run(&["umount"], &mount);
+    troubled(site.batch().await);
+    let mut site = site.restart(all.clone(), |_| {}).await;
+    troubled(site.batch().await);
+    assert_eq!(site.store.status().files, 3);
+    run(&["mount", "--bind", disk.to_str().unwrap()], &mount);
+    let back = site.batch().await;
+    let digests: Vec<_> = files(&back).into_iter().map(|(_, digest)| digest).collect();
+    assert_eq!(digests, [Digest::of(b"b"), Digest::of(b"c")]);
+    // Deleted on the mount, and given up without it.
+    fs::remove_file(mount.join("m/c.bin")).unwrap();
+    assert_eq!(site.change().await, Change::Removed { path: "models/m/c.bin".into() });
+    run(&["umount"], &mount);
+    assert!(matches!(site.change().await, Change::Troubled { .. }));
+    site.store.give_up([Digest::of(b"b")].into());
+    assert_eq!(site.change().await, Change::Removed { path: "models/m/b.bin".into() });
+}
+
+#[tokio::test]
+async fn what_was_said_of_a_file_goes_with_it_while_nobody_watches() {
+    let mut site = Site::start_with(fast_poll).await;
+    site.rename_in("a.bin", b"a");
+    let a = known(&site.present().await);
+    site.rename_in("models/m/b.bin", b"");
+    site.refused().await;
+    let status = |site: &Site, path: &str| site.root.join(format!("{path}.status.json"));
+    for path in ["a.bin", "models/m/b.bin"] {
+        let text = format!("{{\"path\": \"{path}\", \"state\": \"refused\"}}");
+        site.store.publish_status(path.into(), Some(text.into())).await;
+    }
+    fs::write(site.root.join("mine.status.json"), "{}").unwrap();
+    let gone = |root: &Path| fs::remove_file(root.join("models/m/b.bin")).unwrap();
+    let mut site = site.restart(vec![a], gone).await;
+    site.present().await;
+    assert!(!status(&site, "models/m/b.bin").exists());
+    assert!(status(&site, "a.bin").exists() && status(&site, "mine").exists());
 }
 
 #[tokio::test]

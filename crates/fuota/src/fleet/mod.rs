@@ -49,12 +49,16 @@ use std::{
     sync::Arc,
 };
 
+use store::Digest;
+
 use crate::db::{DeploymentRow, FileRow, MemberRow, Op};
 use deployment::{Deployment, DeploymentState, Member};
 use rollout::Plan;
 use starts::Starts;
 use target::Target;
 
+/// Who made the deployment of a dropped file.
+const A_DROP: &str = "a dropped file";
 /// Deployments that are over and remembered all the same, the newest.
 const KEPT: usize = 200;
 /// Of those that keep an older one from coming back (rule 12), so many.
@@ -141,6 +145,8 @@ impl Fleet {
     /// Files came and went: what was dropped is deployed, and what is gone offers no more.
     pub fn dropped(&mut self, added: &[FileRow], removed: &[FileRow], how: &Dropping) -> Vec<Op> {
         let mut ops = Vec::new();
+        let stopped: HashMap<Digest, (i64, DeploymentState)> =
+            removed.iter().filter_map(|row| Some((row.digest, self.stopped(row)?))).collect();
         for row in removed {
             let live = |one: &&mut Deployment| {
                 one.file == row.id
@@ -159,7 +165,7 @@ impl Fleet {
             let Some(target) = Target::from_text(&row.target) else { continue };
             let id = self.next_id();
             let mut deployment = Deployment::new(id, row.id, target, row.created_seq);
-            deployment.created_by = "a dropped file".into();
+            deployment.created_by = A_DROP.into();
             if !matches!(deployment.target, Target::Device(_)) {
                 deployment.plan = how.plan.clone();
             }
@@ -169,12 +175,33 @@ impl Fleet {
                     "it was there at the very first start: `fuotad deployment approve {id}` releases it"
                 ));
             }
+            if let Some((before, state)) = stopped.get(&row.digest) {
+                let (now, act) = match state {
+                    DeploymentState::Paused => (DeploymentState::Paused, "resume"),
+                    _ => (DeploymentState::Held, "approve"),
+                };
+                deployment.state = now;
+                deployment.reason = Some(format!(
+                    "deployment {before} of the same bytes was {} when its file moved here: \
+                     `fuotad deployment {act} {id}` starts this one",
+                    state.name()
+                ));
+            }
             ops.push(Op::Deployment(deployment.row()));
             self.deployments.insert(id, deployment);
             self.due.insert(id);
         }
         ops.extend(self.forget(0));
         ops
+    }
+
+    /// The deployment that dropping this file made, and how it was stopped, if it was.
+    fn stopped(&self, row: &FileRow) -> Option<(i64, DeploymentState)> {
+        use DeploymentState::{Cancelled, Held, Paused};
+        let of_it = |one: &&Deployment| one.file == row.id && one.created_by == A_DROP;
+        let deployment = self.deployments.values().rev().find(of_it)?;
+        let is_stopped = matches!(deployment.state, Held | Paused | Cancelled);
+        is_stopped.then_some((deployment.id, deployment.state))
     }
 
     /// Drops deployments that are over and needed no more: those that nothing happened in since

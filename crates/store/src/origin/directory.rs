@@ -155,6 +155,9 @@ impl Survey {
         if metadata.is_dir() {
             match paths::folder(&path) {
                 Folder::Open => {
+                    if Some(identity(&metadata).0) != self.listing.root.map(|(device, _)| device) {
+                        self.listing.mounts.insert(path.clone());
+                    }
                     if let Err(error) = self.folder(&real, &path) {
                         if error.kind() == io::ErrorKind::NotFound {
                             return;

@@ -8,7 +8,7 @@
 mod bucket;
 mod directory;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -72,6 +72,8 @@ pub(crate) struct Listing {
     pub(crate) unknown: Vec<String>,
     /// Folders that were listed, the root as the empty path. Of a directory only.
     pub(crate) folders: Vec<String>,
+    /// Those of them that lie on another file system than the root.
+    pub(crate) mounts: HashSet<String>,
     /// Identifies the root directory itself: another one after it was replaced or unmounted.
     pub(crate) root: Option<(u64, u64)>,
 }
