@@ -25,6 +25,12 @@ fn forgeries() -> Vec<String> {
     forgeries.push(r#"{"variable":"firmware\u005fblock","value":0}"#.into());
     forgeries.push(r#"{"variable":"temperature","value":0,"variable":"firmware_block"}"#.into());
     forgeries.push(r#"{"variable":"firmware_block","value":0,"variable":"temperature"}"#.into());
+    // What JSON is only to parsers that are less strict.
+    forgeries.push(r#"{"variable":"firmware_block","value":0}x"#.into());
+    forgeries.push(r#"{"\ud800":1,"variable":"firmware\u005fblock","value":0}"#.into());
+    forgeries.push(r#"[{"variable":"temperature"},{'variable':'firmware_block'}]"#.into());
+    forgeries.push("{/**/\"variable\":\"firmware_manifest\"}".into());
+    forgeries.push(r#"{"Variable":"firmware_block","value":0}"#.into());
     forgeries.push("\n\t [ {\"value\" : 0 , \"variable\" : \"firmware_block\" } ]".into());
     forgeries
 }

@@ -160,8 +160,13 @@ async fn respond(fetch: Fetch, place: Place, parts: &Parts) -> Result<Response, 
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
     let etag = format!("\"{}\"", image.sha256());
-    let mut response = match asked(&parts.headers, &etag, image.size()) {
+    let mut response = match asked(&parts.method, &parts.headers, &etag, image.size()) {
         Asked::Unchanged => StatusCode::NOT_MODIFIED.into_response(),
+        Asked::Another => Problem::new(
+            StatusCode::PRECONDITION_FAILED,
+            "the image is another one by now: begin anew",
+        )
+        .into_response(),
         Asked::Unsatisfiable => {
             let mut response =
                 Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "the range is past the end")
@@ -219,23 +224,32 @@ enum Asked {
     Bytes(u64, u64, bool),
     /// The client has it.
     Unchanged,
+    /// The client wants none but one that this is not.
+    Another,
     /// Nothing of the image is in the range.
     Unsatisfiable,
 }
 
-/// RFC 9110: `If-None-Match`, `If-Range` and `Range`. A range that is malformed, of another unit
-/// or of several parts is ignored, as it may be; so is one for another image.
-fn asked(headers: &HeaderMap, etag: &str, size: u64) -> Asked {
+/// RFC 9110: `If-Match`, `If-None-Match`, `If-Range` and `Range`. A range that is malformed, of
+/// another unit or of several parts is ignored, as it may be; so is one for another image, and that
+/// of any method but GET (14.2).
+fn asked(method: &Method, headers: &HeaderMap, etag: &str, size: u64) -> Asked {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    if let Some(known) = text(header::IF_NONE_MATCH)
-        && known
-            .split(',')
-            .map(str::trim)
-            .any(|one| one == "*" || one.trim_start_matches("W/") == etag)
-    {
+    // A field may stand on several lines.
+    let any = |name, holds: &dyn Fn(&str) -> bool| {
+        let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+        lines.flat_map(|line| line.split(',')).map(str::trim).any(|one| one == "*" || holds(one))
+    };
+    if headers.contains_key(header::IF_MATCH) && !any(header::IF_MATCH, &|one| one == etag) {
+        return Asked::Another;
+    }
+    if any(header::IF_NONE_MATCH, &|one| one.trim_start_matches("W/") == etag) {
         return Asked::Unchanged;
     }
     let whole = Asked::Bytes(0, size, false);
+    if method != Method::GET {
+        return whole;
+    }
     // A date never matches: what counts is the digest.
     if text(header::IF_RANGE).is_some_and(|condition| condition.trim() != etag) {
         return whole;
@@ -277,11 +291,16 @@ mod tests {
         assert_eq!(response.headers()[header::CONNECTION], "close");
     }
 
+    fn by(method: Method, headers: &[(header::HeaderName, &str)]) -> Asked {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        asked(&method, &map, "\"ab\"", 1000)
+    }
+
     fn with(headers: &[(header::HeaderName, &str)]) -> Asked {
-        let headers = headers
-            .iter()
-            .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()));
-        asked(&headers.collect(), "\"ab\"", 1000)
+        by(Method::GET, headers)
     }
 
     #[test]
@@ -318,6 +337,19 @@ mod tests {
         ] {
             assert_eq!(with(&[range.clone(), (header::IF_RANGE, condition)]), expected);
         }
+        for (wanted, expected) in [
+            ("\"ab\"", Asked::Bytes(5, 1000, true)),
+            ("\"x\", \"ab\"", Asked::Bytes(5, 1000, true)),
+            ("*", Asked::Bytes(5, 1000, true)),
+            ("\"cd\"", Asked::Another),
+            ("W/\"ab\"", Asked::Another),
+            ("", Asked::Another),
+        ] {
+            assert_eq!(with(&[range.clone(), (header::IF_MATCH, wanted)]), expected, "{wanted}");
+        }
+        let two = [(header::IF_NONE_MATCH, "\"x\""), (header::IF_NONE_MATCH, "\"ab\"")];
+        assert_eq!(with(&two), Asked::Unchanged);
+        assert_eq!(by(Method::HEAD, &[range]), Asked::Bytes(0, 1000, false), "only GET has ranges");
         for (known, expected) in [
             ("\"ab\"", Asked::Unchanged),
             ("\"x\", W/\"ab\"", Asked::Unchanged),

@@ -27,6 +27,8 @@ pub enum Payload<'a> {
 pub struct Variable<'a> {
     /// Every `variable` that is a text.
     pub names: Vec<Cow<'a, str>>,
+    /// The same under keys such as `Variable`, which some receivers take for it.
+    pub nearly: Vec<Cow<'a, str>>,
     /// `value`.
     pub value: Option<&'a RawValue>,
     /// `group`.
@@ -44,6 +46,7 @@ impl Variable<'_> {
 
 enum Key {
     Variable,
+    Nearly,
     Value,
     Group,
     Metadata,
@@ -64,6 +67,7 @@ impl<'de> Deserialize<'de> for Key {
                     "value" => Key::Value,
                     "group" => Key::Group,
                     "metadata" => Key::Metadata,
+                    key if key.eq_ignore_ascii_case("variable") => Key::Nearly,
                     _ => Key::Other,
                 })
             }
@@ -86,6 +90,7 @@ impl<'de> Deserialize<'de> for Variable<'de> {
                     let value: &RawValue = map.next_value()?;
                     match key {
                         Key::Variable => variable.names.extend(text(value.get())),
+                        Key::Nearly => variable.nearly.extend(text(value.get())),
                         Key::Value => variable.value = Some(value),
                         Key::Group => variable.group = Some(value),
                         Key::Metadata => variable.metadata = Some(value),
@@ -126,6 +131,43 @@ pub fn read(payload: &[u8]) -> Option<Payload<'_>> {
         }
         _ => None,
     }
+}
+
+/// Which of `names` stands in what cannot be read as JSON. A receiver that is less strict would find
+/// it there: one that stops behind the first value, takes half a surrogate or bytes that are no
+/// UTF-8, or knows comments and other quotes.
+pub fn hidden<'n>(unreadable: &[u8], names: &[&'n str]) -> Option<&'n str> {
+    let plain = unescaped(unreadable);
+    let stands = |name: &&&str| plain.windows(name.len()).any(|window| window == name.as_bytes());
+    names.iter().find(stands).copied()
+}
+
+/// Without escapes, read as any parser might: a character by its number, and else without its
+/// backslash.
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, more)) = rest.split_first() {
+        let digits = match (first, more.first()) {
+            (b'\\', Some(b'u')) => more.get(1..5),
+            (b'\\', Some(b'x')) => more.get(1..3),
+            _ => None,
+        };
+        let number = digits
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        match (number.and_then(char::from_u32), digits) {
+            (Some(char), Some(digits)) => {
+                plain.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
+                rest = &more[1 + digits.len()..];
+            }
+            _ => {
+                plain.extend(Some(*first).filter(|first| *first != b'\\'));
+                rest = more;
+            }
+        }
+    }
+    plain
 }
 
 /// A copy of equal length in which the words `NaN` and `Infinity`, which JSON does not have but

@@ -122,8 +122,9 @@ pub fn read(payload: &[u8], reserved: &[&str]) -> Option<Order> {
         }
     }
     // What could not be read may hide one of them.
-    let hides =
-        |text: &&str| reserved.iter().any(|name| text.contains(name)) || text.contains(FILE);
+    let hides = |text: &&str| {
+        json::hidden(text.as_bytes(), reserved).or(json::hidden(text.as_bytes(), &[FILE])).is_some()
+    };
     let long = [&order.url, &order.version, &order.device];
     if !found
         || rest.iter().any(hides)

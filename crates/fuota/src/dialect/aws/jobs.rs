@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::streams;
-use crate::dialect::{Offer, Question, Report, ReportedState};
+use crate::dialect::{Offer, Question, Report, ReportedState, json};
 
 /// A request without a payload.
 pub const EMPTY_PAYLOAD: &str = "job_request_without_payload";
@@ -121,8 +121,11 @@ fn is_job(name: &str) -> bool {
 
 /// Whether a payload looks like what the service says about jobs.
 pub fn is_notification(payload: &[u8]) -> bool {
-    let read: Option<Map<String, Value>> = serde_json::from_slice(payload).ok();
-    read.is_some_and(|read| read.contains_key("execution") || read.contains_key("jobs"))
+    let ours = |key: &str| ["execution", "jobs"].iter().any(|one| key.eq_ignore_ascii_case(one));
+    match serde_json::from_slice::<Map<String, Value>>(payload) {
+        Ok(read) => read.keys().any(|key| ours(key)),
+        Err(_) => json::hidden(payload, &["execution", "jobDocument", "jobId"]).is_some(),
+    }
 }
 
 pub fn rejected(code: &str, text: &str, token: Option<&str>) -> String {

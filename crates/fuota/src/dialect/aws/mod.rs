@@ -201,7 +201,8 @@ impl Talk for Conversation {
     }
 
     fn read_request(&mut self, heard: &Heard<'_>) -> Option<Request> {
-        let rest = heard.topic.strip_prefix(THINGS)?.strip_prefix(&*self.thing)?;
+        let own = Some(&*self.thing).filter(|thing| !thing.is_empty())?;
+        let rest = heard.topic.strip_prefix(THINGS)?.strip_prefix(own)?;
         let (stream, format) = rest.strip_prefix("/streams/")?.split_once("/get/")?;
         let read = streams::get(stream, Format::named(format)?, heard.payload);
         match read.ask {

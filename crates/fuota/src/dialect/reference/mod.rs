@@ -12,7 +12,7 @@ mod block;
 mod plain;
 mod uplink;
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use hook::Qos;
@@ -24,7 +24,7 @@ use super::{
 };
 use block::{Block, DATA, HEAD, SIZE, TAIL};
 use plain::plain_request;
-use uplink::{uplink, uplink_of_copy};
+use uplink::{uplink, uplink_of_copy, uplink_of_unread};
 
 /// The topic that devices publish and subscribe on.
 pub const TOPIC: &str = "tago/data/post";
@@ -85,22 +85,33 @@ impl Dialect for Reference {
     }
 
     fn forgery(&self, payload: &[u8]) -> Option<String> {
+        let reserved: Vec<&str> = SERVER_ONLY.into_iter().chain([FILE]).collect();
+        let hidden = |text: &[u8]| json::hidden(text, &reserved).map(str::to_owned);
         let copy;
         let read = match json::read(payload) {
             Some(read) => read,
             None => {
-                copy = json::without_odd_numbers(payload)?;
-                json::read(&copy)?
+                copy = json::without_odd_numbers(payload);
+                match copy.as_deref().and_then(json::read) {
+                    Some(read) => read,
+                    None => return hidden(payload),
+                }
             }
         };
         let find = |variable: &Variable<'_>| {
-            let ours = |name: &str| SERVER_ONLY.contains(&name) || name == FILE || name == REQUEST;
-            variable.names.iter().find(|name| ours(name)).map(|name| name.to_string())
+            let ours = |name: &&Cow<'_, str>| reserved.contains(&&***name) || **name == REQUEST;
+            let mut nearly = variable.nearly.iter().filter(|name| reserved.contains(&&***name));
+            variable.names.iter().find(ours).or_else(|| nearly.next()).map(ToString::to_string)
         };
         match &read {
             Payload::One(variable) => find(variable),
             Payload::Many(elements) => {
-                elements.iter().find_map(|(_, variable)| find(variable.as_ref()?))
+                let find = |(text, variable): &(&str, Option<Variable<'_>>)| match variable {
+                    Some(variable) => find(variable),
+                    None if text.starts_with(['{', '[']) => hidden(text.as_bytes()),
+                    None => None,
+                };
+                elements.iter().find_map(find)
             }
         }
     }
@@ -153,10 +164,12 @@ impl Reference {
             None => match json::without_odd_numbers(payload) {
                 Some(copy) => {
                     odd = true;
-                    json::read(&copy)
-                        .map_or(Uplink::Ordinary, |read| uplink_of_copy(read, &copy, payload))
+                    json::read(&copy).map_or_else(
+                        || uplink_of_unread(payload),
+                        |read| uplink_of_copy(read, &copy, payload),
+                    )
                 }
-                None => Uplink::Ordinary,
+                None => uplink_of_unread(payload),
             },
         };
         if let Uplink::Message(message) = &mut read {

@@ -132,6 +132,37 @@ fn rule_24_forged_messages_are_seen_however_they_are_written() {
         "depth hides nothing"
     );
     assert!(dialect().forgery(br#"{"variable":"command","value":1}"#).is_none());
+    for fine in [
+        r#"{"variable":"note","value":"firmware_block"}"#,
+        r#"[{"variable":"note"},"firmware_block"]"#,
+        "no JSON, and nothing of ours: firmware",
+    ] {
+        assert_eq!(dialect().read(fine.as_bytes()), Uplink::Ordinary, "{fine}");
+        assert_eq!(dialect().forgery(fine.as_bytes()), None, "{fine}");
+    }
+}
+
+/// What this parser refuses and others take.
+#[test]
+fn rule_24_forged_messages_are_seen_in_what_is_no_json() {
+    for payload in [
+        &br#"{"variable":"firmware_block","value":0}x"#[..],
+        b"{\"variable\":\"firmware_block\",\"value\":0}\0",
+        br#"{"\ud800":1,"variable":"firmware_block","value":0}"#,
+        br#"{"\ud800":1,"variable":"firm\u0077are_block","value":0}"#,
+        br#"[{"variable":"temp"},{"\ud800":1,"variable":"firmware_block"}]"#,
+        br#"[[{"variable":"firmware_block"}]]"#,
+        b"{\"x\":\"\xff\",\"variable\":\"firmware_manifest\"}",
+        b"{/* a comment */\"variable\":\"fuota_error\"}",
+        b"{'variable':'firmware_block','value':0}",
+        b"{variable:\"firm\\x77are_file\",}",
+        br#"{"Variable":"firmware_block","value":0}"#,
+        br#"{"variable":"firmware_block","value":NaN}x"#,
+    ] {
+        let shown = String::from_utf8_lossy(payload);
+        assert!(matches!(dialect().read(payload), Uplink::Forged { .. }), "{shown}");
+        assert!(dialect().forgery(payload).is_some(), "{shown}");
+    }
 }
 
 #[test]

@@ -29,10 +29,12 @@ pub fn uplink_of_copy(read: Payload<'_>, copy: &[u8], payload: &[u8]) -> Uplink 
         Payload::Many(elements) => {
             let mut kept: Vec<&str> = Vec::new();
             for (text, variable) in &elements {
-                match variable
-                    .as_ref()
-                    .map_or(Taken::Nothing, |variable| take(variable, &mut message))
-                {
+                let taken = match variable {
+                    Some(variable) => take(variable, &mut message),
+                    None if text.starts_with(['{', '[']) => unread(text.as_bytes()),
+                    None => Taken::Nothing,
+                };
+                match taken {
                     Taken::Forged(name) => return Uplink::Forged { name },
                     Taken::Request => {}
                     Taken::Status | Taken::Nothing => kept.push(text),
@@ -74,9 +76,25 @@ enum Taken {
     Forged(String),
 }
 
+/// What cannot be read, and may be a forgery for others all the same.
+fn unread(text: &[u8]) -> Taken {
+    match json::hidden(text, &SERVER_ONLY).or_else(|| json::hidden(text, &[FILE])) {
+        Some(name) => Taken::Forged(name.to_owned()),
+        None => Taken::Nothing,
+    }
+}
+
+/// The same of a whole payload.
+pub fn uplink_of_unread(payload: &[u8]) -> Uplink {
+    match unread(payload) {
+        Taken::Forged(name) => Uplink::Forged { name },
+        _ => Uplink::Ordinary,
+    }
+}
+
 fn take(variable: &Variable<'_>, message: &mut Message) -> Taken {
     let reserved = |name: &&Cow<'_, str>| SERVER_ONLY.contains(&&***name) || **name == FILE;
-    if let Some(name) = variable.names.iter().find(reserved) {
+    if let Some(name) = variable.names.iter().chain(&variable.nearly).find(reserved) {
         return Taken::Forged(name.to_string());
     }
     // A name that stands twice is a request if either is: it must not reach a subscriber.

@@ -8,6 +8,22 @@ use crate::dialect::Offer;
 pub const KEYS: [&str; 5] =
     ["fw_title", "fw_version", "fw_size", "fw_checksum_algorithm", "fw_checksum"];
 
+/// Beginnings of all that assign firmware or software: those without the last letters of some.
+pub const ASSIGNING: [&str; 12] = [
+    "fw_title",
+    "fw_version",
+    "fw_size",
+    "fw_checksum",
+    "fw_tag",
+    "fw_url",
+    "sw_title",
+    "sw_version",
+    "sw_size",
+    "sw_checksum",
+    "sw_tag",
+    "sw_url",
+];
+
 pub fn attributes(offer: &Offer<'_>, keys: &[&str]) -> Map<String, Value> {
     let value = |key: &str| match key {
         "fw_title" => Some(title(offer).into()),

@@ -21,9 +21,9 @@ use serde_json::{Map, Value};
 
 use super::{
     Answer, Block, BlockSize, Dialect, Echo, Framing, Heard, ImageTag, Message, Offer, Question,
-    Request, Rest, Said, Talk, Trouble, Uplink,
+    Request, Rest, Said, Talk, Trouble, Uplink, json,
 };
-use attributes::{KEYS, attributes};
+use attributes::{ASSIGNING, KEYS, attributes};
 use chunks::{QUOTED_SIZE, SPACED_SIZE, ZERO_SIZE, chunk_size, numbers, numbers_of};
 use telemetry::report;
 
@@ -92,10 +92,14 @@ impl Dialect for ThingsBoard {
     }
 
     fn forgery(&self, payload: &[u8]) -> Option<String> {
-        let read: Map<String, Value> = serde_json::from_slice(payload).ok()?;
+        let Ok(read) = serde_json::from_slice::<Map<String, Value>>(payload) else {
+            return json::hidden(payload, &ASSIGNING).map(str::to_owned);
+        };
         let deleted = read.get("deleted").and_then(Value::as_array).into_iter().flatten();
         let mut names = read.keys().map(String::as_str).chain(deleted.filter_map(Value::as_str));
-        let ours = |name: &&str| name.starts_with("fw_") || name.starts_with("sw_");
+        // Some devices look for them in any case.
+        let begins = |name: &str| name.get(..3).map(str::to_ascii_lowercase);
+        let ours = |name: &&str| matches!(begins(name).as_deref(), Some("fw_" | "sw_"));
         names.find(ours).map(str::to_owned)
     }
 

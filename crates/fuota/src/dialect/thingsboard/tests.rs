@@ -252,6 +252,14 @@ fn software_is_not_assigned_and_the_servers_topics_are_its_own() {
     assert_eq!(dialect.forgery(br#"{"a":1,"fw_title":"x"}"#).as_deref(), Some("fw_title"));
     assert_eq!(dialect.forgery(br#"{"deleted":["fw_tag"]}"#).as_deref(), Some("fw_tag"));
     assert_eq!(dialect.forgery(br#"{"command":"fw_title"}"#), None);
+    for odd in [
+        r#"{"FW_Title":"x"}"#,
+        r#"{"fw_title":"x"}x"#,
+        "{'sw_version':1}",
+        r#"{"\ud800":1,"fw_t\u0061g":1}"#,
+    ] {
+        assert!(dialect.forgery(odd.as_bytes()).is_some(), "{odd}");
+    }
 }
 
 #[test]
