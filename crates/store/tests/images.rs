@@ -43,7 +43,7 @@ async fn records_are_served_as_the_binary_in_them() {
 
     // What was found out is remembered: nothing is read again.
     fs::remove_file(site.path("boiler.hex.sha256")).unwrap();
-    site.present().await;
+    let dropped = site.present().await;
     let mut site = site.restart(vec![known(&dropped)], |_| {}).await;
     let again = site.present().await.facts;
     assert_eq!((again.header, again.dropped), (dropped.facts.header, dropped.facts.dropped));

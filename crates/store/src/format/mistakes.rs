@@ -22,7 +22,7 @@ const AS_IS: &str = "or write `as_is = true` into its sidecar if the device take
 /// Refuses a text of several words, whatever its language: a README, checksums of other files, the
 /// answer of a server that had no image.
 pub(super) fn check_text<R: Read + Seek>(source: &mut Source<R>) -> Result<(), Problem> {
-    let (mut at, mut several) = (0, false);
+    let (mut at, mut several, mut words) = (0, false, false);
     while at < source.size {
         let part = source.at(at, PART)?;
         at += part.len() as u64;
@@ -31,9 +31,10 @@ pub(super) fn check_text<R: Read + Seek>(source: &mut Source<R>) -> Result<(), P
             return Ok(());
         }
         several |= part.iter().any(u8::is_ascii_whitespace);
+        words |= part.iter().any(u8::is_ascii_graphic);
         several |= part.first().is_some_and(|first| matches!(first, b'{' | b'[' | b'<'));
     }
-    match several {
+    match several && words {
         true => refuse(format!(
             "it is text from its first byte to its last, and no firmware: drop the image that the \
              build makes, {AS_IS}"

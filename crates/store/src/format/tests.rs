@@ -152,7 +152,9 @@ fn text_is_no_firmware() {
             assert_eq!(read(&bytes).unwrap().0, Header::default(), "{text}");
         }
     }
-    assert!(read(b"word").is_ok(), "too little to tell");
+    for bytes in [&b"word"[..], &[b'\t'; 250], &[b' '; 250]] {
+        assert!(read(bytes).is_ok(), "too little to tell");
+    }
 }
 
 #[test]
