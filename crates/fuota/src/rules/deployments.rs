@@ -368,7 +368,7 @@ async fn rule_22_the_copy_that_a_rollback_gives_is_kept_while_it_runs() {
     site.act(2, Act::Rollback).await;
     site.remove_file("pump-1.0.0.bin").await;
     // Before it goes back it is given another title, which asks for another copy to be kept.
-    site.drop_file("devices/dev-1/boot-9.0.0.bin", &[9; 250]).await;
+    site.drop_file("devices/dev-1/boot-9.0.0.bin", &[8; 250]).await;
     let mut device = site.listening("dev-1").await;
     let version = device.manifest().await["version"].clone();
     assert_eq!(version, "9.0.0");
@@ -425,7 +425,7 @@ async fn rule_22_a_device_whose_last_block_was_on_its_way_goes_back_too() {
     let mut first = update(&site, "dev-1", "1.0.0").await;
     let second = update(&site, "dev-2", "1.0.0").await;
     // Another one ran something else before.
-    site.drop_file("devices/dev-3/pump-0.9.0.bin", &[9; 250]).await;
+    site.drop_file("devices/dev-3/pump-0.9.0.bin", &[8; 250]).await;
     let third = update(&site, "dev-3", "0.9.0").await;
     site.remove_file("devices/dev-3/pump-0.9.0.bin").await;
     site.drop_file("pump-2.0.0.bin", &[2; 250]).await;

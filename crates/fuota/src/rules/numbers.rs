@@ -149,7 +149,7 @@ async fn numbers_of_a_site_of_ten_thousand() {
     assert_eq!(one.not_offered, Some(0));
     let members = || site.service.deployment_devices(1, None, 1000).unwrap().len();
     assert_eq!(measure("its devices", LISTING, members), 1000);
-    let waits = site.upload("pump-3.0.0.bin", &[9; 100]).await;
+    let waits = site.upload("pump-3.0.0.bin", &[8; 100]).await;
     site.service.freeze(true, &ann()).await.unwrap();
     site.deploy(&waits, r#"{"all":true}"#, r#""canary""#).await;
     let held = measure("one deployment that all wait for", LISTING, || {
