@@ -32,7 +32,7 @@ fn an_upload_is_deployed_paused_resumed_and_cancelled_over_rest() {
     let site = Site::new();
     let daemon = site.start();
     let answer =
-        upload(&daemon, "pump-1.0.0.bin", "some bytes", &[("version", "1.1.0"), ("notes", "n")]);
+        upload(&daemon, "pump-1.0.0.bin", "some-bytes", &[("version", "1.1.0"), ("notes", "n")]);
     assert_eq!(answer.status, 201, "{}", answer.body);
     let firmware = answer.json();
     assert_eq!(
@@ -40,12 +40,12 @@ fn an_upload_is_deployed_paused_resumed_and_cancelled_over_rest() {
         (&json!("catalogued"), &json!("1.1.0"))
     );
     let again =
-        upload(&daemon, "pump-1.0.0.bin", "some bytes", &[("version", "1.1.0"), ("notes", "n")]);
+        upload(&daemon, "pump-1.0.0.bin", "some-bytes", &[("version", "1.1.0"), ("notes", "n")]);
     assert_eq!((again.status, &again.json()["id"]), (200, &firmware["id"]));
     for (field, value, status) in
         [("colour", "red", 400), ("model", "a b", 422), ("version", "", 409)]
     {
-        let refused = upload(&daemon, "pump-1.0.0.bin", "other bytes", &[(field, value)]);
+        let refused = upload(&daemon, "pump-1.0.0.bin", "other-bytes", &[(field, value)]);
         assert_eq!(refused.status, status, "{field}: {}", refused.body);
     }
 
@@ -67,7 +67,7 @@ fn an_upload_is_deployed_paused_resumed_and_cancelled_over_rest() {
     }
 
     let mut device = Device::connect(daemon.mqtt(), &Connect::id("pump-1"));
-    assert_eq!(device.expect_update(b"some bytes").version, "1.1.0");
+    assert_eq!(device.expect_update(b"some-bytes").version, "1.1.0");
     let one = eventually("the device is counted", || {
         let one = daemon.admin().get("/api/v1/deployments/1");
         (one["counts"]["downloaded"] == 1).then_some(one)

@@ -31,7 +31,7 @@ def inhabit(site):
     assert subscribed.wait(PATIENCE)
     for payload in (b"warm", b"\xff\x00"):
         client.publish(f"plant/{len(payload)}", payload, qos=1, retain=True).wait_for_publish()
-    site.drop("pump-1.4.2.bin", b"an image" * 100)
+    site.drop("pump-1.4.2.bin", b"\x01an image" * 100)
     site.drop("attic/lost.bin", b"a lost image")
     site.add("users", name="ann", role="operator")
     site.add("devices", id="pump-2", groups=["hall-1"], labels={"hall": "1"}, model="pump")

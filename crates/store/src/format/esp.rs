@@ -68,14 +68,14 @@ fn has_descriptor(head: &[u8]) -> bool {
     u32_at(head, 0x20) == Some(DESCRIPTOR)
 }
 
-/// The ESP8266 has a header of 8 bytes, and the first segment at its instruction memory.
+/// The ESP8266 has a header of 8 bytes, an entry point in its instruction memory, and the first
+/// segment there or in its data memory.
 fn is_esp8266(head: &[u8]) -> bool {
-    let in_memory = |address: Option<u32>| {
-        address.is_some_and(|address| (0x4010_0000..0x4030_0000).contains(&address))
-    };
+    let code = |address: &u32| (0x4010_0000..0x4030_0000).contains(address);
+    let data = |address: &u32| (0x3FFE_8000..0x4000_0000).contains(address);
     head[2] <= 3
-        && in_memory(u32_at(head, 4))
-        && in_memory(u32_at(head, 8))
+        && u32_at(head, 4).is_some_and(|address| code(&address))
+        && u32_at(head, 8).is_some_and(|address| code(&address) || data(&address))
         && !has_descriptor(head)
 }
 

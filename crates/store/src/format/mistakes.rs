@@ -25,6 +25,7 @@ pub(super) fn check_text<R: Read + Seek>(source: &mut Source<R>) -> Result<(), P
     let (mut at, mut several, mut words) = (0, false, false);
     while at < source.size {
         let part = source.at(at, PART)?;
+        several |= at == 0 && matches!(part.first(), Some(b'{' | b'[' | b'<'));
         at += part.len() as u64;
         let is_text = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\r' | 0x0C) || *byte >= b' ';
         if part.is_empty() || !part.iter().all(|byte| is_text(byte) && *byte != 0x7F) {
@@ -32,7 +33,6 @@ pub(super) fn check_text<R: Read + Seek>(source: &mut Source<R>) -> Result<(), P
         }
         several |= part.iter().any(u8::is_ascii_whitespace);
         words |= part.iter().any(u8::is_ascii_graphic);
-        several |= part.first().is_some_and(|first| matches!(first, b'{' | b'[' | b'<'));
     }
     match several && words {
         true => refuse(format!(

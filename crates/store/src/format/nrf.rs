@@ -61,7 +61,7 @@ pub(super) fn examine<R: Read + Seek>(
     };
     let is_name = |name: &Option<String>| name.as_deref().and_then(|name| text(name.as_bytes()));
     if let Some(packages) = manifest.manifest {
-        let Some(application) = packages.get("application") else {
+        let Some(application) = packages.get("application").filter(|it| it.is_object()) else {
             return refuse(
                 "it is a package of nrfutil without an application, and what else it replaces \
                  (boot loader, soft device) can leave a device that does not start: drop the \

@@ -183,7 +183,7 @@ fn an_esp8266_image_is_whole() {
     };
     let mut whole = image(&[(0x4010_F000, 500)]);
     whole.resize(4096, 0xAA);
-    whole.extend(image(&[(0x4020_1010, 30_000), (0x4010_0000, 2_001)]));
+    whole.extend(image(&[(0x3FFE_8000, 30_000), (0x4010_0000, 2_001)]));
     let (header, _) = read(&whole).unwrap();
     assert_eq!((header.format, header.chip.as_deref()), (Format::Esp8266, Some("esp8266")));
     for len in [100, 4096 + 20, 20_000, whole.len() - 1] {
