@@ -387,3 +387,6 @@ impl Pending {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
