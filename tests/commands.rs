@@ -135,7 +135,7 @@ fn creates_can_be_repeated_and_tried() {
     let site = Site::new();
     let daemon = site.start();
     std::fs::write(site.path().join("fleet.csv"), "id,model\na,x\nb,x\n").unwrap();
-    std::fs::write(site.path().join("valve-1.0.0.bin"), "an image").unwrap();
+    std::fs::write(site.path().join("valve-1.0.0.bin"), "an-image").unwrap();
     let csv = site.path().join("fleet.csv");
     let bin = site.path().join("valve-1.0.0.bin");
     assert!(ok(&site, &daemon, &["device", "add", "p", "--dry-run"]).contains("would be"));

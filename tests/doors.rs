@@ -329,9 +329,10 @@ fn the_plain_port_may_be_off() {
 fn plain_http_gets_nothing(address: SocketAddr, path: &str) {
     let mut plain = TcpStream::connect(address).unwrap();
     plain.set_read_timeout(Some(support::PATIENCE)).unwrap();
-    write!(plain, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    // It may close as soon as it has seen the first byte.
+    let _ = write!(plain, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let mut answer = Vec::new();
-    plain.read_to_end(&mut answer).unwrap();
+    let _ = plain.read_to_end(&mut answer);
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
 }
 
