@@ -150,13 +150,14 @@ impl Server {
         let handle = Arc::new(Handle { exchange: exchange.clone(), admission: Arc::default() });
         let broker: Arc<dyn Broker> = handle.clone();
         exchange.hooks.start(&broker);
-        // Behind the start of the hooks, which are asked about wills.
-        tokio::spawn(run_due(exchange.clone(), background.clone()));
+        // Behind the start of the hooks, which are asked about wills; and before anybody else can
+        // hold one of them.
         for session in over {
             if let Ok(state) = session.state.clone().try_lock_owned() {
                 exchange.end_away(&session, state);
             }
         }
+        tokio::spawn(run_due(exchange.clone(), background.clone()));
         tokio::spawn(crate::sys::publish_statistics(broker, background.clone()));
         Ok(Server { exchange, handle, background, phase: AtomicU8::new(CLOSED) })
     }

@@ -132,6 +132,9 @@ impl Image {
             }),
             Record::Owe { session, backlog, owed } => {
                 self.used(backlog);
+                // Statistics take places that the log does not name: what is retained from now on
+                // must not look like what was there when this was subscribed.
+                self.next.sequence = self.next.sequence.max(owed.newest.saturating_add(1));
                 self.with(session, |s| drop(s.backlogs.insert(backlog, *owed)));
             }
             Record::Serve { session, backlog, delivery, what } => {

@@ -22,6 +22,8 @@
 //! 0x97. Everything else goes on: what sessions do is kept in memory and written when it can be;
 //! only a QoS 2 exchange of a lasting session waits, since going on could deliver twice.
 
+#[cfg(test)]
+mod ended_tests;
 mod fields;
 mod file;
 mod form;
@@ -118,6 +120,8 @@ struct Queue {
     entries: Vec<Entry>,
     copies: Vec<oneshot::Sender<Image>>,
     stop: bool,
+    /// The writer is gone, and nothing is written any more.
+    ended: bool,
 }
 
 /// Publishes of one connection that wait for the log, before it is read on; and as many SUBSCRIBEs
@@ -155,7 +159,7 @@ impl Ticket {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unwritable>> {
         match ready!(Pin::new(&mut self.0).poll(cx)) {
             Ok(true) => Poll::Ready(Ok(())),
-            // Refused; or the writer is gone, which ends the broker.
+            // Refused; or the writer is gone.
             Ok(false) | Err(_) => Poll::Ready(Err(Unwritable)),
         }
     }
@@ -241,8 +245,12 @@ impl Journal {
 
     fn push(&self, record: Option<Record>, waiting: Option<Waiting>) {
         let entry = Entry { record, waiting };
-        self.shared.waiting.fetch_add(entry.cost(), Ordering::Relaxed);
         let mut queue = self.shared.queue.lock();
+        if queue.ended {
+            // Who waits for it hears that with the ticket's other end.
+            return;
+        }
+        self.shared.waiting.fetch_add(entry.cost(), Ordering::Relaxed);
         let idle = queue.entries.is_empty();
         queue.entries.push(entry);
         drop(queue);
@@ -279,7 +287,12 @@ impl Journal {
     /// The state behind all that was appended before. Blocks; `None` where the writer has ended.
     pub fn snapshot(&self) -> Option<Snapshot> {
         let (told, copy) = oneshot::channel();
-        self.shared.queue.lock().copies.push(told);
+        let mut queue = self.shared.queue.lock();
+        if queue.ended {
+            return None;
+        }
+        queue.copies.push(told);
+        drop(queue);
         self.shared.wake.notify_one();
         copy.blocking_recv().ok().map(Snapshot)
     }
@@ -293,6 +306,26 @@ impl Journal {
         {
             tracing::error!("the writer of the broker's log had panicked");
         }
+    }
+}
+
+/// Held by the writer: when it is gone, whoever waits for it hears that instead of waiting for
+/// ever, and where it panicked the broker says why it promises nothing.
+struct Last(Arc<Shared>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let problem = "its writer has failed, as the log of the daemon says; restart it";
+            *self.0.problem.lock() = Some(problem.into());
+            self.0.failing.store(true, Ordering::Release);
+        }
+        let mut queue = self.0.queue.lock();
+        queue.ended = true;
+        let left = (std::mem::take(&mut queue.entries), std::mem::take(&mut queue.copies));
+        drop(queue);
+        self.0.waiting.store(0, Ordering::Relaxed);
+        drop(left);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use hook::{Client, clock};
 use std::{
+    collections::HashMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -33,10 +34,14 @@ pub(crate) fn restore(
     retained.restore(image.next.sequence, image.retained());
     registry.restore_keys(image.next.session);
     let (sessions, messages) = (image.sessions.len(), image.retained().count());
-    let restored = image
-        .sessions
-        .into_iter()
-        .filter_map(|(key, session)| restore_session(key, session, journal, registry, index));
+    // A client whose session was ending, behind what it left to others, may have begun another one.
+    let newest: HashMap<Arc<str>, u64> =
+        image.sessions.iter().map(|(key, session)| (session.client_id.clone(), *key)).collect();
+    let restored = image.sessions.into_iter().filter_map(|(key, session)| {
+        let replaced = newest.get(&session.client_id) != Some(&key);
+        let session = SessionImage { expiry: if replaced { 0 } else { session.expiry }, ..session };
+        restore_session(key, session, journal, registry, index)
+    });
     let over: Vec<_> = restored.collect();
     if sessions + messages > 0 {
         let sessions = registry.len() - over.len();
@@ -101,8 +106,8 @@ fn restore_session(
         for (number, promised) in deliveries {
             restore_delivery(&session, &mut state, number, promised);
         }
-        if let Some(will) = &will {
-            // Of a session that is over it is published with its end.
+        // Of a session that is over it is published with its end.
+        if let Some(will) = will.as_ref().filter(|_| remaining != Some(Duration::ZERO)) {
             let left = will.delay.saturating_sub(Duration::from_secs(away));
             registry.schedule(&session, Due::Will, left);
         }

@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    Entry, JournalError, MOST_BYTES, Shared, Sync, Waiting,
+    Entry, JournalError, Last, MOST_BYTES, Shared, Sync, Waiting,
     file::{self, FORMAT, HEADER},
     image::Image,
     record::Record,
@@ -113,6 +113,7 @@ impl Writer {
 
     /// Writes until the journal is closed.
     pub fn run(mut self) {
+        let _last = Last(self.shared.clone());
         loop {
             let (stop, copies) = self.gather();
             if self.syncer.failed.swap(false, Ordering::AcqRel) {

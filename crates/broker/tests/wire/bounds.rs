@@ -197,6 +197,8 @@ fn sessions_that_last_are_bounded() {
         wire.leave();
         let ends = Connect::new(V5, "a3").user("a");
         site.enter(&ends, false).leave();
+        // Behind what is in the log by then.
+        site.publish(Publish::new("barrier", "x").qos(1, 1).retained());
         site = start(settings.clone(), hooks(), &disk.after_kill());
     }
     site.enter(&lasting(V5, "b1", Some("b")), false).leave();

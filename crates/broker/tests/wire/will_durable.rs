@@ -68,6 +68,8 @@ fn of_clients_that_were_connected_they_are_published() {
     topics.sort();
     assert_eq!(topics, ["w/ends", "w/now", "w/old", "w/soon"]);
     wire.silent();
+    // Behind what is in the log by then.
+    site.publish(Publish::new("barrier", "x").qos(1, 1).retained());
     // Once: what was published is over, and the others still wait.
     let (site, _) = killed(&disk);
     let mut wire = watcher(&site, true);
@@ -75,6 +77,34 @@ fn of_clients_that_were_connected_they_are_published() {
     // [MQTT-3.1.3-9]
     site.enter(&Connect { clean: true, ..session("later", 0, 0) }, false).leave();
     expect_will(&mut wire, "later");
+    wire.silent();
+}
+
+/// Their wills are due, their time is over, and there are many of them: all end at the start.
+#[test]
+fn sessions_whose_time_ran_out_meanwhile_end_with_their_wills() {
+    let (site, disk) = first();
+    watcher(&site, false).vanish();
+    for number in 0..100 {
+        site.enter(&session(&format!("s{number}"), 1, 1), false).vanish();
+    }
+    site.publish(Publish::new("barrier", "x").qos(1, 1).retained());
+    let disk = disk.after_kill();
+    drop(site);
+    after(Duration::from_secs(2));
+    let site = start(Settings::default(), Vec::new(), &disk);
+    eventually("only the watcher is left", || site.broker.counters().sessions == 1);
+    let mut wire = watcher(&site, true);
+    let mut topics: Vec<_> = (0..100)
+        .map(|_| {
+            let got = wire.received();
+            wire.send(&puback(got.id));
+            got.topic
+        })
+        .collect();
+    topics.sort();
+    topics.dedup();
+    assert_eq!(topics.len(), 100);
     wire.silent();
 }
 
