@@ -7,6 +7,7 @@ mod caps;
 mod changes;
 mod configure;
 mod deployments;
+mod downloads;
 mod identity;
 mod import;
 mod keeping;
