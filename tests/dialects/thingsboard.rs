@@ -75,6 +75,20 @@ fn what_is_not_as_it_should_be_is_answered_and_ends_nothing() {
     device.publish(&Publish::new(&format!("{ATTRIBUTES}/request/9"), "[[[[[[[[["));
     assert_eq!(device.next_publish().json(), json!({}));
     device.expect_silence();
+    // Nor may a connection speak two of them. All of that is counted.
+    device.publish(&Publish::new("$aws/things/dev-1/streams/any/get/json", "{}"));
+    device.expect_silence();
+    let metrics = daemon.admin().request("GET", "/metrics", None).body;
+    for (dialect, quirk) in [
+        ("thingsboard", "chunk_size_quoted"),
+        ("thingsboard", "chunk_size_with_spaces"),
+        ("thingsboard", "chunk_size_zero"),
+        ("aws", "second_dialect"),
+    ] {
+        let line =
+            format!("fuotad_dialect_quirks_total{{dialect=\"{dialect}\",quirk=\"{quirk}\"}} 1\n");
+        assert!(metrics.contains(&line), "no {line} in {metrics}");
+    }
 }
 
 #[test]
