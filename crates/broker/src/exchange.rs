@@ -273,11 +273,12 @@ impl Exchange {
     /// Drops what has expired while a session is away [MQTT-3.3.2-5].
     pub fn forget_expired(&self, session: &Session) {
         for delivery in session.inbox.take_expired() {
-            Totals::count(&self.totals.dropped);
             if let (Some(journal), true) = (&self.journal, delivery.id != 0) {
                 let (session, delivery) = (session.key, delivery.id);
                 journal.append(Record::Done { session, delivery });
             }
+            // Behind the record: who sees the count finds it in the log.
+            Totals::count(&self.totals.dropped);
         }
     }
 }
