@@ -18,7 +18,7 @@ use crate::{
 
 /// One session: found by its client id, held by at most one connection at a time.
 pub(crate) struct Session {
-    /// Unique since the broker's start, never 0.
+    /// Unique in the life of the data directory, never 0.
     pub key: u64,
     /// The client id.
     pub client_id: Arc<str>,

@@ -124,9 +124,9 @@ pub trait Sink: Send + Sync {
 
 /// The way to one connection's writer. Cheap to clone; it does not keep the connection alive.
 ///
-/// Bounds: while more than a high-water mark is queued, the broker reads nothing more from that
-/// client's socket, so that a client which asks faster than it reads slows itself down; past a
-/// hard bound [`Outbox::send`] refuses.
+/// Bounds: while more than a high-water mark is queued, PUBLISHes and SUBSCRIBEs of that client wait,
+/// so that a client which asks faster than it reads slows itself down; past a hard bound
+/// [`Outbox::send`] refuses.
 #[derive(Clone)]
 pub struct Outbox(Arc<dyn Sink>);
 
