@@ -4,7 +4,10 @@ use hook::clock::unix_now;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::streams;
+use super::{
+    streams,
+    words::{TEXT_NUMBER, UNKNOWN_KEY},
+};
 use crate::dialect::{Offer, Question, Report, ReportedState, json};
 
 /// A request without a payload.
@@ -68,7 +71,8 @@ impl Number {
 
 /// What a message below `jobs/` is.
 pub enum Read {
-    Question(Question),
+    /// With what was tolerated.
+    Question(Question, Vec<&'static str>),
     /// It cannot be read: the topic and payload of the answer.
     Wrong(String, String),
     /// Only the service says this.
@@ -110,7 +114,29 @@ pub fn read(topic: &str, rest: &str, payload: &[u8]) -> Read {
         return wrong("InvalidRequest", &text, token.as_deref());
     }
     let asked = Asked { topic: topic.to_owned(), verb, token, body };
-    Read::Question(serde_json::to_vec(&asked).unwrap_or_default().into())
+    let quirks = quirks(payload, &asked.body);
+    Read::Question(serde_json::to_vec(&asked).unwrap_or_default().into(), quirks)
+}
+
+/// What is odd about a request that is understood.
+fn quirks(payload: &[u8], body: &Body) -> Vec<&'static str> {
+    const KNOWN: [&str; 8] = [
+        "clientToken",
+        "status",
+        "statusDetails",
+        "expectedVersion",
+        "executionNumber",
+        "includeJobDocument",
+        "includeJobExecutionState",
+        "stepTimeoutInMinutes",
+    ];
+    let numbers = [&body.expected_version, &body.execution_number];
+    let text = numbers.iter().any(|number| matches!(number, Some(Number::Text(_))));
+    let members: Map<String, Value> = serde_json::from_slice(payload).unwrap_or_default();
+    let unknown = members.keys().any(|key| !KNOWN.contains(&&**key));
+    let empty = payload.is_empty().then_some(EMPTY_PAYLOAD);
+    let odd = text.then_some(TEXT_NUMBER).into_iter().chain(unknown.then_some(UNKNOWN_KEY));
+    odd.chain(empty).collect()
 }
 
 fn is_job(name: &str) -> bool {

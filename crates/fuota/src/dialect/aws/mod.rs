@@ -137,14 +137,16 @@ impl Conversation {
             }
         } else if let Some(rest) = rest.strip_prefix("jobs/") {
             match jobs::read(topic, rest, heard.payload) {
-                jobs::Read::Question(question) => message.questions.push(question),
+                jobs::Read::Question(question, quirks) => {
+                    message.questions.push(question);
+                    message.quirks.extend(quirks);
+                }
                 jobs::Read::Wrong(wrong, payload) => {
                     message.says.push(self.say(&wrong.into(), payload));
                 }
                 jobs::Read::Forged => return Uplink::Forged { name: "a job".into() },
                 jobs::Read::Other => return not_served(),
             }
-            message.quirks.extend(heard.payload.is_empty().then_some(jobs::EMPTY_PAYLOAD));
         } else {
             return not_served();
         }
@@ -165,7 +167,7 @@ impl Conversation {
             let payload = words::rejected(format, "Unauthorized", text, None);
             message.says.push(self.say(&topic, payload));
         } else if let Some(rest) = rest.strip_prefix("jobs/")
-            && let jobs::Read::Question(_) = jobs::read(topic, rest, b"")
+            && let jobs::Read::Question(..) = jobs::read(topic, rest, b"")
         {
             let payload = jobs::rejected("Unauthorized", text, None);
             message.says.push(self.say(&format!("{topic}/rejected").into(), payload));

@@ -397,6 +397,12 @@ fn a_request_for_jobs_that_cannot_be_read_is_rejected() {
         );
         assert_eq!(parsed(&read.says[0])["code"], code, "{}", &payload[..payload.len().min(60)]);
     }
+    let tolerated = r#"{"status":"IN_PROGRESS","expectedVersion":"1","more":{"deep":[]}}"#;
+    let update = format!("$aws/things/dev-1/jobs/{JOB}/update");
+    let read = message(&mut *talk(), &update, tolerated.as_bytes());
+    assert_eq!(read.quirks, [words::TEXT_NUMBER, words::UNKNOWN_KEY]);
+    let plain = r#"{"status":"IN_PROGRESS","expectedVersion":1,"clientToken":"t"}"#;
+    assert_eq!(message(&mut *talk(), &update, plain.as_bytes()).quirks, [""; 0]);
     let read = message(&mut *talk(), "$aws/things/dev-1/jobs/$next/get", b"");
     assert_eq!((read.questions.len(), read.quirks), (1, vec![jobs::EMPTY_PAYLOAD]));
     let answer = talk().answer(&read.questions[0], None);
