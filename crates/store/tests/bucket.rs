@@ -164,6 +164,21 @@ async fn a_key_that_cannot_be_used_is_refused_alone() {
 }
 
 #[tokio::test]
+async fn many_keys_that_cannot_be_used_keep_no_other_out() {
+    let server = s3::S3Server::start().await;
+    for number in 0..120 {
+        server.put(&format!("b\u{7f}{number}.bin"), b"b");
+    }
+    server.put("z.bin", b"z");
+    let mut site = Site::prepare(bucket(&server, ""), |_| {}, vec![]);
+    let changes = site.batch().await;
+    let (present, refused): (Vec<_>, Vec<_>) =
+        changes.into_iter().partition(|change| matches!(change, Change::Present(_)));
+    assert_eq!(files(&present), [("z.bin", Digest::of(b"z"))]);
+    assert_eq!(refused.len(), 100, "so many are told of");
+}
+
+#[tokio::test]
 async fn a_server_that_errs_gets_one_status_for_each_file_and_is_asked_again() {
     for (fault, says) in [
         (Fault::Status(403), "store.s3.secret_access_key"),

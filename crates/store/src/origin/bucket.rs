@@ -18,7 +18,8 @@ use crate::settings::{S3Settings, StoreError};
 /// Questions for single objects at the same time, where a listing carries no `ETag`.
 const HEADS: usize = 8;
 
-/// Keys that cannot be used, in one listing. Each costs some requests of its own.
+/// Keys that cannot be used are told of, so many at most in one listing; the others are passed over.
+/// Each costs some requests of its own.
 const MAX_UNUSABLE: usize = 100;
 
 /// Makes the client, and gives the name of its key; nothing is sent yet.
@@ -99,12 +100,18 @@ async fn objects(
         match s3.list_paginated(below.as_deref(), options).await {
             Ok(page) => {
                 objects.extend(page.result.objects);
-                page_token = page.page_token;
-                if page_token.is_none() {
-                    return Ok(objects);
+                let before = std::mem::replace(&mut page_token, page.page_token);
+                match &page_token {
+                    None => return Ok(objects),
+                    // It would come again for ever.
+                    same if *same == before => {
+                        let source = "the server's listing does not go on".into();
+                        return Err(Error::Generic { store: "bucket", source });
+                    }
+                    Some(_) => {}
                 }
             }
-            Err(Error::InvalidPath { source }) if unusable.len() < MAX_UNUSABLE => {
+            Err(Error::InvalidPath { source }) => {
                 let (Some(1), Some(key)) = (max_keys, key(&source)) else {
                     max_keys = Some(match max_keys {
                         None => 100,
@@ -118,7 +125,9 @@ async fn objects(
                     shown.unwrap_or(&key).escape_debug().filter(|c| !c.is_control()).collect();
                 let reason = "its key has empty or relative parts or control characters, which \
                               cannot be used: rename it";
-                unusable.insert(shown, reason.to_owned());
+                if unusable.len() < MAX_UNUSABLE {
+                    unusable.insert(shown, reason.to_owned());
+                }
                 (offset, page_token, max_keys) = (Some(key), None, None);
             }
             Err(error) => return Err(error),
