@@ -116,9 +116,9 @@ fn filters_and_topics_leave_nothing() {
     let crowd = Crowd::enter(&daemon, "+/+/all", lanes * DIRECT_RECEIVERS + 16);
     let mut client = Client::connect(daemon.mqtt(), &Connect::id("client"));
     let mut each = 0;
-    // Pools, fragments, and what the broker's log has to know of cleared topics until its next
-    // snapshot; a stock rumqttd keeps 6 KB for each of these 16,000 filters.
-    stays(&daemon, 2048, |round| {
+    // Pools, fragments (1 to 3 MB of both), and what the broker's log has to know of cleared topics
+    // until its next snapshot; a stock rumqttd keeps 6 KB for each of these 16,000 filters.
+    stays(&daemon, 8192, |round| {
         for part in 0..20 {
             let texts: Vec<String> =
                 (0..100).map(|n| format!("{round}/{part}/{n}/+/only/here/#")).collect();
