@@ -18,9 +18,10 @@ use support::{Client, Connect, Daemon, PATIENCE, Publish, Site, Version, eventua
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// Rounds before memory is looked at for the first time, and all of them. The first ones fill the
+/// pools of the allocator, which levels off behind them (looked at over sixty rounds), and the
 /// router's logs, which keep what was delivered until they are full.
-const WARM: usize = 4;
-const ROUNDS: usize = 12;
+const WARM: usize = 12;
+const ROUNDS: usize = 20;
 /// More receivers than this in one lane, and a message goes through the router.
 const DIRECT_RECEIVERS: usize = 64;
 /// What the router's log of one lane keeps, in bytes.
@@ -116,9 +117,9 @@ fn filters_and_topics_leave_nothing() {
     let crowd = Crowd::enter(&daemon, "+/+/all", lanes * DIRECT_RECEIVERS + 16);
     let mut client = Client::connect(daemon.mqtt(), &Connect::id("client"));
     let mut each = 0;
-    // Pools, fragments (1 to 3 MB of both), and what the broker's log has to know of cleared topics
-    // until its next snapshot; a stock rumqttd keeps 6 KB for each of these 16,000 filters.
-    stays(&daemon, 8192, |round| {
+    // Pools, fragments, and what the broker's log has to know of cleared topics until its next
+    // snapshot; a stock rumqttd keeps 6 KB for each of these 16,000 filters.
+    stays(&daemon, 4096, |round| {
         for part in 0..20 {
             let texts: Vec<String> =
                 (0..100).map(|n| format!("{round}/{part}/{n}/+/only/here/#")).collect();

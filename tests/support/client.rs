@@ -214,7 +214,7 @@ impl Client {
     }
 
     fn take_id(&mut self) -> u16 {
-        self.next_id += 1;
+        self.next_id = self.next_id % u16::MAX + 1;
         self.next_id
     }
 

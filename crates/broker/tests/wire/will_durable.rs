@@ -33,6 +33,19 @@ fn expect_will(wire: &mut Wire, id: &str) {
     wire.send(&puback(got.id));
 }
 
+/// Takes so many wills, and gives their topics in order.
+fn topics(wire: &mut Wire, count: usize) -> Vec<String> {
+    let mut topics: Vec<_> = (0..count)
+        .map(|_| {
+            let got = wire.received();
+            wire.send(&puback(got.id));
+            got.topic
+        })
+        .collect();
+    topics.sort();
+    topics
+}
+
 fn after(time: Duration) {
     let over = Instant::now() + time;
     while Instant::now() < over {
@@ -58,15 +71,7 @@ fn of_clients_that_were_connected_they_are_published() {
     let _brief = site.enter(&Connect::new(V5, "brief").will(Will::new("w/brief", "gone")), false);
     let (site, disk) = killed(&disk);
     let mut wire = watcher(&site, true);
-    let mut topics: Vec<String> = (0..4)
-        .map(|_| {
-            let got = wire.received();
-            wire.send(&puback(got.id));
-            got.topic
-        })
-        .collect();
-    topics.sort();
-    assert_eq!(topics, ["w/ends", "w/now", "w/old", "w/soon"]);
+    assert_eq!(topics(&mut wire, 4), ["w/ends", "w/now", "w/old", "w/soon"]);
     wire.silent();
     // Behind what is in the log by then.
     site.publish(Publish::new("barrier", "x").qos(1, 1).retained());
@@ -95,14 +100,7 @@ fn sessions_whose_time_ran_out_meanwhile_end_with_their_wills() {
     let site = start(Settings::default(), Vec::new(), &disk);
     eventually("only the watcher is left", || site.broker.counters().sessions == 1);
     let mut wire = watcher(&site, true);
-    let mut topics: Vec<_> = (0..100)
-        .map(|_| {
-            let got = wire.received();
-            wire.send(&puback(got.id));
-            got.topic
-        })
-        .collect();
-    topics.sort();
+    let mut topics = topics(&mut wire, 100);
     topics.dedup();
     assert_eq!(topics.len(), 100);
     wire.silent();
