@@ -200,8 +200,8 @@ async fn rule_15_no_block_overtakes_a_manifest_that_the_outbox_has_no_room_for()
     assert_eq!(device.download(0, 10).await, image(2));
 }
 
-#[tokio::test]
-async fn rule_15_asking_again_and_again_on_one_connection_is_no_proof() {
+/// The device has three blocks of an image that was cancelled, is away, and there is another one.
+async fn amid_a_cancelled_one() -> Site {
     let site = Site::start().await;
     site.drop_file("fw-1.0.0.bin", &image(1)).await;
     let mut device = site.listening("dev-1").await;
@@ -210,6 +210,12 @@ async fn rule_15_asking_again_and_again_on_one_connection_is_no_proof() {
     device.end();
     drop(site.act(1, Act::Cancel).await);
     site.drop_file("fw-2.0.0.bin", &image(2)).await;
+    site
+}
+
+#[tokio::test]
+async fn rule_15_asking_again_and_again_on_one_connection_is_no_proof() {
+    let site = amid_a_cancelled_one().await;
     let mut device = site.connect("dev-1").await;
     device.sink.room.store(0, Ordering::Relaxed);
     device.subscribe(TOPIC);
@@ -225,14 +231,7 @@ async fn rule_15_asking_again_and_again_on_one_connection_is_no_proof() {
 
 #[tokio::test]
 async fn rule_15_a_request_that_waited_for_an_offer_is_answered_by_its_manifest_alone() {
-    let site = Site::start().await;
-    site.drop_file("fw-1.0.0.bin", &image(1)).await;
-    let mut device = site.listening("dev-1").await;
-    device.manifest().await;
-    device.download(0, 3).await;
-    device.end();
-    drop(site.act(1, Act::Cancel).await);
-    site.drop_file("fw-2.0.0.bin", &image(2)).await;
+    let site = amid_a_cancelled_one().await;
     // It goes on with the one before while the offer that it gets now is written.
     let mut device = site.listening("dev-1").await;
     device.ask(3);
