@@ -135,20 +135,10 @@ mod tests {
     }
 
     fn delivery() -> Delivery {
-        let message = Message {
-            topic: "t".into(),
-            payload: bytes::Bytes::new(),
-            qos: Qos::AtMostOnce,
-            retain: false,
-            properties: None,
-            publisher: 0,
-            sequence: 0,
-            expires: None,
-        };
         Delivery {
             share: None,
             id: 0,
-            message: Arc::new(message),
+            message: Message::plain(Qos::AtMostOnce, Vec::new()),
             qos: Qos::AtMostOnce,
             retain: false,
             subscriptions: None,

@@ -347,16 +347,7 @@ mod tests {
     }
 
     fn delivery(qos: Qos) -> Delivery {
-        let message = Arc::new(Message {
-            topic: "t".into(),
-            payload: vec![b'x'; 2000].into(),
-            qos,
-            retain: false,
-            properties: None,
-            publisher: 0,
-            sequence: 0,
-            expires: None,
-        });
+        let message = Message::plain(qos, vec![b'x'; 2000]);
         Delivery { id: 0, message, qos, retain: false, subscriptions: None, share: None }
     }
 

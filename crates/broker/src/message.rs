@@ -33,6 +33,23 @@ pub(crate) struct Message {
     pub expires: Option<Instant>,
 }
 
+#[cfg(test)]
+impl Message {
+    /// One on the topic `t`, for tests.
+    pub fn plain(qos: Qos, payload: impl Into<Bytes>) -> Arc<Message> {
+        Arc::new(Message {
+            topic: "t".into(),
+            payload: payload.into(),
+            qos,
+            retain: false,
+            properties: None,
+            publisher: 0,
+            sequence: 0,
+            expires: None,
+        })
+    }
+}
+
 impl Message {
     /// What it counts against a queue's bound, in bytes.
     pub fn cost(&self) -> usize {

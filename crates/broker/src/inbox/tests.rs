@@ -24,18 +24,8 @@ impl Counter {
 }
 
 fn delivery() -> Delivery {
-    let message = Message {
-        topic: "t".into(),
-        payload: bytes::Bytes::new(),
-        qos: Qos::AtLeastOnce,
-        retain: false,
-        properties: None,
-        publisher: 0,
-        sequence: 0,
-        expires: None,
-    };
     let qos = Qos::AtLeastOnce;
-    let message = Arc::new(message);
+    let message = Message::plain(qos, Vec::new());
     Delivery { share: None, id: 0, message, qos, retain: false, subscriptions: None }
 }
 

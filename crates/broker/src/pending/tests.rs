@@ -21,16 +21,7 @@ impl Wake for Counter {
 }
 
 fn message() -> Arc<Message> {
-    Arc::new(Message {
-        topic: "t".into(),
-        payload: bytes::Bytes::new(),
-        qos: Qos::AtLeastOnce,
-        retain: false,
-        properties: None,
-        publisher: 0,
-        sequence: 0,
-        expires: None,
-    })
+    Message::plain(Qos::AtLeastOnce, Vec::new())
 }
 
 /// Receivers with room for one message each.
