@@ -135,10 +135,13 @@ pub fn read(payload: &[u8]) -> Option<Payload<'_>> {
 
 /// Which of `names` stands in what cannot be read as JSON. A receiver that is less strict would find
 /// it there: one that stops behind the first value, takes half a surrogate or bytes that are no
-/// UTF-8, or knows comments and other quotes.
+/// UTF-8, knows comments and other quotes, or compares keys in any case.
 pub fn hidden<'n>(unreadable: &[u8], names: &[&'n str]) -> Option<&'n str> {
     let plain = unescaped(unreadable);
-    let stands = |name: &&&str| plain.windows(name.len()).any(|window| window == name.as_bytes());
+    let stands = |name: &&&str| {
+        let name = name.as_bytes();
+        plain.windows(name.len()).any(|window| window.eq_ignore_ascii_case(name))
+    };
     names.iter().find(stands).copied()
 }
 

@@ -256,6 +256,7 @@ fn software_is_not_assigned_and_the_servers_topics_are_its_own() {
         r#"{"FW_Title":"x"}"#,
         r#"{"fw_title":"x"}x"#,
         "{'sw_version':1}",
+        "{'FW_Title':1}",
         r#"{"\ud800":1,"fw_t\u0061g":1}"#,
     ] {
         assert!(dialect.forgery(odd.as_bytes()).is_some(), "{odd}");
