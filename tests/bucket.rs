@@ -5,7 +5,9 @@
 mod s3;
 mod support;
 
-use s3::{Fault, S3Server};
+use std::time::{Duration, SystemTime};
+
+use s3::{Fault, S3Server, Tags};
 use support::{Connect, Daemon, Device, Site, eventually, image};
 
 /// A server, and a site that watches `s3://firmware/site-a`.
@@ -85,6 +87,40 @@ fn folders_sidecars_and_overwriting_mean_the_same() {
             && row["path"].as_str().is_some_and(|path| path.starts_with("attic"))
     });
     assert!(refused, "{}", daemon.admin().get("/api/v1/firmware"));
+}
+
+#[test]
+fn the_same_bytes_again_do_nothing() {
+    for tags in [Tags::Everywhere, Tags::Answers, Tags::Nowhere] {
+        let bucket = Bucket::new();
+        bucket.server.set_tags(tags);
+        let bytes = image(30, 20_000);
+        bucket.put("pump-1.0.0.bin", &bytes);
+        let hour = Duration::from_secs(3600);
+        bucket.server.date("site-a/pump-1.0.0.bin", SystemTime::now() - hour);
+        let daemon = bucket.site.start();
+        Device::connect(daemon.mqtt(), &Connect::id("done")).expect_update(&bytes);
+        let id = daemon.admin().rows("deployments")[0]["id"].as_str().unwrap().to_owned();
+        let cancel = format!("/api/v1/deployments/{id}/cancel");
+        assert_eq!(daemon.admin().request("POST", &cancel, None).status, 200);
+        let sent = bucket.server.sent();
+
+        bucket.put("pump-1.0.0.bin", &bytes);
+        let looked = daemon.admin().request("POST", "/api/v1/firmware/rescan", None);
+        assert_eq!((looked.status, &looked.json()["files"]), (200, &1.into()));
+        // Only where nothing else tells that they are the same are they read again.
+        let read = bucket.server.sent() - sent;
+        assert_eq!(read, if tags == Tags::Nowhere { 20_000 } else { 0 }, "{tags:?}");
+        let mut device = Device::connect(daemon.mqtt(), &Connect::id("new"));
+        device.client.expect_silence();
+        // What comes next is offered, and nothing before it.
+        let newer = image(31, 9_000);
+        bucket.put("pump-1.1.0.bin", &newer);
+        device.expect_update(&newer);
+        let rows = daemon.admin().rows("deployments");
+        let state = rows.iter().find(|row| row["id"] == *id).map(|row| &row["state"]);
+        assert_eq!((rows.len(), state), (2, Some(&"cancelled".into())), "{tags:?}: {rows:?}");
+    }
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! The same as for a directory, against a real S3 server with signatures checked.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "../../../tests/support/s3.rs"]
+mod etags;
+#[path = "../../../../tests/support/s3.rs"]
 mod s3;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::path::Path;
