@@ -8,11 +8,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use hyper::Method;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_LENGTH, ETAG, IF_MATCH};
+use hyper::header::{CONTENT_LENGTH, ETAG, IF_MATCH, LAST_MODIFIED};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -61,6 +61,16 @@ pub enum Tags {
     Everywhere,
     /// Nowhere.
     Nowhere,
+    /// Nowhere, and answers about one object have no date either.
+    NorDates,
+}
+
+/// What somebody asked the server.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub method: Method,
+    pub path: String,
+    pub at: Instant,
 }
 
 /// What a server and its connections share.
@@ -75,9 +85,7 @@ struct Shared {
     overwriting: Mutex<Option<(String, Vec<u8>)>>,
     /// Bytes of objects that were sent.
     sent: AtomicU64,
-    listings: AtomicU64,
-    /// HEAD requests for objects.
-    heads: AtomicU64,
+    requests: Mutex<Vec<Request>>,
     /// Requests whose `If-Match` was not met.
     unmet: AtomicU64,
 }
@@ -105,8 +113,7 @@ impl S3Server {
             tags: Mutex::new(Tags::Answers),
             overwriting: Mutex::default(),
             sent: AtomicU64::new(0),
-            listings: AtomicU64::new(0),
-            heads: AtomicU64::new(0),
+            requests: Mutex::default(),
             unmet: AtomicU64::new(0),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -148,14 +155,19 @@ impl S3Server {
         self.shared.sent.load(Ordering::SeqCst)
     }
 
+    /// All that it was asked, in that order.
+    pub fn requests(&self) -> Vec<Request> {
+        self.shared.requests.lock().expect("requests").clone()
+    }
+
     /// How many pages of listings it was asked for.
-    pub fn listings(&self) -> u64 {
-        self.shared.listings.load(Ordering::SeqCst)
+    pub fn listings(&self) -> usize {
+        self.requests().iter().filter(|it| it.method == Method::GET && is_bucket(&it.path)).count()
     }
 
     /// How many times it was asked about an object.
-    pub fn heads(&self) -> u64 {
-        self.shared.heads.load(Ordering::SeqCst)
+    pub fn heads(&self) -> usize {
+        self.requests().iter().filter(|it| it.method == Method::HEAD).count()
     }
 
     /// How many parts it did not give because the object was another by then.
@@ -258,6 +270,11 @@ fn accept(listener: TcpListener, shared: Arc<Shared>) -> JoinHandle<()> {
     })
 }
 
+/// Whether that path of an address is the bucket's own.
+fn is_bucket(path: &str) -> bool {
+    path.trim_matches('/') == BUCKET
+}
+
 /// Answers one request, as wrong as it should.
 async fn answer(
     shared: Arc<Shared>,
@@ -267,16 +284,14 @@ async fn answer(
     let frozen = |fault: &Fault| *fault != Fault::Frozen;
     let fault = fault.wait_for(frozen).await.map_or(Fault::None, |fault| *fault);
     let path = request.uri().path().to_owned();
-    let is_object = path.trim_matches('/') != BUCKET;
+    let is_object = !is_bucket(&path);
     let is_pump = path.contains("pump");
     let is_get = request.method() == Method::GET;
-    let is_head = request.method() == Method::HEAD;
-    let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::SeqCst);
-    if is_get && !is_object {
-        count(&shared.listings);
-    } else if is_head {
-        count(&shared.heads);
-    }
+    shared.requests.lock().expect("requests").push(Request {
+        method: request.method().clone(),
+        path: path.clone(),
+        at: Instant::now(),
+    });
     let status = match fault {
         Fault::Status(status) if is_pump && is_get => Some(status),
         Fault::HeadStatus(status) if is_pump && !is_get => Some(status),
@@ -300,14 +315,17 @@ async fn answer(
         && let Some(wanted) = request.headers().get(IF_MATCH)
         && shared.tag(&path).await.is_some_and(|tag| tag.as_bytes() != wanted)
     {
-        count(&shared.unmet);
+        shared.unmet.fetch_add(1, Ordering::SeqCst);
         let mut response = HttpResponse::new(Body::empty());
         *response.status_mut() = hyper::StatusCode::PRECONDITION_FAILED;
         return Ok(response);
     }
     let mut response = shared.service.call(request.map(Body::from)).await?;
-    if tags == Tags::Nowhere {
+    if matches!(tags, Tags::Nowhere | Tags::NorDates) {
         response.headers_mut().remove(ETAG);
+    }
+    if tags == Tags::NorDates {
+        response.headers_mut().remove(LAST_MODIFIED);
     }
     if is_get && (is_object || tags == Tags::Everywhere) {
         let body = response.body_mut().store_all_limited(1 << 30).await;
