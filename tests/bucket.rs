@@ -1,40 +1,17 @@
 //! A bucket instead of a directory: the same rules, against a real S3 server in this process.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "support/bucket.rs"]
+mod fixture;
 #[path = "support/s3.rs"]
 mod s3;
 mod support;
 
 use std::time::{Duration, SystemTime};
 
-use s3::{Fault, S3Server, Tags};
-use support::{Connect, Daemon, Device, Site, eventually, image};
-
-/// A server, and a site that watches `s3://firmware/site-a`.
-struct Bucket {
-    site: Site,
-    server: S3Server,
-    runtime: tokio::runtime::Runtime,
-}
-
-impl Bucket {
-    fn new() -> Self {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let server = runtime.block_on(S3Server::start());
-        let mut site = Site::new();
-        site.set("store.url", &format!("\"s3://{}/site-a\"", s3::BUCKET))
-            .set("store.s3.endpoint", &format!("\"{}\"", server.endpoint()))
-            .set("store.s3.region", "\"garage\"")
-            .set("store.s3.access_key_id", &format!("\"{}\"", s3::ACCESS_KEY_ID))
-            .set("store.s3.secret_access_key", &format!("\"{}\"", s3::SECRET_ACCESS_KEY))
-            .set("store.s3.allow_http", "true");
-        Bucket { site, server, runtime }
-    }
-
-    fn put(&self, path: &str, bytes: &[u8]) {
-        self.server.put(&format!("site-a/{path}"), bytes);
-    }
-}
+use fixture::Bucket;
+use s3::{Fault, Tags};
+use support::{Connect, Daemon, Device, eventually, image};
 
 fn ready(daemon: &Daemon, status: u16) {
     eventually(&format!("readiness is {status}"), || {
@@ -135,14 +112,14 @@ fn an_outage_is_no_deletion() {
     let manifest = busy.manifest();
     busy.fetch(0);
 
-    bucket.runtime.block_on(bucket.server.stop());
+    bucket.stop();
     daemon.expect_log(&["store", "unavailable"]);
     ready(&daemon, 503);
     // Copies are our own: the transfer and new offers go on.
     assert!(busy.download(manifest).1 == bytes);
     Device::connect(daemon.mqtt(), &Connect::id("new")).expect_update(&bytes);
 
-    bucket.runtime.block_on(bucket.server.resume());
+    bucket.resume();
     ready(&daemon, 200);
     done.client.expect_silence();
     let newer = image(8, 9_000);
