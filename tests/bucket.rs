@@ -7,11 +7,12 @@ mod fixture;
 mod s3;
 mod support;
 
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::time::{Duration, SystemTime};
 
 use fixture::Bucket;
 use s3::{Fault, Tags};
-use support::{Connect, Daemon, Device, eventually, image};
+use support::{Client, Connect, Daemon, Device, eventually, image};
 
 fn ready(daemon: &Daemon, status: u16) {
     eventually(&format!("readiness is {status}"), || {
@@ -233,6 +234,57 @@ fn a_server_that_freezes_amid_a_rollout_stops_nobody() {
     done.client.expect_silence();
     bucket.server.set_fault(Fault::None);
     done.expect_update(&newer);
+}
+
+#[test]
+fn keep_alives_go_on_while_the_server_is_frozen_and_a_block_waits_for_it() {
+    let bucket = Bucket::new();
+    let bytes = image(14, 20_000);
+    bucket.put("pump-1.0.0.bin", &bytes);
+    let daemon = bucket.site.start();
+    let connect = |id| Connect { keep_alive: 1, ..Connect::id(id) };
+    let mut device = Device::connect(daemon.mqtt(), &connect("pump-1"));
+    device.manifest();
+    bucket.server.set_fault(Fault::Frozen);
+    std::fs::remove_file(bucket.site.copy_of(&bytes)).unwrap();
+    device.request(0);
+    // For longer than it takes to end a connection on which nothing comes.
+    let silent = Client::connect(daemon.mqtt(), &connect("silent"));
+    let silent = std::thread::spawn(move || silent.expect_closed());
+    eventually("the silent one is disconnected", || {
+        device.client.ping();
+        silent.is_finished().then_some(())
+    });
+    silent.join().unwrap();
+    // With a ping at each look.
+    let answer = eventually("an answer", || device.client.next_publish_before_ping());
+    assert!(answer.text().contains("try again"), "{}", answer.text());
+
+    bucket.server.set_fault(Fault::None);
+    eventually("the copy is made anew", || {
+        device.client.ping();
+        bucket.site.copy_of(&bytes).exists().then_some(())
+    });
+    assert!(device.fetch(0) == bytes[..4096]);
+}
+
+#[test]
+fn a_copy_that_is_damaged_amid_a_transfer_is_fetched_again_unnoticed() {
+    let bucket = Bucket::new();
+    // More than is read and verified at once.
+    let bytes = image(13, 2_500_000);
+    bucket.put("pump-1.0.0.bin", &bytes);
+    let daemon = bucket.site.start();
+    let mut device = Device::connect(daemon.mqtt(), &Connect::id("pump-1"));
+    let manifest = device.manifest();
+    device.fetch(0);
+    let mut file =
+        std::fs::OpenOptions::new().write(true).open(bucket.site.copy_of(&bytes)).unwrap();
+    file.seek(SeekFrom::End(-1)).unwrap();
+    file.write_all(&[!bytes[bytes.len() - 1]]).unwrap();
+    assert!(device.download(manifest).1 == bytes);
+    daemon.expect_log(&["copy was damaged"]);
+    assert_eq!(bucket.server.sent(), 2 * bytes.len() as u64, "fetched once more");
 }
 
 #[test]
