@@ -364,8 +364,8 @@ impl Pending {
 
     /// The same in a task of its own, for what nobody can be told of: a will, the broker's own, or
     /// what its publisher left behind.
-    pub fn go_on(self: Box<Self>, totals: Arc<Totals>) {
-        Self::go_on_in_order([self], totals);
+    pub fn go_on(self: Box<Self>, totals: Arc<Totals>) -> JoinHandle<()> {
+        Self::go_on_in_order([self], totals)
     }
 
     /// Several of those, one behind the other. The task ends when they are done.
