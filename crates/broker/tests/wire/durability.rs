@@ -537,9 +537,7 @@ fn a_full_disk_stops_only_what_needs_it() {
         late.vanish();
 
         disk.set_full(false);
-        while site.server.log_ready().is_err() {
-            std::thread::yield_now();
-        }
+        eventually("the log is written", || site.server.log_ready().is_ok());
         five.publish(Publish::new("late", "after").qos(1, 5));
         five.expect(&puback(5));
         five.publish(Publish::new("kept", "after").qos(1, 6));

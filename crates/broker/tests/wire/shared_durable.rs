@@ -162,6 +162,8 @@ fn a_session_that_begins_anew_again_keeps_what_it_gets_then() {
     let clean = Connect { clean: true, ..member.clone() };
     let mut waits = site.greet(&clean);
     wire.ended(0x8e);
+    let connected = || site.broker.client("member").is_some_and(|it| it.connected);
+    eventually("it has the session", connected);
     let mut again = site.greet(&clean);
     waits.closed();
     // It need not wait for its CONNACK [MQTT-3.1.4-5]; nothing of it is in the log yet.
