@@ -19,6 +19,10 @@ use crate::settings::{S3Settings, StoreError};
 /// Questions for single objects at the same time, where a listing carries no `ETag`.
 const HEADS: usize = 8;
 
+/// How far the server's clock may be from ours: with more, signed requests are refused
+/// (`RequestTimeTooSkewed`).
+const SKEW: Duration = Duration::from_secs(15 * 60);
+
 /// Keys that cannot be used are told of, so many at most in one listing; the others are passed over.
 /// Each costs some requests of its own.
 const MAX_UNUSABLE: usize = 100;
@@ -207,7 +211,7 @@ pub(super) async fn list(
         let listed = Listed {
             size: meta.size,
             fingerprint: Fingerprint(e_tag),
-            age: now.duration_since(changed).ok(),
+            age: now.duration_since(changed).ok().map(|age| age.saturating_sub(SKEW)),
             dated,
         };
         listing.files.insert(path, listed);

@@ -4,6 +4,7 @@
 mod etags;
 #[path = "../../../../tests/support/s3.rs"]
 mod s3;
+mod settling;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -32,8 +33,8 @@ fn bucket(server: &s3::S3Server, prefix: &str) -> impl FnOnce(&mut Settings) + u
         settings.url = url;
         settings.s3 = access;
         settings.poll_interval = Duration::from_millis(200);
-        // Must not matter: objects appear whole.
-        settings.settle = Duration::from_secs(3600);
+        // What it is for is in `settling`.
+        settings.settle = Duration::ZERO;
     }
 }
 
@@ -195,7 +196,6 @@ async fn a_server_that_errs_gets_one_status_for_each_file_and_is_asked_again() {
         let server = s3::S3Server::start().await;
         let fast = |settings: &mut Settings| {
             bucket(&server, "")(settings);
-            settings.settle = Duration::ZERO;
             settings.s3.retry_for = Duration::from_millis(300);
         };
         server.put("known.bin", b"known");
@@ -221,7 +221,6 @@ fn hasty(server: &s3::S3Server) -> impl FnOnce(&mut Settings) {
     let bucket = bucket(server, "");
     move |settings| {
         bucket(settings);
-        settings.settle = Duration::ZERO;
         settings.s3.retry_for = Duration::from_millis(300);
     }
 }
