@@ -1,6 +1,7 @@
 //! The same as for a directory, against a real S3 server with signatures checked.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod credentials;
 mod etags;
 #[path = "../../../../tests/support/s3.rs"]
 mod s3;
@@ -10,7 +11,6 @@ mod support;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use object_store::ObjectStoreExt as _;
@@ -454,33 +454,4 @@ async fn what_an_ordinary_client_uploads_is_told() {
     }
     upload.complete().await.unwrap();
     assert_eq!(site.present().await.digest, Digest::of(&part.repeat(2)));
-}
-
-/// Environment variables are the process's, so the store is opened in a process of its own:
-/// this test binary again, with the test below.
-#[tokio::test]
-async fn keys_come_from_the_usual_variables() {
-    let server = s3::S3Server::start().await;
-    server.put("pump.bin", b"image");
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child
-        .args(["--exact", "child_with_keys_in_its_environment", "--ignored"])
-        .env("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY_ID)
-        .env("AWS_SECRET_ACCESS_KEY", s3::SECRET_ACCESS_KEY)
-        .env("AWS_ENDPOINT_URL", server.endpoint())
-        .env("AWS_REGION", "garage");
-    let output = tokio::task::spawn_blocking(move || child.output()).await.unwrap().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
-}
-
-#[tokio::test]
-#[ignore = "run by keys_come_from_the_usual_variables"]
-async fn child_with_keys_in_its_environment() {
-    let from_environment = |settings: &mut Settings| {
-        settings.url = format!("s3://{}", s3::BUCKET);
-        settings.s3.allow_http = true;
-    };
-    let mut site = Site::prepare(from_environment, |_| {}, vec![]);
-    assert_eq!(site.present().await.digest, Digest::of(b"image"));
 }
