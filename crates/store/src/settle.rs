@@ -208,7 +208,7 @@ mod tests {
 
     /// A file `a` whose fingerprint is `state`.
     fn files(state: &str, age: Option<Duration>) -> BTreeMap<String, Listed> {
-        let listed = Listed { size: 1, fingerprint: Fingerprint::new(state), age };
+        let listed = Listed { size: 1, fingerprint: Fingerprint::new(state), age, dated: None };
         BTreeMap::from([("x/a".to_owned(), listed)])
     }
 

@@ -468,7 +468,8 @@ impl Watcher {
         }
         self.unsteady.remove(path);
         let reason = "what is read of it is not what was listed, again and again: the listing and \
-                      the file differ in size or ETag; copy it there again, or look at the server";
+                      the file differ in size, ETag or date; copy it there again, or look at the \
+                      server";
         Outcome::Refused { reason: reason.into(), retry: true }
     }
 

@@ -11,8 +11,9 @@ use object_store::path::{self, Path};
 use object_store::{
     BackoffConfig, ClientOptions, Error, ObjectMeta, ObjectStoreExt as _, RetryConfig,
 };
+use tokio::time::Instant;
 
-use super::{Fingerprint, Listed, Listing};
+use super::{Dated, Fingerprint, Listed, Listing};
 use crate::settings::{S3Settings, StoreError};
 
 /// Questions for single objects at the same time, where a listing carries no `ETag`.
@@ -154,17 +155,18 @@ pub(super) async fn list(
     let now = SystemTime::now();
     let mut listing = Listing::default();
     let all = objects(store, prefix, &mut listing.unusable).await?;
-    let objects: Vec<(String, Result<ObjectMeta, Error>)> = stream::iter(all)
+    let objects: Vec<(String, Result<ObjectMeta, Error>, Instant)> = stream::iter(all)
         .filter_map(|meta| async { relative(&meta, prefix).map(|path| (path, meta)) })
-        // Some servers leave the ETag out of a listing. Size and time cannot stand in for it:
-        // two uploads of one size within a second would look the same.
+        // Some servers leave the ETag out of a listing, and tell it when they are asked. Size and
+        // time are the last resort; then it is the time of an answer, since that of a listing
+        // may have parts of seconds.
         .map(|(path, meta)| async {
             if meta.e_tag.is_some() {
-                return Some((path, Ok(meta)));
+                return Some((path, Ok(meta), Instant::now()));
             }
             match store.head(&meta.location).await {
                 Err(Error::NotFound { .. }) => None,
-                head => Some((path, head)),
+                head => Some((path, head, Instant::now())),
             }
         })
         .buffer_unordered(HEADS)
@@ -174,7 +176,7 @@ pub(super) async fn list(
         .await;
     let all = objects.len();
     let mut failed = 0;
-    for (path, meta) in objects {
+    for (path, meta, seen) in objects {
         let meta = match meta {
             Ok(meta) => meta,
             // One that may not be looked at is its own trouble; many are the server's.
@@ -189,6 +191,15 @@ pub(super) async fn list(
                 continue;
             }
         };
+        let changed = SystemTime::from(meta.last_modified);
+        let dated = meta.e_tag.is_none().then_some(Dated { changed, seen });
+        // What stands for a time that was not told.
+        if dated.is_some() && changed == SystemTime::UNIX_EPOCH {
+            let reason = "the server gives neither ETag nor Last-Modified for it, so that nothing \
+                          tells when it changes: let the server, or the proxy before it, give one";
+            listing.unusable.insert(path, reason.to_owned());
+            continue;
+        }
         let e_tag = meta.e_tag.unwrap_or_else(|| {
             let time = meta.last_modified.timestamp_micros();
             format!("{}-{time}", meta.size)
@@ -196,7 +207,8 @@ pub(super) async fn list(
         let listed = Listed {
             size: meta.size,
             fingerprint: Fingerprint(e_tag),
-            age: now.duration_since(meta.last_modified.into()).ok(),
+            age: now.duration_since(changed).ok(),
+            dated,
         };
         listing.files.insert(path, listed);
     }

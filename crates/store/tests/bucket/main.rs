@@ -1,10 +1,13 @@
 //! The same as for a directory, against a real S3 server with signatures checked.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "../../../tests/support/s3.rs"]
+mod etags;
+#[path = "../../../../tests/support/s3.rs"]
 mod s3;
+#[path = "../support/mod.rs"]
 mod support;
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -12,7 +15,7 @@ use std::time::Duration;
 use object_store::ObjectStoreExt as _;
 use object_store::aws::AmazonS3Builder;
 use s3::Fault;
-use store::{Change, Digest, Dropped, Event, S3Settings, Settings, Target};
+use store::{Change, Digest, Dropped, Event, ReadErrorKind, S3Settings, Settings, Target};
 use support::{Site, files, known};
 
 fn bucket(server: &s3::S3Server, prefix: &str) -> impl FnOnce(&mut Settings) + use<> {
@@ -376,6 +379,39 @@ async fn a_thousand_devices_on_a_cold_image_read_each_byte_once() {
     futures_util::future::join_all(devices).await;
     // From the server, once, when it was taken in; and never again.
     assert_eq!(server.sent(), image.len() as u64);
+}
+
+#[tokio::test]
+async fn a_damaged_copy_is_fetched_again() {
+    let mut server = s3::S3Server::start().await;
+    let image = vec![7; 3 << 20];
+    server.put("pump.bin", &image);
+    let mut site = Site::prepare(hasty(&server), |_| {}, vec![]);
+    let dropped = site.present().await;
+    let damage = || {
+        let file = fs::OpenOptions::new().write(true).open(site.copy_of(dropped.digest)).unwrap();
+        std::os::unix::fs::FileExt::write_at(&file, b"x", 2 << 20).unwrap();
+    };
+    let read = site.store.image(dropped.digest, dropped.size);
+    // Before it was first read, and again after it was verified and partly read.
+    for (offset, sent) in [(0, 2), (2 << 20, 3)] {
+        damage();
+        let error = read.read(offset, 10).await.unwrap_err();
+        assert_eq!((error.kind, error.retry), (ReadErrorKind::Corrupt, true));
+        read.renewed().await;
+        assert_eq!(read.read(0, 10).await.unwrap(), vec![7; 10]);
+        assert_eq!(server.sent(), sent * image.len() as u64, "fetched once");
+    }
+    damage();
+    server.stop().await;
+    for kind in [ReadErrorKind::Corrupt, ReadErrorKind::Missing] {
+        let error = read.read(2 << 20, 10).await.unwrap_err();
+        assert_eq!((error.kind, error.retry), (kind, true));
+    }
+    server.resume().await;
+    while read.read(2 << 20, 10).await.is_err() {
+        read.renewed().await;
+    }
 }
 
 #[tokio::test]
