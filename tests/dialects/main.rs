@@ -4,6 +4,7 @@
 mod aws;
 mod http;
 mod native;
+mod quirks;
 #[path = "../support/mod.rs"]
 mod support;
 mod thingsboard;

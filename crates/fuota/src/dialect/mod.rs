@@ -375,6 +375,12 @@ pub trait Dialect: Send + Sync {
         false
     }
 
+    /// The user name in what its devices send as one, where that holds more, and by which name of
+    /// [`quirks`](Dialect::quirks) this is counted.
+    fn user_name<'a>(&self, _given: &'a str) -> Option<(&'a str, &'static str)> {
+        None
+    }
+
     /// The name of a message that only the server may say, if this payload holds one.
     fn forgery(&self, payload: &[u8]) -> Option<String>;
 
