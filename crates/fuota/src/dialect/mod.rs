@@ -384,6 +384,11 @@ pub trait Dialect: Send + Sync {
     /// The name of a message that only the server may say, if this payload holds one.
     fn forgery(&self, payload: &[u8]) -> Option<String>;
 
+    /// Whether no device may be sent such a message by others, whatever it speaks (rule 24).
+    fn is_reserved_everywhere(&self) -> bool {
+        false
+    }
+
     /// Bytes of a block of an offer: at most `wanted`, for an image of this size, so that the
     /// block fits the framing; `None` where not even a small one fits.
     fn chunk_size(&self, wanted: u32, image: u64, framing: &Framing) -> Option<u32>;

@@ -118,6 +118,10 @@ impl Dialect for Reference {
         }
     }
 
+    fn is_reserved_everywhere(&self) -> bool {
+        true
+    }
+
     fn order(&self, payload: &[u8]) -> Option<order::Order> {
         let reserved: Vec<&str> = SERVER_ONLY.into_iter().chain([REQUEST]).collect();
         order::read(payload, &reserved)
