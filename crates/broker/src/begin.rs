@@ -5,17 +5,14 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    task::JoinHandle,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     codec,
     connection::{Connection, Parts},
     counters::Totals,
     deliver::outgoing_head,
-    ending::{shared, write_behind},
+    ending::shared,
     exchange::Exchange,
     handshake::{Admitted, Failed, overtaken, tell},
     journal::{Owner, Record, Ticket},
@@ -100,15 +97,15 @@ fn prepare(
     if let Some(will) = state.will.take()
         && !present
     {
-        exchange.publish_will(session, will);
+        state.behind.wait_for(exchange.publish_will(session, will));
     }
-    let mut handing_on = None;
     if !present {
         let shared = shared(session, state);
         drop_subscriptions(session, &exchange.index);
         session.inbox.clear();
-        *state = State::default();
-        handing_on = exchange.hand_on(session, shared);
+        // Of its last life only that is left which others still have to get.
+        *state = State { behind: std::mem::take(&mut state.behind), ..State::default() };
+        state.behind.wait_for(exchange.hand_on(session, shared));
     }
     state.present = true;
     state.expiry = match connect.session_expiry {
@@ -129,20 +126,17 @@ fn prepare(
             expires: None,
         }),
     });
-    let (expiry, will) = (connect.session_expiry, state.will.as_ref());
-    (present, note_session(session, present, expiry, will, client, exchange, handing_on))
+    (present, note_session(session, state, present, connect.session_expiry, client, exchange))
 }
 
-/// Writes down that a session begins, goes on, or is none any more that lasts, behind what its last
-/// life hands on.
+/// Writes down that a session begins, goes on, or is none any more that lasts.
 fn note_session(
     session: &Session,
+    state: &mut State,
     present: bool,
     expiry: u32,
-    will: Option<&Will>,
     client: &Client,
     exchange: &Exchange,
-    handing_on: Option<JoinHandle<()>>,
 ) -> Option<Ticket> {
     let journal = exchange.journal.as_ref()?;
     let lasted = session.is_durable();
@@ -159,10 +153,10 @@ fn note_session(
         (false, _) => return None,
     };
     // Its will is a part of it (MQTT 5.0, 4.1).
-    let will = will.filter(|_| lasts);
+    let will = state.will.as_ref().filter(|_| lasts);
     let will = will.map(|will| Record::Will { session: key, will: Some(Box::new(will.clone())) });
     let (told, ticket) = Ticket::pair();
-    write_behind(handing_on, journal.clone(), move |journal| match will {
+    state.behind.write(journal, move |journal| match will {
         None => journal.note(record, told),
         Some(will) => {
             journal.append(record);

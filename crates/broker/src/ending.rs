@@ -9,7 +9,7 @@ use crate::{
     exchange::{Exchange, How, Routed},
     hooks::View,
     index::Receivers,
-    journal::{Journal, Record},
+    journal::Record,
     message::Delivery,
     pending::Pending,
     session::{Session, State, Will},
@@ -20,17 +20,14 @@ impl Exchange {
     pub fn end_session(&self, session: &Arc<Session>, state: &mut State) {
         let shared = shared(session, state);
         self.registry.remove(session, state, &self.index);
-        let handing_on = self.hand_on(session, shared);
-        if let Some(journal) = self.journal.as_ref().filter(|_| session.is_durable()) {
-            let end = Record::End { session: session.key };
-            write_behind(handing_on, journal.clone(), move |journal| journal.append(end));
-        }
+        state.behind.wait_for(self.hand_on(session, shared));
+        self.log_behind(session, state, Record::End { session: session.key });
     }
 
     /// Ends a session that is away: its delayed will is due with it.
     pub fn end_away(&self, session: &Arc<Session>, mut state: OwnedMutexGuard<State>) {
         if let Some(will) = state.will.take() {
-            self.publish_will(session, will);
+            state.behind.wait_for(self.publish_will(session, will));
         }
         self.end_session(session, &mut state);
     }
@@ -38,15 +35,21 @@ impl Exchange {
     /// A delayed will is due before its session ends.
     pub fn mourn(&self, session: &Session, state: &mut State) {
         if let Some(will) = state.will.take() {
-            self.publish_will(session, will);
-            self.log_will_over(session);
+            state.behind.wait_for(self.publish_will(session, will));
+            self.log_will_over(session, state);
         }
     }
 
-    /// The will of a session that lasts was published or given up.
-    pub fn log_will_over(&self, session: &Session) {
+    /// The will of a session was published or given up. The log hears of it behind the publish: the
+    /// end of the process may bring it twice, but never lose it.
+    pub fn log_will_over(&self, session: &Session, state: &mut State) {
+        self.log_behind(session, state, Record::Will { session: session.key, will: None });
+    }
+
+    /// Writes a record of a session that lasts, behind what it leaves to others.
+    pub fn log_behind(&self, session: &Session, state: &mut State, record: Record) {
         if let Some(journal) = self.journal.as_ref().filter(|_| session.is_durable()) {
-            journal.append(Record::Will { session: session.key, will: None });
+            state.behind.write(journal, move |journal| journal.append(record));
         }
     }
 
@@ -68,12 +71,13 @@ impl Exchange {
     }
 
     /// Publishes a will, asking the hooks as for any publish, but with no connection behind it.
-    pub fn publish_will(&self, session: &Session, will: Will) {
-        let Some(client) = session.view.lock().client.clone() else { return };
+    /// Where it is not in the log yet, since it waits for room, the task that sees to it is returned.
+    pub fn publish_will(&self, session: &Session, will: Will) -> Option<JoinHandle<()>> {
+        let client = session.view.lock().client.clone()?;
         let outbox = Outbox::new(Arc::new(Closed));
         let mut slots = self.hooks.slots();
         let mut view = View { client: &client, outbox: &outbox, slots: &mut slots };
-        self.publish_checked(&mut view, session, &will.message);
+        self.publish_checked(&mut view, session, &will.message)
     }
 
     /// What a member of shared subscriptions leaves behind goes to other members (MQTT 5.0, 4.8.2).
@@ -106,21 +110,6 @@ impl Exchange {
             .then(|| Pending::go_on_in_order(under_way, self.totals.clone()));
         task.filter(|_| unwritten)
     }
-}
-
-/// Writes that a session is over behind what it leaves to others, so that no end of the process
-/// comes between. They may have to wait for room.
-pub(crate) fn write_behind(
-    handing_on: Option<JoinHandle<()>>,
-    journal: Arc<Journal>,
-    write: impl FnOnce(&Journal) + Send + 'static,
-) {
-    let Some(handing_on) = handing_on else { return write(&journal) };
-    tokio::spawn(async move {
-        // Should it have panicked, the session is over all the same.
-        let _ = handing_on.await;
-        write(&journal);
-    });
 }
 
 /// What a session would leave to other members of its shared subscriptions, in the order in which

@@ -323,7 +323,7 @@ fn cleared(topic: &Arc<str>, sequence: u64) -> Arc<Message> {
 }
 
 /// The record of a retained message that nobody waits for.
-fn retained_record(message: &Arc<Message>) -> Record {
+pub(crate) fn retained_record(message: &Arc<Message>) -> Record {
     Record::Publish(Box::new(Published {
         message: message.clone(),
         at: wall_seconds(),

@@ -71,7 +71,9 @@ impl Handle {
     fn published(&self, topic: &str, routed: Routed, mut tally: Tally) {
         match routed {
             Routed::Done | Routed::Woke(_) | Routed::Crowded(_) | Routed::NotRetained => {}
-            Routed::Pending(pending) => pending.go_on(self.exchange.totals.clone()),
+            Routed::Pending(pending) => {
+                pending.go_on(self.exchange.totals.clone());
+            }
             Routed::Unwritable => {
                 tally.dropped += 1;
                 tracing::warn!(topic, "a plugin's publish was dropped: {UNWRITABLE}");

@@ -109,15 +109,18 @@ fn leave(
         }
         Some(will) => {
             if mourned {
-                exchange.publish_will(session, will);
+                state.behind.wait_for(exchange.publish_will(session, will));
             }
-            // Behind it: the end of the process may bring it twice, but never lose it.
-            exchange.log_will_over(session);
+            exchange.log_will_over(session, &mut state);
         }
     }
-    if let Some(journal) = exchange.journal.as_ref().filter(|_| session.is_durable() && !over) {
-        let expiry = expiry_seconds(expiry);
-        journal.append(Record::Leave { session: session.key, at: wall_seconds(), expiry });
+    if !over {
+        let (at, expiry) = (wall_seconds(), expiry_seconds(expiry));
+        exchange.log_behind(
+            session,
+            &mut state,
+            Record::Leave { session: session.key, at, expiry },
+        );
     }
     match expiry {
         // [MQTT-4.1.0-2]; what outlives the connection is kept [MQTT-3.1.2-23], and it was there as

@@ -57,6 +57,7 @@ compile_error!("the feature `faults` lets a test kill the router: it has no plac
 mod admission;
 mod backlog;
 mod begin;
+mod behind;
 mod blob;
 pub mod codec;
 mod connection;

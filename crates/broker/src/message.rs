@@ -26,8 +26,8 @@ pub(crate) struct Message {
     pub properties: Option<Box<Properties>>,
     /// The key of the session that published it, for No Local; 0 is the broker itself.
     pub publisher: u64,
-    /// Place in the broker-wide order of retained publishes; 0 for the others. A session that
-    /// has sent retained message N drops live copies up to N.
+    /// Place in the broker-wide order of retained publishes; 0 for the others. See
+    /// [`crate::backlog`] for what it is compared with.
     pub sequence: u64,
     /// When it stops being of use, from its expiry interval.
     pub expires: Option<Instant>,

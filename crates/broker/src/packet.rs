@@ -193,9 +193,7 @@ pub struct ConnAck {
 pub mod reason {
     #![allow(missing_docs)]
     pub const SUCCESS: u8 = 0x00;
-    pub const DISCONNECT_WITH_WILL: u8 = 0x04;
     pub const NO_SUBSCRIPTION_EXISTED: u8 = 0x11;
-    pub const UNSPECIFIED_ERROR: u8 = 0x80;
     pub const MALFORMED_PACKET: u8 = 0x81;
     pub const PROTOCOL_ERROR: u8 = 0x82;
     pub const IMPLEMENTATION_SPECIFIC_ERROR: u8 = 0x83;

@@ -18,7 +18,7 @@ use tokio::{task::JoinHandle, time::Sleep};
 
 use crate::{
     counters::{Tally, Totals},
-    exchange::{Routed, YIELD_AFTER},
+    exchange::{Routed, YIELD_AFTER, retained_record},
     inbox::{Kick, Pushed},
     index::Receiver,
     journal::{Journal, Published, Record, Target, Ticket, Unwritable, wall_seconds},
@@ -147,6 +147,11 @@ impl Pending {
     /// Whether it waits for room: what its publisher sends next has to wait as well.
     pub fn waits_for_room(&self) -> bool {
         matches!(self.stage, Stage::Pushing | Stage::Reserving)
+    }
+
+    /// What it holds, in bytes.
+    pub fn cost(&self) -> usize {
+        self.message.cost()
     }
 
     /// Whether nothing of it was promised or handed over, so that it can be given up.
@@ -341,7 +346,8 @@ impl Pending {
         };
     }
 
-    /// Gives all room back.
+    /// Gives all room back: nobody gets it. As its topic's retained message it was there from its
+    /// beginning, and may have been sent as that, so the log has to know of it all the same.
     pub fn release(&mut self) {
         for (receiver, delivery) in self.reserved.drain(..) {
             if delivery.qos != Qos::AtMostOnce {
@@ -349,6 +355,9 @@ impl Pending {
             }
         }
         self.waiting.clear();
+        if let Some(log) = self.log.take_if(|log| log.retained) {
+            log.journal.append(retained_record(&self.message));
+        }
     }
 
     /// Waits until it is done, for a publish without a connection.
@@ -364,8 +373,8 @@ impl Pending {
 
     /// The same in a task of its own, for what nobody can be told of: a will, the broker's own, or
     /// what its publisher left behind.
-    pub fn go_on(self: Box<Self>, totals: Arc<Totals>) {
-        Self::go_on_in_order([self], totals);
+    pub fn go_on(self: Box<Self>, totals: Arc<Totals>) -> JoinHandle<()> {
+        Self::go_on_in_order([self], totals)
     }
 
     /// Several of those, one behind the other. The task ends when they are done.

@@ -12,8 +12,8 @@ use std::{
 };
 
 use crate::{
-    backlog::Backlog, inbox::Inbox, limits::LiveLimits, message::Message, outbound::Window,
-    quota::Place, subscriptions::Subscriptions,
+    backlog::Backlog, behind::Behind, inbox::Inbox, limits::LiveLimits, message::Message,
+    outbound::Window, quota::Place, subscriptions::Subscriptions,
 };
 
 /// One session: found by its client id, held by at most one connection at a time.
@@ -91,6 +91,8 @@ pub(crate) struct State {
     pub received: BTreeSet<u16>,
     /// Retained messages that it was promised, while no connection has them.
     pub backlog: Option<Box<Backlog>>,
+    /// What its records come behind.
+    pub behind: Behind,
     /// The will that stands for the current connection, or is delayed after it.
     pub will: Option<Will>,
     /// How long it outlives its connection; `None` is for ever.

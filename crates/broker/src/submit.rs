@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use hook::{Origin, Properties, Protocol, Qos, Reason, ReasonKind};
+use tokio::task::JoinHandle;
 
 use crate::{
     counters::{Tally, Totals},
@@ -108,13 +109,14 @@ impl Exchange {
         }
     }
 
-    /// A will, or another message without a connection, past the same hooks and rules.
+    /// A will, or another message without a connection, past the same hooks and rules. Where it
+    /// waits for room, the task that sees to it is returned.
     pub(crate) fn publish_checked(
         &self,
         view: &mut View<'_>,
         session: &Session,
         message: &Message,
-    ) {
+    ) -> Option<JoinHandle<()>> {
         let mut tally = Tally::default();
         let submission = Submission {
             topic: &message.topic,
@@ -128,8 +130,13 @@ impl Exchange {
             received: None,
             follows: false,
         };
+        let mut waiting = None;
         match self.submit(view, session, submission, &mut None, &mut tally) {
-            Submitted::Routed(Routed::Pending(pending)) => pending.go_on(self.totals.clone()),
+            Submitted::Routed(Routed::Pending(pending)) => {
+                let waits = pending.waits_for_room();
+                let task = pending.go_on(self.totals.clone());
+                waiting = waits.then_some(task);
+            }
             Submitted::Routed(Routed::Unwritable) => {
                 Totals::count(&self.totals.dropped);
                 tracing::warn!(
@@ -143,5 +150,6 @@ impl Exchange {
             }
         }
         tally.flush(&self.totals);
+        waiting
     }
 }

@@ -26,6 +26,10 @@ use crate::{
     session::State,
 };
 
+/// Publishes of one connection that wait to be acknowledged, in bytes, before it is read on: also
+/// those that need not stand in the log, and only follow one that does.
+const MOST_BYTES: usize = 1024 * 1024;
+
 /// Why a publish was refused that needs the log.
 pub(crate) const UNWRITABLE: &str = "the broker's log cannot be written";
 
@@ -35,6 +39,8 @@ pub(crate) struct Unsettled {
     greeting: Option<(Ticket, ConnAck)>,
     /// Each with when it was read.
     publishes: VecDeque<(Box<Pending>, AckKind, u16, Instant)>,
+    /// What they hold, in bytes.
+    publish_bytes: usize,
     steps: VecDeque<(Ticket, Step)>,
     /// The same, each once: a client that repeats itself is answered once.
     under_way: BTreeSet<Step>,
@@ -78,6 +84,7 @@ impl Unsettled {
     pub fn blocks_publishes(&self, behind: bool) -> bool {
         let waiting = self.publishes.len().max(self.answers.len());
         waiting >= if behind { 1 } else { MOST_WAITING }
+            || self.publish_bytes >= MOST_BYTES
             || self.hold.is_some()
             || self.publishes.back().is_some_and(|(pending, ..)| pending.waits_for_room())
     }
@@ -210,7 +217,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// A publish whose acknowledgement waits.
     pub(crate) fn acknowledge_later(&mut self, pending: Box<Pending>, kind: AckKind, id: u16) {
         let arrived = self.arrived;
-        self.unsettled().publishes.push_back((pending, kind, id, arrived));
+        let unsettled = self.unsettled();
+        unsettled.publish_bytes += pending.cost();
+        unsettled.publishes.push_back((pending, kind, id, arrived));
     }
 
     /// Whether a delivery that has its packet id is not to be sent yet. At QoS 2 the client tells
@@ -274,7 +283,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         while let Some((pending, ..)) = unsettled.publishes.front_mut()
             && let Poll::Ready(result) = pending.poll(cx, &mut self.tally)
         {
-            let Some((_, kind, id, arrived)) = unsettled.publishes.pop_front() else { break };
+            let Some((pending, kind, id, arrived)) = unsettled.publishes.pop_front() else { break };
+            unsettled.publish_bytes -= pending.cost();
             match result {
                 Ok(()) => {
                     self.encode_ack(kind, id, reason::SUCCESS, None);

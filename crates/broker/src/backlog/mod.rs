@@ -153,7 +153,7 @@ pub(crate) enum Next {
     Send(Delivery, u64),
     /// This backlog in the log is over.
     Served(u64),
-    /// A page had nothing; there are more pages, after others had their turn.
+    /// There may be more on the next page, after others had their turn.
     Later,
     /// Nothing now: all is served, or what is due waits for a SUBACK or for room in the window.
     Nothing,
@@ -228,6 +228,8 @@ impl Backlog {
 
     /// The next message; `room` says whether one more may be in flight.
     pub fn next(&mut self, retained: &Retained, room: bool) -> Next {
+        // What is skipped costs time too, so one call looks at one new page at most.
+        let mut looked = false;
         while let Some(serving) = self.serving.front_mut().filter(|one| one.acknowledged) {
             while let Some(message) = serving.page.front() {
                 let qos = message.qos.min(serving.owed.qos);
@@ -263,10 +265,11 @@ impl Backlog {
                 }
                 continue;
             }
-            serving.load(retained);
-            if serving.page.is_empty() && !serving.last_page {
+            if looked {
                 return Next::Later;
             }
+            serving.load(retained);
+            looked = true;
         }
         Next::Nothing
     }

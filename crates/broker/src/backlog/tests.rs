@@ -153,3 +153,21 @@ fn what_is_remembered_is_bounded() {
     backlog.sent.until = Some(Instant::now());
     assert!(backlog.is_over());
 }
+
+/// Who comes back is sent nothing that is retained at QoS 0, and to find that out takes time too.
+#[test]
+fn others_have_their_turn_between_pages_of_which_nothing_is_sent() {
+    let retained = Retained::new(Arc::default());
+    for n in 0..4 * PAGE {
+        publish(&retained, &format!("r/{n}"), Qos::AtMostOnce);
+    }
+    let mut backlog = subscribed(&retained, "r/#", true);
+    backlog.acknowledged(1);
+    backlog.keep_promised();
+    let turns = std::iter::from_fn(|| match backlog.next(&retained, true) {
+        Next::Later => Some(()),
+        Next::Served(7) => None,
+        _ => panic!("nothing is promised"),
+    });
+    assert!(turns.count() >= 3);
+}

@@ -41,6 +41,8 @@ pub(super) struct Writer {
     image: Image,
     /// Records that are to be written next.
     entries: Vec<Entry>,
+    /// Who waits for the state. Here, so that they hear of a panic when everybody can see it.
+    copies: Vec<oneshot::Sender<Image>>,
     file: Arc<dyn LogFile>,
     number: u64,
     len: u64,
@@ -98,6 +100,7 @@ impl Writer {
             pruned: image.next.sequence,
             image,
             entries: Vec::new(),
+            copies: Vec::new(),
             file,
             number,
             len: len.max(HEADER as u64),
@@ -115,7 +118,7 @@ impl Writer {
     pub fn run(mut self) {
         let _last = Last(self.shared.clone());
         loop {
-            let (stop, copies) = self.gather();
+            let stop = self.gather();
             if self.syncer.failed.swap(false, Ordering::AcqRel) {
                 self.whole = true;
             }
@@ -125,7 +128,7 @@ impl Writer {
                 Err(error) => self.failed(&error),
             }
             // The receiver may have given up.
-            copies.into_iter().for_each(|copy| drop(copy.send(self.image.clone())));
+            self.copies.drain(..).for_each(|copy| drop(copy.send(self.image.clone())));
             self.look_after_snapshots();
             if stop {
                 return self.end();
@@ -134,7 +137,7 @@ impl Writer {
     }
 
     /// Takes what has come, or waits for it.
-    fn gather(&mut self) -> (bool, Vec<oneshot::Sender<Image>>) {
+    fn gather(&mut self) -> bool {
         let failing = self.shared.failing.load(Ordering::Acquire);
         let mut queue = self.shared.queue.lock();
         if failing {
@@ -151,7 +154,8 @@ impl Writer {
             self.shared.wake.wait_for(&mut queue, SYNC_EVERY);
         }
         self.entries.append(&mut queue.entries);
-        (queue.stop, std::mem::take(&mut queue.copies))
+        self.copies.append(&mut queue.copies);
+        queue.stop
     }
 
     fn write_entries(&mut self) -> io::Result<()> {

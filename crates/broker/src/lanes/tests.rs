@@ -6,6 +6,7 @@ use crate::{
     session::Session,
 };
 use bytes::Bytes;
+use std::time::Duration;
 
 fn message(n: u32) -> Arc<Message> {
     Arc::new(Message {
@@ -88,10 +89,18 @@ async fn many_receivers_go_through_the_router_and_order_is_kept() {
     assert_eq!(first, (0..200).collect::<Vec<u64>>());
     assert_eq!(got(&sessions[1], 100).await.len(), 100);
     // What was charged is credited to the last byte. The reader credits after it handed over.
-    while lanes.lanes[0].transit.lock().parcels > 0 {
-        tokio::task::yield_now().await;
-    }
+    until(|| lanes.lanes[0].transit.lock().parcels == 0).await;
     assert_eq!(lanes.lanes[0].transit.lock().bytes, 0);
+}
+
+/// Waits for what sends no event.
+async fn until(holds: impl Fn() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("in time");
 }
 
 /// Router threads of this process. Other tests have theirs, so only differences count.
@@ -117,17 +126,13 @@ async fn a_replaced_router_ends_and_the_lane_goes_on() {
     assert_eq!(lanes.totals.router_renewals.load(Ordering::Relaxed), 20);
     // Each old thread ends; this lane's own and those of other tests stay, which are fewer than the
     // rounds.
-    while router_threads() >= 20 {
-        tokio::task::yield_now().await;
-    }
+    until(|| router_threads() < 20).await;
 }
 
 /// Copies that found their way, of all sessions, once nothing is under way any more.
 #[cfg(feature = "faults")]
 async fn settled(lanes: &Lanes, sessions: &[Arc<Session>]) -> Vec<Vec<u64>> {
-    while lanes.lanes.iter().any(|lane| lane.transit.lock().parcels > 0) {
-        tokio::task::yield_now().await;
-    }
+    until(|| lanes.lanes.iter().all(|lane| lane.transit.lock().parcels == 0)).await;
     let mut all = Vec::new();
     for session in sessions {
         all.push(got(session, 0).await.iter().map(|d| d.message.sequence).collect());

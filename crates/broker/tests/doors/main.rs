@@ -321,9 +321,12 @@ async fn nobody_may_take_forever() {
         io.send(bytes).await;
         io.expect_end().await;
     }
-    while site.broker.counters().connections > 0 {
-        tokio::task::yield_now().await;
-    }
+    let gone = async {
+        while site.broker.counters().connections > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, gone).await.expect("all have gone");
     assert_eq!(site.broker.counters().connects_refused, 10);
     site.close().await;
 }

@@ -5,9 +5,12 @@
 
 use crate::support::{disk::Disk, *};
 use broker::{Server, Settings, StartError};
-use std::sync::{
-    Arc,
-    atomic::{AtomicU16, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
 };
 
 pub fn killed(disk: &Disk) -> (Site, Disk) {
@@ -18,6 +21,33 @@ pub fn killed(disk: &Disk) -> (Site, Disk) {
 pub fn first() -> (Site, Disk) {
     let disk = Disk::default();
     (site_on(Settings::default(), &disk), disk)
+}
+
+/// A queue of one message, for whose room a publish waits long.
+pub fn patient() -> Settings {
+    let mut settings = Settings::default();
+    settings.limits.queue_messages = 1;
+    settings.limits.publish_hold = Duration::from_secs(15);
+    settings
+}
+
+/// All that was appended until now is in the log.
+pub fn written(site: &Site) {
+    site.publish(Publish::new("barrier", "x").qos(1, 1).retained());
+}
+
+/// A client with a session that lasts and this subscription, on a patient site: it was sent "1",
+/// and "2" fills its queue.
+pub fn full_client(site: &Site, filter: &str) -> (Connect, Wire) {
+    let connect = Connect::lasting(V5, "full").with(&[0x21, 0, 1]);
+    let mut wire = site.enter(&connect, false);
+    wire.subscribe(filter, 1);
+    wire.subscribe("own", 1);
+    for n in ["1", "2"] {
+        site.publish(Publish::new("own", n).qos(1, 1));
+    }
+    assert_eq!(wire.received().text(), "1");
+    (connect, wire)
 }
 
 /// Why the broker does not start on this disk.
@@ -507,9 +537,7 @@ fn a_full_disk_stops_only_what_needs_it() {
         late.vanish();
 
         disk.set_full(false);
-        while site.server.log_ready().is_err() {
-            std::thread::yield_now();
-        }
+        eventually("the log is written", || site.server.log_ready().is_ok());
         five.publish(Publish::new("late", "after").qos(1, 5));
         five.expect(&puback(5));
         five.publish(Publish::new("kept", "after").qos(1, 6));

@@ -3,7 +3,6 @@
 use crate::support::{disk::Disk, *};
 use broker::Settings;
 use hook::{ClientQuery, ReasonKind};
-use std::time::{Duration, Instant};
 
 #[test]
 fn sessions_come_in_pages_by_client_id() {
@@ -123,9 +122,7 @@ fn nothing_is_removed_while_the_log_cannot_be_written() {
     assert_eq!(refused.kind, ReasonKind::ServerBusy);
     assert_eq!(retained(&site, "#"), ["t"]);
     disk.set_full(false);
-    while site.broker.remove_retained("#").is_err() {
-        std::thread::yield_now();
-    }
+    eventually("the log is written", || site.broker.remove_retained("#").is_ok());
     assert!(retained(&site, "#").is_empty());
 }
 
@@ -168,11 +165,8 @@ fn a_stop_publishes_the_wills_of_who_is_connected() {
     for wire in &mut connected {
         wire.ended(0x8b);
     }
-    let began = Instant::now();
-    while site.broker.client("waiting").unwrap().queued_messages < 2 {
-        assert!(began.elapsed() < Duration::from_secs(20), "no wills");
-        std::thread::yield_now();
-    }
+    let waiting = || site.broker.client("waiting").unwrap().queued_messages;
+    eventually("both wills are there", || waiting() == 2);
     drop(site);
     let site = site_on(Settings::default(), &disk.after_kill());
     let mut waiting = site.enter(&Connect::lasting(V5, "waiting"), true);

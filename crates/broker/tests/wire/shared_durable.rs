@@ -3,7 +3,7 @@
 use broker::Settings;
 
 use crate::{
-    durability::{first, killed},
+    durability::{first, full_client, killed, patient, written},
     support::{disk::Disk, *},
 };
 use std::time::{Duration, Instant};
@@ -96,18 +96,6 @@ fn a_member_that_expires_meanwhile_leaves_them_to_one_that_is_away() {
     }
 }
 
-fn patient() -> Settings {
-    let mut settings = Settings::default();
-    settings.limits.queue_messages = 1;
-    settings.limits.publish_hold = Duration::from_secs(15);
-    settings
-}
-
-/// All that was appended until now is in the log.
-fn written(site: &Site) {
-    site.publish(Publish::new("barrier", "x").qos(1, 1).retained());
-}
-
 /// A session is in the log until the last message that it leaves to others is with them, however
 /// long those have no room for it.
 #[test]
@@ -120,15 +108,7 @@ fn a_session_is_over_when_it_has_handed_on_what_it_leaves() {
         wire.subscribe(GROUP, 1);
         site.publish(Publish::new("t", "promised").qos(1, 1));
         assert_eq!(wire.received().text(), "promised");
-        // The other one has one in flight, and one that fills its queue.
-        let other = Connect::lasting(V5, "other").with(&[0x21, 0, 1]);
-        let mut full = site.enter(&other, false);
-        full.subscribe(GROUP, 1);
-        full.subscribe("own", 1);
-        for n in ["1", "2"] {
-            site.publish(Publish::new("own", n).qos(1, 1));
-        }
-        assert_eq!(full.received().text(), "1");
+        let (other, mut full) = full_client(&site, GROUP);
         let mut greeted = None;
         if starts_clean {
             greeted = Some(site.greet(&Connect { clean: true, ..member.clone() }));
@@ -152,7 +132,7 @@ fn a_session_is_over_when_it_has_handed_on_what_it_leaves() {
             assert_eq!((ack[0], ack[2]), (0x20, 0), "a new session: {ack:02x?}");
         } else {
             eventually("it is handed on", || {
-                site.broker.client("other").unwrap().queued_messages == 1
+                site.broker.client("full").unwrap().queued_messages == 1
             });
         }
         written(&site);
@@ -166,4 +146,39 @@ fn a_session_is_over_when_it_has_handed_on_what_it_leaves() {
         full.send(&puback(id));
         assert_eq!(full.received().text(), "promised");
     }
+}
+
+/// It may begin anew twice before that: the log has both beginnings, and what came behind them.
+#[test]
+fn a_session_that_begins_anew_again_keeps_what_it_gets_then() {
+    let disk = Disk::default();
+    let site = site_on(patient(), &disk);
+    let member = Connect::lasting(V5, "member");
+    let mut wire = site.enter(&member, false);
+    wire.subscribe(GROUP, 1);
+    site.publish(Publish::new("t", "promised").qos(1, 1));
+    assert_eq!(wire.received().text(), "promised");
+    let (_, mut full) = full_client(&site, GROUP);
+    let clean = Connect { clean: true, ..member.clone() };
+    let mut waits = site.greet(&clean);
+    wire.ended(0x8e);
+    let connected = || site.broker.client("member").is_some_and(|it| it.connected);
+    eventually("it has the session", connected);
+    let mut again = site.greet(&clean);
+    waits.closed();
+    // It need not wait for its CONNACK [MQTT-3.1.4-5]; nothing of it is in the log yet.
+    again.send(&subscribe(V5, 1, &[], &[("mine", 1)]));
+    written(&site);
+    full.send(&puback(1));
+    assert_eq!(full.received().text(), "2");
+    let ack = again.packet();
+    assert_eq!((ack[0], ack[2]), (0x20, 0), "a new session: {ack:02x?}");
+    again.expect(&suback(V5, 1, &[1]));
+    full.send(&puback(2));
+    assert_eq!(full.received().text(), "promised");
+    written(&site);
+    let (site, _) = killed(&disk);
+    let mut again = site.enter(&member, true);
+    site.publish(Publish::new("mine", "heard").qos(1, 1));
+    assert_eq!(again.received().text(), "heard");
 }

@@ -61,9 +61,7 @@ fn who_reads_no_retained_messages_is_disconnected() {
     let connect = Connect { keep_alive: 0, ..Connect::new(V5, "slow") };
     let mut slow = site.enter(&connect, false);
     slow.send(&subscribe(V5, 1, &[], &[("r/#", 0)]));
-    while is_connected(&site, "slow") {
-        std::thread::yield_now();
-    }
+    eventually("it is disconnected", || !is_connected(&site, "slow"));
     assert_eq!(site.broker.counters().slow_clients, 1);
 }
 

@@ -1,7 +1,7 @@
 //! A log that takes its time, or cannot be written: what waits for it, and what does not.
 
 use crate::{
-    durability::first,
+    durability::{first, full_client, killed, patient, written},
     support::{disk::Disk, *},
 };
 
@@ -82,4 +82,64 @@ fn nobody_is_too_slow_for_what_cannot_be_written() {
     assert_eq!(site.broker.counters().slow_clients, 0);
     full.received();
     full.silent();
+}
+
+/// What follows a publish that waits for the log waits with it, whether it needs the log or not:
+/// for who sends a lot the broker reads on when that is written.
+#[test]
+fn what_waits_behind_a_slow_log_is_bounded_in_bytes() {
+    let (site, disk) = first();
+    let mut publisher = site.client(V5, "p");
+    let before = site.broker.counters().publishes_received;
+    let held = disk.hold();
+    publisher.publish(Publish::new("retained", "x").qos(1, 1).retained());
+    let large = "x".repeat(512 * 1024);
+    for id in 2..=4 {
+        publisher.publish(Publish::new("nobody", &large).qos(1, id));
+    }
+    // It overtakes the last one.
+    publisher.send(&PINGREQ);
+    publisher.expect(&[0xd0, 0]);
+    let received = || site.broker.counters().publishes_received - before;
+    eventually("they are counted", || received() >= 3);
+    publisher.silent();
+    assert_eq!(received(), 3);
+    drop(held);
+    for id in 1..=4 {
+        let ack = publisher.packet();
+        assert_eq!((ack[0], ack[3]), (0x40, id), "{ack:02x?}");
+    }
+}
+
+/// [MQTT-3.3.1-5]: whoever subscribes is sent a retained message from its beginning on, so a start
+/// finds it too, whatever becomes of the publish.
+#[test]
+fn what_is_retained_in_memory_is_retained_in_the_log() {
+    let disk = Disk::default();
+    let site = site_on(patient(), &disk);
+    let _full = full_client(&site, "given/up");
+    // Its publisher is gone before there is room, and would send it again.
+    let mut publisher = site.client(V5, "p");
+    publisher.publish(Publish::new("given/up", "x").qos(2, 1).retained());
+    publisher.silent();
+    publisher.vanish();
+    written(&site);
+    // This one's publisher is refused.
+    let mut publisher = site.client(V5, "p");
+    disk.set_full(true);
+    publisher.publish(Publish::new("refused", "x").qos(1, 1).retained());
+    let ack = publisher.packet();
+    assert_eq!((ack[0], ack[3], ack[4]), (0x40, 1, 0x97), "{ack:02x?}");
+    disk.set_full(false);
+    eventually("the log is written", || site.server.log_ready().is_ok());
+    written(&site);
+    let retained = |site: &Site| {
+        let mut reader = site.subscriber(V5, "reader", "#", 0);
+        let mut topics = Vec::from_iter((0..3).map(|_| reader.received().topic));
+        reader.silent();
+        topics.sort();
+        topics
+    };
+    assert_eq!(retained(&site), ["barrier", "given/up", "refused"]);
+    assert_eq!(retained(&killed(&disk).0), ["barrier", "given/up", "refused"]);
 }

@@ -1,7 +1,7 @@
 //! Wills over the end of the process: MQTT 5.0, 4.1: they are a part of the session.
 
 use crate::{
-    durability::{first, killed},
+    durability::{first, full_client, killed, patient, written},
     support::{disk::Disk, *},
 };
 use broker::Settings;
@@ -74,7 +74,7 @@ fn of_clients_that_were_connected_they_are_published() {
     assert_eq!(topics(&mut wire, 4), ["w/ends", "w/now", "w/old", "w/soon"]);
     wire.silent();
     // Behind what is in the log by then.
-    site.publish(Publish::new("barrier", "x").qos(1, 1).retained());
+    written(&site);
     // Once: what was published is over, and the others still wait.
     let (site, _) = killed(&disk);
     let mut wire = watcher(&site, true);
@@ -93,7 +93,7 @@ fn sessions_whose_time_ran_out_meanwhile_end_with_their_wills() {
     for number in 0..100 {
         site.enter(&session(&format!("s{number}"), 1, 1), false).vanish();
     }
-    site.publish(Publish::new("barrier", "x").qos(1, 1).retained());
+    written(&site);
     let disk = disk.after_kill();
     drop(site);
     after(Duration::from_secs(2));
@@ -116,8 +116,8 @@ fn what_is_void_stays_void() {
     site.enter(&session("back", 1000, 1000), false).vanish();
     let without = Connect { will: None, ..session("back", 1000, 0) };
     let _back = site.enter(&without, true);
-    // A record behind those of the wills.
-    site.publish(Publish::new("r", "x").qos(1, 1).retained());
+    // Behind the records of the wills.
+    written(&site);
     let (site, _) = killed(&disk);
     let mut wire = watcher(&site, true);
     expect_will(&mut wire, "published");
@@ -169,5 +169,47 @@ fn a_stop_publishes_some_and_keeps_the_others() {
     let mut wire = watcher(&site, true);
     expect_will(&mut wire, "now");
     expect_will(&mut wire, "delay");
+    wire.silent();
+}
+
+/// Who is to hear of it may have no room for a while. Until they have, it is not over, and the log
+/// has what comes next behind it.
+#[test]
+fn a_will_that_waits_for_room_outlives_the_process() {
+    let disk = Disk::default();
+    let site = site_on(patient(), &disk);
+    let (full, mut wire) = full_client(&site, "w/#");
+    site.enter(&session("c", 1000, 0), false).vanish();
+    eventually("it is gone", || site.broker.client("c").is_some_and(|it| !it.connected));
+    // It is back with another will, and greeted when the log knows.
+    let again = session("c", 1000, 1000);
+    let mut back = site.greet(&again);
+    written(&site);
+    let heard = |wire: &mut Wire| {
+        for n in ["2", "gone"] {
+            let got = wire.received();
+            assert_eq!(got.text(), n);
+            wire.send(&puback(got.id));
+        }
+    };
+    {
+        let (site, _) = killed(&disk);
+        let mut wire = site.enter(&full, true);
+        let first = wire.received();
+        wire.send(&puback(first.id));
+        heard(&mut wire);
+        wire.silent();
+    }
+    wire.send(&puback(1));
+    heard(&mut wire);
+    let ack = back.packet();
+    assert_eq!((ack[0], ack[2]), (0x20, 1), "the old session: {ack:02x?}");
+    written(&site);
+    let (site, _) = killed(&disk);
+    let mut wire = site.enter(&full, true);
+    wire.silent();
+    // Its new one is there.
+    site.enter(&Connect { clean: true, will: None, ..again }, false).leave();
+    expect_will(&mut wire, "c");
     wire.silent();
 }
