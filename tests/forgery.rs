@@ -198,3 +198,39 @@ fn refusals_are_counted() {
     // A connection adds up what it did after it has written its answers.
     eventually("one refusal more", || (refused() == before + 1).then_some(()));
 }
+
+#[test]
+fn a_command_is_refused_where_its_device_could_take_it_for_the_servers() {
+    let mut site = Site::new();
+    site.set("auth.open_downlink", "true");
+    let daemon = site.start();
+    let forged = || {
+        let metrics = daemon.admin().request("GET", "/metrics", None).body;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("fuotad_forged_total "));
+        line.expect("a counter").parse::<u64>().unwrap()
+    };
+    let mut service = Client::connect(daemon.mqtt(), &Connect::id("service").v5());
+    let mut say = |payload: &[u8]| {
+        service.publish(&Publish::new("fuota/devices/pump-1/down", payload).qos(1))
+    };
+    // An array of CBOR with one element, which would be a MANIFEST to a device of the native dialect.
+    let command = [0x81, 0x18, 42];
+    assert_eq!(say(&command), 0x87, "nobody knows which dialect it speaks");
+    daemon.expect_log(&["refused a publish", "client=service", "(native)", "this device is away"]);
+    eventually("it is counted", || (forged() == 1).then_some(()));
+
+    let mut pump = Device::connect(daemon.mqtt(), &Connect::id("pump-1"));
+    assert_eq!(say(&command), 0);
+    assert_eq!(pump.client.next_publish().payload, command);
+    assert_eq!(say(forgeries()[0].as_bytes()), 0x87);
+    pump.client.expect_silence();
+    eventually("it is counted", || (forged() == 2).then_some(()));
+    pump.client.break_off();
+
+    let mut pump = Client::connect(daemon.mqtt(), &Connect::id("pump-1"));
+    pump.subscribe("fuota/v1/down", 0);
+    assert_eq!(say(&command), 0x87);
+    assert_eq!(say(forgeries()[0].as_bytes()), 0x87, "rule 24 knows no dialect");
+    pump.expect_silence();
+    eventually("it is counted", || (forged() == 4).then_some(()));
+}

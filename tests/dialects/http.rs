@@ -95,6 +95,51 @@ fn ranges_conditions_and_what_is_past_the_end() {
 }
 
 #[test]
+fn what_is_put_up_with_is_counted() {
+    let bytes = image(7, 5000);
+    let site = site();
+    site.drop_file("pump-1.4.2.bin", &bytes);
+    let daemon = site.start();
+    let http = daemon.address_after("downloads listening on http://");
+    let path = "/devices/dev-1/firmware";
+    for headers in [
+        &["Range: bytes=9-5"][..],
+        &["Range: lines=0-1"],
+        &["Range: bytes=0-1,5-6"],
+        &["Range: bytes=0-1", "If-Range: Wed, 21 Oct 2015 07:28:00 GMT"],
+    ] {
+        let answer = get(http, path, headers);
+        assert_eq!((answer.status, answer.body.len()), (200, 5000), "{headers:?}");
+    }
+    let spaced = get(http, path, &["Range: bytes= 100 - 199"]);
+    assert_eq!((spaced.status, spaced.body), (206, bytes[100..200].to_vec()));
+    let head = request(http, "HEAD", path, &["Range: bytes=0-1".into()], "");
+    assert_eq!((head.status, head.header("content-length")), (200, Some("5000")));
+    let report = |kind: &str| {
+        let headers = [format!("Content-Type: {kind}")];
+        request(http, "POST", "/devices/dev-1/status", &headers, "{}").status
+    };
+    assert_eq!(report("application/x-www-form-urlencoded"), 204);
+    // These are as they should be.
+    assert_eq!(report("application/json; charset=utf-8"), 204);
+    assert_eq!(get(http, path, &["Range: bytes=0-1"]).status, 206);
+    assert_eq!(get(http, path, &["Range: bytes=5000-"]).status, 416);
+    let metrics = daemon.admin().request("GET", "/metrics", None).body;
+    for quirk in [
+        "range_malformed",
+        "range_of_another_unit",
+        "several_ranges",
+        "if_range_not_a_tag",
+        "range_with_spaces",
+        "range_without_get",
+        "report_not_called_json",
+    ] {
+        let line = format!("fuotad_dialect_quirks_total{{dialect=\"http\",quirk=\"{quirk}\"}} 1\n");
+        assert!(metrics.contains(&line), "no {line} in {metrics}");
+    }
+}
+
+#[test]
 fn parts_of_two_responses_make_a_whole_delivery() {
     let bytes = image(2, 200_000);
     let site = site();

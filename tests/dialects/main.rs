@@ -7,6 +7,7 @@ mod aws;
 mod fixture;
 mod http;
 mod native;
+mod quirks;
 #[path = "../support/s3.rs"]
 mod s3;
 #[path = "../support/mod.rs"]

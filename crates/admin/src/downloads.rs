@@ -14,11 +14,12 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fuota::{
     Service,
-    download::{Caller, Fetch, FetchError, HttpReport, Image},
+    download::{Caller, Fetch, FetchError, HttpReport, Image, Tolerated},
 };
 use futures_util::{StreamExt as _, stream};
 
 use crate::{
+    asked::{Asked, asked},
     doors::PeerAddress,
     places::{Place, Places},
     problem::Problem,
@@ -85,10 +86,20 @@ async fn status(
     let fetch = by_token(&service, &id, &parts).await?;
     let _place = place(&places, &id)?;
     let body = read(body).await?;
+    if !is_called_json(&parts.headers) {
+        fetch.tolerated(Tolerated::ReportNotCalledJson);
+    }
     let report: HttpReport = serde_json::from_slice(&body)
         .map_err(|error| Problem::bad_request(format!("the report cannot be read: {error}")))?;
     fetch.report(report).map_err(Problem::bad_request)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether a body is said to be JSON. One that is not is read as JSON all the same.
+fn is_called_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next()).map(str::trim);
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"))
 }
 
 /// A report's bytes.
@@ -162,7 +173,11 @@ async fn respond(fetch: Fetch, place: Place, parts: &Parts) -> Result<Response, 
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
     let etag = format!("\"{}\"", image.sha256());
-    let mut response = match asked(&parts.method, &parts.headers, &etag, image.size()) {
+    let (asked, tolerated) = asked(&parts.method, &parts.headers, &etag, image.size());
+    if let Some(tolerated) = tolerated {
+        image.tolerated(tolerated);
+    }
+    let mut response = match asked {
         Asked::Unchanged => StatusCode::NOT_MODIFIED.into_response(),
         Asked::Another => Problem::new(
             StatusCode::PRECONDITION_FAILED,
@@ -224,66 +239,6 @@ fn put(response: &mut Response, name: header::HeaderName, value: String) {
     }
 }
 
-/// What of the image is asked for.
-#[derive(Debug, PartialEq, Eq)]
-enum Asked {
-    /// From one offset to before another; `true`: as a part of it.
-    Bytes(u64, u64, bool),
-    /// The client has it.
-    Unchanged,
-    /// The client wants none but one that this is not.
-    Another,
-    /// Nothing of the image is in the range.
-    Unsatisfiable,
-}
-
-/// RFC 9110: `If-Match`, `If-None-Match`, `If-Range` and `Range`. A range that is malformed, of
-/// another unit or of several parts is ignored, as it may be; so is one for another image, and that
-/// of any method but GET (14.2).
-fn asked(method: &Method, headers: &HeaderMap, etag: &str, size: u64) -> Asked {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    // A field may stand on several lines.
-    let any = |name, holds: &dyn Fn(&str) -> bool| {
-        let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
-        lines.flat_map(|line| line.split(',')).map(str::trim).any(|one| one == "*" || holds(one))
-    };
-    if headers.contains_key(header::IF_MATCH) && !any(header::IF_MATCH, &|one| one == etag) {
-        return Asked::Another;
-    }
-    if any(header::IF_NONE_MATCH, &|one| one.trim_start_matches("W/") == etag) {
-        return Asked::Unchanged;
-    }
-    let whole = Asked::Bytes(0, size, false);
-    if method != Method::GET {
-        return whole;
-    }
-    // A date never matches: what counts is the digest.
-    if text(header::IF_RANGE).is_some_and(|condition| condition.trim() != etag) {
-        return whole;
-    }
-    let range = text(header::RANGE).and_then(|range| range.trim().strip_prefix("bytes="));
-    let Some((first, last)) = range.and_then(|range| range.split_once('-')) else { return whole };
-    let number = |text: &str| -> Option<u64> {
-        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        digits.then(|| text.parse().unwrap_or(u64::MAX))
-    };
-    let (from, to) = match (first.trim(), last.trim()) {
-        ("", last) => match number(last) {
-            Some(suffix) => (size - suffix.min(size), size),
-            None => return whole,
-        },
-        (first, "") => match number(first) {
-            Some(first) => (first, size),
-            None => return whole,
-        },
-        (first, last) => match (number(first), number(last)) {
-            (Some(first), Some(last)) if first <= last => (first, last.saturating_add(1).min(size)),
-            _ => return whole,
-        },
-    };
-    if from >= size || from >= to { Asked::Unsatisfiable } else { Asked::Bytes(from, to, true) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,74 +251,5 @@ mod tests {
         let response = read(body).await.unwrap_err().into_response();
         assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
         assert_eq!(response.headers()[header::CONNECTION], "close");
-    }
-
-    fn by(method: Method, headers: &[(header::HeaderName, &str)]) -> Asked {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            map.append(name, HeaderValue::from_str(value).unwrap());
-        }
-        asked(&method, &map, "\"ab\"", 1000)
-    }
-
-    fn with(headers: &[(header::HeaderName, &str)]) -> Asked {
-        by(Method::GET, headers)
-    }
-
-    #[test]
-    fn ranges_are_read_as_rfc_9110_has_them() {
-        for (range, expected) in [
-            ("bytes=0-", Asked::Bytes(0, 1000, true)),
-            ("bytes=0-0", Asked::Bytes(0, 1, true)),
-            ("bytes=10-19", Asked::Bytes(10, 20, true)),
-            ("bytes=990-5000", Asked::Bytes(990, 1000, true)),
-            ("bytes=-10", Asked::Bytes(990, 1000, true)),
-            ("bytes=-5000", Asked::Bytes(0, 1000, true)),
-            ("bytes=-0", Asked::Unsatisfiable),
-            ("bytes=1000-", Asked::Unsatisfiable),
-            ("bytes=1000-1001", Asked::Unsatisfiable),
-            ("bytes=99999999999999999999999-", Asked::Unsatisfiable),
-            ("bytes=20-10", Asked::Bytes(0, 1000, false)),
-            ("bytes=a-b", Asked::Bytes(0, 1000, false)),
-            ("bytes=-", Asked::Bytes(0, 1000, false)),
-            ("bytes=0-1,5-6", Asked::Bytes(0, 1000, false)),
-            ("lines=0-1", Asked::Bytes(0, 1000, false)),
-        ] {
-            assert_eq!(with(&[(header::RANGE, range)]), expected, "{range}");
-        }
-        assert_eq!(with(&[]), Asked::Bytes(0, 1000, false));
-    }
-
-    #[test]
-    fn conditions_go_by_the_digest() {
-        let range = (header::RANGE, "bytes=5-");
-        for (condition, expected) in [
-            ("\"ab\"", Asked::Bytes(5, 1000, true)),
-            ("\"cd\"", Asked::Bytes(0, 1000, false)),
-            ("Wed, 21 Oct 2015 07:28:00 GMT", Asked::Bytes(0, 1000, false)),
-        ] {
-            assert_eq!(with(&[range.clone(), (header::IF_RANGE, condition)]), expected);
-        }
-        for (wanted, expected) in [
-            ("\"ab\"", Asked::Bytes(5, 1000, true)),
-            ("\"x\", \"ab\"", Asked::Bytes(5, 1000, true)),
-            ("*", Asked::Bytes(5, 1000, true)),
-            ("\"cd\"", Asked::Another),
-            ("W/\"ab\"", Asked::Another),
-            ("", Asked::Another),
-        ] {
-            assert_eq!(with(&[range.clone(), (header::IF_MATCH, wanted)]), expected, "{wanted}");
-        }
-        let two = [(header::IF_NONE_MATCH, "\"x\""), (header::IF_NONE_MATCH, "\"ab\"")];
-        assert_eq!(with(&two), Asked::Unchanged);
-        assert_eq!(by(Method::HEAD, &[range]), Asked::Bytes(0, 1000, false), "only GET has ranges");
-        for (known, expected) in [
-            ("\"ab\"", Asked::Unchanged),
-            ("\"x\", W/\"ab\"", Asked::Unchanged),
-            ("*", Asked::Unchanged),
-            ("\"x\"", Asked::Bytes(0, 1000, false)),
-        ] {
-            assert_eq!(with(&[(header::IF_NONE_MATCH, known)]), expected, "{known}");
-        }
     }
 }

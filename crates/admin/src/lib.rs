@@ -21,9 +21,11 @@
 //! | `devices`, `users`, `import`, `firmware`, `deployments`, `freeze`, `audit`, `fleet`, `events`, `clients`, `retained`, `status`, `backup` | one resource each, under `/api/v1` |
 //! | `places` | how many answers that last one login or device may have |
 //! | `downloads` | what devices fetch, on a listener of its own |
+//! | `asked` | what of an image they ask for: conditions and ranges |
 //! | `server`, `stall` | connections, time limits, the orderly stop |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod asked;
 mod audit;
 mod backup;
 mod clients;

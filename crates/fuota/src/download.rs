@@ -20,6 +20,7 @@ use hook::{
 };
 use tokio::sync::mpsc;
 
+pub use crate::dialect::http::Tolerated;
 use crate::{
     dialect::{
         BlockSize, Dialect, Question, Report, ReportedState, Request,
@@ -284,6 +285,11 @@ impl Fetch {
         }
     }
 
+    /// Counts what was put up with.
+    pub fn tolerated(&self, what: Tolerated) {
+        self.engine.quirks.count(http::NAME, what.name());
+    }
+
     /// Takes a report.
     ///
     /// # Errors
@@ -340,6 +346,11 @@ impl Image {
     /// Its file name.
     pub fn file(&self) -> &str {
         &self.head.file
+    }
+
+    /// Counts what was put up with in the request for it.
+    pub fn tolerated(&self, what: Tolerated) {
+        self.fetch.tolerated(what);
     }
 
     /// The bytes from one offset to before another. A part counts as delivered when the next one

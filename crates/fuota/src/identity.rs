@@ -18,9 +18,6 @@ use crate::{
 /// The user name that says: the password is a token.
 pub const TOKEN_USER: &str = "Token";
 
-/// What SDKs of AWS put behind the user name, or in its place: which SDK it is, and no secret.
-const SDK: &str = "?SDK=";
-
 /// What is heard of a login that failed, whatever was wrong: which names are known is nobody's
 /// business. The log says more.
 const WRONG: &str = "the user name, password or token is wrong";
@@ -167,7 +164,7 @@ impl Engine {
     fn login<'a>(&self, request: &'a ConnectRequest) -> Login<'a> {
         let password = request.password.as_deref().filter(|password| !password.is_empty());
         let username = request.username.as_deref();
-        let username = username.map(|name| name.split_once(SDK).map_or(name, |(name, _)| name));
+        let username = username.map(|given| self.user_name(given));
         let (token, claimed) = match (username, password) {
             (None | Some(""), _) | (Some(TOKEN_USER), None) => return Login::Nothing,
             (Some(TOKEN_USER), Some(password)) => (password, None),
@@ -206,6 +203,17 @@ impl Engine {
             true => Login::Proof(Proof::Device(Arc::clone(&owner.id))),
             false => Login::Wrong,
         }
+    }
+
+    /// What counts of a user name.
+    fn user_name<'a>(&self, given: &'a str) -> &'a str {
+        for dialect in &self.dialects {
+            if let Some((name, quirk)) = dialect.user_name(given) {
+                self.quirks.count(dialect.name(), quirk);
+                return name;
+            }
+        }
+        given
     }
 
     async fn check(

@@ -20,6 +20,7 @@
 //! | `offers`, `manifests` | what is offered when, and when its manifest goes out; `unbegun`: what becomes of an offer before its device asks; `backoff`: what waits between two attempts |
 //! | `transfer` | one device, one image, the pin; `progress`: how fast it is, and why it stands still |
 //! | [`download`] | a device that fetches over HTTP |
+//! | `downlink` | what services write to one device |
 //! | `questions` | what a device asks about its update |
 //! | `serve`, `link` | the way of a block, and one connection's limits |
 //! | `window`, `limits`, `pace` | when manifests go out, and how much at once |
@@ -41,6 +42,7 @@ mod catalog;
 mod db;
 mod device;
 mod dialect;
+mod downlink;
 pub mod download;
 mod engine;
 mod fetch;

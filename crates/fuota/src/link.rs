@@ -6,7 +6,10 @@ pub use window::{Admission, LazyWindow};
 
 use std::{
     ops::Range,
-    sync::{Arc, OnceLock, Weak, atomic::Ordering},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use hook::{Client, Outbox, Qos, Receipt};
@@ -30,6 +33,8 @@ pub struct Link {
     pub outbox: Outbox,
     /// The dialect that the client first acted in.
     dialect: OnceLock<Arc<dyn Dialect>>,
+    /// Whether it acted in another one later.
+    mixes: AtomicBool,
     /// What the device is known as; `None` for a session without identity.
     pub name: Option<Arc<str>>,
     /// When it began.
@@ -143,6 +148,7 @@ impl Link {
             client,
             outbox,
             dialect: OnceLock::new(),
+            mixes: AtomicBool::new(false),
             name,
             since: Instant::now(),
             state: Mutex::new(LinkState {
@@ -173,6 +179,11 @@ impl Link {
         self.dialect.get()
     }
 
+    /// The same where the client has acted in no other one.
+    pub fn only_dialect(&self) -> Option<&Arc<dyn Dialect>> {
+        self.dialect.get().filter(|_| !self.mixes.load(Ordering::Relaxed))
+    }
+
     /// Whether the client speaks this dialect; the first that is asked about is its own.
     pub fn speaks(&self, dialect: &Arc<dyn Dialect>) -> bool {
         let mut begins = false;
@@ -188,7 +199,11 @@ impl Link {
                 device.speaks(own.name());
             }
         }
-        own.name() == dialect.name()
+        let speaks = own.name() == dialect.name();
+        if !speaks {
+            self.mixes.store(true, Ordering::Relaxed);
+        }
+        speaks
     }
 }
 

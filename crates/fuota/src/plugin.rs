@@ -2,11 +2,10 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use bytes::Bytes;
 use hook::{
-    Access, BoxFuture, Broker, Class, Client, ConnectRequest, ConnectVerdict, Context, Hook,
-    Origin, Outgoing, Publish, PublishVerdict, Reason, ReasonKind, Replacement, Role, SessionEnd,
-    SubscribeVerdict, Subscription,
+    Access, BoxFuture, Broker, Client, ConnectRequest, ConnectVerdict, Context, Hook, Origin,
+    Publish, PublishVerdict, Reason, ReasonKind, Replacement, SessionEnd, SubscribeVerdict,
+    Subscription,
 };
 use tokio::time::Instant;
 
@@ -15,15 +14,14 @@ use crate::{
     dialect::{
         Dialect, Heard, MAX_REQUESTS, Message, Rest, Trouble, Uplink, quirks::SECOND_DIALECT,
     },
+    downlink::downlink_device,
     engine::{Counters, Engine},
     identity::is_staff,
     link::Link,
 };
 
 /// What concerns one device: this, its id, and the rest of the topic.
-const DEVICES: &str = "fuota/devices/";
-/// Where services write to a device.
-const DOWN_END: &str = "/down";
+pub const DEVICES: &str = "fuota/devices/";
 /// What a device is called that is known for the time of its connection only.
 const UNKNOWN: &str = "(session)";
 
@@ -93,7 +91,7 @@ impl Hook for Plugin {
             if let Some(verdict) = dialects.find_map(order) {
                 return verdict;
             }
-            return engine.downlink(context.client, id, publish);
+            return engine.write_down(context.client, id, publish);
         }
         let Some(dialect) = engine.dialects.iter().find(|dialect| dialect.claims(publish.topic))
         else {
@@ -260,50 +258,7 @@ impl Engine {
         PublishVerdict::Replace(Box::new(replacement))
     }
 
-    /// A publish to one device's downlink.
-    fn downlink(&self, client: &Client, id: &str, publish: &Publish<'_>) -> PublishVerdict {
-        let role = client.identity.role;
-        let open = role == Role::Anonymous && self.settings().open_downlink;
-        if !(is_staff(role) || open) {
-            return self
-                .refuse(client, "only service and operator accounts may write to a device".into());
-        }
-        for dialect in &self.dialects {
-            if let Some(name) = dialect.forgery(publish.payload) {
-                return self.refuse(client, format!("{name} is not accepted from a client"));
-            }
-        }
-        let newest = self.registry.get(id).and_then(|device| device.state.lock().newest_downlink());
-        let Some((link, qos)) = newest else {
-            return PublishVerdict::Reject(Reason::new(
-                ReasonKind::ImplementationSpecific,
-                "the device is not connected, or has no downlink; nothing was delivered",
-            ));
-        };
-        let topic = link.state.lock().talk.as_ref().map(|talk| Arc::clone(talk.downlink()));
-        let Some(topic) = topic else {
-            return PublishVerdict::Reject(Reason::new(
-                ReasonKind::ImplementationSpecific,
-                "the device has not said how it hears the server; nothing was delivered",
-            ));
-        };
-        let sent = link.outbox.send(Outgoing {
-            topic,
-            payload: Bytes::copy_from_slice(publish.payload).into(),
-            qos: qos.min(publish.qos),
-            class: Class::Control,
-            properties: publish.properties.cloned().map(Box::new),
-            receipt: None,
-        });
-        match sent {
-            Ok(()) => PublishVerdict::Consume,
-            Err(refused) => {
-                PublishVerdict::Reject(Reason::new(ReasonKind::QuotaExceeded, refused.to_string()))
-            }
-        }
-    }
-
-    fn refuse(&self, client: &Client, text: String) -> PublishVerdict {
+    pub fn refuse(&self, client: &Client, text: String) -> PublishVerdict {
         if let Some(times) = self.counters.refused_line.note() {
             tracing::warn!(client = %client.id, reason = text, times, "refused a publish");
         }
@@ -432,11 +387,6 @@ impl Engine {
     pub fn refused(&self) -> u64 {
         self.counters.refused.load(Ordering::Relaxed)
     }
-}
-
-/// The device that `fuota/devices/ID/down` names.
-pub fn downlink_device(topic: &str) -> Option<&str> {
-    topic.strip_prefix(DEVICES)?.strip_suffix(DOWN_END)
 }
 
 /// Whether only the server says something here: what devices sent, under their own names.

@@ -12,8 +12,9 @@ use super::{
     rule::{Action, Rule, Subject},
 };
 use crate::{
+    downlink::downlink_device,
     engine::{Counters, Engine},
-    plugin::{downlink_device, is_about_device, shared_filter},
+    plugin::{is_about_device, shared_filter},
     settings::AuthMode,
 };
 

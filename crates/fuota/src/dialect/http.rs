@@ -12,10 +12,56 @@ use super::{
     Trouble, Uplink,
 };
 
+/// Its name in listings.
+pub const NAME: &str = "http";
 const OFFER: &str = "offer";
 const NOTHING: &str = "nothing";
 const BLOCK: &str = "block";
 const ERROR: &str = "error";
+
+/// What is tolerated of requests; `docs/dialects/http.md` has the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tolerated {
+    /// A `Range` that no range can be read from.
+    RangeMalformed,
+    /// A `Range` of another unit than bytes.
+    AnotherUnit,
+    /// More than one range.
+    SeveralRanges,
+    /// A `Range` of a method that has none.
+    RangeWithoutGet,
+    /// White space in a `Range`, which has none.
+    RangeWithSpaces,
+    /// An `If-Range` that is no entity tag, such as a date.
+    IfRangeNoTag,
+    /// A report whose `Content-Type` is not JSON's.
+    ReportNotCalledJson,
+}
+
+impl Tolerated {
+    const NAMES: [&'static str; 7] = [
+        Tolerated::RangeMalformed.name(),
+        Tolerated::AnotherUnit.name(),
+        Tolerated::SeveralRanges.name(),
+        Tolerated::RangeWithoutGet.name(),
+        Tolerated::RangeWithSpaces.name(),
+        Tolerated::IfRangeNoTag.name(),
+        Tolerated::ReportNotCalledJson.name(),
+    ];
+
+    /// By which it is counted.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Tolerated::RangeMalformed => "range_malformed",
+            Tolerated::AnotherUnit => "range_of_another_unit",
+            Tolerated::SeveralRanges => "several_ranges",
+            Tolerated::RangeWithoutGet => "range_without_get",
+            Tolerated::RangeWithSpaces => "range_with_spaces",
+            Tolerated::IfRangeNoTag => "if_range_not_a_tag",
+            Tolerated::ReportNotCalledJson => "report_not_called_json",
+        }
+    }
+}
 
 /// See [the module](self).
 #[derive(Default)]
@@ -55,11 +101,11 @@ pub fn understand(message: &Outgoing) -> Spoken {
 
 impl Dialect for Http {
     fn name(&self) -> &'static str {
-        "http"
+        NAME
     }
 
     fn quirks(&self) -> &'static [&'static str] {
-        &[]
+        &Tolerated::NAMES
     }
 
     fn claims(&self, _topic: &str) -> bool {

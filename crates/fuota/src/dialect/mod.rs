@@ -375,8 +375,19 @@ pub trait Dialect: Send + Sync {
         false
     }
 
+    /// The user name in what its devices send as one, where that holds more, and by which name of
+    /// [`quirks`](Dialect::quirks) this is counted.
+    fn user_name<'a>(&self, _given: &'a str) -> Option<(&'a str, &'static str)> {
+        None
+    }
+
     /// The name of a message that only the server may say, if this payload holds one.
     fn forgery(&self, payload: &[u8]) -> Option<String>;
+
+    /// Whether no device may be sent such a message by others, whatever it speaks (rule 24).
+    fn is_reserved_everywhere(&self) -> bool {
+        false
+    }
 
     /// Bytes of a block of an offer: at most `wanted`, for an image of this size, so that the
     /// block fits the framing; `None` where not even a small one fits.

@@ -124,6 +124,75 @@ async fn rule_24_services_write_to_a_devices_downlink() {
     assert_eq!(device.next().await["variable"], "command");
 }
 
+/// Where a device of each dialect listens, what only the server says to it, and what is as good as
+/// any other message for those of other dialects.
+const LISTENING: [(&str, &[u8]); 4] = [
+    (TOPIC, br#"{"variable":"firmware_manifest"}"#),
+    ("v1/devices/me/attributes", br#"{"fw_title":"x"}"#),
+    ("$aws/things/dev-1/jobs/notify-next", br#"{"jobs":[{"pump":1}]}"#),
+    ("fuota/v1/down", &[0x81, 0xa1, b'x']),
+];
+const DOWN: &str = "fuota/devices/dev-1/down";
+
+#[tokio::test]
+async fn rule_24_a_device_hears_what_is_forged_in_other_dialects_alone() {
+    for (own, _) in LISTENING {
+        let site = Site::start().await;
+        let mut device = site.connect("dev-1").await;
+        assert_eq!(device.subscribe(own), SubscribeVerdict::Consume);
+        let mut service = staff(&site, Role::Service);
+        let mut refused = 0;
+        for (topic, words) in LISTENING {
+            let verdict = service.publish_to(DOWN, words, Origin::Live);
+            // The reference's words are refused everywhere.
+            if topic == own || topic == TOPIC {
+                refused += 1;
+                let PublishVerdict::Reject(reason) = verdict else { panic!("{own}: {topic}") };
+                assert!(reason.text.contains("other words"), "{}", reason.text);
+                device.nothing();
+            } else {
+                assert_eq!(verdict, PublishVerdict::Consume, "{own}: {topic}");
+                let message = device.unwritten().await;
+                assert_eq!((&*message.topic, &message.payload.to_bytes()[..]), (own, words));
+            }
+        }
+        assert_eq!(site.service.status().refused, refused, "{own}");
+    }
+}
+
+#[tokio::test]
+async fn rule_24_a_device_of_unknown_or_mixed_dialects_is_kept_from_all_forgeries() {
+    let site = Site::start().await;
+    let mut service = staff(&site, Role::Service);
+    let mut refused = 0;
+    let mut all_refused = |site: &Site, what: &str| {
+        for (topic, words) in LISTENING {
+            let verdict = service.publish_to(DOWN, words, Origin::Live);
+            let PublishVerdict::Reject(reason) = verdict else { panic!("{what}: {topic}") };
+            assert!(reason.text.contains("other words"), "{}", reason.text);
+            refused += 1;
+        }
+        assert_eq!(site.service.status().refused, refused, "{what}");
+    };
+    all_refused(&site, "never seen");
+    let mut device = site.connect("dev-1").await;
+    all_refused(&site, "connected, and in no dialect");
+    device.publish(r#"{"variable":"temperature","value":1}"#);
+    all_refused(&site, "acted in one, and listens to none");
+    device.subscribe(TOPIC);
+    device.subscribe("v1/devices/me/attributes");
+    all_refused(&site, "listens in two");
+    device.nothing();
+    device.end();
+    all_refused(&site, "away");
+
+    let mut device = site.connect("dev-1").await;
+    device.subscribe(TOPIC);
+    device.publish_to("fuota/v1/up", [3, 4, 4, 1, b'1'], Origin::Live);
+    all_refused(&site, "spoke in a second one");
+    device.nothing();
+}
+
 #[tokio::test]
 async fn rule_17_the_65th_request_of_a_message_gets_an_error() {
     let site = Site::start().await;

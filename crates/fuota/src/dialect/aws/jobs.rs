@@ -12,6 +12,8 @@ use crate::dialect::{Offer, Question, Report, ReportedState, json};
 
 /// A request without a payload.
 pub const EMPTY_PAYLOAD: &str = "job_request_without_payload";
+/// A member that is `null`.
+pub const NULL_MEMBER: &str = "null_member";
 /// The longest client token that is repeated, and the most that a status may say, in bytes.
 const MAX_TOKEN: usize = 128;
 const MAX_DETAILS: usize = 4096;
@@ -134,9 +136,11 @@ fn quirks(payload: &[u8], body: &Body) -> Vec<&'static str> {
     let text = numbers.iter().any(|number| matches!(number, Some(Number::Text(_))));
     let members: Map<String, Value> = serde_json::from_slice(payload).unwrap_or_default();
     let unknown = members.keys().any(|key| !KNOWN.contains(&&**key));
-    let empty = payload.is_empty().then_some(EMPTY_PAYLOAD);
-    let odd = text.then_some(TEXT_NUMBER).into_iter().chain(unknown.then_some(UNKNOWN_KEY));
-    odd.chain(empty).collect()
+    let null = members.values().any(Value::is_null);
+    let empty = payload.trim_ascii_start().is_empty();
+    let odd =
+        [(text, TEXT_NUMBER), (unknown, UNKNOWN_KEY), (null, NULL_MEMBER), (empty, EMPTY_PAYLOAD)];
+    odd.into_iter().filter(|(met, _)| *met).map(|(_, name)| name).collect()
 }
 
 fn is_job(name: &str) -> bool {

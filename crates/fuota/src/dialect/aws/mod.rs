@@ -31,10 +31,21 @@ const THINGS: &str = "$aws/things/";
 const MAX_FILTERS: usize = 32;
 
 /// What is tolerated; `docs/dialects/aws.md` has the list.
-const QUIRKS: [&str; 4] =
-    [TOPIC_NOT_SERVED, words::TEXT_NUMBER, words::UNKNOWN_KEY, jobs::EMPTY_PAYLOAD];
+const QUIRKS: [&str; 7] = [
+    TOPIC_NOT_SERVED,
+    SDK_IN_USER_NAME,
+    words::TEXT_NUMBER,
+    words::UNKNOWN_KEY,
+    streams::EMPTY_PAYLOAD,
+    jobs::EMPTY_PAYLOAD,
+    jobs::NULL_MEMBER,
+];
 /// A publish below `$aws/` that is about something else.
 const TOPIC_NOT_SERVED: &str = "topic_not_served";
+/// A user name with [`SDK`] in it.
+const SDK_IN_USER_NAME: &str = "sdk_in_user_name";
+/// What SDKs put behind the user name, or in its place: which SDK it is, and no secret.
+const SDK: &str = "?SDK=";
 
 /// See [the module](self).
 #[derive(Default)]
@@ -59,6 +70,10 @@ impl Dialect for Aws {
 
     fn asks(&self) -> bool {
         true
+    }
+
+    fn user_name<'a>(&self, given: &'a str) -> Option<(&'a str, &'static str)> {
+        given.split_once(SDK).map(|(name, _)| (name, SDK_IN_USER_NAME))
     }
 
     fn forgery(&self, payload: &[u8]) -> Option<String> {

@@ -12,6 +12,8 @@ use super::{
 };
 use crate::dialect::{BlockSize, ImageTag, Offer, Question, Request, Trouble, runs};
 
+/// A request for a description without a payload.
+pub const EMPTY_PAYLOAD: &str = "describe_without_payload";
 /// Names of streams begin with this; the image's beginning follows.
 const PREFIX: &str = "AFR_OTA-";
 /// The version of every stream: another image is another stream.
@@ -117,11 +119,11 @@ fn tag_of(stream: &str) -> Option<ImageTag> {
 
 /// A request for blocks.
 pub fn get(stream: &str, format: Format, payload: &[u8]) -> Read {
-    let mut members = match words::read(format, payload) {
+    let mut quirks = Vec::new();
+    let mut members = match words::read(format, payload, &mut quirks) {
         Ok(members) => members,
-        Err(wrong) => return unreadable(stream, format, wrong),
+        Err(wrong) => return Read { ask: unreadable(stream, format, wrong), quirks },
     };
-    let quirks = std::mem::take(&mut members.quirks);
     let token = members.token.take().filter(|token| token.len() <= words::MAX_TOKEN);
     let echo = repeat(BLOCKS, format, stream, token.as_deref());
     let ask = match blocks(stream, &members) {
@@ -138,14 +140,14 @@ pub fn get(stream: &str, format: Format, payload: &[u8]) -> Read {
     Read { ask, quirks }
 }
 
-fn unreadable(stream: &str, format: Format, wrong: Wrong) -> Read {
+fn unreadable(stream: &str, format: Format, wrong: Wrong) -> Ask {
     let problem = match wrong {
         Wrong::Format if format == Format::Json => "InvalidJson: the request is not JSON".into(),
         Wrong::Format => "InvalidCbor: the request is not CBOR".into(),
         Wrong::Member(key) => format!("InvalidRequest: the member {key} is of a wrong type"),
         Wrong::Bitmap => "BlockBitmapLimitExceeded: a bitmap has at most 12288 bytes".into(),
     };
-    Read { ask: Ask::Wrong(repeat(BLOCKS, format, stream, None), problem), quirks: Vec::new() }
+    Ask::Wrong(repeat(BLOCKS, format, stream, None), problem)
 }
 
 type Blocks = (ImageTag, NonZeroU32, u32, Vec<Range<u32>>);
@@ -192,14 +194,15 @@ fn blocks(stream: &str, members: &Members<'_>) -> Result<Blocks, String> {
 
 /// A request for the stream's description.
 pub fn describe(stream: &str, format: Format, payload: &[u8]) -> Read {
-    match words::read(format, payload) {
-        Ok(Members { token, quirks, .. }) => {
+    let mut quirks = Vec::from_iter(payload.is_empty().then_some(EMPTY_PAYLOAD));
+    let ask = match words::read(format, payload, &mut quirks) {
+        Ok(Members { token, .. }) => {
             let token = token.filter(|token| token.len() <= words::MAX_TOKEN);
-            let question = repeat(DESCRIPTION, format, stream, token.as_deref());
-            Read { ask: Ask::Description(question), quirks }
+            Ask::Description(repeat(DESCRIPTION, format, stream, token.as_deref()))
         }
         Err(wrong) => unreadable(stream, format, wrong),
-    }
+    };
+    Read { ask, quirks }
 }
 
 /// The answer to a question for a description; `None` for another question.

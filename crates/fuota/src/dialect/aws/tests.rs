@@ -137,6 +137,19 @@ fn what_is_wrong_has_its_code() {
         assert_eq!(&*read.says[0].topic, stream("rejected/json"));
         assert_eq!(parsed(&read.says[0])["o"], code, "{}", &payload[..payload.len().min(80)]);
     }
+    // What was tolerated before is told all the same.
+    for (payload, quirks) in [
+        (r#"{"f":"0","l":[256]}"#, vec![words::TEXT_NUMBER]),
+        (r#"{"x":1,"l":-1}"#, vec![words::UNKNOWN_KEY]),
+    ] {
+        let read = get(payload);
+        assert_eq!((read.says.len(), read.quirks), (1, quirks), "{payload}");
+    }
+    let mut cbor = Encoder::new(Vec::new());
+    cbor.map(2).unwrap().str("f").unwrap().str("0").unwrap().str("l").unwrap().null().unwrap();
+    let read = message(&mut *talk(), &stream("get/cbor"), &cbor.into_writer());
+    assert_eq!((read.says.len(), read.quirks), (1, vec![words::TEXT_NUMBER]));
+
     let none = "$aws/things/dev-1/streams/other/get/json";
     let read = message(&mut *talk(), none, br#"{"c":"t","f":0,"l":256}"#);
     assert_eq!(
@@ -403,8 +416,12 @@ fn a_request_for_jobs_that_cannot_be_read_is_rejected() {
     assert_eq!(read.quirks, [words::TEXT_NUMBER, words::UNKNOWN_KEY]);
     let plain = r#"{"status":"IN_PROGRESS","expectedVersion":1,"clientToken":"t"}"#;
     assert_eq!(message(&mut *talk(), &update, plain.as_bytes()).quirks, [""; 0]);
-    let read = message(&mut *talk(), "$aws/things/dev-1/jobs/$next/get", b"");
+    let null = br#"{"status":"IN_PROGRESS","statusDetails":null}"#;
+    assert_eq!(message(&mut *talk(), &update, null).quirks, [jobs::NULL_MEMBER]);
+    let read = message(&mut *talk(), "$aws/things/dev-1/jobs/$next/get", b" \n");
     assert_eq!((read.questions.len(), read.quirks), (1, vec![jobs::EMPTY_PAYLOAD]));
+    let read = message(&mut *talk(), "$aws/things/dev-1/jobs/$next/get", b"");
+    assert_eq!((read.questions.len(), &read.quirks[..]), (1, &[jobs::EMPTY_PAYLOAD][..]));
     let answer = talk().answer(&read.questions[0], None);
     assert_eq!(&*answer.says[0].topic, "$aws/things/dev-1/jobs/$next/get/accepted");
     assert_eq!(parsed(&answer.says[0]).get("execution"), None);

@@ -37,9 +37,10 @@ pub struct Members<'a> {
     pub count: Option<u64>,
     /// `b`: which blocks from the first on.
     pub bitmap: Option<Vec<u8>>,
-    /// What was tolerated.
-    pub quirks: Vec<&'static str>,
 }
+
+/// What was tolerated in a request.
+pub type Odd = Vec<&'static str>;
 
 impl Members<'_> {
     fn number(&mut self, key: &str) -> Option<&mut Option<u64>> {
@@ -53,10 +54,10 @@ impl Members<'_> {
         })
     }
 
-    fn text_number(&mut self, key: &str, text: &str) -> Result<(), Wrong> {
+    fn text_number(&mut self, key: &str, text: &str, odd: &mut Odd) -> Result<(), Wrong> {
         let number =
             text.trim().parse().map_err(|_| Wrong::Member(key.chars().take(8).collect()))?;
-        self.quirks.push(TEXT_NUMBER);
+        odd.push(TEXT_NUMBER);
         if let Some(slot) = self.number(key) {
             *slot = Some(number);
         }
@@ -75,16 +76,17 @@ pub enum Wrong {
     Bitmap,
 }
 
-/// Reads a request; an empty one has no members.
-pub fn read(format: Format, payload: &[u8]) -> Result<Members<'_>, Wrong> {
+/// Reads a request; an empty one has no members. What was tolerated up to where it cannot be read
+/// is told as well.
+pub fn read<'a>(format: Format, payload: &'a [u8], odd: &mut Odd) -> Result<Members<'a>, Wrong> {
     match format {
         _ if payload.is_empty() => Ok(Members::default()),
-        Format::Json => read_json(payload),
-        Format::Cbor => read_cbor(payload),
+        Format::Json => read_json(payload, odd),
+        Format::Cbor => read_cbor(payload, odd),
     }
 }
 
-fn read_json(payload: &[u8]) -> Result<Members<'_>, Wrong> {
+fn read_json<'a>(payload: &'a [u8], odd: &mut Odd) -> Result<Members<'a>, Wrong> {
     /// Key and value of each member, the values as they stand.
     struct Pairs<'a>(Vec<(Cow<'a, str>, &'a RawValue)>, bool);
     impl<'de> Deserialize<'de> for Pairs<'de> {
@@ -118,7 +120,7 @@ fn read_json(payload: &[u8]) -> Result<Members<'_>, Wrong> {
 
     let Pairs(pairs, more) = serde_json::from_slice(payload).map_err(|_| Wrong::Format)?;
     let mut members = Members::default();
-    members.quirks.extend(more.then_some(UNKNOWN_KEY));
+    odd.extend(more.then_some(UNKNOWN_KEY));
     for (key, raw) in pairs {
         let raw = raw.get();
         let wrong = || Wrong::Member(key.chars().take(8).collect());
@@ -133,19 +135,19 @@ fn read_json(payload: &[u8]) -> Result<Members<'_>, Wrong> {
                 members.bitmap = Some(hex::decode(digits).map_err(|_| wrong())?);
             }
             key if members.number(key).is_some() => match json::text(raw) {
-                Some(text) => members.text_number(key, &text)?,
+                Some(text) => members.text_number(key, &text, odd)?,
                 None => {
                     let number = raw.parse().map_err(|_| wrong())?;
                     members.number(key).into_iter().for_each(|slot| *slot = Some(number));
                 }
             },
-            _ => members.quirks.push(UNKNOWN_KEY),
+            _ => odd.push(UNKNOWN_KEY),
         }
     }
     Ok(members)
 }
 
-fn read_cbor(payload: &[u8]) -> Result<Members<'_>, Wrong> {
+fn read_cbor<'a>(payload: &'a [u8], odd: &mut Odd) -> Result<Members<'a>, Wrong> {
     let mut decoder = Decoder::new(payload);
     let format = |_| Wrong::Format;
     let length = decoder.map().map_err(format)?;
@@ -169,7 +171,7 @@ fn read_cbor(payload: &[u8]) -> Result<Members<'_>, Wrong> {
             key if members.number(key).is_some() => match kind {
                 kind if is_text(kind) => {
                     let text = text(&mut decoder)?;
-                    members.text_number(key, &text)?;
+                    members.text_number(key, &text, odd)?;
                 }
                 Type::U8 | Type::U16 | Type::U32 | Type::U64 => {
                     let number = decoder.u64().map_err(format)?;
@@ -178,9 +180,9 @@ fn read_cbor(payload: &[u8]) -> Result<Members<'_>, Wrong> {
                 _ => return Err(wrong()),
             },
             _ => {
-                members.quirks.push(UNKNOWN_KEY);
+                odd.push(UNKNOWN_KEY);
                 decoder.skip().map_err(format)?;
-                if members.quirks.len() > 64 {
+                if odd.len() > 64 {
                     return Err(Wrong::Format);
                 }
             }

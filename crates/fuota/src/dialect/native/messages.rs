@@ -1,10 +1,11 @@
 //! The messages, byte for byte.
 
-use std::{num::NonZeroU32, ops::Range};
+use std::{borrow::Cow, num::NonZeroU32, ops::Range};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use hook::Encode;
 
+use super::{BAD_TEXT, UNKNOWN_FIELD};
 use crate::dialect::{BlockSize, Echo, Offer, Problem, Report, ReportedState, Request, runs};
 
 /// First bytes of a device's messages.
@@ -49,9 +50,11 @@ pub const MAX_BITMAP: usize = 512;
 /// The longest text in an ERROR or a NOTHING, so that it fits a small buffer.
 pub const MAX_TEXT: usize = 200;
 
-/// A GET behind its first byte: image, block size, form, and what the form holds.
-pub fn get(rest: &[u8], echo: Echo) -> Request {
-    match asked(rest) {
+/// A GET behind its first byte: image, block size, form, and what the form holds. The flag says
+/// that it has a range of no blocks beside others.
+pub fn get(rest: &[u8], echo: Echo) -> (Request, bool) {
+    let mut empty_range = false;
+    let request = match asked(rest, &mut empty_range) {
         Ok((image, size, index, more)) => Request {
             index: Ok(index),
             more,
@@ -61,19 +64,21 @@ pub fn get(rest: &[u8], echo: Echo) -> Request {
             echo,
         },
         Err(problem) => Request { index: Err(problem), echo, ..Request::default() },
-    }
+    };
+    let empty_range = empty_range && request.index.is_ok();
+    (request, empty_range)
 }
 
 type Asked = (u64, NonZeroU32, u32, Vec<Range<u32>>);
 
-fn asked(rest: &[u8]) -> Result<Asked, Problem> {
+fn asked(rest: &[u8], empty_range: &mut bool) -> Result<Asked, Problem> {
     let short = || Problem::from("the GET ends too early");
     let (image, rest) = rest.split_first_chunk().ok_or_else(short)?;
     let (size, rest) = rest.split_first_chunk().ok_or_else(short)?;
     let size = NonZeroU32::new(u16::from_be_bytes(*size).into());
     let size = size.ok_or("the GET asks for blocks of 0 bytes")?;
     let mut ranges = match rest {
-        [RANGES, rest @ ..] => ranges(rest)?,
+        [RANGES, rest @ ..] => ranges(rest, empty_range)?,
         [BITMAP, rest @ ..] => bitmap(rest)?,
         [] => return Err(short()),
         _ => return Err("a GET has ranges (0) or a bitmap (1)".into()),
@@ -86,7 +91,7 @@ fn asked(rest: &[u8]) -> Result<Asked, Problem> {
 }
 
 /// Pairs of a first block and how many.
-fn ranges(rest: &[u8]) -> Result<Vec<Range<u32>>, Problem> {
+fn ranges(rest: &[u8], empty_range: &mut bool) -> Result<Vec<Range<u32>>, Problem> {
     let (pairs, []) = rest.as_chunks::<8>() else {
         return Err("a range has 8 bytes: first block and number of blocks".into());
     };
@@ -101,6 +106,8 @@ fn ranges(rest: &[u8]) -> Result<Vec<Range<u32>>, Problem> {
         let end = first.saturating_add(count).min(u32::MAX - 1);
         if first < end {
             ranges.push(first..end);
+        } else {
+            *empty_range = true;
         }
     }
     Ok(ranges)
@@ -125,6 +132,8 @@ pub struct Fields {
     pub reason: Option<String>,
     /// There was one that is not known here.
     pub unknown: bool,
+    /// The bytes of a text are none.
+    pub bad_text: bool,
 }
 
 pub fn fields(mut rest: &[u8]) -> Option<Fields> {
@@ -132,19 +141,30 @@ pub fn fields(mut rest: &[u8]) -> Option<Fields> {
     while let [tag, length, after @ ..] = rest {
         let (value, after) = after.split_at_checked(usize::from(*length))?;
         rest = after;
-        let text = || Some(String::from_utf8_lossy(value).into_owned());
-        match *tag {
-            VERSION => fields.version = text(),
-            MODEL => fields.model = text(),
-            REASON => fields.reason = text(),
-            IMAGE => {}
-            _ => fields.unknown = true,
-        }
+        let slot = match *tag {
+            VERSION => &mut fields.version,
+            MODEL => &mut fields.model,
+            REASON => &mut fields.reason,
+            IMAGE => continue,
+            _ => {
+                fields.unknown = true;
+                continue;
+            }
+        };
+        let text = String::from_utf8_lossy(value);
+        fields.bad_text |= matches!(text, Cow::Owned(_));
+        *slot = Some(text.into_owned());
     }
     rest.is_empty().then_some(fields)
 }
 
 impl Fields {
+    /// What is odd about them.
+    pub fn quirks(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let unknown = self.unknown.then_some(UNKNOWN_FIELD);
+        unknown.into_iter().chain(self.bad_text.then_some(BAD_TEXT))
+    }
+
     pub fn report(self, state: Option<ReportedState>) -> Option<Report> {
         let Fields { version, model, .. } = self;
         let says = version.is_some() || model.is_some() || state.is_some();

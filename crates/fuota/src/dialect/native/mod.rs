@@ -25,8 +25,10 @@ const DOWN: &str = "fuota/v1/down";
 const MAX_REPEATED: usize = 64;
 
 /// What is tolerated; `docs/dialects/native.md` has the list.
-const QUIRKS: [&str; 2] = [UNKNOWN_FIELD, ODD_RESPONSE_TOPIC];
+const QUIRKS: [&str; 4] = [UNKNOWN_FIELD, BAD_TEXT, EMPTY_RANGE, ODD_RESPONSE_TOPIC];
 const UNKNOWN_FIELD: &str = "unknown_field";
+const BAD_TEXT: &str = "text_not_utf8";
+const EMPTY_RANGE: &str = "empty_range";
 const ODD_RESPONSE_TOPIC: &str = "response_topic_not_usable";
 
 /// See [the module](self).
@@ -101,7 +103,8 @@ impl Talk for Conversation {
     fn read_request(&mut self, heard: &Heard<'_>) -> Option<Request> {
         let [GET, rest @ ..] = heard.payload else { return None };
         let (echo, odd) = echo_of(heard.properties);
-        (heard.topic == UP && !odd).then(|| get(rest, echo))
+        let (request, empty_range) = get(rest, echo);
+        (heard.topic == UP && !odd && !empty_range).then_some(request)
     }
 
     fn read(&mut self, heard: &Heard<'_>) -> Uplink {
@@ -116,10 +119,14 @@ impl Talk for Conversation {
             message.requests.push(Request { index, echo, ..Request::default() });
         };
         match heard.payload {
-            [GET, rest @ ..] => message.requests.push(get(rest, echo)),
+            [GET, rest @ ..] => {
+                let (request, empty_range) = get(rest, echo);
+                message.requests.push(request);
+                message.quirks.extend(empty_range.then_some(EMPTY_RANGE));
+            }
             [HELLO, rest @ ..] => match fields(rest) {
                 Some(fields) => {
-                    message.quirks.extend(fields.unknown.then_some(UNKNOWN_FIELD));
+                    message.quirks.extend(fields.quirks());
                     message.report = fields.report(None);
                     message.questions.push(echo.unwrap_or_default());
                 }
@@ -127,7 +134,7 @@ impl Talk for Conversation {
             },
             [STATUS, state, rest @ ..] => match fields(rest) {
                 Some(fields) => {
-                    message.quirks.extend(fields.unknown.then_some(UNKNOWN_FIELD));
+                    message.quirks.extend(fields.quirks());
                     let state = match state {
                         1 => Some(ReportedState::Downloaded),
                         2 => Some(ReportedState::Verified),

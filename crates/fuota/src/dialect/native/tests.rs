@@ -44,6 +44,11 @@ fn a_get_names_ranges_or_a_bitmap() {
         let all = with(&[&head, &[RANGES], &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]]);
         assert_eq!(asks(&all), Ok((0, vec![1..u32::MAX - 1])));
     }
+    // A range of no blocks beside another is left out.
+    let empty = with(&[&head, &[RANGES], &[0, 0, 0, 5, 0, 0, 0, 3, 0, 0, 0, 9, 0, 0, 0, 0]]);
+    let read = message(&empty);
+    assert_eq!((&read.requests[0].index, read.quirks), (&Ok(5), vec![EMPTY_RANGE]));
+    assert_eq!(talk().read_request(&heard(&empty)), None, "it is counted");
     let request = message(&ranges).requests.remove(0);
     assert_eq!((request.image, request.trims), (Some(7), true));
     assert_eq!(request.size, BlockSize::Bytes(NonZeroU32::new(4096).unwrap()));
@@ -91,6 +96,9 @@ fn hello_and_status_report() {
     let report = read.report.unwrap();
     assert_eq!((report.version.as_deref(), report.model.as_deref()), (Some("1.2"), Some("m1")));
     assert_eq!((read.questions.len(), read.quirks), (1, vec![UNKNOWN_FIELD]));
+    let read = message(&[HELLO, VERSION, 2, b'1', 0xff]);
+    assert_eq!(read.quirks, [BAD_TEXT]);
+    assert_eq!(read.report.unwrap().version.as_deref(), Some("1\u{fffd}"));
     assert_eq!(message(&[HELLO]).report, None);
     let state = |payload: &[u8]| message(payload).report.unwrap().state;
     assert_eq!(state(&[STATUS, 1]), Some(ReportedState::Downloaded));

@@ -45,9 +45,11 @@ const MAX_MISSING: usize = 1024;
 const ECHO_ROOM: usize = 64;
 
 /// What is tolerated; `docs/dialects/reference.md` has the list.
-const QUIRKS: [&str; 4] = [TEXT_INDEX, ODD_NUMBER, BYTE_ORDER_MARK, DOUBLE_NAME];
+const QUIRKS: [&str; 5] = [TEXT_INDEX, DECIMAL_INDEX, ODD_NUMBER, BYTE_ORDER_MARK, DOUBLE_NAME];
 /// An index that is a text.
 const TEXT_INDEX: &str = "index_as_text";
+/// An index that is written as `5.0` or `5e0`.
+const DECIMAL_INDEX: &str = "index_as_decimal";
 /// `NaN` or `Infinity`, which JSON does not have.
 const ODD_NUMBER: &str = "number_that_is_none";
 /// A byte order mark before the JSON.
@@ -114,6 +116,10 @@ impl Dialect for Reference {
                 elements.iter().find_map(find)
             }
         }
+    }
+
+    fn is_reserved_everywhere(&self) -> bool {
+        true
     }
 
     fn order(&self, payload: &[u8]) -> Option<order::Order> {

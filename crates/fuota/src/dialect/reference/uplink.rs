@@ -6,7 +6,10 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{DOUBLE_NAME, FILE, MAX_ECHO, MAX_MISSING, REQUEST, SERVER_ONLY, STATUS, TEXT_INDEX};
+use super::{
+    DECIMAL_INDEX, DOUBLE_NAME, FILE, MAX_ECHO, MAX_MISSING, REQUEST, SERVER_ONLY, STATUS,
+    TEXT_INDEX,
+};
 use crate::dialect::{
     BlockSize, MAX_REQUESTS, Message, Problem, Report, ReportedState, Request, Rest, Uplink,
     json::{self, Payload, Variable},
@@ -102,9 +105,10 @@ fn take(variable: &Variable<'_>, message: &mut Message) -> Taken {
         if message.requests.len() == MAX_REQUESTS {
             message.too_many = true;
         } else {
-            message.requests.push(request(variable));
-            let text = variable.value.is_some_and(|value| value.get().starts_with('"'));
-            message.quirks.extend(text.then_some(TEXT_INDEX));
+            let mut odd = Numbers::default();
+            message.requests.push(request(variable, &mut odd));
+            message.quirks.extend(odd.text.then_some(TEXT_INDEX));
+            message.quirks.extend(odd.decimal.then_some(DECIMAL_INDEX));
             message.quirks.extend((variable.names.len() > 1).then_some(DOUBLE_NAME));
         }
         return Taken::Request;
@@ -116,13 +120,34 @@ fn take(variable: &Variable<'_>, message: &mut Message) -> Taken {
     Taken::Nothing
 }
 
-fn request(variable: &Variable<'_>) -> Request {
+/// How the numbers of a request are written, where that is not as whole ones.
+#[derive(Default)]
+struct Numbers {
+    text: bool,
+    decimal: bool,
+}
+
+impl Numbers {
+    /// A chunk's index or a number of them.
+    fn read(&mut self, raw: Option<&RawValue>) -> Result<u32, Problem> {
+        let raw = raw.map(RawValue::get);
+        let number = json::index(raw);
+        let raw = raw.unwrap_or_default();
+        // What is refused is not tolerated.
+        self.text |= number.is_ok() && raw.starts_with('"');
+        self.decimal |= number.is_ok() && raw.contains(['.', 'e', 'E', '-']);
+        number
+    }
+}
+
+fn request(variable: &Variable<'_>, odd: &mut Numbers) -> Request {
+    let named = blocks(variable, odd);
     let group = variable.group.map(RawValue::get);
     if group.is_some_and(|group| group.len() > MAX_ECHO) {
         let index = Err(format!("the group is longer than {MAX_ECHO} bytes"));
         return Request { index, ..Request::default() };
     }
-    let (index, more) = match blocks(variable) {
+    let (index, more) = match named {
         Ok((index, more)) => (Ok(index), more),
         Err(problem) => (Err(problem), Vec::new()),
     };
@@ -132,7 +157,7 @@ fn request(variable: &Variable<'_>) -> Request {
 
 /// The blocks that a request names: `value`; with `metadata.count` so many from there on; with
 /// `metadata.missing` those of the list. The last two are extensions.
-fn blocks(variable: &Variable<'_>) -> Result<(u32, Vec<Range<u32>>), Problem> {
+fn blocks(variable: &Variable<'_>, odd: &mut Numbers) -> Result<(u32, Vec<Range<u32>>), Problem> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Metadata<'a> {
@@ -147,10 +172,8 @@ fn blocks(variable: &Variable<'_>) -> Result<(u32, Vec<Range<u32>>), Problem> {
         if missing.len() > MAX_MISSING {
             return Err(format!("metadata.missing names more than {MAX_MISSING} blocks"));
         }
-        let mut listed = missing
-            .iter()
-            .map(|raw| json::index(Some(raw.get())))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut listed =
+            missing.iter().map(|raw| odd.read(Some(raw))).collect::<Result<Vec<_>, _>>()?;
         listed.sort_unstable();
         listed.dedup();
         let Some((first, rest)) = listed.split_first() else {
@@ -165,9 +188,9 @@ fn blocks(variable: &Variable<'_>) -> Result<(u32, Vec<Range<u32>>), Problem> {
         }
         return Ok((*first, more));
     }
-    let index = json::index(variable.value.map(RawValue::get))?;
+    let index = odd.read(variable.value)?;
     let Some(count) = count else { return Ok((index, Vec::new())) };
-    match json::index(Some(count.get())) {
+    match odd.read(Some(count)) {
         Ok(0) => Err("metadata.count is 0: ask for at least one block".into()),
         Ok(count) => {
             let rest = index + 1..index.saturating_add(count);

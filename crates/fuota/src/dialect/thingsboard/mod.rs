@@ -52,9 +52,10 @@ const FAILURE: &str = "FAILURE";
 const PAYLOAD_TOO_LARGE: &str = "PAYLOAD_TOO_LARGE";
 
 /// What is tolerated; `docs/dialects/thingsboard.md` has the list.
-const QUIRKS: [&str; 6] =
-    [QUOTED_SIZE, SPACED_SIZE, ZERO_SIZE, TRAILING_COMMA, BAD_JSON, SOFTWARE_ASKED];
+const QUIRKS: [&str; 7] =
+    [QUOTED_SIZE, SPACED_SIZE, ZERO_SIZE, TRAILING_COMMA, SPACED_KEYS, BAD_JSON, SOFTWARE_ASKED];
 const TRAILING_COMMA: &str = "keys_with_trailing_comma";
+const SPACED_KEYS: &str = "keys_with_spaces";
 const BAD_JSON: &str = "attribute_request_not_json";
 const SOFTWARE_ASKED: &str = "software_asked_for";
 
@@ -203,6 +204,9 @@ impl Conversation {
         };
         if wanted.trim_end().ends_with(',') {
             message.quirks.push(TRAILING_COMMA);
+        }
+        if wanted.contains(char::is_whitespace) {
+            message.quirks.push(SPACED_KEYS);
         }
         let wanted: Vec<&str> = KEYS
             .into_iter()

@@ -154,7 +154,7 @@ fn attributes_are_answered_as_asked() {
         "v1/devices/me/attributes/request/6",
         r#"{"sharedKeys":" fw_title, fw_version,"}"#,
     );
-    assert_eq!(read.quirks, [TRAILING_COMMA]);
+    assert_eq!(read.quirks, [TRAILING_COMMA, SPACED_KEYS]);
     let (_, payload) = text(&talk.answer(&read.questions[0], Some(&offer("1"))).says[0]);
     assert_eq!(
         serde_json::from_str::<Value>(&payload).unwrap(),
