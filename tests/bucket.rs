@@ -347,3 +347,26 @@ fn a_wrong_key_is_said_and_never_printed() {
     let ended = daemon.stop();
     assert!(!ended.log.iter().any(|line| line.contains(secret)));
 }
+
+#[test]
+fn a_key_that_changed_in_its_file_counts_after_a_restart_and_a_reload_says_so() {
+    let mut bucket = Bucket::new();
+    let file = bucket.site.path().join("key");
+    std::fs::write(&file, "of-another-day\n").unwrap();
+    bucket
+        .site
+        .unset("store.s3.secret_access_key")
+        .set("store.s3.secret_access_key_file", "\"key\"");
+    let bytes = image(15, 9_000);
+    bucket.put("pump-1.0.0.bin", &bytes);
+    let daemon = bucket.site.start();
+    ready(&daemon, 503);
+    std::fs::write(&file, format!("{}\n", s3::SECRET_ACCESS_KEY)).unwrap();
+    daemon.hang_up();
+    daemon.expect_log(&["store.s3.secret_access_key", "need a restart"]);
+    daemon.expect_log(&["SIGHUP: done"]);
+    let ended = daemon.stop();
+    assert!(!ended.said(&[s3::SECRET_ACCESS_KEY]) && !ended.said(&["of-another-day"]));
+    let daemon = bucket.site.start();
+    Device::connect(daemon.mqtt(), &Connect::id("pump-1")).expect_update(&bytes);
+}
