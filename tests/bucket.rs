@@ -102,6 +102,31 @@ fn the_same_bytes_again_do_nothing() {
 }
 
 #[test]
+fn a_model_that_is_named_a_moment_later_keeps_the_image_from_others() {
+    let mut bucket = Bucket::new();
+    bucket.site.set("store.settle", "\"1h\"");
+    let daemon = bucket.site.start();
+    let mut device = Device::connect(daemon.mqtt(), &Connect::id("pump-1"));
+    let looked = || {
+        let before = bucket.server.listings();
+        eventually("it looks", || (bucket.server.listings() >= before + 3).then_some(()));
+    };
+    bucket.put("pump-1.0.0.bin", &image(32, 9_000));
+    looked();
+    device.client.expect_silence();
+    bucket.put("pump-1.0.0.bin.toml", b"model = \"px\"");
+    looked();
+    bucket.site.set("store.settle", "\"0s\"").write_config();
+    daemon.hang_up();
+    let model = eventually("it is taken", || {
+        let rows = daemon.admin().rows("firmware");
+        rows.first().map(|row| row["model"]["value"].clone())
+    });
+    assert_eq!(model, "px");
+    device.client.expect_silence();
+}
+
+#[test]
 fn an_outage_is_no_deletion() {
     let mut bucket = Bucket::new();
     let bytes = image(7, 20_000);

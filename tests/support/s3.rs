@@ -71,6 +71,8 @@ pub struct Request {
     pub method: Method,
     pub path: String,
     pub at: Instant,
+    /// The session token that came with it.
+    pub token: Option<String>,
 }
 
 /// What a server and its connections share.
@@ -81,6 +83,8 @@ struct Shared {
     root: tempfile::TempDir,
     fault: watch::Sender<Fault>,
     tags: Mutex<Tags>,
+    /// The session tokens that fit its key; none in it where that is one for good.
+    tokens: Mutex<Vec<Option<String>>>,
     /// What is put in the place of an object when a part of that was sent: key and bytes.
     overwriting: Mutex<Option<(String, Vec<u8>)>>,
     /// Bytes of objects that were sent.
@@ -111,6 +115,7 @@ impl S3Server {
             root,
             fault: watch::Sender::new(Fault::None),
             tags: Mutex::new(Tags::Answers),
+            tokens: Mutex::new(vec![None]),
             overwriting: Mutex::default(),
             sent: AtomicU64::new(0),
             requests: Mutex::default(),
@@ -148,6 +153,12 @@ impl S3Server {
     /// Tells ETags there from now on.
     pub fn set_tags(&self, tags: Tags) {
         *self.shared.tags.lock().expect("tags") = tags;
+    }
+
+    /// Its key is one of a session from now on, with one of these tokens.
+    pub fn set_tokens(&self, tokens: &[&str]) {
+        let tokens = tokens.iter().map(|&token| Some(token.to_owned())).collect();
+        *self.shared.tokens.lock().expect("tokens") = tokens;
     }
 
     /// How many bytes of objects it sent.
@@ -287,7 +298,10 @@ async fn answer(
     let is_object = !is_bucket(&path);
     let is_pump = path.contains("pump");
     let is_get = request.method() == Method::GET;
+    let token = request.headers().get("x-amz-security-token");
+    let token = token.map(|token| String::from_utf8_lossy(token.as_bytes()).into_owned());
     shared.requests.lock().expect("requests").push(Request {
+        token: token.clone(),
         method: request.method().clone(),
         path: path.clone(),
         at: Instant::now(),
@@ -297,6 +311,7 @@ async fn answer(
         Fault::HeadStatus(status) if is_pump && !is_get => Some(status),
         Fault::HeadOf(name) if !is_get && path.ends_with(name) => Some(500),
         Fault::EveryStatus(status) => Some(status),
+        _ if !shared.tokens.lock().expect("tokens").contains(&token) => Some(403),
         _ => None,
     };
     if let Some(status) = status {

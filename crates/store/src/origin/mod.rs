@@ -63,7 +63,7 @@ impl fmt::Display for Fingerprint {
 pub(crate) struct Listed {
     pub(crate) size: u64,
     pub(crate) fingerprint: Fingerprint,
-    /// How long ago it was last changed, where the clock of the listing tells it.
+    /// How long ago it was last changed at least, where the clock of the listing tells it.
     pub(crate) age: Option<Duration>,
     /// Of an object without an `ETag`: what it is known by instead.
     pub(crate) dated: Option<Dated>,

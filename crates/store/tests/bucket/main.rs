@@ -1,15 +1,16 @@
 //! The same as for a directory, against a real S3 server with signatures checked.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod credentials;
 mod etags;
 #[path = "../../../../tests/support/s3.rs"]
 mod s3;
+mod settling;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use object_store::ObjectStoreExt as _;
@@ -32,8 +33,8 @@ fn bucket(server: &s3::S3Server, prefix: &str) -> impl FnOnce(&mut Settings) + u
         settings.url = url;
         settings.s3 = access;
         settings.poll_interval = Duration::from_millis(200);
-        // Must not matter: objects appear whole.
-        settings.settle = Duration::from_secs(3600);
+        // What it is for is in `settling`.
+        settings.settle = Duration::ZERO;
     }
 }
 
@@ -195,7 +196,6 @@ async fn a_server_that_errs_gets_one_status_for_each_file_and_is_asked_again() {
         let server = s3::S3Server::start().await;
         let fast = |settings: &mut Settings| {
             bucket(&server, "")(settings);
-            settings.settle = Duration::ZERO;
             settings.s3.retry_for = Duration::from_millis(300);
         };
         server.put("known.bin", b"known");
@@ -221,7 +221,6 @@ fn hasty(server: &s3::S3Server) -> impl FnOnce(&mut Settings) {
     let bucket = bucket(server, "");
     move |settings| {
         bucket(settings);
-        settings.settle = Duration::ZERO;
         settings.s3.retry_for = Duration::from_millis(300);
     }
 }
@@ -455,33 +454,4 @@ async fn what_an_ordinary_client_uploads_is_told() {
     }
     upload.complete().await.unwrap();
     assert_eq!(site.present().await.digest, Digest::of(&part.repeat(2)));
-}
-
-/// Environment variables are the process's, so the store is opened in a process of its own:
-/// this test binary again, with the test below.
-#[tokio::test]
-async fn keys_come_from_the_usual_variables() {
-    let server = s3::S3Server::start().await;
-    server.put("pump.bin", b"image");
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child
-        .args(["--exact", "child_with_keys_in_its_environment", "--ignored"])
-        .env("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY_ID)
-        .env("AWS_SECRET_ACCESS_KEY", s3::SECRET_ACCESS_KEY)
-        .env("AWS_ENDPOINT_URL", server.endpoint())
-        .env("AWS_REGION", "garage");
-    let output = tokio::task::spawn_blocking(move || child.output()).await.unwrap().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
-}
-
-#[tokio::test]
-#[ignore = "run by keys_come_from_the_usual_variables"]
-async fn child_with_keys_in_its_environment() {
-    let from_environment = |settings: &mut Settings| {
-        settings.url = format!("s3://{}", s3::BUCKET);
-        settings.s3.allow_http = true;
-    };
-    let mut site = Site::prepare(from_environment, |_| {}, vec![]);
-    assert_eq!(site.present().await.digest, Digest::of(b"image"));
 }
