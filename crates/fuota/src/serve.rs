@@ -19,10 +19,11 @@ use crate::{
     fleet::gate::UNREAD,
     link::{Admission, Lane, Link, LinkState, MANIFEST, Pending, Wanted},
     offers::{CANCELLED, Renewed, too_small},
+    pin::tag_of,
     policy::Decision,
     state::Happened,
     timers::Event,
-    transfer::{Transfer, tag_of},
+    transfer::Transfer,
 };
 
 /// After what a full outbox is tried again where nothing of ours is in it.

@@ -311,3 +311,5 @@ fn matches(filter: &str, topic: &str) -> bool {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod understood;

@@ -252,3 +252,5 @@ fn repeated(echo: &[u8]) -> Option<(&str, &[u8])> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod understood;
