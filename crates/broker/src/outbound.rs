@@ -228,9 +228,10 @@ mod tests {
         let two = [8, 9].map(|number| send(&mut window, number, Qos::ExactlyOnce, false));
         assert_eq!(window.pubrec(two[0]), Confirmation::Log(8));
         assert!(!window.is_released(two[0]) && window.pubcomp(two[0]).is_none());
-        for id in [once, two[0], 99] {
-            window.confirmed(id);
-        }
+        window.confirmed(99);
+        window.confirmed(once);
+        assert!(![once, two[0], two[1]].map(|id| window.is_released(id)).contains(&true));
+        window.confirmed(two[0]);
         let released = [once, two[0], two[1], 99].map(|id| window.is_released(id));
         assert_eq!(released, [false, true, false, false]);
         assert_eq!(window.pubrec(two[0]), Confirmation::Release);
