@@ -30,13 +30,19 @@ pub struct Ingested {
     pub facts: Facts,
 }
 
+/// What the readers of formats know, which is more with each number. What an older one said of a file
+/// is not used again: it may have taken what would brick a device.
+const READERS: u32 = 1;
+
 /// What was found out about a file when it was read. To be kept with it, as JSON, so that it need
-/// not be read again.
+/// not be read again by the same readers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Facts {
     /// What its bytes say.
     pub header: Header,
+    /// Who said that; see [`READERS`].
+    readers: u32,
     /// The SHA-256 of what was dropped, where the image was unpacked from it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropped: Option<Digest>,
@@ -216,6 +222,7 @@ pub(crate) async fn take_in(
     let as_is = sidecar.as_ref().is_some_and(|sidecar| sidecar.as_is);
     let checksum = sidecar.as_ref().and_then(|sidecar| sidecar.checksum);
     let mismatch = |digest| sum.is_some_and(|sum| sum != digest);
+    let known = known.filter(|known| known.facts.readers == READERS);
     let known = known.filter(|known| known.facts.as_is == as_is && known.facts.meet(needs));
     let known =
         known.filter(|known| checksum == known.facts.checksum.as_ref().map(|it| it.algorithm));
@@ -252,7 +259,7 @@ pub(crate) async fn take_in(
                 Err(error) => return unwritable(place, error).await,
             };
             let prehash = copied.prehash.map(hex::encode);
-            let facts = Facts { as_is, prehash, checked, ..Facts::default() };
+            let facts = Facts { as_is, readers: READERS, prehash, checked, ..Facts::default() };
             // Nothing reads bytes that somebody else than the signer may have made.
             if let Err(reason) = judge(&facts) {
                 return Outcome::refused(reason);

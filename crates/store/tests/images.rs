@@ -9,7 +9,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use store::{Comment, Digest, FirmwareStore, Format, ReadErrorKind, Trust, Tuning, Verdict};
+use store::{
+    Change, Comment, Digest, FirmwareStore, Format, Known, ReadErrorKind, Trust, Tuning, Verdict,
+};
 use support::{Site, known};
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -53,6 +55,30 @@ async fn records_are_served_as_the_binary_in_them() {
     assert_eq!(image.read(0, 1).await.unwrap_err().kind, ReadErrorKind::Missing);
     site.silence("marker").await;
     assert!(site.copy_of(dropped.digest).exists());
+}
+
+#[tokio::test]
+async fn what_older_readers_said_is_not_used_again() {
+    let mut site = Site::start().await;
+    site.rename_in("old.bin", &fixture("esp32.bin"));
+    let dropped = site.present().await;
+    // As a program wrote it that took everything for plain bytes.
+    let mut old = known(&dropped);
+    old.facts = Some(serde_json::from_str(r#"{"header":{"format":"binary"}}"#).unwrap());
+    let mut site = site.restart(vec![old.clone()], |_| {}).await;
+    let again = site.present().await;
+    assert_eq!((again.digest, &again.facts.header), (dropped.digest, &dropped.facts.header));
+    // What it took and should not have is refused now.
+    site.rename_in("boot.bin.toml", b"as_is = true");
+    site.rename_in("boot.bin", &fixture("esp32-bootloader.bin"));
+    let taken = Known { facts: old.facts, ..known(&site.present().await) };
+    let meanwhile = |root: &std::path::Path| fs::remove_file(root.join("boot.bin.toml")).unwrap();
+    let mut site = site.restart(vec![known(&again), taken], meanwhile).await;
+    let changes = site.batch().await;
+    let [Change::Refused { path, reason }, Change::Present(_)] = &changes[..] else {
+        panic!("{changes:?}")
+    };
+    assert!(path == "boot.bin" && reason.contains("boot loader"), "{path}: {reason}");
 }
 
 #[tokio::test]

@@ -7,6 +7,11 @@
 //! end   zeros, so that one checksum byte ends a row of 16; a SHA-256 of all before it
 //! then  at the next 4 KiB: the sector of a signature (secure boot), which begins with E7
 //! ```
+//!
+//! The ESP8266 has a header of 8 bytes: magic, segments, two of its flash, entry point. Its second
+//! form, which its boot loader 1.4 and later start, begins with EA: what runs out of flash is a
+//! segment of its own in front, the others follow with a header as above, and the last 4 bytes are a
+//! CRC-32 of all before them.
 
 use std::io::{self, Read, Seek};
 
@@ -15,8 +20,11 @@ use sha2::{Digest as _, Sha256};
 use super::{Examined, Format, Header, Problem, Source, refuse, text, u16_at, u32_at};
 
 const MAGIC: u8 = 0xE9;
+/// Of the ESP8266's second form, and the number in the place of its segments.
+const SECOND: [u8; 2] = [0xEA, 4];
 const DESCRIPTOR: u32 = 0xABCD_5432;
-/// The first byte of a boot loader's descriptor, which stands in the same place.
+/// The first byte of a boot loader's descriptor, which stands in the same place: that, two
+/// reserved, its secure version, a version of 4 bytes, the version of ESP-IDF in 32, the time in 24.
 const BOOTLOADER: u8 = 0x50;
 const MAX_SEGMENTS: u8 = 16;
 /// Of the flash.
@@ -24,6 +32,10 @@ const SECTOR: u64 = 4096;
 /// The partition table of a whole flash: where it usually is, and its first two bytes.
 const TABLE_AT: u64 = 0x8000;
 const TABLE: [u8; 2] = [0xAA, 0x50];
+/// Where boot loaders begin in the flash, by chip, if not at its beginning.
+const BOOTLOADERS_AT: [u64; 2] = [0x1000, 0x2000];
+const MERGED: &str = "it holds a whole flash (boot loader, partition table and application), which \
+    is for a cable: drop the application alone, which the build names build/PROJECT.bin";
 /// What Arduino's core puts into every image that it builds.
 const ARDUINO: &str = "arduino-lib-builder";
 
@@ -47,6 +59,9 @@ const CHIPS: [(u16, &str); 13] = [
 /// Whether this is one of these images, by more than one byte of it: one in 256 files begins
 /// with that.
 pub(super) fn begins(head: &[u8]) -> bool {
+    if is_second(head) {
+        return true;
+    }
     if head.first() != Some(&MAGIC) || head.len() < 24 {
         return false;
     }
@@ -55,8 +70,9 @@ pub(super) fn begins(head: &[u8]) -> bool {
         return false;
     }
     // The bytes before the last one are reserved, and zero.
-    let is_header = chip(head).is_some() && head[0x13..0x17] == [0; 4] && head[0x17] <= 1;
-    is_esp8266(head) || has_descriptor(head) || is_header
+    let is_header = head[0x13..0x17] == [0; 4] && head[0x17] <= 1;
+    let is_known = chip(head).is_some() || is_bootloader(head);
+    is_esp8266(head) || has_descriptor(head) || (is_header && is_known)
 }
 
 fn chip(head: &[u8]) -> Option<&'static str> {
@@ -68,10 +84,17 @@ fn has_descriptor(head: &[u8]) -> bool {
     u32_at(head, 0x20) == Some(DESCRIPTOR)
 }
 
+/// Whether a boot loader describes itself, also that of a chip that is not known here.
+fn is_bootloader(head: &[u8]) -> bool {
+    let texts = [head.get(0x28..0x48), head.get(0x48..0x60)];
+    head.get(0x20..0x23) == Some(&[BOOTLOADER, 0, 0])
+        && texts.into_iter().all(|bytes| bytes.and_then(text).is_some())
+}
+
 /// The ESP8266 has a header of 8 bytes, an entry point in its instruction memory, and the first
 /// segment there or in its data memory.
 fn is_esp8266(head: &[u8]) -> bool {
-    let code = |address: &u32| (0x4010_0000..0x4030_0000).contains(address);
+    let code = is_esp8266_code;
     let data = |address: &u32| (0x3FFE_8000..0x4000_0000).contains(address);
     head[2] <= 3
         && u32_at(head, 4).is_some_and(|address| code(&address))
@@ -79,9 +102,50 @@ fn is_esp8266(head: &[u8]) -> bool {
         && !has_descriptor(head)
 }
 
+/// Whether this is one of the ESP8266's second form: its first segment has no address.
+fn is_second(head: &[u8]) -> bool {
+    head.starts_with(&SECOND)
+        && head.len() >= 16
+        && head[2] <= 3
+        && u32_at(head, 4).is_some_and(|address| is_esp8266_code(&address))
+        && u32_at(head, 8) == Some(0)
+}
+
+fn is_esp8266_code(address: &u32) -> bool {
+    (0x4010_0000..0x4030_0000).contains(address)
+}
+
+/// Refuses one of the second form that is not whole.
+fn complete_second<R: Read + Seek>(source: &mut Source<R>) -> Result<(), Problem> {
+    let behind = source.at(12, 4)?;
+    let base = 16 + u64::from(u32_at(&behind, 0).unwrap_or_default());
+    let end = esp8266_end(source, base)?;
+    if end + 4 > source.size {
+        return cut(end + 4, source.size);
+    }
+    let mut crc = crc32fast::Hasher::new();
+    source.feed(0, end, |bytes| crc.update(bytes))?;
+    // As its boot loader counts: inverted where the highest bit is set, else one more.
+    let sum = crc.finalize();
+    let sum = if sum >> 31 == 1 { !sum } else { sum + 1 };
+    if u32_at(&source.at(end, 4)?, 0) != Some(sum) {
+        return refuse(
+            "it is damaged: its CRC-32 does not match its bytes, so the device would refuse it: \
+             build or copy it again",
+        );
+    }
+    Ok(())
+}
+
 /// Refuses one whose segments, which begin at `base`, go beyond the end of the file. It has no
 /// digest, and its checksum says little.
 fn complete_esp8266<R: Read + Seek>(source: &mut Source<R>, base: u64) -> Result<(), Problem> {
+    let end = esp8266_end(source, base)?;
+    if end > source.size { cut(end, source.size) } else { Ok(()) }
+}
+
+/// Where the segments of the header at `base` end, with what fills them up.
+fn esp8266_end<R: Read + Seek>(source: &mut Source<R>, base: u64) -> Result<u64, Problem> {
     let count = source.at(base + 1, 1)?.first().copied().unwrap_or_default();
     let mut at = base + 8;
     for _ in 0..count {
@@ -90,8 +154,7 @@ fn complete_esp8266<R: Read + Seek>(source: &mut Source<R>, base: u64) -> Result
         at += 8 + u64::from(len);
     }
     // Filled up so that the checksum is the last of 16 bytes.
-    let end = (at - base + 1).next_multiple_of(16) + base;
-    if end > source.size { cut(end, source.size) } else { Ok(()) }
+    Ok((at - base + 1).next_multiple_of(16) + base)
 }
 
 pub(super) fn examine<R: Read + Seek>(
@@ -99,6 +162,10 @@ pub(super) fn examine<R: Read + Seek>(
     head: &[u8],
 ) -> Result<Examined, Problem> {
     refuse_merged(source)?;
+    if is_second(head) {
+        complete_second(source)?;
+        return Ok(esp8266().into());
+    }
     if is_esp8266(head) {
         complete_esp8266(source, 0)?;
         // Arduino's: a boot loader of one sector, and the application behind it.
@@ -106,13 +173,12 @@ pub(super) fn examine<R: Read + Seek>(
         if second.first() == Some(&MAGIC) && (second.len() < 24 || is_esp8266(&second)) {
             complete_esp8266(source, SECTOR)?;
         }
-        let chip = Some("esp8266".to_owned());
-        return Ok(Header { format: Format::Esp8266, chip, ..Header::default() }.into());
+        return Ok(esp8266().into());
     }
-    let is_bootloader = head.get(0x20) == Some(&BOOTLOADER);
+    let begins_so = head.get(0x20) == Some(&BOOTLOADER);
     // One that ends before it is told below to be cut short.
     let tells = head.len() > 0x24 && !has_descriptor(head);
-    if tells && (is_bootloader || !is_application(source)?) {
+    if tells && (begins_so || !is_application(source)?) {
         return refuse(
             "it is a boot loader of an ESP chip, not an application, and would leave a device \
              that does not start: drop the application, which the build names build/PROJECT.bin",
@@ -149,22 +215,39 @@ pub(super) fn examine<R: Read + Seek>(
     Ok(header.into())
 }
 
+fn esp8266() -> Header {
+    let chip = Some("esp8266".to_owned());
+    Header { format: Format::Esp8266, chip, ..Header::default() }
+}
+
 /// Refuses what holds a whole flash: boot loader, partition table and application.
 pub(super) fn refuse_merged<R: Read + Seek>(source: &mut Source<R>) -> Result<(), Problem> {
     let first = source.at(0, 1)?;
+    if first == [0xFF] && has_bootloader_behind_nothing(source)? {
+        return refuse(MERGED);
+    }
     if !matches!(first[..], [MAGIC | 0xFF]) || source.at(TABLE_AT, 2)? != TABLE {
         return Ok(());
     }
-    // Boot loaders begin at one of these, by chip.
-    for at in [0, 0x1000, 0x2000] {
+    for at in [0].into_iter().chain(BOOTLOADERS_AT) {
         if source.at(at, 1)? == [MAGIC] {
-            return refuse(
-                "it holds a whole flash (boot loader, partition table and application), which is \
-                 for a cable: drop the application alone, which the build names build/PROJECT.bin",
-            );
+            return refuse(MERGED);
         }
     }
     Ok(())
+}
+
+/// The same where the partition table is elsewhere, or none is there: what lies before the boot
+/// loader is as erased flash has it. (Where it begins the file, the file is a boot loader.)
+fn has_bootloader_behind_nothing<R: Read + Seek>(source: &mut Source<R>) -> io::Result<bool> {
+    for at in BOOTLOADERS_AT {
+        let mut erased = true;
+        if begins(&source.at(at, 512)?) {
+            source.feed(0, at, |bytes| erased &= bytes.iter().all(|byte| *byte == 0xFF))?;
+            return Ok(erased);
+        }
+    }
+    Ok(false)
 }
 
 /// Each segment's load address, the place of its data, and its length.

@@ -12,9 +12,11 @@ use std::io::{Read, Seek};
 
 use sha2::{Sha256, Sha384, Sha512};
 
-use super::{Examined, Format, Header, Problem, Source, refuse, u16_at, u32_at};
+use super::{Examined, Format, Header, Problem, Source, mistakes::AS_IS, refuse, u16_at, u32_at};
 
 const MAGIC: u32 = 0x96F3_B83D;
+/// Of the first format, whose header is another one. Boot loaders have long ceased to read it.
+const FIRST: u32 = 0x96F3_B83C;
 const PROTECTED: u16 = 0x6908;
 /// A TLV that says: signed is the image itself, and not its hash.
 const PURE: u16 = 0x25;
@@ -25,13 +27,19 @@ const ENCRYPTED: u32 = 0x4 | 0x8;
 const MAX_AREA: usize = 1 << 16;
 
 pub(super) fn begins(head: &[u8]) -> bool {
-    u32_at(head, 0) == Some(MAGIC)
+    matches!(u32_at(head, 0), Some(MAGIC | FIRST))
 }
 
 pub(super) fn examine<R: Read + Seek>(
     source: &mut Source<R>,
     head: &[u8],
 ) -> Result<Examined, Problem> {
+    if u32_at(head, 0) == Some(FIRST) {
+        return refuse(format!(
+            "it is an image in MCUboot's first format, which its boot loaders no longer read: sign \
+             the application with a present `imgtool`, {AS_IS}"
+        ));
+    }
     let cut = |needs: u64, has: u64| {
         refuse(format!(
             "it is cut short: it has {has} bytes, and its header names {needs} or more: copy it \
@@ -77,7 +85,9 @@ pub(super) fn examine<R: Read + Seek>(
     let (mut hash, mut pure): (Option<(u16, Vec<u8>)>, bool) = (None, false);
     for (at, magic, total) in areas {
         let area = source.at(at, MAX_AREA.min(usize::try_from(total).unwrap_or(MAX_AREA)))?;
-        if u16_at(&area, 0) != Some(magic) {
+        // What the header says of the protected area's size stands there again.
+        let same = u16_at(&area, 2).map(u64::from) == Some(total);
+        if u16_at(&area, 0) != Some(magic) || !same {
             return refuse(
                 "it is damaged: its header does not fit its end: build or copy it again",
             );

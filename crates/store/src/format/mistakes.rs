@@ -17,7 +17,8 @@ const DELTA: u32 = 0xFCCD_DE10;
 const ENCRYPTED: u32 = 0x0788_B6CF;
 
 /// How to insist. Whoever writes it knows better than the name of a format.
-const AS_IS: &str = "or write `as_is = true` into its sidecar if the device takes it as it is";
+pub(super) const AS_IS: &str =
+    "or write `as_is = true` into its sidecar if the device takes it as it is";
 
 /// Refuses a text of several words, whatever its language: a README, checksums of other files, the
 /// answer of a server that had no image.

@@ -5,8 +5,11 @@ use std::io::Cursor;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
+use sha2::{Digest as _, Sha256};
 
 use super::*;
+
+mod tools;
 
 const LIMIT: u64 = 1 << 20;
 
@@ -103,6 +106,7 @@ fn what_would_brick_a_device_is_refused_with_what_to_do() {
         ("esp32-bootloader.bin", "boot loader"),
         ("esp32-merged.bin", "whole flash"),
         ("esp32s3-merged.bin", "whole flash"),
+        ("esp32-merged-table.bin", "whole flash"),
         ("application.elf", "not the .elf"),
         ("page.bin", "web page"),
         ("zephyr.bin.gz", "gunzip"),
@@ -129,6 +133,34 @@ fn what_would_brick_a_device_is_refused_with_what_to_do() {
     {
         assert!(refusal(page.as_bytes()).contains("web page"), "{page}");
     }
+}
+
+#[test]
+fn a_whole_flash_is_known_without_its_partition_table() {
+    let boot = fixture("esp32-bootloader.bin");
+    for at in [0x1000, 0x2000] {
+        let mut flash = vec![0xFF; at];
+        flash.extend(&boot);
+        assert!(refusal(&flash).contains("whole flash"), "{at:#x}");
+        // With something else before it, it is not known what it is.
+        flash[at - 1] = 0xFE;
+        assert_eq!(read(&flash).unwrap().0, Header::default(), "{at:#x}");
+    }
+    assert!(read(&[0xFF; 0x3000]).is_ok());
+}
+
+#[test]
+fn a_boot_loader_of_a_chip_that_is_not_known_is_one_all_the_same() {
+    let mut boot = fixture("esp32-bootloader.bin");
+    for chip in [99_u16, 0x7fff] {
+        boot[0x0C..0x0E].copy_from_slice(&chip.to_le_bytes());
+        assert!(refusal(&boot).contains("boot loader"), "{chip}");
+        let flash = [&[0xFF; 0x2000][..], &boot].concat();
+        assert!(refusal(&flash).contains("whole flash"), "{chip}");
+    }
+    // What says nothing of ESP-IDF is not taken for one.
+    boot[0x28..0x48].fill(0);
+    assert_eq!(read(&boot).unwrap().0, Header::default());
 }
 
 #[test]
@@ -191,6 +223,28 @@ fn an_esp8266_image_is_whole() {
     }
     // Without its second part it is a boot loader alone, which only looks like an image.
     assert!(read(&whole[..4096]).is_ok());
+}
+
+#[test]
+fn esp8266_images_of_its_own_tool_are_whole() {
+    // Behind the end of the third form there is a SHA-256 that its boot loader does not know of.
+    for (name, behind) in [("esp8266.bin", 32), ("esp8266-first.bin", 0), ("esp8266-second.bin", 0)]
+    {
+        let mut whole = fixture(name);
+        whole.truncate(whole.len() - behind);
+        assert_eq!(header(name).warnings, [""; 0], "{name}");
+        for len in [30, 100, whole.len() / 2, whole.len() - 1] {
+            assert!(refusal(&whole[..len]).contains("cut short"), "{name}: {len}");
+        }
+    }
+    // The second form alone has a sum of all.
+    let whole = fixture("esp8266-second.bin");
+    for at in (32..whole.len()).step_by(97) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        let reason = refusal(&damaged);
+        assert!(reason.contains("CRC-32") || reason.contains("cut short"), "{at}: {reason}");
+    }
 }
 
 /// Zeros without end, but for what stands at the beginning; counts what is read.
@@ -297,6 +351,37 @@ fn every_byte_of_an_mcuboot_image_is_checked() {
     for len in [20, 40, 1000, whole.len() - 1] {
         let reason = refusal(&whole[..len]);
         assert!(reason.contains("cut short"), "{len}: {reason}");
+    }
+}
+
+#[test]
+fn an_image_in_the_first_format_of_mcuboot_is_refused() {
+    // `imgtool` makes none any more. Its magic is one less; all else of it lies elsewhere.
+    let mut image = fixture("mcuboot.bin");
+    image[0] = 0x3C;
+    let reason = refusal(&image);
+    assert!(reason.contains("first format") && reason.contains("as_is = true"), "{reason}");
+    let merged = [&[0x20; 0xC000][..], &image].concat();
+    assert!(refusal(&merged).contains("for a cable"));
+}
+
+#[test]
+fn the_protected_area_is_as_large_as_the_header_says() {
+    let whole = fixture("mcuboot-counter.bin");
+    let field = |at: usize| usize::from(u16::from_le_bytes([whole[at], whole[at + 1]]));
+    let (body, protected) = (field(8) + field(12), field(10));
+    assert_eq!(field(body), 0x6908);
+    assert_eq!(field(body + 2), protected);
+    // A boot loader compares both; the hash is right in any case.
+    for total in [protected - 1, protected + 1, 4, 0] {
+        let mut image = whole.clone();
+        image[body + 2..body + 4].copy_from_slice(&(total as u16).to_le_bytes());
+        let hash = Sha256::digest(&image[..body + protected]);
+        let at = body + protected + 4;
+        assert_eq!(field(at), 0x10, "its hash comes first");
+        image[at + 4..at + 36].copy_from_slice(&hash);
+        let reason = refusal(&image);
+        assert!(reason.contains("does not fit its end"), "{total}: {reason}");
     }
 }
 

@@ -23,6 +23,37 @@ const TAGS: u32 = 0x8000;
 /// A block that erratum E10 of the RP2350 makes tools put in front; it erases a sector.
 const E10: (u32, u32) = (0xE48B_FF57, 0x10FF_FF00);
 
+/// Families that are one chip each, and its name. Others are a series, or say where blocks go.
+const CHIPS: [(u32, &str); 27] = [
+    (0x1C5F_21B0, "esp32"),
+    (0xBFDD_4EEE, "esp32s2"),
+    (0xC47E_5767, "esp32s3"),
+    (0xD42B_A06C, "esp32c3"),
+    (0x2B88_D29C, "esp32c2"),
+    (0x540D_DF62, "esp32c6"),
+    (0x3327_26F6, "esp32h2"),
+    (0x3D30_8E94, "esp32p4"),
+    (0xF71C_0343, "esp32c5"),
+    (0x77D8_50C4, "esp32c61"),
+    (0xB6DD_00AF, "esp32h21"),
+    (0x9E0B_AA8A, "esp32h4"),
+    (0x3101_F7C1, "esp32s31"),
+    (0x7EAB_61ED, "esp8266"),
+    (0xE48B_FF56, "rp2040"),
+    (0xE48B_FF59, "rp2350"),
+    (0xE48B_FF5A, "rp2350"),
+    (0xE48B_FF5B, "rp2350"),
+    (0x820D_9A5F, "nrf52820"),
+    (0x7272_1D4E, "nrf52832"),
+    (0x6F75_2678, "nrf52832"),
+    (0x621E_937A, "nrf52833"),
+    (0xADA5_2840, "nrf52840"),
+    (0x9FFF_D543, "rtl8710a"),
+    (0x22E0_D6FC, "rtl8710b"),
+    (0xE08F_7564, "rtl8720c"),
+    (0x3379_CFE2, "rtl8720d"),
+];
+
 const TAG_VERSION: u32 = 0x9F_C7BC;
 const TAG_DEVICE: u32 = 0x65_0D9D;
 
@@ -65,6 +96,8 @@ pub(super) fn examine<R: Read + Seek>(
     header.hardware.truncate(8);
     if let Some(Some(family)) = family {
         header.hardware.push(format!("UF2 family 0x{family:08x}"));
+        let chip = CHIPS.iter().find(|(known, _)| *known == family);
+        header.chip = chip.map(|(_, chip)| (*chip).to_owned());
     }
     Ok(Examined { header, unpack: Some(Unpack::Uf2(ranges.check(limit)?)) })
 }
