@@ -24,6 +24,9 @@ use crate::{
     topic::check_filter,
 };
 
+/// From a look at a session that is held to the next.
+const HELD: Duration = Duration::from_millis(100);
+
 /// What is to happen to a session that is away, unless it comes back before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
@@ -211,11 +214,15 @@ impl Registry {
     /// Something is to happen to a session that the caller holds, unless another connection serves
     /// it before.
     pub fn schedule(&self, session: &Arc<Session>, due: Due, after: Duration) {
+        let connections = session.connections.load(Ordering::Acquire);
+        self.plan(Job { due, session: session.clone(), connections }, after);
+    }
+
+    fn plan(&self, job: Job, after: Duration) {
         let Some(at) = Instant::now().checked_add(after) else { return };
         let key = (at, self.job_ids.fetch_add(1, Ordering::Relaxed));
-        let connections = session.connections.load(Ordering::Acquire);
-        session.jobs.lock().push(key);
-        self.jobs.lock().insert(key, Job { due, session: session.clone(), connections });
+        job.session.jobs.lock().push(key);
+        self.jobs.lock().insert(key, job);
         self.jobs_changed.notify_one();
     }
 
@@ -250,12 +257,15 @@ impl Registry {
                 Some(_) => {
                     let Some((key, job)) = self.jobs.lock().pop_first() else { continue };
                     job.session.jobs.lock().retain(|other| *other != key);
-                    // Held only where a connection comes in this instant; then the job is void.
-                    if let Ok(state) = job.session.state.clone().try_lock_owned()
-                        && job.session.connections.load(Ordering::Acquire) == job.connections
-                        && !state.ended
-                    {
-                        return (job.due, job.session, state);
+                    let state = job.session.state.clone().try_lock_owned();
+                    if job.session.connections.load(Ordering::Acquire) != job.connections {
+                        continue;
+                    }
+                    match state {
+                        Ok(state) if !state.ended => return (job.due, job.session, state),
+                        Ok(_) => {}
+                        // By somebody who comes in this instant, and may yet be overtaken.
+                        Err(_) => self.plan(job, HELD),
                     }
                 }
             }

@@ -136,3 +136,18 @@ async fn of_those_who_wait_for_a_session_only_the_last_gets_it() {
     let Claimed { claim, .. } = third.await.unwrap();
     assert!(session.is_last_claim(claim));
 }
+
+/// Whoever holds the session may have been overtaken before it began, and the newer one have left.
+#[tokio::test]
+async fn what_is_due_while_a_session_is_held_comes_later() {
+    let registry = registry();
+    let Claimed { session, state, .. } = registry.claim(&"c".into()).await.unwrap();
+    registry.schedule(&session, Due::Expire, Duration::ZERO);
+    let mut next = std::pin::pin!(registry.next_due());
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(next.as_mut().poll(&mut cx).is_pending(), "it is held");
+    drop(state);
+    let patience = Duration::from_secs(20);
+    let due = tokio::time::timeout(patience, next).await.unwrap();
+    assert_eq!((due.0, due.1.key), (Due::Expire, session.key));
+}
