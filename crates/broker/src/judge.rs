@@ -16,6 +16,8 @@ use crate::{
     inbound::reason_code,
     inbox::Kick,
     journal::Record,
+    message::Delivery,
+    outbound::{Ended, Resend},
     session::Session,
     topic::{check_filter, matches},
 };
@@ -88,19 +90,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         consumed
     }
 
-    /// Messages that waited for what was refused alone.
+    /// Messages that waited for what was refused alone, those among them that an earlier connection
+    /// sent and its client has not acknowledged. Of the QoS 2 ones that it has, the exchange goes on.
     fn drop_what_nothing_matches(&mut self) {
         let subscriptions = self.session.subscriptions.lock();
         let routed = subscriptions.iter().filter(|(_, held)| !held.consumed);
         let filters: Vec<_> = routed.filter_map(|(filter, _)| check_filter(filter).ok()).collect();
-        let dropped = self.session.inbox.drop_waiting(|delivery| {
+        let stays = |delivery: &Delivery| {
             filters.iter().any(|filter| matches(filter.levels, &delivery.message.topic))
+        };
+        let dropped = self.session.inbox.drop_waiting(stays);
+        let mut unsent = Vec::from_iter(dropped.iter().map(|delivery| delivery.id));
+        self.resend.retain(|id| match self.state.window.resend(*id) {
+            Some(Resend::Publish(delivery)) if !stays(&delivery) => {
+                unsent.extend(self.state.window.forget(*id).map(|Ended(number)| number));
+                false
+            }
+            _ => true,
         });
         drop(filters);
         drop(subscriptions);
-        for delivery in dropped {
+        for number in unsent {
             self.tally.dropped += 1;
-            self.delivery_over(delivery.id);
+            self.delivery_over(number);
         }
     }
 }

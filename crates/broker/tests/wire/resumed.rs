@@ -103,6 +103,35 @@ fn what_is_refused_now_is_gone_with_what_waits_for_it() {
 }
 
 #[test]
+fn what_was_sent_and_is_refused_now_is_not_sent_again() {
+    for (version, kill) in [(V5, false), (V4, false), (V5, true)] {
+        let (gate, disk) = (Arc::new(Gate::default()), Disk::default());
+        let mut site = start(Settings::default(), vec![gate.clone()], &disk);
+        let lasting = Connect::lasting(version, "c");
+        let mut wire = site.enter(&lasting, false);
+        wire.subscribe("secret/#", 2);
+        wire.subscribe("open/+", 1);
+        for (topic, qos) in [("secret/a", 1), ("secret/b", 2), ("open/a", 1)] {
+            site.publish(Publish::new(topic, "x").qos(qos, 1));
+            assert_eq!(wire.received().topic, topic);
+        }
+        wire.vanish();
+        gate.set(true);
+        if kill {
+            site = start(Settings::default(), vec![gate.clone()], &disk.after_kill());
+        }
+        for _ in 0..2 {
+            let mut wire = site.enter(&lasting, true);
+            assert_eq!(wire.received().topic, "open/a");
+            wire.silent();
+            wire.vanish();
+        }
+        let client = site.broker.client("c").unwrap();
+        assert_eq!((client.queued_messages, client.inflight), (0, 1));
+    }
+}
+
+#[test]
 fn what_a_hook_takes_for_itself_is_decided_anew() {
     let gate = Arc::new(Gate::default());
     let site = start(Settings::default(), vec![gate.clone()], &Disk::default());
