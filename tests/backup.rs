@@ -58,6 +58,27 @@ fn a_daemon_goes_on_from_a_backup() {
     assert_eq!(mode & 0o777, 0o700, "tokens lie in it");
     let again = run(&path);
     assert!(!again.status.success() && again.said(&["exists already"]), "{:?}", again.log);
+    // What is called like an unfinished one and is none is left alone.
+    let (other, beside) = (site.path().join("other"), site.path().join("other.unfinished"));
+    std::fs::create_dir(&beside).unwrap();
+    std::fs::write(beside.join("notes.txt"), "mine").unwrap();
+    let refused = run(&other);
+    assert!(
+        !refused.status.success() && refused.said(&["no backup has left"]),
+        "{:?}",
+        refused.log
+    );
+    assert!(beside.join("notes.txt").is_file());
+    std::fs::write(beside.join("unfinished-backup"), "").unwrap();
+    assert!(run(&other).status.success());
+    let names = |at: &std::path::Path| {
+        let mut names =
+            Vec::from_iter(std::fs::read_dir(at).unwrap().map(|it| it.unwrap().file_name()));
+        names.sort();
+        names
+    };
+    assert!(!beside.exists());
+    assert_eq!(names(&other), names(&path));
     let nowhere = run(&site.path().join("no/such/folder"));
     assert!(!nowhere.status.success() && nowhere.said(&["cannot be made"]), "{:?}", nowhere.log);
 

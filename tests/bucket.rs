@@ -1,38 +1,18 @@
 //! A bucket instead of a directory: the same rules, against a real S3 server in this process.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "support/bucket.rs"]
+mod fixture;
 #[path = "support/s3.rs"]
 mod s3;
 mod support;
 
-use s3::{Fault, S3Server};
-use support::{Connect, Daemon, Device, Site, eventually, image};
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::time::{Duration, SystemTime};
 
-/// A server, and a site that watches `s3://firmware/site-a`.
-struct Bucket {
-    site: Site,
-    server: S3Server,
-    runtime: tokio::runtime::Runtime,
-}
-
-impl Bucket {
-    fn new() -> Self {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let server = runtime.block_on(S3Server::start());
-        let mut site = Site::new();
-        site.set("store.url", &format!("\"s3://{}/site-a\"", s3::BUCKET))
-            .set("store.s3.endpoint", &format!("\"{}\"", server.endpoint()))
-            .set("store.s3.region", "\"garage\"")
-            .set("store.s3.access_key_id", &format!("\"{}\"", s3::ACCESS_KEY_ID))
-            .set("store.s3.secret_access_key", &format!("\"{}\"", s3::SECRET_ACCESS_KEY))
-            .set("store.s3.allow_http", "true");
-        Bucket { site, server, runtime }
-    }
-
-    fn put(&self, path: &str, bytes: &[u8]) {
-        self.server.put(&format!("site-a/{path}"), bytes);
-    }
-}
+use fixture::Bucket;
+use s3::{Fault, Tags};
+use support::{Client, Connect, Daemon, Device, eventually, image};
 
 fn ready(daemon: &Daemon, status: u16) {
     eventually(&format!("readiness is {status}"), || {
@@ -88,6 +68,65 @@ fn folders_sidecars_and_overwriting_mean_the_same() {
 }
 
 #[test]
+fn the_same_bytes_again_do_nothing() {
+    for tags in [Tags::Everywhere, Tags::Answers, Tags::Nowhere] {
+        let bucket = Bucket::new();
+        bucket.server.set_tags(tags);
+        let bytes = image(30, 20_000);
+        bucket.put("pump-1.0.0.bin", &bytes);
+        let hour = Duration::from_secs(3600);
+        bucket.server.date("site-a/pump-1.0.0.bin", SystemTime::now() - hour);
+        let daemon = bucket.site.start();
+        Device::connect(daemon.mqtt(), &Connect::id("done")).expect_update(&bytes);
+        let id = daemon.admin().rows("deployments")[0]["id"].as_str().unwrap().to_owned();
+        let cancel = format!("/api/v1/deployments/{id}/cancel");
+        assert_eq!(daemon.admin().request("POST", &cancel, None).status, 200);
+        let sent = bucket.server.sent();
+
+        bucket.put("pump-1.0.0.bin", &bytes);
+        let looked = daemon.admin().request("POST", "/api/v1/firmware/rescan", None);
+        assert_eq!((looked.status, &looked.json()["files"]), (200, &1.into()));
+        // Only where nothing else tells that they are the same are they read again.
+        let read = bucket.server.sent() - sent;
+        assert_eq!(read, if tags == Tags::Nowhere { 20_000 } else { 0 }, "{tags:?}");
+        let mut device = Device::connect(daemon.mqtt(), &Connect::id("new"));
+        device.client.expect_silence();
+        // What comes next is offered, and nothing before it.
+        let newer = image(31, 9_000);
+        bucket.put("pump-1.1.0.bin", &newer);
+        device.expect_update(&newer);
+        let rows = daemon.admin().rows("deployments");
+        let state = rows.iter().find(|row| row["id"] == *id).map(|row| &row["state"]);
+        assert_eq!((rows.len(), state), (2, Some(&"cancelled".into())), "{tags:?}: {rows:?}");
+    }
+}
+
+#[test]
+fn a_model_that_is_named_a_moment_later_keeps_the_image_from_others() {
+    let mut bucket = Bucket::new();
+    bucket.site.set("store.settle", "\"1h\"");
+    let daemon = bucket.site.start();
+    let mut device = Device::connect(daemon.mqtt(), &Connect::id("pump-1"));
+    let looked = || {
+        let before = bucket.server.listings();
+        eventually("it looks", || (bucket.server.listings() >= before + 3).then_some(()));
+    };
+    bucket.put("pump-1.0.0.bin", &image(32, 9_000));
+    looked();
+    device.client.expect_silence();
+    bucket.put("pump-1.0.0.bin.toml", b"model = \"px\"");
+    looked();
+    bucket.site.set("store.settle", "\"0s\"").write_config();
+    daemon.hang_up();
+    let model = eventually("it is taken", || {
+        let rows = daemon.admin().rows("firmware");
+        rows.first().map(|row| row["model"]["value"].clone())
+    });
+    assert_eq!(model, "px");
+    device.client.expect_silence();
+}
+
+#[test]
 fn an_outage_is_no_deletion() {
     let mut bucket = Bucket::new();
     let bytes = image(7, 20_000);
@@ -99,14 +138,14 @@ fn an_outage_is_no_deletion() {
     let manifest = busy.manifest();
     busy.fetch(0);
 
-    bucket.runtime.block_on(bucket.server.stop());
+    bucket.stop();
     daemon.expect_log(&["store", "unavailable"]);
     ready(&daemon, 503);
     // Copies are our own: the transfer and new offers go on.
     assert!(busy.download(manifest).1 == bytes);
     Device::connect(daemon.mqtt(), &Connect::id("new")).expect_update(&bytes);
 
-    bucket.runtime.block_on(bucket.server.resume());
+    bucket.resume();
     ready(&daemon, 200);
     done.client.expect_silence();
     let newer = image(8, 9_000);
@@ -223,6 +262,57 @@ fn a_server_that_freezes_amid_a_rollout_stops_nobody() {
 }
 
 #[test]
+fn keep_alives_go_on_while_the_server_is_frozen_and_a_block_waits_for_it() {
+    let bucket = Bucket::new();
+    let bytes = image(14, 20_000);
+    bucket.put("pump-1.0.0.bin", &bytes);
+    let daemon = bucket.site.start();
+    let connect = |id| Connect { keep_alive: 1, ..Connect::id(id) };
+    let mut device = Device::connect(daemon.mqtt(), &connect("pump-1"));
+    device.manifest();
+    bucket.server.set_fault(Fault::Frozen);
+    std::fs::remove_file(bucket.site.copy_of(&bytes)).unwrap();
+    device.request(0);
+    // For longer than it takes to end a connection on which nothing comes.
+    let silent = Client::connect(daemon.mqtt(), &connect("silent"));
+    let silent = std::thread::spawn(move || silent.expect_closed());
+    eventually("the silent one is disconnected", || {
+        device.client.ping();
+        silent.is_finished().then_some(())
+    });
+    silent.join().unwrap();
+    // With a ping at each look.
+    let answer = eventually("an answer", || device.client.next_publish_before_ping());
+    assert!(answer.text().contains("try again"), "{}", answer.text());
+
+    bucket.server.set_fault(Fault::None);
+    eventually("the copy is made anew", || {
+        device.client.ping();
+        bucket.site.copy_of(&bytes).exists().then_some(())
+    });
+    assert!(device.fetch(0) == bytes[..4096]);
+}
+
+#[test]
+fn a_copy_that_is_damaged_amid_a_transfer_is_fetched_again_unnoticed() {
+    let bucket = Bucket::new();
+    // More than is read and verified at once.
+    let bytes = image(13, 2_500_000);
+    bucket.put("pump-1.0.0.bin", &bytes);
+    let daemon = bucket.site.start();
+    let mut device = Device::connect(daemon.mqtt(), &Connect::id("pump-1"));
+    let manifest = device.manifest();
+    device.fetch(0);
+    let mut file =
+        std::fs::OpenOptions::new().write(true).open(bucket.site.copy_of(&bytes)).unwrap();
+    file.seek(SeekFrom::End(-1)).unwrap();
+    file.write_all(&[!bytes[bytes.len() - 1]]).unwrap();
+    assert!(device.download(manifest).1 == bytes);
+    daemon.expect_log(&["copy was damaged"]);
+    assert_eq!(bucket.server.sent(), 2 * bytes.len() as u64, "fetched once more");
+}
+
+#[test]
 fn a_look_can_be_asked_for() {
     let mut bucket = Bucket::new();
     bucket.site.set("store.poll_interval", "\"1h\"");
@@ -256,4 +346,27 @@ fn a_wrong_key_is_said_and_never_printed() {
     ready(&daemon, 503);
     let ended = daemon.stop();
     assert!(!ended.log.iter().any(|line| line.contains(secret)));
+}
+
+#[test]
+fn a_key_that_changed_in_its_file_counts_after_a_restart_and_a_reload_says_so() {
+    let mut bucket = Bucket::new();
+    let file = bucket.site.path().join("key");
+    std::fs::write(&file, "of-another-day\n").unwrap();
+    bucket
+        .site
+        .unset("store.s3.secret_access_key")
+        .set("store.s3.secret_access_key_file", "\"key\"");
+    let bytes = image(15, 9_000);
+    bucket.put("pump-1.0.0.bin", &bytes);
+    let daemon = bucket.site.start();
+    ready(&daemon, 503);
+    std::fs::write(&file, format!("{}\n", s3::SECRET_ACCESS_KEY)).unwrap();
+    daemon.hang_up();
+    daemon.expect_log(&["store.s3.secret_access_key", "need a restart"]);
+    daemon.expect_log(&["SIGHUP: done"]);
+    let ended = daemon.stop();
+    assert!(!ended.said(&[s3::SECRET_ACCESS_KEY]) && !ended.said(&["of-another-day"]));
+    let daemon = bucket.site.start();
+    Device::connect(daemon.mqtt(), &Connect::id("pump-1")).expect_update(&bytes);
 }

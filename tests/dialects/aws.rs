@@ -21,6 +21,11 @@ pub fn job(client: &mut Client, id: &str, rest: &str, payload: Value, answer: &s
     said.json()
 }
 
+/// The bytes of a block in JSON.
+pub fn data(block: &Value) -> Vec<u8> {
+    base64::engine::general_purpose::STANDARD.decode(block["p"].as_str().unwrap()).unwrap()
+}
+
 /// The whole image by ranges of 16 blocks of 1,024 bytes, in JSON.
 pub fn fetch(client: &mut Client, id: &str, stream: &str, size: usize) -> Vec<u8> {
     let mut bytes = vec![0; size];
@@ -35,9 +40,7 @@ pub fn fetch(client: &mut Client, id: &str, stream: &str, size: usize) -> Vec<u8
             let said = client.next_publish();
             assert_eq!(said.topic, things(id, &format!("streams/{stream}/data/json")));
             let block = said.json();
-            let data = base64::engine::general_purpose::STANDARD
-                .decode(block["p"].as_str().unwrap())
-                .unwrap();
+            let data = data(&block);
             let at = block["i"].as_u64().unwrap() as usize * 1024;
             assert_eq!((&block["c"], block["l"].as_u64()), (&json!("t"), Some(data.len() as u64)));
             bytes[at..at + data.len()].copy_from_slice(&data);

@@ -8,7 +8,7 @@ const ATTRIBUTES: &str = "v1/devices/me/attributes";
 const KEYS: &str =
     r#"{"sharedKeys":"fw_title,fw_version,fw_size,fw_checksum_algorithm,fw_checksum,"}"#;
 
-fn chunk(id: u32, chunk: u32, size: &str) -> Publish {
+pub fn chunk(id: u32, chunk: u32, size: &str) -> Publish {
     Publish::new(&format!("v2/fw/request/{id}/chunk/{chunk}"), size)
 }
 

@@ -10,7 +10,8 @@
 //! | [`device`] | a device that speaks the reference protocol |
 //! | [`http`] | HTTP/1.1 requests for the admin interface |
 //!
-//! `s3.rs` beside them is an S3 server in the test's own process; who needs it names it by path.
+//! `s3.rs` beside them is an S3 server in the test's own process, and `bucket.rs` a site that
+//! watches it; who needs them names them by path.
 //!
 //! No test sleeps: each waits for a packet, a log line, an answer or the end of a process, and
 //! fails when [`PATIENCE`] is over.

@@ -49,6 +49,12 @@ impl Site {
         self.path().join("firmware")
     }
 
+    /// Where the copy of these bytes is.
+    pub fn copy_of(&self, bytes: &[u8]) -> PathBuf {
+        let name = super::sha256(bytes);
+        self.path().join("data/objects/sha256").join(&name[..2]).join(&name)
+    }
+
     /// The configuration file.
     pub fn config(&self) -> PathBuf {
         self.path().join("broker.toml")

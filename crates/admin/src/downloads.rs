@@ -16,7 +16,7 @@ use fuota::{
     Service,
     download::{Caller, Fetch, FetchError, HttpReport, Image, Tolerated},
 };
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 
 use crate::{
     asked::{Asked, asked},
@@ -29,6 +29,8 @@ use crate::{
 const MAX_REPORT: usize = 16 * 1024;
 /// How long a report may take to arrive.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the head of a response waits for the first part, so that it can say that there is none.
+const FIRST_PART: Duration = Duration::from_secs(10);
 /// Requests of one device at once: a download in a few parts, and those that it left behind when
 /// it lost its power.
 const OF_ONE_DEVICE: usize = 8;
@@ -199,8 +201,13 @@ async fn respond(fetch: Fetch, place: Place, parts: &Parts) -> Result<Response, 
                 put(&mut response, header::CONTENT_RANGE, range);
             }
             if parts.method != Method::HEAD {
+                let mut parts = Box::pin(image.read(from, to).fuse());
+                // A cap may let it wait for long, and then the head goes ahead.
+                let first = tokio::time::timeout(FIRST_PART, parts.next()).await;
+                let first = first.ok().flatten().transpose();
+                let first = first.map_err(|error| Problem::unavailable(error.to_string()))?;
                 // The place is taken until the body ends.
-                let parts = image.read(from, to).map(move |part| {
+                let parts = stream::iter(first.map(Ok)).chain(parts).map(move |part| {
                     let _ = &place;
                     part
                 });

@@ -34,6 +34,8 @@ impl Admitted {
         let protocol = client.protocol;
         let is_current = || session.is_last_claim(claim);
         if !session.inbox.attach(client.connection, is_current) {
+            // For the newer one, whatever time this client takes to read.
+            drop(state);
             let failed = overtaken(protocol);
             tell(&mut io, &failed, client.maximum_packet_size).await;
             return Err(failed);

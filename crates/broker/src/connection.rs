@@ -10,7 +10,7 @@ use hook::{Client, Outbox, SessionEnd, Slot};
 use std::{
     borrow::Cow,
     cell::RefCell,
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
@@ -147,6 +147,8 @@ pub(crate) struct Connection<S> {
     pub(crate) aliases: Option<Box<Aliases>>,
     pub(crate) sent_aliases: Option<Box<SentAliases>>,
     pub(crate) route: Option<Box<Route>>,
+    /// Packet ids of QoS 2 publishes that were received on earlier connections, and not released.
+    pub(crate) received_before: BTreeSet<u16>,
     /// What waits for the log, or for room in other sessions' queues.
     pub(crate) unsettled: Option<Box<Unsettled>>,
     /// Somebody who is to catch up before the next publish.
@@ -176,6 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             session: parts.session,
             resend: parts.state.window.ids().into(),
             backlog: parts.state.backlog.take(),
+            received_before: parts.state.received.clone(),
             state: parts.state,
             slots: parts.slots,
             outbox: parts.outbox,

@@ -222,7 +222,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn on_pubrel(&mut self, ack: Ack) {
         let packet_id = ack.packet_id;
-        if !self.state.received.contains(&packet_id) {
+        // Nor is there one before its PUBREC: were it released now, the log would have that ahead of
+        // the publish, and the packet id for ever.
+        let is_under_way = self.unsettled.as_ref().is_some_and(|u| u.has_publish(packet_id));
+        if is_under_way || !self.state.received.contains(&packet_id) {
             let code = reason::PACKET_IDENTIFIER_NOT_FOUND;
             return self.encode_ack(AckKind::PubComp, packet_id, code, None);
         }
@@ -289,7 +292,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             let limit = usize::from(self.promised.inflight);
             // [MQTT-3.3.4-7]
-            if self.client.protocol == Protocol::V5 && self.state.received.len() >= limit {
+            // Those of earlier connections do not count (MQTT 5.0, 4.9).
+            let here = self.state.received.len().saturating_sub(self.received_before.len());
+            if self.client.protocol == Protocol::V5 && here >= limit {
                 return Err(Ending::protocol(
                     reason::RECEIVE_MAXIMUM_EXCEEDED,
                     "more publishes in flight than the Receive Maximum",

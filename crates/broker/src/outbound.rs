@@ -207,6 +207,88 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::{Message, Share};
+    use std::sync::Arc;
+
+    /// A message with this number in the log, perhaps of a shared subscription.
+    fn delivery(id: u64, qos: Qos, shared: bool) -> Delivery {
+        let share = shared.then(|| Arc::new(Share("g".into())));
+        let message = Message::plain(qos, "x");
+        Delivery { id, message, qos, retain: false, subscriptions: None, share }
+    }
+
+    fn send(window: &mut Window, number: u64, qos: Qos, shared: bool) -> u16 {
+        window.send(Content::Delivery(delivery(number, qos, shared)), qos)
+    }
+
+    #[test]
+    fn what_stands_in_the_log_is_released_when_the_log_says_so() {
+        let mut window = Window::default();
+        let once = send(&mut window, 7, Qos::AtLeastOnce, false);
+        let two = [8, 9].map(|number| send(&mut window, number, Qos::ExactlyOnce, false));
+        assert_eq!(window.pubrec(two[0]), Confirmation::Log(8));
+        assert!(!window.is_released(two[0]) && window.pubcomp(two[0]).is_none());
+        window.confirmed(99);
+        window.confirmed(once);
+        assert!(![once, two[0], two[1]].map(|id| window.is_released(id)).contains(&true));
+        window.confirmed(two[0]);
+        let released = [once, two[0], two[1], 99].map(|id| window.is_released(id));
+        assert_eq!(released, [false, true, false, false]);
+        assert_eq!(window.pubrec(two[0]), Confirmation::Release);
+        assert_eq!(window.ids(), [two[0], once, two[1]], "PUBRELs wait for nothing");
+        assert!(matches!(window.resend(two[0]), Some(Resend::Release)));
+        assert!(matches!(window.resend(two[1]), Some(Resend::Publish(it)) if it.id == 9));
+        assert_eq!(window.pubcomp(two[0]), Some(Ended(8)));
+        assert_eq!(window.puback(once), Some(Ended(7)));
+    }
+
+    #[test]
+    fn a_publish_ends_by_a_refusal_too() {
+        let mut window = Window::default();
+        let once = send(&mut window, 7, Qos::AtLeastOnce, false);
+        let two = send(&mut window, 8, Qos::ExactlyOnce, false);
+        assert_eq!(window.pubrec_refused(once), None, "it waits for a PUBACK");
+        assert_eq!(window.pubrec_refused(two), Some(Ended(8)));
+        assert_eq!((window.pubrec_refused(two), window.len()), (None, 1));
+        assert_eq!((window.forget(once), window.len()), (Some(Ended(7)), 0));
+        assert_eq!(window.forget(once), None);
+        assert!(window.resend(once).is_none());
+    }
+
+    #[test]
+    fn what_never_left_is_taken_back() {
+        let mut window = Window::default();
+        let ids = [7, 8].map(|number| send(&mut window, number, Qos::ExactlyOnce, false));
+        let plugin = window.send(Content::Plugin, Qos::AtLeastOnce);
+        assert!(window.resend(plugin).is_none());
+        assert!(window.take_back(99).is_none() && window.len() == 3);
+        assert_eq!(window.take_back(ids[1]).map(|it| it.id), Some(8));
+        assert!(window.take_back(plugin).is_none());
+        assert_eq!(window.ids(), [ids[0]]);
+    }
+
+    #[test]
+    fn exchanges_go_on_over_the_end_of_the_process() {
+        let mut window = Window::default();
+        window.restore(5, None, 7);
+        window.restore(6, Some(delivery(8, Qos::ExactlyOnce, false)), 8);
+        assert_eq!([5, 6].map(|id| window.is_released(id)), [true, false]);
+        assert_eq!(window.pubcomp(5), Some(Ended(7)));
+        assert_eq!(window.pubrec(6), Confirmation::Log(8));
+        assert_eq!(send(&mut window, 9, Qos::AtLeastOnce, false), 7, "the next id");
+    }
+
+    #[test]
+    fn another_member_gets_what_was_shared_at_qos_1() {
+        let mut window = Window::default();
+        for (number, qos, shared) in
+            [(1, Qos::AtLeastOnce, false), (2, Qos::AtLeastOnce, true), (3, Qos::ExactlyOnce, true)]
+        {
+            send(&mut window, number, qos, shared);
+        }
+        window.send(Content::Plugin, Qos::AtLeastOnce);
+        assert_eq!(window.shared().map(|it| it.id).collect::<Vec<_>>(), [2]);
+    }
 
     #[test]
     fn ids_skip_zero_and_what_is_in_flight() {

@@ -4,7 +4,8 @@
 //! in the order of retained publishes. Each message becomes a delivery when it is sent, and is
 //! named in the log by its topic and place, since its payload stands there already. So neither a
 //! queue nor the log holds what is retained anyway, however much a filter matches. A message that
-//! is replaced before it was sent is not owed any more: the newer one comes as a live message.
+//! is replaced before it was sent is not owed any more: the newer one comes as a live message; or
+//! in its place, where that was at QoS 0 and found nobody.
 
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};

@@ -160,6 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Step::PubComp(id) => {
                 self.state.received.remove(&id);
+                self.received_before.remove(&id);
                 self.encode_ack(AckKind::PubComp, id, reason::SUCCESS, None);
             }
         }

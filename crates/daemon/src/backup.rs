@@ -16,6 +16,9 @@ use admin::{BackupError, BackupView};
 use tokio::sync::{Mutex, oneshot};
 use tracing::{info, warn};
 
+/// The file that says, while a backup is made, that its directory is one.
+const MARKER: &str = "unfinished-backup";
+
 /// What makes backups; one at a time.
 pub struct Backups {
     server: Arc<broker::Server>,
@@ -57,14 +60,26 @@ impl Backups {
             return Err(BackupError::Path("exists already; name a new directory".into()));
         }
         let unfinished = parent.join(format!("{}.unfinished", name.to_string_lossy()));
-        // What an earlier one left when the daemon ended amid it.
-        let _ = fs::remove_dir_all(&unfinished);
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&unfinished)
-            .map_err(|error| BackupError::Path(format!("cannot be made: {error}")))?;
-        let made = self.fill(&unfinished).await.and_then(|view| {
-            fs::rename(&unfinished, path)
+        let marker = unfinished.join(MARKER);
+        // What an earlier one left when the daemon ended amid it, and nothing else.
+        if marker.is_file() {
+            let _ = fs::remove_dir_all(&unfinished);
+        }
+        let cannot = |error: io::Error| match error.kind() {
+            io::ErrorKind::AlreadyExists => BackupError::Path(format!(
+                "cannot be made beside {}, which no backup has left: move that away",
+                unfinished.display()
+            )),
+            _ => BackupError::Path(format!("cannot be made: {error}")),
+        };
+        DirBuilder::new().mode(0o700).create(&unfinished).map_err(cannot)?;
+        let made = match File::create(&marker) {
+            Ok(_) => self.fill(&unfinished).await,
+            Err(error) => Err(BackupError::Path(format!("cannot be written: {error}"))),
+        };
+        let made = made.and_then(|view| {
+            fs::remove_file(&marker)
+                .and_then(|()| fs::rename(&unfinished, path))
                 .and_then(|()| File::open(parent)?.sync_all())
                 .map_err(|error| BackupError::Failed(format!("{}: {error}", path.display())))?;
             Ok(BackupView { path: path.display().to_string(), ..view })

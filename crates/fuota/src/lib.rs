@@ -12,13 +12,13 @@
 //! | `plugin` | from the broker's phases to the engine |
 //! | `accounts` | users with passwords, rules of who may publish and subscribe where |
 //! | `identity` | who a client is; `names`, `secret`: ids, keyed hashes of tokens |
-//! | `engine` | the parts together, their start, the run loop; `timers`: what is due later |
+//! | `engine` | the parts together, and their start; `run`: the loop that drives what no connection drives; `timers`: what is due later |
 //! | `ingest`, `catalog` | from what the store saw to what is accepted, held or in conflict |
 //! | `status_files` | what became of a dropped file, beside it |
 //! | `fleet` | deployments, their waves, and what operators do with them |
 //! | `policy` | which image a device should run, and why not: pure functions |
 //! | `offers`, `manifests` | what is offered when, and when its manifest goes out; `unbegun`: what becomes of an offer before its device asks; `backoff`: what waits between two attempts |
-//! | `transfer` | one device, one image, the pin; `progress`: how fast it is, and why it stands still |
+//! | `transfer` | one device, one image; `pin`: the image as it is cut into blocks; `progress`: how fast it is, and why it stands still |
 //! | [`download`] | a device that fetches over HTTP |
 //! | `downlink` | what services write to one device |
 //! | `questions` | what a device asks about its update |
@@ -61,6 +61,7 @@ mod order;
 mod outcome;
 pub mod overview;
 mod pace;
+mod pin;
 mod plugin;
 mod policy;
 mod progress;
@@ -68,6 +69,7 @@ mod questions;
 mod registration;
 mod registry;
 mod requests;
+mod run;
 mod secret;
 mod serve;
 pub mod service;

@@ -21,7 +21,8 @@ use crate::{
     device::Device,
     dialect::{BlockSize, Dialect, Echo, ImageTag, Question, Talk},
     engine::Engine,
-    transfer::{Layout, Pin, Transfer},
+    pin::{Layout, Pin},
+    transfer::Transfer,
 };
 
 /// Requests that may wait while an offer is written to the database.

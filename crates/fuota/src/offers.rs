@@ -20,9 +20,10 @@ use crate::{
     engine::Engine,
     fleet::starts::Cap,
     link::{Lane, Link, LinkState, Pending},
+    pin::Pin,
     policy::{Decision, History},
     state::UpdateState,
-    transfer::{Pin, Transfer, unix_now},
+    transfer::{Transfer, unix_now},
 };
 
 /// After what an offer that could not be written or sent is tried again.

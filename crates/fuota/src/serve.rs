@@ -19,10 +19,11 @@ use crate::{
     fleet::gate::UNREAD,
     link::{Admission, Lane, Link, LinkState, MANIFEST, Pending, Wanted},
     offers::{CANCELLED, Renewed, too_small},
+    pin::tag_of,
     policy::Decision,
     state::Happened,
     timers::Event,
-    transfer::{Transfer, tag_of},
+    transfer::Transfer,
 };
 
 /// After what a full outbox is tried again where nothing of ours is in it.
@@ -379,6 +380,8 @@ impl Engine {
         let here = |state: &LinkState| {
             !state.closed && state.lane.as_ref().is_some_and(|now| Arc::ptr_eq(now, &lane))
         };
+        // One wait is enough for all that is missing: what could not be read then is an error.
+        let mut waited = false;
         loop {
             let wanted = {
                 let mut state = link.state.lock();
@@ -396,7 +399,15 @@ impl Engine {
             let range = lane.transfer.pin.range(wanted.index, wanted.size);
             let Some((offset, length)) = range else { continue };
             let began = Instant::now();
-            let read = lane.transfer.image.read(offset, length).await;
+            let mut read = lane.transfer.image.read(offset, length).await;
+            if let Err(error) = &read
+                && error.retry
+                && !std::mem::replace(&mut waited, true)
+            {
+                tracing::debug!(device = %lane.device.id, index = wanted.index, %error, "waiting for a copy");
+                lane.transfer.image.renewed().await;
+                read = lane.transfer.image.read(offset, length).await;
+            }
             self.counters.read_time.observe(began.elapsed());
             let mut state = link.state.lock();
             if !here(&state) {

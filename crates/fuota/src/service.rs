@@ -211,8 +211,8 @@ impl Service {
         }
     }
 
-    /// Looks at where firmware is dropped, and waits until it has. Files that are still settling
-    /// come later.
+    /// Looks at where firmware is dropped, and waits until it has. Files that take longer than half
+    /// a minute to settle come later.
     ///
     /// # Errors
     /// [`ServiceError::Unavailable`] where it takes longer than a minute.

@@ -88,7 +88,7 @@ mod tests {
     use crate::origin::{Listed, Listing};
 
     fn look(found: &mut Found, root: u64, files: &[&str], unknown: &[&str]) {
-        let listed = Listed { size: 1, fingerprint: Fingerprint::new("1"), age: None };
+        let listed = Listed { size: 1, fingerprint: Fingerprint::new("1"), age: None, dated: None };
         let files = files.iter().map(|path| (path.to_string(), listed.clone()));
         let listing = Listing {
             files: files.collect(),

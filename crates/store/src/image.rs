@@ -11,13 +11,16 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
 
 use crate::cache::{Cache, Key, Loaded, SEGMENT, Segment};
 use crate::digest::{Digest, Hasher};
@@ -30,6 +33,9 @@ const LOADS: usize = 8;
 /// Images that are remembered as verified although nobody uses them. Using one that was forgotten
 /// means to hash it again.
 const IDLE_IMAGES: usize = 64;
+
+/// How long [`Image::renewed`] waits: a small image has come over a slow line by then.
+const RENEWAL: Duration = Duration::from_secs(5);
 
 /// Of a copy whose bytes are not those that its name says.
 const DAMAGED: &str = "its copy was damaged; it is copied again";
@@ -136,6 +142,25 @@ impl Image {
             .inner
             .gather(offset, len, |key| loaded.iter().find(|segment| segment.key == key).cloned());
         bytes.ok_or_else(|| self.inner.error(ReadErrorKind::Io, "a segment has the wrong length"))
+    }
+
+    /// Waits, after a read that failed, until a copy is there: it is made anew from where the file
+    /// was dropped, as soon as that can be read. Returns after 5 s in any case.
+    pub async fn renewed(&self) {
+        let there = async {
+            loop {
+                let mut kept = pin!(self.inner.reader.objects.kept.notified());
+                // From here on, so that none that comes after the look is missed.
+                kept.as_mut().enable();
+                let inner = self.inner.clone();
+                let has = move || inner.reader.objects.has(inner.digest, inner.size);
+                if tokio::task::spawn_blocking(has).await.unwrap_or(true) {
+                    return;
+                }
+                kept.await;
+            }
+        };
+        let _ = timeout(RENEWAL, there).await;
     }
 }
 

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::digest::{Digest, Hasher};
 use crate::shelf::Shelf;
@@ -32,6 +33,8 @@ pub(crate) struct Objects {
     shelf: Mutex<Shelf>,
     /// The most bytes that copies may have together.
     quota: Option<u64>,
+    /// Rung for all who wait when a copy came to its place.
+    pub(crate) kept: Notify,
 }
 
 impl Objects {
@@ -58,7 +61,8 @@ impl Objects {
             }
         }
         let shelf = Mutex::new(shelf);
-        Ok(Self { objects, incoming, next: AtomicU64::new(0), shelf, quota })
+        let (next, kept) = (AtomicU64::new(0), Notify::new());
+        Ok(Self { objects, incoming, next, shelf, quota, kept })
     }
 
     /// Tells which copies the watched place names.
@@ -198,6 +202,7 @@ impl Objects {
             fs::rename(&copy.temporary.0, &path)?;
             shelf.add(copy.digest, copy.size, Some(Instant::now()));
         }
+        self.kept.notify_waiters();
         sync_dir(folder)?;
         sync_dir(&self.objects)
     }

@@ -55,11 +55,13 @@ impl Default for Settings {
 }
 
 /// How a bucket is reached. What is absent comes from the usual `AWS_*` variables, and then
-/// from the environment's own credentials (web identity, container, instance).
+/// from the environment's own credentials (web identity, container, instance). A key of these
+/// settings is used alone, without the session token of the environment.
 #[derive(Clone)]
 pub struct S3Settings {
     /// Base address of the server, such as `https://garage.example:3900`; buckets are
-    /// addressed by path below it. Absent: Amazon's, in `region`.
+    /// addressed by path below it. Absent: that of `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, else
+    /// Amazon's, in `region`.
     pub endpoint: Option<String>,
     /// Absent: `AWS_REGION`, else `us-east-1`.
     pub region: Option<String>,
@@ -67,7 +69,7 @@ pub struct S3Settings {
     pub access_key_id: Option<String>,
     /// Never shown.
     pub secret_access_key: Option<String>,
-    /// Permits an endpoint without TLS.
+    /// Permits an endpoint without TLS. `AWS_ALLOW_HTTP` permits it for one of `AWS_ENDPOINT_URL`.
     pub allow_http: bool,
     /// How long a request is tried again before it counts as failed. The next listing is due soon
     /// anyway, and until then nothing is known to have changed.

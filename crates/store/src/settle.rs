@@ -7,8 +7,11 @@
 //! | found at the first look, or in a folder that just appeared | after `settle` without a change, before the look included |
 //! | nothing | when two looks at least `poll_interval` apart (and `settle`) see the same |
 //! | written to | not before it is closed |
+//! | listed in a bucket | after `settle` without a change, at the first look before the look included |
 //!
-//! An object of a bucket is complete as soon as it is listed, and does not come here.
+//! An object of a bucket is whole as soon as it is listed. It waits for what belongs beside it,
+//! which comes a moment later. Its time is that of another clock, so it counts from the listing that
+//! showed it first.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -24,7 +27,8 @@ pub(crate) enum Activity {
     Renamed,
     /// Its writer closed it.
     Closed,
-    /// It was there when looking began, and what happens to it since then is heard.
+    /// It was there when looking began, and what happens to it since then is heard; or it lies in a
+    /// bucket.
     Found,
     /// Nothing; perhaps nothing ever is, as on a network file system.
     Silent,
@@ -92,6 +96,8 @@ pub(crate) struct Ledger {
     stands: HashMap<String, Stand>,
     settle: Duration,
     poll_interval: Duration,
+    /// Of what changed while nothing was heard.
+    unheard: Activity,
 }
 
 #[derive(Debug)]
@@ -105,8 +111,9 @@ struct Stand {
 }
 
 impl Ledger {
-    pub(crate) fn new(settle: Duration, poll_interval: Duration) -> Self {
-        Self { stands: HashMap::new(), settle, poll_interval }
+    pub(crate) fn new(settle: Duration, poll_interval: Duration, is_bucket: bool) -> Self {
+        let unheard = if is_bucket { Activity::Found } else { Activity::Silent };
+        Self { stands: HashMap::new(), settle, poll_interval, unheard }
     }
 
     /// From now on these times.
@@ -129,7 +136,7 @@ impl Ledger {
             let touch = heard.touched.get(path).copied();
             let Some(stand) = self.stands.get_mut(path) else {
                 let found = initial || is_below(path, &heard.fresh);
-                let rest = if found { Activity::Found } else { Activity::Silent };
+                let rest = if found { Activity::Found } else { self.unheard };
                 let stand = Stand {
                     fingerprint: listed.fingerprint.clone(),
                     activity: touch.flatten().unwrap_or(rest),
@@ -145,10 +152,10 @@ impl Ledger {
                 // New dates or permissions: the bytes are as whole as they were, unless what was
                 // heard of them is used up.
                 Some(None) if changed && stand.activity == Activity::Used => {
-                    stand.activity = Activity::Silent;
+                    stand.activity = self.unheard;
                 }
                 Some(None) => {}
-                None if changed || heard.lost => stand.activity = Activity::Silent,
+                None if changed || heard.lost => stand.activity = self.unheard,
                 None => {}
             }
             if changed || heard.lost || matches!(touch, Some(Some(_))) {
@@ -208,7 +215,7 @@ mod tests {
 
     /// A file `a` whose fingerprint is `state`.
     fn files(state: &str, age: Option<Duration>) -> BTreeMap<String, Listed> {
-        let listed = Listed { size: 1, fingerprint: Fingerprint::new(state), age };
+        let listed = Listed { size: 1, fingerprint: Fingerprint::new(state), age, dated: None };
         BTreeMap::from([("x/a".to_owned(), listed)])
     }
 
@@ -223,7 +230,11 @@ mod tests {
 
     impl Test {
         fn new() -> Self {
-            Self { ledger: Ledger::new(SETTLE, POLL), start: Instant::now() }
+            Self::of(false)
+        }
+
+        fn of(is_bucket: bool) -> Self {
+            Self { ledger: Ledger::new(SETTLE, POLL, is_bucket), start: Instant::now() }
         }
 
         fn look(&mut self, second: u64, state: &str, heard: &Heard) -> &mut Self {
@@ -303,6 +314,19 @@ mod tests {
             test.ledger.observe(&files("1", age), &Heard::default(), true, now);
             assert_eq!(test.complete(), Some(complete));
         }
+    }
+
+    #[test]
+    fn an_object_waits_from_the_listing_that_showed_it() {
+        let test = &mut Test::of(true);
+        assert_eq!(test.look(4, "1", &Heard::default()).complete(), Some(6));
+        assert_eq!(test.look(5, "1", &Heard::default()).complete(), Some(6));
+        let companion = test.ledger.verdict("x/a", Kind::Companion, test.start);
+        assert!(matches!(companion, Verdict::At(_)), "{companion:?}");
+        assert_eq!(test.look(6, "2", &Heard::default()).complete(), Some(8));
+        test.ledger.used("x/a");
+        assert_eq!(test.look(9, "2", &Heard::default()).complete(), Some(6));
+        assert_eq!(test.look(10, "3", &Heard::default()).complete(), Some(12));
     }
 
     #[test]

@@ -186,8 +186,9 @@ impl FirmwareStore {
         self.shared.asked.notify_one();
     }
 
-    /// The same, and waits for the end of that look. It waits as long as the origin takes, and for
-    /// ever where nobody watches.
+    /// The same, and waits for the end of that look, and for what it saw that settles within
+    /// `settle`, or within half a minute where that is longer. It waits as long as the origin takes,
+    /// and for ever where nobody watches.
     pub async fn rescanned(&self) {
         self.rescan();
         let question = self.shared.questions.load(Ordering::Acquire);

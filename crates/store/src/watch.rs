@@ -40,6 +40,9 @@ const UNSTEADY: u32 = 4;
 /// From a copy that was found damaged to the look that makes it anew.
 const DAMAGE_PAUSE: Duration = Duration::from_millis(300);
 
+/// How long the answer to a question waits for what settles, where that takes longer.
+const ANSWER: Duration = Duration::from_secs(30);
+
 /// New folders may hold folders; none of the contract lies deeper than this.
 const DEPTH: usize = 3;
 
@@ -73,6 +76,10 @@ pub(crate) struct Watcher {
     due_since: Option<Instant>,
     /// Files that were not what was listed when they were read, and how often in that state.
     unsteady: HashMap<String, (State, u32)>,
+    /// When the next of what the last look saw is complete, or is tried again.
+    settles: Option<Instant>,
+    /// The question that is to be answered next, and until when what settles is waited for.
+    question: Option<(u64, Instant)>,
 }
 
 /// A file that may be read.
@@ -94,7 +101,7 @@ impl Watcher {
             .map(|root| Arc::new(Mutex::new(Listener::new(root, hints.clone()))));
         let tuning = shared.tuning.lock().clone();
         Self {
-            ledger: Ledger::new(tuning.settle, tuning.poll_interval),
+            ledger: Ledger::new(tuning.settle, tuning.poll_interval, listener.is_none()),
             tuning,
             record: Record::new(known),
             found: Found::default(),
@@ -109,6 +116,8 @@ impl Watcher {
             unavailable: false,
             due_since: None,
             unsteady: HashMap::new(),
+            settles: None,
+            question: None,
         }
     }
 
@@ -132,13 +141,25 @@ impl Watcher {
     /// Looks once and tells what is new. Returns when to look again at the latest.
     async fn look(&mut self) -> Result<Instant, Closed> {
         let question = self.shared.questions.load(Ordering::Acquire);
+        self.settles = None;
         let next = self.look_once().await?;
-        // While something complete waits for what comes with it, the look is not over.
-        if self.due_since.is_none() {
-            self.sweep().await;
-            self.shared.answered.send_replace(question);
+        if self.question.is_none() && question > *self.shared.answered.borrow() {
+            // What the look saw for the first time settles before that.
+            let until = Instant::now() + self.tuning.settle.min(ANSWER);
+            self.question = Some((question, until));
         }
-        Ok(next)
+        // While something complete waits for what comes with it, the look is not over.
+        if self.due_since.is_some() {
+            return Ok(next);
+        }
+        self.sweep().await;
+        let settles = self.settles;
+        let over = self.question.take_if(|(_, until)| settles.is_none_or(|at| at > *until));
+        let Some((question, _)) = over else { return Ok(next) };
+        self.shared.answered.send_replace(question);
+        // Another one may have come meanwhile.
+        let more = self.shared.questions.load(Ordering::Acquire) > question;
+        Ok(if more { Instant::now() } else { next })
     }
 
     /// Removes copies that nothing needs any more.
@@ -171,6 +192,7 @@ impl Watcher {
         self.tell_available().await?;
 
         let (due, settling) = self.sort_out(&inventory, now).await;
+        self.settles = settling.iter().copied().min();
         let missing = self.record.missing(&inventory).into_iter();
         let (away, missing): (Vec<_>, Vec<_>) =
             missing.partition(|path| self.is_unmounted(path, &inventory));
@@ -316,14 +338,17 @@ impl Watcher {
                 }
                 Task::Read | Task::ReadWhenSettled => {}
             }
-            let companions = item
-                .companions()
-                .map(|beside| self.verdict(&beside.path, Kind::Companion, now))
-                .fold(Verdict::Complete, later);
+            // What is beside it as it was then is whole, and so are the same bytes as before.
+            let companions = match self.record.stands(path, &item.state(), false) {
+                true => Verdict::Complete,
+                false => item
+                    .companions()
+                    .map(|beside| self.ledger.verdict(&beside.path, Kind::Companion, now))
+                    .fold(Verdict::Complete, later),
+            };
             let file = match known {
-                // The same bytes as before are whole.
                 Some(_) => Verdict::Complete,
-                None => self.verdict(path, Kind::Binary, now),
+                None => self.ledger.verdict(path, Kind::Binary, now),
             };
             let early = file != Verdict::Complete
                 && companions == Verdict::Complete
@@ -337,14 +362,6 @@ impl Watcher {
             }
         }
         (due, settling)
-    }
-
-    /// Objects of a bucket appear whole; files settle.
-    fn verdict(&self, path: &str, kind: Kind, now: Instant) -> Verdict {
-        match self.listener {
-            Some(_) => self.ledger.verdict(path, kind, now),
-            None => Verdict::Complete,
-        }
     }
 
     /// The digests of files whose copy is not there, or not any more.
@@ -468,7 +485,8 @@ impl Watcher {
         }
         self.unsteady.remove(path);
         let reason = "what is read of it is not what was listed, again and again: the listing and \
-                      the file differ in size or ETag; copy it there again, or look at the server";
+                      the file differ in size, ETag or date; copy it there again, or look at the \
+                      server";
         Outcome::Refused { reason: reason.into(), retry: true }
     }
 

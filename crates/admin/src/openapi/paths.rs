@@ -265,7 +265,7 @@ fn firmware() -> Vec<Described> {
             "/v1/firmware/rescan",
             vec![
                 post("Look at the place where firmware is dropped now")
-                    .about("Answers when that look has ended.")
+                    .about("Answers when that look has ended, and what it saw has settled.")
                     .gives(200, "What is there.", "Store"),
             ],
         ),

@@ -110,8 +110,11 @@ impl Serving {
 
     fn load(&mut self, retained: &Retained) {
         let page = retained.page(&self.owed.filter, self.owed.after.as_deref(), PAGE);
-        let newest = self.owed.newest;
-        self.page.extend(page.messages.into_iter().filter(|one| one.sequence <= newest));
+        let (newest, away) = (self.owed.newest, self.promised_only);
+        // At QoS 0 a newer one found no session to wait for: it came to nobody as a live message.
+        let due =
+            |one: &Arc<Message>| one.sequence <= newest || (away && one.qos == Qos::AtMostOnce);
+        self.page.extend(page.messages.into_iter().filter(due));
         self.last_page = page.next.is_none();
         let then = page.next.map(Arc::from);
         if self.page.is_empty() {
@@ -242,7 +245,9 @@ impl Backlog {
                 let has = |met: &(u64, Qos)| met.0 == message.sequence && met.1 >= qos;
                 if serving.met.iter().any(has)
                     || !retained.is_current(&message)
-                    || (qos == Qos::AtMostOnce && serving.promised_only)
+                    || (qos == Qos::AtMostOnce
+                        && serving.promised_only
+                        && message.sequence <= serving.owed.newest)
                 {
                     continue;
                 }

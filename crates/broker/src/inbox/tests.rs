@@ -5,7 +5,7 @@ use std::{
 
 use super::*;
 use crate::{message::Message, settings::Limits};
-use hook::Qos;
+use hook::{Class, Outgoing, Qos, SessionEnd};
 
 /// Counts how often it is woken.
 #[derive(Default)]
@@ -162,4 +162,111 @@ fn who_let_a_connection_go_first_does_not_wait_for_room() {
         inbox.take(&mut done(&delivery()), &mut Taken::default()).unwrap();
     }
     assert_eq!((first.get(), late.get()), (1, 1));
+}
+
+fn numbered(id: u64) -> Delivery {
+    Delivery { id, ..delivery() }
+}
+
+fn outgoing(class: Class) -> Outgoing {
+    Outgoing {
+        topic: "t".into(),
+        payload: bytes::Bytes::from_static(b"abc").into(),
+        qos: Qos::AtMostOnce,
+        class,
+        properties: None,
+        receipt: None,
+    }
+}
+
+#[test]
+fn what_never_left_waits_in_front_of_the_others_again() {
+    let (inbox, ..) = resting(4);
+    let mut taken = Taken::default();
+    for id in 1..=2 {
+        assert_ne!(inbox.push_assured(numbered(id), None), Pushed::Full);
+    }
+    inbox.take(&mut Done::default(), &mut taken).unwrap();
+    for id in 3..=4 {
+        assert_eq!(inbox.push_assured(numbered(id), None), Pushed::Queued);
+    }
+    assert_eq!(inbox.push_assured(numbered(5), None), Pushed::Full);
+    assert!(inbox.is_connected());
+    // The first had its packet id, and the log not yet; the second waited for room in the window.
+    let cost = delivery().message.cost();
+    let mut pending = taken.assured.take();
+    inbox.detach(done(&pending[0]), &mut pending, (1, cost));
+    assert_eq!(inbox.waiting(), (4, 4 * cost));
+    assert!(!inbox.is_connected());
+    // The next connection is given time of its own, however full it is.
+    assert!(inbox.attach(2, || true));
+    inbox.take(&mut done(&delivery()), &mut taken).unwrap();
+    let ids = taken.assured.take();
+    assert_eq!(ids.iter().map(|it| it.id).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert_eq!(inbox.push_assured(numbered(5), None), Pushed::Queued);
+}
+
+#[test]
+fn nothing_is_for_a_session_that_began_anew_or_has_ended() {
+    let (inbox, ..) = resting(10);
+    let epoch = inbox.epoch();
+    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Woke);
+    assert_eq!(inbox.push_lossy(lossy(), epoch), Pushed::Queued);
+    assert_eq!(inbox.reserve(&delivery(), epoch, None), Pushed::Queued);
+    assert!(inbox.is_in(epoch));
+    inbox.clear();
+    assert_eq!(inbox.waiting(), (0, 0));
+    let now = inbox.epoch();
+    assert!(now != epoch && !inbox.is_in(epoch) && inbox.is_in(now));
+    assert!(!inbox.push_reserved(delivery(), epoch));
+    assert_eq!(inbox.push_lossy(lossy(), epoch), Pushed::Skipped);
+    assert_eq!(inbox.push_lossy(lossy(), now), Pushed::Queued);
+    inbox.close();
+    assert_eq!(inbox.waiting(), (0, 0));
+    assert!(!inbox.is_in(now) && !inbox.is_in(inbox.epoch()));
+    assert_eq!(inbox.push_lossy(lossy(), inbox.epoch()), Pushed::Skipped);
+}
+
+#[test]
+fn what_plugins_send_waits_too() {
+    let (inbox, ..) = resting(10);
+    inbox.push_outgoing(1, outgoing(Class::Control)).unwrap();
+    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Queued);
+    assert_eq!(inbox.waiting(), (2, delivery().message.cost() + 3));
+}
+
+/// Half of the bound in bytes counts as half of that in messages does.
+#[test]
+fn a_queue_that_is_half_full_of_bytes_is_let_drain() {
+    let limits = Limits { queue_bytes: 4 * lossy().message.cost(), ..Limits::default() };
+    let inbox = Inbox::new(Arc::new(LiveLimits::new(&limits)));
+    assert!(inbox.attach(1, || true));
+    for crowded in [false, false, true] {
+        assert_eq!(inbox.push_lossy(lossy(), 0), Pushed::Queued);
+        assert_eq!(inbox.crowd().is_some(), crowded);
+    }
+}
+
+#[test]
+fn a_connection_rests_only_where_nothing_waits_for_it() {
+    let something: [fn(&Inbox); 5] = [
+        |inbox| assert_eq!(inbox.push_lossy(lossy(), 0), Pushed::Queued),
+        |inbox| assert_eq!(inbox.push_assured(delivery(), None), Pushed::Queued),
+        |inbox| inbox.push_outgoing(1, outgoing(Class::Control)).unwrap(),
+        |inbox| inbox.push_outgoing(1, outgoing(Class::Block)).unwrap(),
+        |inbox| {
+            let text = "it is to end".into();
+            assert!(inbox.kick(Kick { end: SessionEnd::Kicked, reason: 0x98, text }));
+        },
+    ];
+    for put in something {
+        let (inbox, connection, _) = resting(10);
+        let waker = Waker::from(connection);
+        inbox.take(&mut Done::default(), &mut Taken::default()).unwrap();
+        put(&inbox);
+        assert!(!inbox.park(&waker));
+        // A kick is the last word.
+        let _ = inbox.take(&mut Done::default(), &mut Taken::default());
+        assert!(inbox.park(&waker));
+    }
 }

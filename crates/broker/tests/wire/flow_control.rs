@@ -56,6 +56,29 @@ fn too_many_unreleased_publishes_end_the_connection() {
     wire.ended(0x93);
 }
 
+/// The count begins anew with each connection (MQTT 5.0, 4.9).
+#[test]
+fn unreleased_publishes_of_an_earlier_connection_do_not_count() {
+    let site = site();
+    let connect = Connect::lasting(V5, "p");
+    let mut wire = site.enter(&connect, false);
+    for id in 1..=64 {
+        wire.publish(Publish::new("t", "x").qos(2, id));
+        wire.expect(&pubrec(id));
+    }
+    wire.vanish();
+    let mut wire = site.enter(&connect, true);
+    for id in 65..=128 {
+        wire.publish(Publish::new("t", "x").qos(2, id));
+        wire.expect(&pubrec(id));
+    }
+    // What is released makes room on its own connection alone.
+    wire.send(&pubrel(1));
+    wire.expect(&pubcomp(1));
+    wire.publish(Publish::new("t", "x").qos(2, 1));
+    wire.ended(0x93);
+}
+
 /// 3.1.1 has no such maximum.
 #[test]
 fn the_older_version_may_have_more_unreleased() {

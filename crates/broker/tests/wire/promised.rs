@@ -2,7 +2,7 @@
 //! SUBACK on, over its connections and the end of the process.
 
 use crate::{
-    durability::{first, killed},
+    durability::{first, killed, written},
     support::*,
 };
 use std::collections::BTreeSet;
@@ -132,6 +132,34 @@ fn what_is_outdated_is_not_owed() {
         assert_eq!((got.first, &*got.topic, got.text()), (first, topic, payload));
     }
     wire.silent();
+}
+
+/// At QoS 0 the newer one is no live message for who is away, so it takes the place of what was
+/// promised, once.
+#[test]
+fn what_is_replaced_at_qos_0_comes_in_its_place() {
+    for kill in [false, true] {
+        let (mut site, disk) = first();
+        publish_retained(&site, 4, 1);
+        let mut wire = site.enter(&lasting(1), false);
+        wire.subscribe("r/+", 1);
+        let taken = wire.received();
+        wire.vanish();
+        site.publish(Publish::new("r/0001", "new").retained());
+        site.publish(Publish::new("r/0002", "").retained());
+        written(&site);
+        if kill {
+            site = killed(&disk).0;
+        }
+        let mut wire = site.enter(&lasting(9), true);
+        let again = wire.received();
+        assert_eq!((&*again.topic, again.text()), (&*taken.topic, "0"));
+        for (first, topic, payload) in [(0x31, "r/0001", "new"), (0x33, "r/0003", "3")] {
+            let got = wire.received();
+            assert_eq!((got.first, &*got.topic, got.text()), (first, topic, payload), "{kill}");
+        }
+        wire.silent();
+    }
 }
 
 /// [MQTT-3.3.1-10], [MQTT-3.3.1-11], [MQTT-3.10.4-3], [MQTT-3.1.2-4]: who is not owed anything, or not any more.

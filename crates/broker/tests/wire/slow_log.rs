@@ -143,3 +143,26 @@ fn what_is_retained_in_memory_is_retained_in_the_log() {
     assert_eq!(retained(&site), ["barrier", "given/up", "refused"]);
     assert_eq!(retained(&killed(&disk).0), ["barrier", "given/up", "refused"]);
 }
+
+/// A client that releases what was not received yet does harm to nobody, not even itself.
+#[test]
+fn there_is_nothing_to_release_before_the_pubrec() {
+    let disk = Disk::default();
+    let site = site_on(patient(), &disk);
+    let (_, mut full) = full_client(&site, "t");
+    let connect = Connect::lasting(V5, "p");
+    let mut publisher = site.enter(&connect, false);
+    publisher.publish(Publish::new("t", "first").qos(2, 5));
+    publisher.send(&pubrel(5));
+    publisher.expect(&with_code(pubcomp(5), 0x92));
+    full.send(&puback(1));
+    publisher.expect(&pubrec(5));
+    publisher.send(&pubrel(5));
+    publisher.expect(&pubcomp(5));
+    written(&site);
+    let (site, _) = killed(&disk);
+    let mut reader = site.subscriber(V5, "reader", "t", 0);
+    let mut publisher = site.enter(&connect, true);
+    publisher.publish(Publish::new("t", "second").qos(2, 5));
+    assert_eq!(reader.received().text(), "second");
+}

@@ -12,8 +12,9 @@ use crate::{
     db::Op,
     device::{Device, DeviceState},
     engine::Engine,
+    pin::Pin,
     state::UpdateState,
-    transfer::{Pin, Transfer, unix_now},
+    transfer::{Transfer, unix_now},
 };
 
 /// Devices that are looked at before others may run.

@@ -5,18 +5,24 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{self, StreamExt as _};
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsCredential};
 use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
 use object_store::path::{self, Path};
 use object_store::{
-    BackoffConfig, ClientOptions, Error, ObjectMeta, ObjectStoreExt as _, RetryConfig,
+    BackoffConfig, ClientConfigKey, Error, ObjectMeta, ObjectStoreExt as _, RetryConfig,
+    StaticCredentialProvider,
 };
+use tokio::time::Instant;
 
-use super::{Fingerprint, Listed, Listing};
+use super::{Dated, Fingerprint, Listed, Listing};
 use crate::settings::{S3Settings, StoreError};
 
 /// Questions for single objects at the same time, where a listing carries no `ETag`.
 const HEADS: usize = 8;
+
+/// How far the server's clock may be from ours: with more, signed requests are refused
+/// (`RequestTimeTooSkewed`).
+const SKEW: Duration = Duration::from_secs(15 * 60);
 
 /// Keys that cannot be used are told of, so many at most in one listing; the others are passed over.
 /// Each costs some requests of its own.
@@ -36,20 +42,8 @@ pub(super) fn open(
                 .into(),
         ));
     }
-    if let Some(endpoint) = &s3.endpoint {
-        let http = endpoint.starts_with("http://");
-        if !http && !endpoint.starts_with("https://") {
-            return Err(StoreError::S3(format!(
-                "endpoint {endpoint:?} must begin with https:// or http://"
-            )));
-        }
-        if http && !s3.allow_http {
-            return Err(StoreError::S3(format!(
-                "endpoint {endpoint:?} is not encrypted: use https://, or set \
-                 store.s3.allow_http = true"
-            )));
-        }
-    }
+    let client = AmazonS3ConfigKey::Client;
+    // What it says of proxies and certificates stays.
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
         .with_retry(RetryConfig {
@@ -57,26 +51,61 @@ pub(super) fn open(
             max_retries: 4,
             retry_timeout: s3.retry_for,
         })
-        .with_client_options(
-            ClientOptions::new()
-                .with_allow_http(s3.allow_http)
-                .with_connect_timeout(Duration::from_secs(5))
-                .with_timeout(Duration::from_secs(60)),
-        );
+        .with_config(client(ClientConfigKey::ConnectTimeout), "5 seconds")
+        .with_config(client(ClientConfigKey::Timeout), "60 seconds");
+    check_endpoint(&builder, s3)?;
     if let Some(endpoint) = &s3.endpoint {
-        builder = builder.with_endpoint(endpoint);
+        // The key that goes before the other one.
+        builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint);
+    }
+    if s3.allow_http {
+        builder = builder.with_allow_http(true);
     }
     if let Some(region) = &s3.region {
         builder = builder.with_region(region);
     }
+    let mut key_id = builder.get_config_value(&AmazonS3ConfigKey::AccessKeyId);
     if let (Some(id), Some(secret)) = (&s3.access_key_id, &s3.secret_access_key) {
-        builder = builder.with_access_key_id(id).with_secret_access_key(secret);
+        // A session token of the environment belongs to a key of the environment.
+        let (id, secret_key) = (id.clone(), secret.clone());
+        key_id = Some(id.clone());
+        let credential = AwsCredential { key_id: id, secret_key, token: None };
+        builder = builder.with_credentials(Arc::new(StaticCredentialProvider::new(credential)));
     }
-    // Of the settings, or of the environment.
-    let key_id = builder.get_config_value(&AmazonS3ConfigKey::AccessKeyId);
     let store = builder.build();
     let store = store.map_err(|error| StoreError::S3(super::explain(&error, key_id.as_deref())))?;
     Ok((Arc::new(store), key_id))
+}
+
+/// Whether the endpoint may be used, of the settings or else of the environment.
+fn check_endpoint(environment: &AmazonS3Builder, s3: &S3Settings) -> Result<(), StoreError> {
+    let of = |key| environment.get_config_value(&key);
+    let allowed = of(AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp));
+    // What is neither yes nor no is an error of its own.
+    let allowed = allowed.map(|text| text.to_ascii_lowercase());
+    let forbidden = matches!(allowed.as_deref(), None | Some("false" | "0" | "off" | "no" | "n"));
+    let (endpoint, forbidden, name) = match &s3.endpoint {
+        Some(endpoint) => (Some(endpoint.clone()), !s3.allow_http, ""),
+        None => (
+            of(AmazonS3ConfigKey::S3Endpoint).or_else(|| of(AmazonS3ConfigKey::Endpoint)),
+            forbidden && !s3.allow_http,
+            " or AWS_ALLOW_HTTP=true",
+        ),
+    };
+    let Some(endpoint) = endpoint else { return Ok(()) };
+    let http = endpoint.starts_with("http://");
+    if !http && !endpoint.starts_with("https://") {
+        return Err(StoreError::S3(format!(
+            "endpoint {endpoint:?} must begin with https:// or http://"
+        )));
+    }
+    if http && forbidden {
+        return Err(StoreError::S3(format!(
+            "endpoint {endpoint:?} is not encrypted: use https://, or set \
+             store.s3.allow_http = true{name}"
+        )));
+    }
+    Ok(())
 }
 
 /// All objects below `prefix`. `object_store` gives up a whole page of a listing for one key that
@@ -154,17 +183,18 @@ pub(super) async fn list(
     let now = SystemTime::now();
     let mut listing = Listing::default();
     let all = objects(store, prefix, &mut listing.unusable).await?;
-    let objects: Vec<(String, Result<ObjectMeta, Error>)> = stream::iter(all)
+    let objects: Vec<(String, Result<ObjectMeta, Error>, Instant)> = stream::iter(all)
         .filter_map(|meta| async { relative(&meta, prefix).map(|path| (path, meta)) })
-        // Some servers leave the ETag out of a listing. Size and time cannot stand in for it:
-        // two uploads of one size within a second would look the same.
+        // Some servers leave the ETag out of a listing, and tell it when they are asked. Size and
+        // time are the last resort; then it is the time of an answer, since that of a listing
+        // may have parts of seconds.
         .map(|(path, meta)| async {
             if meta.e_tag.is_some() {
-                return Some((path, Ok(meta)));
+                return Some((path, Ok(meta), Instant::now()));
             }
             match store.head(&meta.location).await {
                 Err(Error::NotFound { .. }) => None,
-                head => Some((path, head)),
+                head => Some((path, head, Instant::now())),
             }
         })
         .buffer_unordered(HEADS)
@@ -174,7 +204,7 @@ pub(super) async fn list(
         .await;
     let all = objects.len();
     let mut failed = 0;
-    for (path, meta) in objects {
+    for (path, meta, seen) in objects {
         let meta = match meta {
             Ok(meta) => meta,
             // One that may not be looked at is its own trouble; many are the server's.
@@ -189,6 +219,15 @@ pub(super) async fn list(
                 continue;
             }
         };
+        let changed = SystemTime::from(meta.last_modified);
+        let dated = meta.e_tag.is_none().then_some(Dated { changed, seen });
+        // What stands for a time that was not told.
+        if dated.is_some() && changed == SystemTime::UNIX_EPOCH {
+            let reason = "the server gives neither ETag nor Last-Modified for it, so that nothing \
+                          tells when it changes: let the server, or the proxy before it, give one";
+            listing.unusable.insert(path, reason.to_owned());
+            continue;
+        }
         let e_tag = meta.e_tag.unwrap_or_else(|| {
             let time = meta.last_modified.timestamp_micros();
             format!("{}-{time}", meta.size)
@@ -196,7 +235,8 @@ pub(super) async fn list(
         let listed = Listed {
             size: meta.size,
             fingerprint: Fingerprint(e_tag),
-            age: now.duration_since(meta.last_modified.into()).ok(),
+            age: now.duration_since(changed).ok().map(|age| age.saturating_sub(SKEW)),
+            dated,
         };
         listing.files.insert(path, listed);
     }

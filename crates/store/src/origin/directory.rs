@@ -178,7 +178,12 @@ impl Survey {
             self.refuse(path, reason.into());
         } else {
             let age = changed(&metadata).and_then(|time| self.now.duration_since(time).ok());
-            let listed = Listed { size: metadata.len(), fingerprint: fingerprint(&metadata), age };
+            let listed = Listed {
+                size: metadata.len(),
+                fingerprint: fingerprint(&metadata),
+                age,
+                dated: None,
+            };
             self.listing.files.insert(path, listed);
         }
     }

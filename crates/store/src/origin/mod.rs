@@ -12,13 +12,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream, StreamExt as _};
 use object_store::aws::AmazonS3;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
+use tokio::time::{Instant, sleep_until};
 
 use crate::settings::{Settings, StoreError};
 use directory::Directory;
@@ -28,6 +29,10 @@ use directory::Directory;
 const PART: u64 = 4 << 20;
 /// The same of a directory: these are still in the processor's cache when they are hashed.
 const PART_OF_FILE: u64 = 1 << 20;
+
+/// How long an object may change without having another time: dates of HTTP are whole seconds. The
+/// rest is for a server's clock that is being corrected and runs slower than ours meanwhile.
+const TICK: Duration = Duration::from_millis(1200);
 
 /// Tells states of a file apart: the same fingerprint at the same path means the same bytes.
 ///
@@ -58,8 +63,22 @@ impl fmt::Display for Fingerprint {
 pub(crate) struct Listed {
     pub(crate) size: u64,
     pub(crate) fingerprint: Fingerprint,
-    /// How long ago it was last changed, where the clock of the listing tells it.
+    /// How long ago it was last changed at least, where the clock of the listing tells it.
     pub(crate) age: Option<Duration>,
+    /// Of an object without an `ETag`: what it is known by instead.
+    pub(crate) dated: Option<Dated>,
+}
+
+/// An object that is known by its size and time alone.
+///
+/// What is written a [`TICK`] after `seen` has a later time. So bytes that are asked for after
+/// that, and come with this time, are all of one image: the last that was written in that second.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Dated {
+    /// When it was changed, by the server's clock, in whole seconds.
+    pub(crate) changed: SystemTime,
+    /// When the server had said so.
+    pub(crate) seen: Instant,
 }
 
 /// Everything at the origin, by path relative to its root.
@@ -206,10 +225,15 @@ impl Origin {
         range: std::ops::Range<u64>,
     ) -> Result<Bytes, OriginError> {
         let location = self.location(path)?;
+        if let Some(dated) = &listed.dated {
+            sleep_until(dated.seen + TICK).await;
+        }
         let wanted = range.end - range.start;
         let options = GetOptions {
             range: Some(GetRange::Bounded(range)),
-            if_match: Some(listed.fingerprint.0.clone()),
+            // If-Unmodified-Since is no condition for the others: its seconds are compared with
+            // the exact time by some servers, and a later change passes within the second.
+            if_match: listed.dated.is_none().then(|| listed.fingerprint.0.clone()),
             ..GetOptions::default()
         };
         let result =
@@ -246,7 +270,11 @@ impl Origin {
 
 fn same(meta: &object_store::ObjectMeta, listed: &Listed) -> Result<(), OriginError> {
     let same = meta.size == listed.size
-        && meta.e_tag.as_ref().is_none_or(|e_tag| *e_tag == listed.fingerprint.0);
+        && match &listed.dated {
+            None => meta.e_tag.as_ref() == Some(&listed.fingerprint.0),
+            // One that has an ETag by now is to be listed once more.
+            Some(dated) => meta.e_tag.is_none() && dated.changed == meta.last_modified.into(),
+        };
     if same { Ok(()) } else { Err(OriginError::Changed) }
 }
 

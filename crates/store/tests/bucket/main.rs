@@ -1,18 +1,22 @@
 //! The same as for a directory, against a real S3 server with signatures checked.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "../../../tests/support/s3.rs"]
+mod credentials;
+mod etags;
+#[path = "../../../../tests/support/s3.rs"]
 mod s3;
+mod settling;
+#[path = "../support/mod.rs"]
 mod support;
 
+use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use object_store::ObjectStoreExt as _;
 use object_store::aws::AmazonS3Builder;
 use s3::Fault;
-use store::{Change, Digest, Dropped, Event, S3Settings, Settings, Target};
+use store::{Change, Digest, Dropped, Event, ReadErrorKind, S3Settings, Settings, Target};
 use support::{Site, files, known};
 
 fn bucket(server: &s3::S3Server, prefix: &str) -> impl FnOnce(&mut Settings) + use<> {
@@ -29,8 +33,8 @@ fn bucket(server: &s3::S3Server, prefix: &str) -> impl FnOnce(&mut Settings) + u
         settings.url = url;
         settings.s3 = access;
         settings.poll_interval = Duration::from_millis(200);
-        // Must not matter: objects appear whole.
-        settings.settle = Duration::from_secs(3600);
+        // What it is for is in `settling`.
+        settings.settle = Duration::ZERO;
     }
 }
 
@@ -192,7 +196,6 @@ async fn a_server_that_errs_gets_one_status_for_each_file_and_is_asked_again() {
         let server = s3::S3Server::start().await;
         let fast = |settings: &mut Settings| {
             bucket(&server, "")(settings);
-            settings.settle = Duration::ZERO;
             settings.s3.retry_for = Duration::from_millis(300);
         };
         server.put("known.bin", b"known");
@@ -218,7 +221,6 @@ fn hasty(server: &s3::S3Server) -> impl FnOnce(&mut Settings) {
     let bucket = bucket(server, "");
     move |settings| {
         bucket(settings);
-        settings.settle = Duration::ZERO;
         settings.s3.retry_for = Duration::from_millis(300);
     }
 }
@@ -379,6 +381,39 @@ async fn a_thousand_devices_on_a_cold_image_read_each_byte_once() {
 }
 
 #[tokio::test]
+async fn a_damaged_copy_is_fetched_again() {
+    let mut server = s3::S3Server::start().await;
+    let image = vec![7; 3 << 20];
+    server.put("pump.bin", &image);
+    let mut site = Site::prepare(hasty(&server), |_| {}, vec![]);
+    let dropped = site.present().await;
+    let damage = || {
+        let file = fs::OpenOptions::new().write(true).open(site.copy_of(dropped.digest)).unwrap();
+        std::os::unix::fs::FileExt::write_at(&file, b"x", 2 << 20).unwrap();
+    };
+    let read = site.store.image(dropped.digest, dropped.size);
+    // Before it was first read, and again after it was verified and partly read.
+    for (offset, sent) in [(0, 2), (2 << 20, 3)] {
+        damage();
+        let error = read.read(offset, 10).await.unwrap_err();
+        assert_eq!((error.kind, error.retry), (ReadErrorKind::Corrupt, true));
+        read.renewed().await;
+        assert_eq!(read.read(0, 10).await.unwrap(), vec![7; 10]);
+        assert_eq!(server.sent(), sent * image.len() as u64, "fetched once");
+    }
+    damage();
+    server.stop().await;
+    for kind in [ReadErrorKind::Corrupt, ReadErrorKind::Missing] {
+        let error = read.read(2 << 20, 10).await.unwrap_err();
+        assert_eq!((error.kind, error.retry), (kind, true));
+    }
+    server.resume().await;
+    while read.read(2 << 20, 10).await.is_err() {
+        read.renewed().await;
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_secret_is_turned_away() {
     let server = s3::S3Server::start().await;
     server.put("a.bin", b"a");
@@ -419,33 +454,4 @@ async fn what_an_ordinary_client_uploads_is_told() {
     }
     upload.complete().await.unwrap();
     assert_eq!(site.present().await.digest, Digest::of(&part.repeat(2)));
-}
-
-/// Environment variables are the process's, so the store is opened in a process of its own:
-/// this test binary again, with the test below.
-#[tokio::test]
-async fn keys_come_from_the_usual_variables() {
-    let server = s3::S3Server::start().await;
-    server.put("pump.bin", b"image");
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child
-        .args(["--exact", "child_with_keys_in_its_environment", "--ignored"])
-        .env("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY_ID)
-        .env("AWS_SECRET_ACCESS_KEY", s3::SECRET_ACCESS_KEY)
-        .env("AWS_ENDPOINT_URL", server.endpoint())
-        .env("AWS_REGION", "garage");
-    let output = tokio::task::spawn_blocking(move || child.output()).await.unwrap().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
-}
-
-#[tokio::test]
-#[ignore = "run by keys_come_from_the_usual_variables"]
-async fn child_with_keys_in_its_environment() {
-    let from_environment = |settings: &mut Settings| {
-        settings.url = format!("s3://{}", s3::BUCKET);
-        settings.s3.allow_http = true;
-    };
-    let mut site = Site::prepare(from_environment, |_| {}, vec![]);
-    assert_eq!(site.present().await.digest, Digest::of(b"image"));
 }
