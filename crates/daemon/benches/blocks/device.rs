@@ -33,7 +33,7 @@ pub enum Limit {
 
 impl Limit {
     /// Whether one more request is within; it counts as asked then.
-    fn take(&self, now: Instant) -> bool {
+    pub fn take(&self, now: Instant) -> bool {
         match self {
             Self::Until(end) => now < *end,
             Self::Blocks(left) => left.fetch_sub(1, Relaxed) > 0,

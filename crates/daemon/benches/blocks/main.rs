@@ -7,10 +7,11 @@
 //! - `floor` is the cheapest server imaginable, which `fuotad` is compared with.
 //! - `servers` starts both as processes; `support` reads their CPU and memory, and writes and reads
 //!   the devices' MQTT by hand.
-//! - `device` is a device, `speech` what it says in each dialect.
+//! - `device` is a device, `speech` what it says in each dialect; `fetcher` is one of HTTP.
 //! - `measure` drives devices and takes the figures; `report` prints and judges them.
 
 mod device;
+mod fetcher;
 mod floor;
 mod measure;
 mod report;

@@ -8,8 +8,9 @@ use anyhow::Context;
 use tokio::task::JoinSet;
 
 use crate::device::{Device, Limit, Tally};
+use crate::fetcher::Fetcher;
 use crate::servers::Server;
-use crate::speech::Dialect;
+use crate::speech::{Dialect, LONG};
 use crate::support::figures::{median, percentile};
 
 /// So many devices with so many requests in flight each.
@@ -148,7 +149,7 @@ pub async fn memory(server: &Arc<Server>, blocks: u64) -> anyhow::Result<Memory>
     Ok(Memory { early_blocks: EARLY, early, late_blocks: blocks, late })
 }
 
-async fn serve(server: &Arc<Server>, devices: &mut Vec<Device>, blocks: u64) -> anyhow::Result<()> {
+async fn serve(server: &Arc<Server>, devices: &mut Vec<Load>, blocks: u64) -> anyhow::Result<()> {
     let left = AtomicI64::new(i64::try_from(blocks)?);
     let (round, _) = drive(server, devices, Limit::Blocks(Arc::new(left)), PATIENCE).await?;
     anyhow::ensure!(round.blocks == blocks, "{} blocks instead of {blocks}", round.blocks);
@@ -161,7 +162,31 @@ async fn settled(server: &Arc<Server>) -> anyhow::Result<u64> {
     server.process.resident()
 }
 
-async fn gather(server: &Arc<Server>, cell: Cell, dialect: Dialect) -> anyhow::Result<Vec<Device>> {
+/// A device of the load, on one of the two protocols.
+enum Load {
+    Mqtt(Box<Device>),
+    Http(Box<Fetcher>),
+}
+
+impl Load {
+    async fn connect(server: &Server, window: usize, dialect: Dialect) -> anyhow::Result<Self> {
+        let range = match dialect {
+            Dialect::Http => u32::try_from(window)?,
+            Dialect::HttpLong => LONG,
+            _ => return Ok(Self::Mqtt(Device::connect(server, window, dialect).await?.into())),
+        };
+        Ok(Self::Http(Fetcher::connect(server, range).await?.into()))
+    }
+
+    async fn drive(&mut self, server: &Server, limit: &Limit) -> anyhow::Result<Tally> {
+        match self {
+            Self::Mqtt(device) => device.drive(server, limit).await,
+            Self::Http(fetcher) => fetcher.drive(server, limit).await,
+        }
+    }
+}
+
+async fn gather(server: &Arc<Server>, cell: Cell, dialect: Dialect) -> anyhow::Result<Vec<Load>> {
     let mut devices = Vec::with_capacity(cell.devices);
     let mut connecting = JoinSet::new();
     for _ in 0..cell.devices {
@@ -171,7 +196,7 @@ async fn gather(server: &Arc<Server>, cell: Cell, dialect: Dialect) -> anyhow::R
             devices.push(device??);
         }
         let server = Arc::clone(server);
-        connecting.spawn(async move { Device::connect(&server, cell.window, dialect).await });
+        connecting.spawn(async move { Load::connect(&server, cell.window, dialect).await });
     }
     while let Some(device) = connecting.join_next().await {
         devices.push(device??);
@@ -182,7 +207,7 @@ async fn gather(server: &Arc<Server>, cell: Cell, dialect: Dialect) -> anyhow::R
 /// One round of one server.
 async fn drive(
     server: &Arc<Server>,
-    devices: &mut Vec<Device>,
+    devices: &mut Vec<Load>,
     limit: Limit,
     within: Duration,
 ) -> anyhow::Result<(Round, Vec<u32>)> {

@@ -22,7 +22,7 @@ pub struct Server {
 impl Server {
     /// Starts `fuotad` as a site would, with the image in the watched directory.
     pub async fn fuotad(image: &Arc<Image>) -> anyhow::Result<Self> {
-        let process = Site { image: Some(image), ..Site::default() }.start().await?;
+        let process = Site { image: Some(image), http: true, ..Site::default() }.start().await?;
         let offers = Some(Arc::clone(image));
         Ok(Self { process, offers, blocks: image.blocks, born: AtomicU64::new(0) })
     }

@@ -4,6 +4,8 @@ use std::io::Write;
 use std::ops::Range;
 
 use anyhow::{Context, bail, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::support::firmware::{self, Heard, Image};
@@ -15,23 +17,42 @@ pub enum Dialect {
     Reference,
     ThingsBoard,
     Aws,
+    AwsJson,
     Native,
+    /// Ranges of as many blocks as a device has in flight, one response after the other.
+    Http,
+    /// Ranges of [`LONG`] blocks.
+    HttpLong,
 }
 
+/// Blocks of a long range: 1 MiB.
+pub const LONG: u32 = 256;
+
 impl Dialect {
-    pub const ALL: [Self; 4] = [Self::Reference, Self::ThingsBoard, Self::Aws, Self::Native];
+    pub const ALL: [Self; 7] = [
+        Self::Reference,
+        Self::ThingsBoard,
+        Self::Aws,
+        Self::AwsJson,
+        Self::Native,
+        Self::Http,
+        Self::HttpLong,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Reference => "reference",
             Self::ThingsBoard => "thingsboard",
             Self::Aws => "aws (CBOR)",
+            Self::AwsJson => "aws (JSON)",
             Self::Native => "native",
+            Self::Http => "http",
+            Self::HttpLong => "http (1 MiB)",
         }
     }
 }
 
-/// One device's conversation.
+/// One device's conversation over MQTT.
 pub struct Speech {
     pub dialect: Dialect,
     id: String,
@@ -62,13 +83,14 @@ impl Speech {
                 vec!["v2/fw/response/+".into(), "v1/devices/me/attributes/response/+".into()],
                 Some(("v1/devices/me/attributes/request/1".to_owned(), &b"{}"[..])),
             ),
-            Dialect::Aws => (
+            Dialect::Aws | Dialect::AwsJson => (
                 vec![format!("$aws/things/{id}/jobs/notify-next")],
                 Some((format!("$aws/things/{id}/jobs/$next/get"), &b"{}"[..])),
             ),
             Dialect::Native => {
                 (vec!["fuota/v1/down".into()], Some(("fuota/v1/up".to_owned(), &b"\x01"[..])))
             }
+            Dialect::Http | Dialect::HttpLong => (Vec::new(), None), // not over MQTT
         };
         out.extend(frames::subscribe_all(filters.iter().map(String::as_str), 0));
         if let Some((topic, payload)) = question {
@@ -86,7 +108,7 @@ impl Speech {
             Dialect::ThingsBoard => {
                 serde_json::from_slice::<Value>(payload)?["shared"]["fw_size"].as_u64()
             }
-            Dialect::Aws => {
+            Dialect::Aws | Dialect::AwsJson => {
                 let said: Value = serde_json::from_slice(payload)?;
                 let update = &said["execution"]["jobDocument"]["afr_ota"];
                 self.name = update["streamname"].as_str().unwrap_or_default().into();
@@ -100,6 +122,7 @@ impl Speech {
                 let size = payload.get(13..17).context("a manifest without a size")?;
                 Some(u32::from_be_bytes(size.try_into()?).into())
             }
+            Dialect::Http | Dialect::HttpLong => bail!("HTTP has no offers"),
         };
         let Some(size) = size else { return Ok(false) };
         ensure!(size == image.bytes.len() as u64, "the offer is of another image: {size} bytes");
@@ -124,6 +147,12 @@ impl Speech {
                 map.extend(b"\x61n\x01");
                 publish(out, &topic, &map);
             }
+            Dialect::AwsJson => {
+                let stream = String::from_utf8_lossy(&self.name);
+                let topic = format!("$aws/things/{}/streams/{stream}/get/json", self.id);
+                let get = format!(r#"{{"f":0,"l":{},"o":{index},"n":1}}"#, self.chunk);
+                publish(out, &topic, get.as_bytes());
+            }
             Dialect::Native => {
                 let mut get = vec![2];
                 get.extend(&self.name);
@@ -133,6 +162,7 @@ impl Speech {
                 get.extend(1u32.to_be_bytes());
                 publish(out, "fuota/v1/up", &get);
             }
+            Dialect::Http | Dialect::HttpLong => {}
         }
     }
 
@@ -161,9 +191,16 @@ impl Speech {
                 let (index, digits) = unsigned(&payload[at..])?;
                 Some(Block { index: u32::try_from(index)?, length: payload.len() - digits })
             }
-            Dialect::Aws => {
+            Dialect::AwsJson if topic.ends_with(b"/data/json") => {
+                let mut parts = payload.splitn(2, |byte| *byte == b'p');
+                let head = std::str::from_utf8(parts.next().unwrap_or_default())?;
+                let rest = head.split_once("\"i\":").context("a block without a number")?.1;
+                let digits = rest.split(',').next().unwrap_or_default();
+                Some(Block { index: digits.parse()?, length: payload.len() - digits.len() })
+            }
+            Dialect::Aws | Dialect::AwsJson => {
                 ensure!(
-                    !topic.ends_with(b"/rejected/cbor"),
+                    !(topic.ends_with(b"/rejected/cbor") || topic.ends_with(b"/rejected/json")),
                     "{}",
                     String::from_utf8_lossy(payload)
                 );
@@ -180,12 +217,14 @@ impl Speech {
                 }
                 _ => None,
             },
+            Dialect::Http | Dialect::HttpLong => None,
         })
     }
 
     /// Whether a block holds exactly its part of the image.
     pub fn verify(&self, body: &[u8], index: u32, image: &Image) -> anyhow::Result<()> {
         let payload = frames::payload(body)?;
+        let part = image.bytes.chunks(image.chunk).nth(index as usize).context("no such block")?;
         let data: Range<usize> = match self.dialect {
             Dialect::Reference => return firmware::verify(payload, image),
             Dialect::ThingsBoard => 0..payload.len(),
@@ -195,8 +234,14 @@ impl Speech {
                 let (length, digits) = unsigned(&payload[at..])?;
                 at + digits..at + digits + usize::try_from(length)?
             }
+            Dialect::AwsJson => {
+                let said: Value = serde_json::from_slice(payload)?;
+                let data = STANDARD.decode(said["p"].as_str().context("a block without data")?)?;
+                ensure!(data == part, "block {index} holds other bytes than the image");
+                return Ok(());
+            }
+            Dialect::Http | Dialect::HttpLong => bail!("not over MQTT"),
         };
-        let part = image.bytes.chunks(image.chunk).nth(index as usize).context("no such block")?;
         ensure!(payload.get(data) == Some(part), "block {index} holds other bytes than the image");
         Ok(())
     }

@@ -13,6 +13,7 @@
 //! | [`quirks`] | how often what is tolerated was met |
 
 pub mod aws;
+mod digits;
 pub mod framing;
 pub mod http;
 pub mod json;
@@ -20,6 +21,7 @@ pub mod native;
 pub mod order;
 pub mod quirks;
 pub mod reference;
+mod scan;
 pub mod thingsboard;
 
 use bytes::Bytes;

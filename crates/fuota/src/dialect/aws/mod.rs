@@ -112,6 +112,11 @@ impl Conversation {
         Said { qos: Some(qos), ..Said::new(topic, payload) }
     }
 
+    /// What the blocks of the last request repeat.
+    fn last(&self) -> Option<&Arc<[u8]>> {
+        self.data.as_ref().map(|(echo, ..)| echo)
+    }
+
     /// To who listens: the job is gone.
     fn no_job(&self) -> Vec<Said> {
         let next = self.qos(&self.notify_next);
@@ -134,7 +139,7 @@ impl Conversation {
             && let Some(format) = Format::named(format)
         {
             let read = match verb {
-                "get" => streams::get(stream, format, heard.payload),
+                "get" => streams::get(stream, format, heard.payload, self.last()),
                 "describe" => streams::describe(stream, format, heard.payload),
                 "data" | "description" | "rejected" => {
                     return Uplink::Forged { name: format!("a stream's {verb}") };
@@ -220,8 +225,9 @@ impl Talk for Conversation {
     fn read_request(&mut self, heard: &Heard<'_>) -> Option<Request> {
         let own = Some(&*self.thing).filter(|thing| !thing.is_empty())?;
         let rest = heard.topic.strip_prefix(THINGS)?.strip_prefix(own)?;
-        let (stream, format) = rest.strip_prefix("/streams/")?.split_once("/get/")?;
-        let read = streams::get(stream, Format::named(format)?, heard.payload);
+        let (stream, rest) = rest.strip_prefix("/streams/")?.split_once('/')?;
+        let format = rest.strip_prefix("get/")?;
+        let read = streams::get(stream, Format::named(format)?, heard.payload, self.last());
         match read.ask {
             Ask::Blocks(request) if read.quirks.is_empty() => Some(request),
             _ => None,

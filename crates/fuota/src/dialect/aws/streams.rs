@@ -10,7 +10,11 @@ use super::{
     THINGS,
     words::{self, Members, Value, Wrong},
 };
-use crate::dialect::{BlockSize, ImageTag, Offer, Question, Request, Trouble, runs};
+use crate::dialect::{
+    BlockSize, ImageTag, Offer, Question, Request, Trouble,
+    digits::{digits, push_number},
+    runs,
+};
 
 /// A request for a description without a payload.
 pub const EMPTY_PAYLOAD: &str = "describe_without_payload";
@@ -78,6 +82,20 @@ fn repeat(kind: u8, format: Format, stream: &str, token: Option<&str>) -> Arc<[u
     [kind, format, length].into_iter().chain(bytes).collect()
 }
 
+/// The same, shared with what was repeated last where that is no other.
+fn repeat_again(
+    last: Option<&Arc<[u8]>>,
+    format: Format,
+    stream: &str,
+    token: Option<&str>,
+) -> Arc<[u8]> {
+    let is_same = |last: &&Arc<[u8]>| {
+        repeated(last)
+            .is_some_and(|last| (last.format, last.token, last.stream) == (format, token, stream))
+    };
+    last.filter(is_same).map_or_else(|| repeat(BLOCKS, format, stream, token), Arc::clone)
+}
+
 /// The first byte of what blocks repeat, and of a question for a description; no job's question
 /// begins with them.
 const BLOCKS: u8 = 1;
@@ -117,15 +135,15 @@ fn tag_of(stream: &str) -> Option<ImageTag> {
     ImageTag::from_str_radix(digits, 16).ok()
 }
 
-/// A request for blocks.
-pub fn get(stream: &str, format: Format, payload: &[u8]) -> Read {
+/// A request for blocks; `last` is what the blocks of the one before repeat.
+pub fn get(stream: &str, format: Format, payload: &[u8], last: Option<&Arc<[u8]>>) -> Read {
     let mut quirks = Vec::new();
     let mut members = match words::read(format, payload, &mut quirks) {
         Ok(members) => members,
         Err(wrong) => return Read { ask: unreadable(stream, format, wrong), quirks },
     };
     let token = members.token.take().filter(|token| token.len() <= words::MAX_TOKEN);
-    let echo = repeat(BLOCKS, format, stream, token.as_deref());
+    let echo = repeat_again(last, format, stream, token.as_deref());
     let ask = match blocks(stream, &members) {
         Ok((image, size, index, more)) => Ask::Blocks(Request {
             index: Ok(index),
@@ -251,69 +269,91 @@ pub fn data(index: u32, echo: &[u8], data: Bytes) -> Payload {
     let (format, token) = repeated(echo).map_or((Format::Json, None), |it| (it.format, it.token));
     match format {
         Format::Json => {
-            let token = token.map_or(String::new(), |token| {
-                format!("\"c\":{},", serde_json::Value::from(token))
-            });
-            let head = format!("{{{token}\"f\":0,\"l\":{},\"i\":{index},\"p\":\"", data.len());
-            Payload::Deferred(Arc::new(JsonBlock { head, data }))
+            let token = token.map(|token| format!("\"c\":{},", serde_json::Value::from(token)));
+            Payload::Deferred(Arc::new(JsonBlock { token, index, data }))
         }
         Format::Cbor => {
-            let mut head = Vec::with_capacity(48);
-            words::head(&mut head, 5, if token.is_some() { 5 } else { 4 });
-            if let Some(token) = token {
-                words::put_text(&mut head, "c");
-                words::put_text(&mut head, token);
-            }
-            for (key, value) in [("f", 0), ("l", data.len() as u64), ("i", index.into())] {
-                words::put_text(&mut head, key);
-                words::head(&mut head, 0, value);
-            }
-            words::put_text(&mut head, "p");
-            words::head(&mut head, 2, data.len() as u64);
-            Payload::Deferred(Arc::new(CborBlock { head, data }))
+            let token = token.map(str::to_owned);
+            Payload::Deferred(Arc::new(CborBlock { token, index, data }))
         }
     }
 }
 
 struct JsonBlock {
-    head: String,
+    /// The member for it, and a comma.
+    token: Option<String>,
+    index: u32,
     data: Bytes,
 }
 
-/// After the data of a block in JSON.
-const JSON_TAIL: &[u8] = b"\"}";
+/// What stands before the length of a block in JSON, its number and its data, and behind that.
+const LENGTH: &[u8] = b"\"f\":0,\"l\":";
+const NUMBER: &[u8] = b",\"i\":";
+const DATA: &[u8] = b",\"p\":\"";
+const TAIL: &[u8] = b"\"}";
 
 impl Encode for JsonBlock {
     fn encoded_len(&self) -> usize {
-        let data = base64_simd::STANDARD.encoded_length(self.data.len());
-        self.head.len() + data + JSON_TAIL.len()
+        1 + self.token.as_ref().map_or(0, String::len)
+            + LENGTH.len()
+            + digits(self.data.len() as u32)
+            + NUMBER.len()
+            + digits(self.index)
+            + DATA.len()
+            + base64_simd::STANDARD.encoded_length(self.data.len())
+            + TAIL.len()
     }
 
     fn encode(&self, out: &mut BytesMut) {
         out.reserve(self.encoded_len());
-        out.extend_from_slice(self.head.as_bytes());
+        out.extend_from_slice(b"{");
+        out.extend_from_slice(self.token.as_deref().unwrap_or_default().as_bytes());
+        out.extend_from_slice(LENGTH);
+        push_number(out, self.data.len() as u32);
+        out.extend_from_slice(NUMBER);
+        push_number(out, self.index);
+        out.extend_from_slice(DATA);
         let start = out.len();
         out.resize(start + base64_simd::STANDARD.encoded_length(self.data.len()), 0);
         // The slice has exactly the length that was asked for.
         let _ = base64_simd::STANDARD
             .encode(&self.data, base64_simd::Out::from_slice(&mut out[start..]));
-        out.extend_from_slice(JSON_TAIL);
+        out.extend_from_slice(TAIL);
     }
 }
 
 struct CborBlock {
-    head: Vec<u8>,
+    token: Option<String>,
+    index: u32,
     data: Bytes,
 }
 
 impl Encode for CborBlock {
     fn encoded_len(&self) -> usize {
-        self.head.len() + self.data.len()
+        // Each key is a text of one letter.
+        let text = |text: &String| 2 + words::head_len(text.len() as u64) + text.len();
+        let length = words::head_len(self.data.len() as u64);
+        1 + self.token.as_ref().map_or(0, text)
+            + (2 + 1)
+            + (2 + length)
+            + (2 + words::head_len(self.index.into()))
+            + (2 + length + self.data.len())
     }
 
     fn encode(&self, out: &mut BytesMut) {
         out.reserve(self.encoded_len());
-        out.extend_from_slice(&self.head);
+        words::head(out, 5, if self.token.is_some() { 5 } else { 4 });
+        if let Some(token) = &self.token {
+            words::put_text(out, "c");
+            words::put_text(out, token);
+        }
+        let length = self.data.len() as u64;
+        for (key, value) in [("f", 0), ("l", length), ("i", self.index.into())] {
+            words::put_text(out, key);
+            words::head(out, 0, value);
+        }
+        words::put_text(out, "p");
+        words::head(out, 2, length);
         out.extend_from_slice(&self.data);
     }
 }

@@ -2,13 +2,17 @@
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
+use bytes::BufMut;
 use hook::Payload;
 use minicbor::{Decoder, data::Type};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::streams::Format;
-use crate::dialect::json;
+use crate::dialect::{
+    json,
+    scan::{plain_number, plain_text, skip},
+};
 
 /// A number that comes as a text.
 pub const TEXT_NUMBER: &str = "number_as_text";
@@ -81,9 +85,41 @@ pub enum Wrong {
 pub fn read<'a>(format: Format, payload: &'a [u8], odd: &mut Odd) -> Result<Members<'a>, Wrong> {
     match format {
         _ if payload.is_empty() => Ok(Members::default()),
-        Format::Json => read_json(payload, odd),
+        Format::Json => match plain(payload) {
+            Some(members) => Ok(members),
+            None => read_json(payload, odd),
+        },
         Format::Cbor => read_cbor(payload, odd),
     }
+}
+
+/// The usual form of a request, in any order and spacing: members that are known, each once, with whole
+/// numbers and a plain text as token.
+fn plain(payload: &[u8]) -> Option<Members<'_>> {
+    if payload.len() > 256 || !payload.is_ascii() {
+        return None;
+    }
+    let mut members = Members::default();
+    let mut rest = skip(payload, b'{')?;
+    loop {
+        let (key, after) = plain_text(rest)?;
+        rest = skip(after, b':')?;
+        if key == b"c" && members.token.is_none() {
+            let (token, after) = plain_text(rest)?;
+            members.token = Some(Cow::Borrowed(std::str::from_utf8(token).ok()?));
+            rest = after;
+        } else {
+            let slot = members.number(std::str::from_utf8(key).ok()?)?;
+            let (number, after) = plain_number(rest).filter(|_| slot.is_none())?;
+            *slot = Some(number.into());
+            rest = after;
+        }
+        match skip(rest, b',') {
+            Some(after) => rest = after,
+            None => break,
+        }
+    }
+    skip(rest, b'}')?.is_empty().then_some(members)
 }
 
 fn read_json<'a>(payload: &'a [u8], odd: &mut Odd) -> Result<Members<'a>, Wrong> {
@@ -275,27 +311,82 @@ pub fn rejected(format: Format, code: &str, text: &str, token: Option<&str>) -> 
 }
 
 /// The head of an item of CBOR: its major type and its length or value.
-pub fn head(out: &mut Vec<u8>, major: u8, value: u64) {
+pub fn head(out: &mut impl BufMut, major: u8, value: u64) {
     let first = major << 5;
     match value {
-        0..=23 => out.push(first | value as u8),
-        24..=0xff => out.extend([first | 24, value as u8]),
+        0..=23 => out.put_u8(first | value as u8),
+        24..=0xff => out.put_slice(&[first | 24, value as u8]),
         0x100..=0xffff => {
-            out.push(first | 25);
-            out.extend((value as u16).to_be_bytes());
+            out.put_u8(first | 25);
+            out.put_u16(value as u16);
         }
         0x1_0000..=0xffff_ffff => {
-            out.push(first | 26);
-            out.extend((value as u32).to_be_bytes());
+            out.put_u8(first | 26);
+            out.put_u32(value as u32);
         }
         _ => {
-            out.push(first | 27);
-            out.extend(value.to_be_bytes());
+            out.put_u8(first | 27);
+            out.put_u64(value);
         }
     }
 }
 
-pub fn put_text(out: &mut Vec<u8>, text: &str) {
+/// Bytes of such a head.
+pub fn head_len(value: u64) -> usize {
+    match value {
+        0..=23 => 1,
+        24..=0xff => 2,
+        0x100..=0xffff => 3,
+        0x1_0000..=0xffff_ffff => 5,
+        _ => 9,
+    }
+}
+
+pub fn put_text(out: &mut impl BufMut, text: &str) {
     head(out, 3, text.len() as u64);
-    out.extend(text.as_bytes());
+    out.put_slice(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_agents_send_takes_the_quick_way() {
+        for usual in [
+            r#"{"s": 1,"f": 0,"l": 1024,"o": 3,"n": 4}"#,
+            r#"{"f":0,"l":4096,"o":98304,"n":1,"c":"rdy"}"#,
+            "{ \"c\" : \"t\" }",
+        ] {
+            assert!(plain(usual.as_bytes()).is_some(), "{usual}");
+        }
+        for other in
+            [r#"{"f":"0"}"#, r#"{"f":0,"f":1}"#, r#"{"b":"00"}"#, r#"{"c":"\\u0041"}"#, "{}", "{"]
+        {
+            assert_eq!(plain(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_quick_way_says_what_the_other_says(
+            members in prop::collection::vec(
+                prop_oneof![
+                    4 => ("[flnos]", "[0-9]{1,10}"),
+                    1 => ("c", "\"[a-z0-9]{0,4}\""),
+                    1 => ("[cbflnosx]{1,2}", "(-?[0-9]{1,11}(\\.[0-9])?|\"[a-z0-9\\\\\u{e9}]{0,4}\"|null|\\[\\])"),
+                ], 0..5,
+            ),
+            space in "[ \n\t]{0,2}", end in prop_oneof![9 => "\\}", 1 => "\\}{0,2}"],
+        ) {
+            let members = members.iter().map(|(key, value)| format!("\"{key}\"{space}:{value}{space}"));
+            let text = format!("{{{space}{}{end}", members.collect::<Vec<_>>().join(","));
+            if let Some(quick) = plain(text.as_bytes()) {
+                let mut odd = Vec::new();
+                prop_assert_eq!(read_json(text.as_bytes(), &mut odd), Ok(quick));
+                prop_assert!(odd.is_empty());
+            }
+        }
+    }
 }

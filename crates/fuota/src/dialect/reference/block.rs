@@ -3,31 +3,16 @@
 use bytes::{Bytes, BytesMut};
 use hook::Encode;
 
-use crate::dialect::Echo;
+use crate::dialect::{
+    Echo,
+    digits::{digits, push_number},
+};
 
 pub const HEAD: &[u8] = b"{\"variable\":\"firmware_block\",\"value\":";
 const GROUP: &[u8] = b",\"group\":";
 pub const DATA: &[u8] = b",\"metadata\":{\"data\":\"";
 pub const SIZE: &[u8] = b"\",\"size\":";
 pub const TAIL: &[u8] = b"}}";
-
-fn digits(number: u32) -> usize {
-    number.checked_ilog10().unwrap_or(0) as usize + 1
-}
-
-fn push_number(text: &mut BytesMut, mut number: u32) {
-    let mut buffer = [0; 10];
-    let mut at = buffer.len();
-    loop {
-        at -= 1;
-        buffer[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    text.extend_from_slice(&buffer[at..]);
-}
 
 /// A block, encoded when the connection's writer has come to it.
 pub struct Block {
