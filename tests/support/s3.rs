@@ -48,6 +48,8 @@ pub enum Fault {
     HalfBody,
     /// A body that is one byte shorter than what was listed, and says so.
     ShortBody,
+    /// One that is a byte longer than what was asked for, and says so.
+    LongBody,
     /// No answer to anything, until there is another fault.
     Frozen,
 }
@@ -356,6 +358,10 @@ async fn answer(
             Fault::HalfBody if is_pump => bytes.truncate(bytes.len() / 2),
             Fault::ShortBody if is_pump => {
                 bytes.truncate(bytes.len().saturating_sub(1));
+                response.headers_mut().insert(CONTENT_LENGTH, bytes.len().into());
+            }
+            Fault::LongBody if is_pump => {
+                bytes = [&bytes[..], b"x"].concat().into();
                 response.headers_mut().insert(CONTENT_LENGTH, bytes.len().into());
             }
             _ => {}

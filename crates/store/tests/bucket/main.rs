@@ -192,6 +192,7 @@ async fn a_server_that_errs_gets_one_status_for_each_file_and_is_asked_again() {
         (Fault::HeadStatus(500), "cannot be looked at"),
         (Fault::HalfBody, "cannot be read"),
         (Fault::ShortBody, "not what was listed"),
+        (Fault::LongBody, "not what was listed"),
     ] {
         let server = s3::S3Server::start().await;
         let fast = |settings: &mut Settings| {
