@@ -246,6 +246,16 @@ impl Db {
         self.problem.lock().clone()
     }
 
+    /// Ends the writer as the end of the process would, but for what waits already. Blocks until it
+    /// has; what comes later is refused.
+    #[cfg(test)]
+    pub fn kill(&self) {
+        self.jobs.lock().take();
+        if let Some(writer) = self.writer.lock().take() {
+            drop(writer.join());
+        }
+    }
+
     /// Writes what waits and ends the writer. Blocks until it has.
     pub fn close(&self) {
         drop(self.submit(vec![Op::Clean(true)], None));

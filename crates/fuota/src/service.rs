@@ -83,10 +83,8 @@ impl Service {
         let engine = &self.0;
         // Changes of one device follow each other, so that one can be taken back.
         let _changing = engine.accounts.change().await;
-        let device = engine
-            .registry
-            .get(id)
-            .ok_or_else(|| ServiceError::NotFound(format!("there is no device {id}")))?;
+        let unknown = || ServiceError::NotFound(format!("there is no device {id}"));
+        let device = engine.registry.get(id).ok_or_else(unknown)?;
         if let Some(groups) = &patch.groups {
             check_groups(groups)?;
         }
@@ -103,6 +101,9 @@ impl Service {
         let link_seed = new_link_seed().map_err(unavailable)?;
         let (before, committed) = {
             let mut state = device.state.lock();
+            if state.gone {
+                return Err(unknown()); // forgotten just now: nothing is written of it any more
+            }
             let mut before = Before::default();
             if let Some(token) = &token {
                 if engine.accounts.get(id).is_some() {

@@ -44,6 +44,9 @@ impl Engine {
         for name in &members {
             let Some(device) = self.registry.get(name) else { continue };
             let mut state = device.state.lock();
+            if state.gone {
+                continue; // its rows are deleted
+            }
             let own = state.transfer.clone().filter(|own| own.pin.deployment == Some(id));
             let cancelled = {
                 let fleet = self.fleet.lock();

@@ -115,6 +115,9 @@ impl Engine {
         actor: &Actor,
     ) -> Result<impl Future<Output = Result<(), DbError>> + use<>, ServiceError> {
         let state = &mut *device.state.lock();
+        if state.gone {
+            return Err(ServiceError::NotFound(format!("there is no device {}", device.id)));
+        }
         let own = state.transfer.clone().filter(|own| own.pin.deployment == Some(id));
         let now = own.as_ref().map(|own| own.state());
         {

@@ -162,8 +162,9 @@ impl Site {
         drop(self.running.await);
         // What is left of it must not take in files beside the next one.
         self.cancel.cancel();
-        // Two writers at once there never are.
-        self.service.0.db.commit(Vec::new()).await.unwrap();
+        // Two writers at once there never are: some task of it may go on.
+        let engine = Arc::clone(&self.service.0);
+        tokio::task::spawn_blocking(move || engine.db.kill()).await.unwrap();
         crate::db::full::allow(&database(&self.settings));
         let site = Site::open(self.dir, self.settings);
         site.until("the first scan", |site| site.service.status().ready).await;
