@@ -173,11 +173,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Connection {
             waiting: !parts.rest.is_empty(),
             io: parts.io,
-            exchange: parts.exchange,
             client: parts.client,
             session: parts.session,
             resend: parts.state.window.ids().into(),
-            backlog: parts.state.backlog.take(),
+            backlog: parts.state.backlog.take().map(|mut backlog| {
+                backlog.resume(parts.exchange.retained.newest());
+                backlog
+            }),
+            exchange: parts.exchange,
             received_before: parts.state.received.clone(),
             state: parts.state,
             slots: parts.slots,

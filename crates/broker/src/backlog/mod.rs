@@ -71,6 +71,9 @@ struct Serving {
     new: bool,
     /// What is left at QoS 0 ended with an earlier connection.
     promised_only: bool,
+    /// The newest retained publish when its client came back: what is newer than was owed, and not
+    /// than this, found the session away.
+    back: u64,
     last_page: bool,
     page: VecDeque<Arc<Message>>,
     /// Where the next page begins, once this one is sent.
@@ -90,6 +93,7 @@ impl Serving {
             acknowledged: false,
             new,
             promised_only: false,
+            back: 0,
             last_page: false,
             page: VecDeque::new(),
             then: None,
@@ -110,10 +114,10 @@ impl Serving {
 
     fn load(&mut self, retained: &Retained) {
         let page = retained.page(&self.owed.filter, self.owed.after.as_deref(), PAGE);
-        let (newest, away) = (self.owed.newest, self.promised_only);
-        // At QoS 0 a newer one found no session to wait for: it came to nobody as a live message.
-        let due =
-            |one: &Arc<Message>| one.sequence <= newest || (away && one.qos == Qos::AtMostOnce);
+        let (newest, back) = (self.owed.newest, self.back);
+        // Those of QoS 0 that found the session away are no live messages of it.
+        let missed = |one: &Message| one.qos == Qos::AtMostOnce && one.sequence <= back;
+        let due = |one: &Arc<Message>| one.sequence <= newest || missed(one);
         self.page.extend(page.messages.into_iter().filter(due));
         self.last_page = page.next.is_none();
         let then = page.next.map(Arc::from);
@@ -194,6 +198,11 @@ impl Backlog {
         });
         let backlog = Backlog { serving: serving.collect(), ..Backlog::default() };
         (!backlog.serving.is_empty()).then(|| Box::new(backlog))
+    }
+
+    /// A client came back that goes on with this; `newest` is the newest retained publish now.
+    pub fn resume(&mut self, newest: u64) {
+        self.serving.iter_mut().for_each(|serving| serving.back = newest);
     }
 
     /// The SUBACK of this packet id is written.

@@ -171,3 +171,18 @@ fn others_have_their_turn_between_pages_of_which_nothing_is_sent() {
     });
     assert!(turns.count() >= 3);
 }
+
+/// What comes when the client is back comes alive, and not once more as the retained one.
+#[test]
+fn of_qos_0_what_found_the_session_away_is_sent() {
+    let retained = Retained::new(Arc::default());
+    let promised = publish(&retained, "r/1", Qos::AtLeastOnce);
+    publish(&retained, "r/2", Qos::AtLeastOnce);
+    let mut backlog = subscribed(&retained, "r/#", true);
+    backlog.acknowledged(1);
+    backlog.keep_promised();
+    let missed = publish(&retained, "r/2", Qos::AtMostOnce);
+    backlog.resume(retained.newest());
+    publish(&retained, "r/3", Qos::AtMostOnce);
+    assert_eq!(rest(&mut backlog, &retained), [promised.message.sequence, missed.message.sequence]);
+}

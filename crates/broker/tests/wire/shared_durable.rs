@@ -96,6 +96,16 @@ fn a_member_that_expires_meanwhile_leaves_them_to_one_that_is_away() {
     }
 }
 
+/// A member whose session lasts, with a message that it has not acknowledged.
+fn promised(site: &Site) -> (Connect, Wire) {
+    let member = Connect::lasting(V5, "member");
+    let mut wire = site.enter(&member, false);
+    wire.subscribe(GROUP, 1);
+    site.publish(Publish::new("t", "promised").qos(1, 1));
+    assert_eq!(wire.received().text(), "promised");
+    (member, wire)
+}
+
 /// A session is in the log until the last message that it leaves to others is with them, however
 /// long those have no room for it.
 #[test]
@@ -103,11 +113,7 @@ fn a_session_is_over_when_it_has_handed_on_what_it_leaves() {
     for starts_clean in [false, true] {
         let disk = Disk::default();
         let site = site_on(patient(), &disk);
-        let member = Connect::lasting(V5, "member");
-        let mut wire = site.enter(&member, false);
-        wire.subscribe(GROUP, 1);
-        site.publish(Publish::new("t", "promised").qos(1, 1));
-        assert_eq!(wire.received().text(), "promised");
+        let (member, mut wire) = promised(&site);
         let (other, mut full) = full_client(&site, GROUP);
         let mut greeted = None;
         if starts_clean {
@@ -153,11 +159,7 @@ fn a_session_is_over_when_it_has_handed_on_what_it_leaves() {
 fn a_session_that_begins_anew_again_keeps_what_it_gets_then() {
     let disk = Disk::default();
     let site = site_on(patient(), &disk);
-    let member = Connect::lasting(V5, "member");
-    let mut wire = site.enter(&member, false);
-    wire.subscribe(GROUP, 1);
-    site.publish(Publish::new("t", "promised").qos(1, 1));
-    assert_eq!(wire.received().text(), "promised");
+    let (member, mut wire) = promised(&site);
     let (_, mut full) = full_client(&site, GROUP);
     let clean = Connect { clean: true, ..member.clone() };
     let mut waits = site.greet(&clean);
