@@ -47,6 +47,7 @@ impl Admitted {
         exchange.registry.settle(&session, lasts, place, &client.identity);
         *session.view.lock() = View { client: Some(client.clone()), since: Instant::now() };
         session.last_packet.store(clock_ms(), Ordering::Relaxed);
+        session.hold(false);
         Totals::count(&exchange.totals.connects);
 
         let outbox = Outbox::new(Arc::new(SessionSink {

@@ -354,6 +354,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// `true` where something was read or handled.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
         if self.is_unread() {
+            self.session.hold(false);
             return Ok(false);
         }
         if self.waiting && !self.blocked() {
@@ -364,6 +365,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // A crowd is over soon, and what is not read slows the publisher down.
         let full = self.partial.len() >= READ_BYTES + self.promised.packet_bytes;
         let held = self.waiting && (self.left || self.crowd.is_some() || full);
+        self.session.hold(held);
         if held {
             return Ok(false);
         }
