@@ -83,7 +83,7 @@ fn push(message: &Arc<Message>, receiver: &Receiver, waker: Option<&Waker>) -> P
     let delivery = copy(message, receiver);
     match delivery.qos {
         Qos::AtMostOnce => receiver.session.inbox.push_lossy(delivery, receiver.epoch),
-        _ => receiver.session.inbox.push_assured(delivery, waker),
+        _ => receiver.session.inbox.push_assured(delivery, receiver.epoch, waker),
     }
 }
 
