@@ -359,7 +359,8 @@ fn write(
     }
 }
 
-/// One commit for all; a job that fails takes only its own changes back.
+/// One commit for all; a job that fails takes only its own changes back. Where SQLite took back all
+/// of them, as it may when the disk is full, nothing is written.
 fn write_group(
     connection: &mut Connection,
     group: &[Job],
@@ -368,7 +369,12 @@ fn write_group(
     let mut run = || -> Result<(), DbError> {
         let mut transaction = connection.transaction()?;
         for job in group {
-            results.push(write_job(&mut transaction, job).map_err(DbError::from));
+            let result = write_job(&mut transaction, job).map_err(DbError::from);
+            if transaction.is_autocommit() {
+                // What came now would be written, each by itself, and nobody would know.
+                return Err(result.err().unwrap_or(DbError::Closed));
+            }
+            results.push(result);
         }
         Ok(transaction.commit()?)
     };
