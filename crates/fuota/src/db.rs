@@ -316,6 +316,19 @@ fn migrate(connection: &mut Connection, found: usize) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Held by the writer: where it panicked, the broker says why nothing is written any more.
+struct Last<'a>(&'a Mutex<Option<String>>);
+
+impl Drop for Last<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let problem =
+                "the writer of the database has failed, as the log says: restart the broker";
+            *self.0.lock() = Some(problem.into());
+        }
+    }
+}
+
 fn write(
     mut connection: Connection,
     path: &Path,
@@ -324,6 +337,7 @@ fn write(
     commit_time: &hook::Histogram,
 ) {
     let mut said: Option<Instant> = None;
+    let _last = Last(problem);
     while let Ok(first) = jobs.recv() {
         let mut group = vec![first];
         group.extend(jobs.try_iter().take(GROUP - 1));

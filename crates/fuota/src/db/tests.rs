@@ -93,6 +93,16 @@ fn what_a_full_disk_takes_back_is_taken_back_for_all() {
     assert_eq!(devices(&connection), 1002);
 }
 
+#[tokio::test]
+async fn a_writer_that_fails_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, _) = Db::open(&dir.path().join("fuota.db")).unwrap();
+    db.submit(Vec::new(), Some(Box::new(|_| panic!("on purpose")))).unwrap();
+    // It comes before the end of the writer, or behind it.
+    assert!(matches!(db.commit(vec![device("a")]).await, Err(DbError::Closed)));
+    assert!(db.problem().unwrap().contains("has failed"));
+}
+
 #[test]
 fn an_older_program_refuses_a_newer_file() {
     let dir = tempfile::tempdir().expect("temp dir");
