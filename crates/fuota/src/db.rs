@@ -52,6 +52,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("db/waits.sql"),
     include_str!("db/forgiven.sql"),
     include_str!("db/links.sql"),
+    include_str!("db/endings.sql"),
 ];
 /// Jobs that may wait.
 const QUEUE: usize = 16_384;
