@@ -122,7 +122,7 @@ fn prepare(
             payload: will.payload.clone().into(),
             qos: will.qos,
             retain: will.retain,
-            properties: will.properties.clone(),
+            properties: will.properties.clone().into(),
             publisher: session.key,
             sequence: 0,
             expires: None,

@@ -99,7 +99,7 @@ pub(crate) fn decode(parcel: Parcel) -> Option<(Arc<Message>, Receivers)> {
         qos,
         retain: publish.retain,
         expires: Message::expiry(publish.properties.as_deref()),
-        properties: publish.properties,
+        properties: publish.properties.into(),
         publisher,
         sequence,
     };
@@ -121,7 +121,8 @@ mod tests {
                 content_type: Some("text/plain".into()),
                 user_properties: vec![("a".into(), "b".into())],
                 ..hook::Properties::default()
-            })),
+            }))
+            .into(),
             publisher: 77,
             sequence: 5,
             expires: None,

@@ -7,9 +7,51 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What each queued message costs beside its topic and payload, in bytes: the bound of a queue
+/// What each queued message costs beside its topic, payload and properties, in bytes: the bound of a queue
 /// counts it so that empty messages are bounded too.
 const OVERHEAD: usize = 64;
+/// What each user property takes beside its two texts, in bytes: so many tiny ones are bounded too.
+const USER_PROPERTY: usize = 64;
+
+/// MQTT 5 properties that travel with a message, where there are any, and what they count against
+/// a bound. That is summed up once: there may be hundreds of thousands, and queues ask often.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Carried {
+    properties: Option<Box<Properties>>,
+    cost: usize,
+}
+
+impl From<Option<Box<Properties>>> for Carried {
+    fn from(properties: Option<Box<Properties>>) -> Self {
+        let cost = properties.as_deref().map_or(0, properties_cost);
+        Carried { properties, cost }
+    }
+}
+
+impl Carried {
+    /// The properties.
+    pub fn as_deref(&self) -> Option<&Properties> {
+        self.properties.as_deref()
+    }
+}
+
+/// In bytes. Those that stand once and have a length of their own take none.
+fn properties_cost(properties: &Properties) -> usize {
+    let Properties {
+        payload_is_utf8: _,
+        expiry_seconds: _,
+        content_type,
+        response_topic,
+        correlation_data,
+        user_properties,
+    } = properties;
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let user = |(name, value): &(String, String)| USER_PROPERTY + name.len() + value.len();
+    text(content_type)
+        + text(response_topic)
+        + correlation_data.as_ref().map_or(0, Bytes::len)
+        + user_properties.iter().map(user).sum::<usize>()
+}
 
 /// An application message, immutable once it is accepted.
 #[derive(Debug)]
@@ -23,7 +65,7 @@ pub(crate) struct Message {
     /// Whether the publisher set RETAIN.
     pub retain: bool,
     /// MQTT 5 properties, where there are any.
-    pub properties: Option<Box<Properties>>,
+    pub properties: Carried,
     /// The key of the session that published it, for No Local; 0 is the broker itself.
     pub publisher: u64,
     /// Place in the broker-wide order of retained publishes; 0 for the others. See
@@ -42,7 +84,7 @@ impl Message {
             payload: payload.into(),
             qos,
             retain: false,
-            properties: None,
+            properties: Carried::default(),
             publisher: 0,
             sequence: 0,
             expires: None,
@@ -53,7 +95,7 @@ impl Message {
 impl Message {
     /// What it counts against a queue's bound, in bytes.
     pub fn cost(&self) -> usize {
-        self.topic.len() + self.payload.len() + OVERHEAD
+        self.topic.len() + self.payload.len() + self.properties.cost + OVERHEAD
     }
 
     /// Whether its expiry interval has passed.

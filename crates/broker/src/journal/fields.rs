@@ -55,7 +55,7 @@ pub(super) fn decode_message(
         qos: publish.qos,
         retain: publish.retain,
         expires: Message::expiry_since(publish.properties.as_deref(), at),
-        properties: publish.properties,
+        properties: publish.properties.into(),
         publisher: 0,
         sequence,
     })

@@ -11,7 +11,12 @@ use std::{
 };
 
 use super::record::{Next, Owner, Published, Record, Retained, Target};
-use crate::{backlog::Owed, message::Message, session::Will, subscriptions::Held};
+use crate::{
+    backlog::Owed,
+    message::{Carried, Message},
+    session::Will,
+    subscriptions::Held,
+};
 
 /// All that survives.
 #[derive(Clone, Debug, Default)]
@@ -347,7 +352,7 @@ fn cleared(topic: Arc<str>, sequence: u64, at: u64) -> Record {
         payload: bytes::Bytes::new(),
         qos: Qos::AtMostOnce,
         retain: true,
-        properties: None,
+        properties: Carried::default(),
         publisher: 0,
         sequence,
         expires: None,

@@ -98,7 +98,7 @@ fn published() -> impl Strategy<Value = Record> {
                         payload: payload.into(),
                         qos,
                         retain: retained,
-                        properties,
+                        properties: properties.into(),
                         publisher: 0,
                         sequence,
                         expires: None,
@@ -119,6 +119,7 @@ fn will(session: u64) -> impl Strategy<Value = Box<Will>> {
             let properties = expiry_seconds
                 .map(|_| Box::new(Properties { expiry_seconds, ..Properties::default() }));
             let message = Arc::into_inner(message(&topic, payload, 0)).unwrap();
+            let properties = properties.into();
             let message = Arc::new(Message { publisher: session, properties, ..message });
             Box::new(Will { message, delay: Duration::from_secs(delay.into()) })
         },
@@ -149,7 +150,7 @@ fn message(topic: &str, payload: impl Into<Bytes>, sequence: u64) -> Arc<Message
         payload: payload.into(),
         qos: Qos::AtLeastOnce,
         retain: true,
-        properties: None,
+        properties: Default::default(),
         publisher: 0,
         sequence,
         expires: None,

@@ -18,7 +18,8 @@ fn message(n: u32) -> Arc<Message> {
             content_type: Some("text/plain".into()),
             user_properties: vec![("a".into(), "b".into())],
             ..hook::Properties::default()
-        })),
+        }))
+        .into(),
         publisher: 77,
         sequence: u64::from(n),
         expires: None,
