@@ -69,7 +69,7 @@ fn a_publisher_that_can_be_told_is_refused() {
 fn properties_count() {
     let (site, _disk) = narrow();
     let mut wire = site.client(V5, "p");
-    let property = [&[0x26][..], &text("name"), &text(&"v".repeat(900))].concat();
+    let property = [&[0x26][..], &text("name"), &text("v".repeat(900))].concat();
     wire.publish(Publish::new("t", "").qos(1, 7).retained());
     wire.expect(&puback(7));
     wire.publish(Publish::new("t", "x").qos(1, 7).retained().with(&property));
