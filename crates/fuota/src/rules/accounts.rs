@@ -283,6 +283,43 @@ async fn an_address_with_too_many_failures_waits_and_others_do_not() {
     }
 }
 
+/// A historian with an old password tries on for ever, and a dashboard comes back behind the same
+/// address: at a restart nobody's password is remembered.
+#[tokio::test]
+async fn one_wrong_password_does_not_shut_out_the_neighbours() {
+    let site = token_site().await;
+    let here = "192.0.2.1:1000";
+    for _ in 0..10 {
+        refused(site.identify(&from(here, login("h", "operator", "an old password"))).await);
+    }
+    let own = site.identify(&from(here, login("x", "service", PASSWORD))).await;
+    assert_eq!(own, accepted("service", Role::Service));
+    let address = Some(here.parse().unwrap());
+    assert_eq!(site.service.log_in("admin", PASSWORD, address).await.unwrap(), UserRole::Admin);
+    // Who guesses has one guess, and what it says is the same whether there is such a user or not.
+    for name in ["device", "nobody"] {
+        let tries = [0; 2].map(|_| site.service.log_in(name, "guess", address));
+        let [first, second] = futures_util::future::join_all(tries).await.try_into().unwrap();
+        assert!(first.unwrap_err().to_string().contains("wrong"), "{name}");
+        assert!(second.unwrap_err().to_string().contains("too many"), "{name}");
+    }
+}
+
+/// Many guesses at once are no more than the same ones after each other.
+#[tokio::test]
+async fn guesses_that_come_together_wait_as_well() {
+    let site = token_site().await;
+    let here = "192.0.2.1:1000";
+    let mut guesses = vec!["wrong guess"; 30];
+    guesses.push(PASSWORD);
+    let tries: Vec<_> =
+        guesses.iter().map(|guess| from(here, login("x", "service", guess))).collect();
+    let verdicts = futures_util::future::join_all(tries.iter().map(|one| site.identify(one))).await;
+    let kinds: Vec<_> = verdicts.into_iter().map(refused).collect();
+    let busy = |kind: &&ReasonKind| **kind == ReasonKind::ServerBusy;
+    assert_eq!(kinds.iter().filter(busy).count(), 31 - 6, "{kinds:?}");
+}
+
 #[tokio::test]
 async fn a_failed_login_does_not_say_which_names_are_known() {
     let site = token_site().await;
