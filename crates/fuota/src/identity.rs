@@ -377,17 +377,6 @@ impl Engine {
         self.end_accounts(HashSet::from([name.into()]), text);
     }
 
-    /// Ends the sessions of an account that is gone, connected or away: nobody can prove it any
-    /// more, and whoever gets the name later is not to find them.
-    pub fn end_sessions(&self, name: &str, text: &'static str) {
-        let Some(broker) = self.broker.get() else { return };
-        let reason = Reason::new(ReasonKind::AdministrativeAction, text);
-        let theirs = |identity: &Identity| {
-            identity.role != Role::Anonymous && identity.name.as_deref() == Some(name)
-        };
-        broker.end_sessions(&theirs, &reason);
-    }
-
     /// [`Engine::end_account`] of many accounts.
     pub fn end_accounts(&self, names: HashSet<Arc<str>>, text: &'static str) {
         let Some(broker) = self.broker.get() else { return };

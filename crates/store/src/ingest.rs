@@ -9,11 +9,12 @@ use futures_util::{Stream, StreamExt as _};
 use serde::{Deserialize, Serialize};
 
 use crate::checksum::Checksum;
+use crate::copy::{Copied, blocking};
 use crate::digest::Digest;
 use crate::format::{self, Header, Problem, Source};
 use crate::image::Reader;
 use crate::inventory::{Beside, Item};
-use crate::objects::{Copied, Objects};
+use crate::objects::Objects;
 use crate::origin::{Origin, OriginError};
 use crate::sidecar::{self, MAX_COMPANION, Sidecar};
 use crate::signature::{Evidence, Needs, Signature, Trust, Verdict};
@@ -377,7 +378,7 @@ fn look(
     Ok((Ingested { digest: copied.digest, size: copied.size, facts }, copied))
 }
 
-/// Copies part after part, hashing and writing where blocking is allowed.
+/// Copies part after part: one is hashed and written while the next is read.
 async fn copy<E>(
     place: &Place,
     mut parts: impl Stream<Item = Result<Bytes, E>> + Unpin,
@@ -389,18 +390,17 @@ async fn copy<E>(
     if prehash {
         writer = writer.prehash();
     }
-    while let Some(part) = parts.next().await {
+    let mut next = parts.next().await;
+    while let Some(part) = next {
         let part = part.map_err(CopyError::Source)?;
         if writer.size() + part.len() as u64 > max_size {
             return Err(CopyError::TooLarge);
         }
-        let written = blocking(move || {
-            writer.write(&part)?;
-            Ok(writer)
-        });
-        writer = written.await.map_err(CopyError::Write)?;
+        let (read, written) = tokio::join!(parts.next(), writer.write(part));
+        writer = written.map_err(CopyError::Write)?;
+        next = read;
     }
-    blocking(move || Ok(writer.finish())).await.map_err(CopyError::Write)
+    blocking(move || writer.finish()).await.map_err(CopyError::Write)
 }
 
 async fn keep(place: &Place, copied: Copied) -> io::Result<()> {
@@ -412,15 +412,6 @@ async fn keep(place: &Place, copied: Copied) -> io::Result<()> {
         place.objects.keep(copied)
     });
     kept.await
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(_) => Err(io::Error::other("the daemon is stopping")),
-    }
 }
 
 /// Reads and parses a companion file, if there is one.

@@ -22,6 +22,7 @@
 //! | `ingest` | copying while hashing; [`Facts`] |
 //! | `format` | what the bytes say of themselves: [`Header`] |
 //! | `signature` | `FILE.minisig`: [`Trust`], [`Verdict`] |
+//! | `copy`, `sink` | a copy on its way there, written and hashed
 //! | `objects` | the content-addressed place |
 //! | `shelf` | which copies are needed, and which may go |
 //! | `status_file` | what became of a file, beside it |
@@ -37,6 +38,7 @@
 
 mod cache;
 mod checksum;
+mod copy;
 mod digest;
 mod event;
 mod format;
@@ -57,6 +59,7 @@ mod settle;
 mod shelf;
 mod sidecar;
 mod signature;
+mod sink;
 mod status_file;
 mod store;
 mod watch;

@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,12 +16,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::digest::{Digest, Hasher};
+use crate::copy::{Copied, Writer};
+use crate::digest::Digest;
 use crate::shelf::Shelf;
-use crate::signature::Prehash;
-
-/// So many bytes are hashed and then written.
-const PIECE: usize = 256 << 10;
 
 /// The content-addressed place.
 #[derive(Debug)]
@@ -174,7 +171,7 @@ impl Objects {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(&path)?;
-        Ok(Writer { file, temporary: Temporary(path), hashes: Hashes::default(), size: 0 })
+        Ok(Writer::new(file, path))
     }
 
     /// Makes a finished copy durable under the name of its digest. A copy that is there
@@ -183,7 +180,7 @@ impl Objects {
         let path = self.path(copy.digest);
         let folder = path.parent().unwrap_or(&self.objects);
         create_private_dir(folder)?;
-        copy.file.sync_all()?;
+        copy.sync()?;
         {
             // Held over the rename, so that nothing that is not there is counted, and no copy is
             // removed in place of the one before it.
@@ -199,120 +196,12 @@ impl Objects {
                     ),
                 ));
             }
-            fs::rename(&copy.temporary.0, &path)?;
+            copy.rename(&path)?;
             shelf.add(copy.digest, copy.size, Some(Instant::now()));
         }
         self.kept.notify_waiters();
         sync_dir(folder)?;
         sync_dir(&self.objects)
-    }
-}
-
-/// A copy in the making. Dropped unfinished, it leaves nothing.
-#[derive(Debug)]
-pub(crate) struct Writer {
-    file: File,
-    temporary: Temporary,
-    hashes: Hashes,
-    size: u64,
-}
-
-/// What is computed of a copy's bytes on their way.
-#[derive(Debug, Default)]
-struct Hashes {
-    digest: Hasher,
-    /// If a signature asks for it.
-    prehash: Option<Prehash>,
-}
-
-impl Hashes {
-    fn update(&mut self, bytes: &[u8]) {
-        self.digest.update(bytes);
-        if let Some(prehash) = &mut self.prehash {
-            prehash.update(bytes);
-        }
-    }
-}
-
-impl Writer {
-    /// Hashes it for a signature as well.
-    pub(crate) fn prehash(mut self) -> Self {
-        self.hashes.prehash = Some(Prehash::default());
-        self
-    }
-
-    /// Hashes and writes the next part, piece by piece: a piece that was hashed is still in the
-    /// processor's cache when it is written.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        for piece in bytes.chunks(PIECE) {
-            self.hashes.update(piece);
-            self.file.write_all(piece)?;
-        }
-        self.size += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// Lets `fill` write the file in any order, and hashes what came of it.
-    pub(crate) fn fill<E: From<io::Error>>(
-        mut self,
-        fill: impl FnOnce(&mut File) -> Result<(), E>,
-    ) -> Result<Copied, E> {
-        fill(&mut self.file)?;
-        self.file.rewind()?;
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            let read = self.file.read(&mut buffer)?;
-            if read == 0 {
-                return Ok(self.finish());
-            }
-            self.hashes.update(&buffer[..read]);
-            self.size += read as u64;
-        }
-    }
-
-    /// Bytes written so far.
-    pub(crate) fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// Ends the copy; [`Objects::keep`] makes it last.
-    pub(crate) fn finish(self) -> Copied {
-        Copied {
-            digest: self.hashes.digest.finish(),
-            prehash: self.hashes.prehash.map(Prehash::finish),
-            size: self.size,
-            file: self.file,
-            temporary: self.temporary,
-        }
-    }
-}
-
-/// A whole copy that is not yet in its place. Dropped, it leaves nothing.
-#[derive(Debug)]
-pub(crate) struct Copied {
-    pub(crate) digest: Digest,
-    /// If it was asked for.
-    pub(crate) prehash: Option<[u8; 64]>,
-    pub(crate) size: u64,
-    file: File,
-    temporary: Temporary,
-}
-
-impl Copied {
-    /// The file, for reading from its beginning.
-    pub(crate) fn file(&mut self) -> io::Result<&mut File> {
-        self.file.rewind()?;
-        Ok(&mut self.file)
-    }
-}
-
-/// Removes the file of that name when dropped; after the rename there is none.
-#[derive(Debug)]
-struct Temporary(PathBuf);
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
     }
 }
 
@@ -369,14 +258,15 @@ mod tests {
         fs::read_dir(path).unwrap().count()
     }
 
-    #[test]
-    fn a_copy_gets_the_name_of_its_digest() {
+    #[tokio::test]
+    async fn a_copy_gets_the_name_of_its_digest() {
         let dir = tempfile::tempdir().unwrap();
         let objects = Objects::open(dir.path(), None).unwrap();
         let mut writer = objects.writer().unwrap();
-        writer.write(b"ab").unwrap();
-        writer.write(b"c").unwrap();
-        let copy = writer.finish();
+        for part in ["ab", "c"] {
+            writer = writer.write(part.into()).await.unwrap();
+        }
+        let copy = writer.finish().unwrap();
         let digest = Digest::of(b"abc");
         assert_eq!((copy.digest, copy.size), (digest, 3));
         assert!(!objects.has(digest, 3));
@@ -388,14 +278,12 @@ mod tests {
         assert_eq!(names(&objects.incoming), 0);
     }
 
-    #[test]
-    fn what_is_not_finished_leaves_nothing() {
+    #[tokio::test]
+    async fn what_is_not_finished_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let objects = Objects::open(dir.path(), None).unwrap();
-        let mut writer = objects.writer().unwrap();
-        writer.write(b"ab").unwrap();
-        drop(writer);
-        drop(objects.writer().unwrap().finish());
+        drop(objects.writer().unwrap().write("ab".into()).await.unwrap());
+        drop(objects.writer().unwrap().finish().unwrap());
         assert_eq!(names(&objects.incoming), 0);
 
         // A crash runs no destructor.
@@ -405,21 +293,19 @@ mod tests {
         assert_eq!(names(&objects.objects), 0);
     }
 
-    #[test]
-    fn a_damaged_copy_is_replaced() {
+    #[tokio::test]
+    async fn a_damaged_copy_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let objects = Objects::open(dir.path(), None).unwrap();
         let digest = Digest::of(b"abc");
         for _ in 0..2 {
-            let mut writer = objects.writer().unwrap();
-            writer.write(b"abc").unwrap();
-            objects.keep(writer.finish()).unwrap();
+            objects.keep(written(&objects).await).unwrap();
             assert_eq!(fs::read(objects.path(digest)).unwrap(), b"abc");
             fs::write(objects.path(digest), b"xyz").unwrap();
         }
         let open = || File::open(objects.path(digest)).unwrap();
         let bad = open();
-        objects.keep(written(&objects)).unwrap();
+        objects.keep(written(&objects).await).unwrap();
         objects.remove(digest, &bad).unwrap();
         assert!(objects.has(digest, 3), "the new one is none the worse");
         let bad = open();
@@ -429,31 +315,29 @@ mod tests {
         assert_eq!(objects.sum(), (0, 0));
     }
 
-    fn written(objects: &Objects) -> Copied {
-        let mut writer = objects.writer().unwrap();
-        writer.write(b"abc").unwrap();
-        writer.finish()
+    async fn written(objects: &Objects) -> Copied {
+        objects.writer().unwrap().write("abc".into()).await.unwrap().finish().unwrap()
     }
 
-    #[test]
-    fn what_is_not_in_its_place_is_not_counted() {
+    #[tokio::test]
+    async fn what_is_not_in_its_place_is_not_counted() {
         let dir = tempfile::tempdir().unwrap();
         let objects = Objects::open(dir.path(), Some(3)).unwrap();
-        let copy = written(&objects);
+        let copy = written(&objects).await;
         // Something is in the way of the rename.
         fs::create_dir_all(objects.path(copy.digest).join("full")).unwrap();
         assert!(objects.keep(copy).is_err());
         assert_eq!(objects.sum(), (0, 0));
         fs::remove_dir_all(objects.path(Digest::of(b"abc"))).unwrap();
-        objects.keep(written(&objects)).unwrap();
+        objects.keep(written(&objects).await).unwrap();
         assert_eq!(objects.sum(), (1, 3));
     }
 
-    #[test]
-    fn what_somebody_else_put_there_stops_nothing() {
+    #[tokio::test]
+    async fn what_somebody_else_put_there_stops_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let objects = Objects::open(dir.path(), None).unwrap();
-        objects.keep(written(&objects)).unwrap();
+        objects.keep(written(&objects).await).unwrap();
         fs::write(objects.objects.join("README"), "not ours").unwrap();
         fs::write(objects.objects.join("ab"), "not ours").unwrap();
         fs::create_dir(objects.objects.join("lost+found")).unwrap();

@@ -10,7 +10,7 @@ fn publish(retained: &Retained, topic: &str, qos: Qos) -> Delivery {
             payload: Bytes::from_static(b"x"),
             qos,
             retain: true,
-            properties: Default::default(),
+            properties: None,
             publisher: 1,
             sequence,
             expires: None,

@@ -11,12 +11,7 @@ use std::{
 };
 
 use super::record::{Next, Owner, Published, Record, Retained, Target};
-use crate::{
-    backlog::Owed,
-    message::{Carried, Message},
-    session::Will,
-    subscriptions::Held,
-};
+use crate::{backlog::Owed, message::Message, session::Will, subscriptions::Held};
 
 /// All that survives.
 #[derive(Clone, Debug, Default)]
@@ -352,7 +347,7 @@ fn cleared(topic: Arc<str>, sequence: u64, at: u64) -> Record {
         payload: bytes::Bytes::new(),
         qos: Qos::AtMostOnce,
         retain: true,
-        properties: Carried::default(),
+        properties: None,
         publisher: 0,
         sequence,
         expires: None,

@@ -149,7 +149,7 @@ mod tests {
     use super::*;
     use crate::{
         journal::{Directory, Owner, Sync},
-        message::{Carried, Message},
+        message::Message,
         session::Will,
     };
     use hook::{Identity, Protocol, Qos};
@@ -165,7 +165,7 @@ mod tests {
             payload: "x".into(),
             qos: Qos::AtMostOnce,
             retain: false,
-            properties: Carried::default(),
+            properties: None,
             publisher: 7,
             sequence: 0,
             expires: None,

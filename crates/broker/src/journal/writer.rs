@@ -127,8 +127,7 @@ impl Writer {
                 Ok(()) => self.recovered(),
                 Err(error) => self.failed(&error),
             }
-            // The receiver may have given up.
-            self.copies.drain(..).for_each(|copy| drop(copy.send(self.image.clone())));
+            self.copy();
             self.look_after_snapshots();
             if stop {
                 return self.end();
@@ -240,6 +239,19 @@ impl Writer {
             if let Some(record) = record {
                 self.image.apply(record);
             }
+        }
+    }
+
+    /// Tells who waits for the state. What is kept to be written belongs to it: whoever did it went
+    /// on.
+    fn copy(&mut self) {
+        for copy in self.copies.drain(..) {
+            let mut image = self.image.clone();
+            self.entries.iter().filter_map(|entry| entry.record.clone()).for_each(|record| {
+                image.apply(record);
+            });
+            // The receiver may have given up.
+            drop(copy.send(image));
         }
     }
 

@@ -146,7 +146,7 @@ impl Retained {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{message::Carried, settings::Limits};
+    use crate::settings::Limits;
     use bytes::Bytes;
     use hook::Qos;
     use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
@@ -157,7 +157,7 @@ mod tests {
             payload: Bytes::from_static(payload.as_bytes()),
             qos: Qos::AtMostOnce,
             retain: true,
-            properties: Carried::default(),
+            properties: None,
             publisher: 1,
             sequence,
             expires: None,

@@ -105,6 +105,40 @@ fn filters_have_room_for_a_few_long_ones() {
     }
 }
 
+/// A message is what it carries, and not its payload alone: no bound in bytes is passed by with
+/// user properties.
+#[test]
+fn properties_count_where_bytes_are_bounded() {
+    const PUBLISHES: u16 = 20;
+    let limits = Limits { queue_bytes: 100_000, retained_bytes: 100_000, ..Limits::default() };
+    let site = site_with(Settings { limits, ..Settings::default() });
+    let away = Connect::lasting(V5, "away");
+    let mut wire = site.enter(&away, false);
+    wire.subscribe("t", 1);
+    wire.leave();
+    let mut publisher = site.client(V5, "p");
+    for properties in [user("a", &"x".repeat(20_000)), user("", "").repeat(300)] {
+        for id in 1..=PUBLISHES {
+            publisher.publish(Publish::new("t", "").qos(1, id).with(&properties));
+            publisher.expect(&puback(id));
+        }
+        let waits = site.broker.client("away").unwrap();
+        assert!((1..=5).contains(&waits.queued_messages), "{} messages", waits.queued_messages);
+        assert!(waits.queued_bytes > 60_000, "{} bytes", waits.queued_bytes);
+        site.enter(&Connect::new(V5, "away"), false).leave();
+        let mut wire = site.enter(&away, false);
+        wire.subscribe("t", 1);
+        wire.leave();
+    }
+    for id in 1..=PUBLISHES {
+        let topic = format!("r/{id}");
+        let large = Publish::new(&topic, "x").with(&user("a", &"x".repeat(20_000)));
+        publisher.publish(large.qos(1, id).retained());
+        let ack = publisher.packet();
+        assert_eq!((ack[0], ack.get(4) == Some(&0x97)), (0x40, id > 4), "{id}: {ack:02x?}");
+    }
+}
+
 /// No SUBSCRIBE has more filters than a session may hold; the others are refused unseen.
 #[test]
 fn one_subscribe_has_as_many_filters_as_a_session() {

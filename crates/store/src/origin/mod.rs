@@ -24,11 +24,9 @@ use tokio::time::{Instant, sleep_until};
 use crate::settings::{Settings, StoreError};
 use directory::Directory;
 
-/// Bytes that one request to a bucket asks for. A request that fails is repeated alone, so
-/// that a large object over a slow line needs no connection that lives for all of it.
+/// Bytes that are read at once. A request to a bucket that fails is repeated alone, so that a large
+/// object over a slow line needs no connection that lives for all of it.
 const PART: u64 = 4 << 20;
-/// The same of a directory: these are still in the processor's cache when they are hashed.
-const PART_OF_FILE: u64 = 1 << 20;
 
 /// How long an object may change without having another time: dates of HTTP are whole seconds. The
 /// rest is for a server's clock that is being corrected and runs slower than ours meanwhile.
@@ -183,13 +181,9 @@ impl Origin {
         path: &'a str,
         listed: &'a Listed,
     ) -> impl Stream<Item = Result<Bytes, OriginError>> + 'a {
-        let part = match self.place {
-            Place::Directory(_) => PART_OF_FILE,
-            Place::Bucket { .. } => PART,
-        };
-        let parts = (0..listed.size.div_ceil(part)).map(move |index| {
-            let from = index * part;
-            from..(from + part).min(listed.size)
+        let parts = (0..listed.size.div_ceil(PART)).map(move |index| {
+            let from = index * PART;
+            from..(from + PART).min(listed.size)
         });
         stream::iter(parts)
             .map(move |range| self.part(path, listed, range))
@@ -373,8 +367,8 @@ mod tests {
         let settings =
             Settings { url: format!("file:{}/root", dir.path().display()), ..Settings::default() };
         fs::create_dir(dir.path().join("root")).unwrap();
-        fs::write(dir.path().join("root/a"), vec![1; 2 * PART_OF_FILE as usize + 1]).unwrap();
-        fs::write(dir.path().join("secret"), vec![2; 2 * PART_OF_FILE as usize + 1]).unwrap();
+        fs::write(dir.path().join("root/a"), vec![1; 2 * PART as usize + 1]).unwrap();
+        fs::write(dir.path().join("secret"), vec![2; 2 * PART as usize + 1]).unwrap();
         let origin = Origin::open(&settings).unwrap();
         let listing = origin.list().await.unwrap();
         let listed = listing.files["a"].clone();
@@ -385,7 +379,7 @@ mod tests {
     async fn what_was_listed_is_read() {
         let (_dir, origin, listed) = listed().await;
         let bytes = origin.read_small("a", &listed).await.unwrap();
-        assert_eq!(bytes, vec![1; 2 * PART_OF_FILE as usize + 1]);
+        assert_eq!(bytes, vec![1; 2 * PART as usize + 1]);
         origin.confirm("a", &listed).await.unwrap();
     }
 
