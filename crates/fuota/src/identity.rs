@@ -60,6 +60,13 @@ impl Engine {
                     "the certificate's CN is not a device id",
                 );
             }
+            // Rules, sessions and logs know accounts by their names alone.
+            Some(cn) if self.accounts.get(cn).is_some_and(|user| user.role != UserRole::Device) => {
+                return reject(
+                    ReasonKind::NotAuthorized,
+                    "the certificate's CN is the name of a user that is no device",
+                );
+            }
             cn => cn,
         };
         let open = self.settings().mode == AuthMode::Open;

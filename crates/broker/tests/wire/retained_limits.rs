@@ -64,35 +64,6 @@ fn a_publisher_that_can_be_told_is_refused() {
     assert_eq!(retained(&site), ["t: fits"]);
 }
 
-/// What a message carries beside its payload takes room as well, in memory and in a queue.
-#[test]
-fn properties_count() {
-    let (site, _disk) = narrow();
-    let mut wire = site.client(V5, "p");
-    let property = [&[0x26][..], &text("name"), &text("v".repeat(900))].concat();
-    wire.publish(Publish::new("t", "").qos(1, 7).retained());
-    wire.expect(&puback(7));
-    wire.publish(Publish::new("t", "x").qos(1, 7).retained().with(&property));
-    assert_eq!(wire.packet().get(4), Some(&0x97));
-    assert_eq!(retained(&site), Vec::<String>::new());
-
-    let mut settings = Settings::default();
-    settings.limits.queue_bytes = 5_000;
-    let site = site_with(settings);
-    for (version, qos) in [(V4, 1), (V5, 2)] {
-        let mut away = site.enter(&Connect::lasting(version, "away"), false);
-        away.subscribe("t", qos);
-        away.vanish();
-        for _ in 0..20 {
-            site.publish(Publish::new("t", "x").qos(1, 1).with(&property));
-        }
-        let waiting = site.broker.client("away").unwrap();
-        assert!((3..=5).contains(&waiting.queued_messages), "{waiting:?}");
-        assert!((3_000..=5_000).contains(&waiting.queued_bytes), "{waiting:?}");
-        site.enter(&Connect::new(version, "away"), false).leave();
-    }
-}
-
 /// Who cannot be told is heard by those who are there, and nobody is shown later what it has
 /// replaced. [MQTT311-3.3.5-2]
 #[test]

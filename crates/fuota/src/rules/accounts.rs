@@ -122,6 +122,26 @@ async fn rule_2_a_certificate_beside_another_account_is_refused() {
     assert_eq!(same, accepted("device", Role::Device));
 }
 
+/// Users and devices share one name space: a device with the name of a service would have its rights,
+/// by rules for `user:NAME`, and its sessions.
+#[tokio::test]
+async fn rule_3_a_certificate_is_not_another_account_of_its_name() {
+    for mode in [AuthMode::Open, AuthMode::Token] {
+        let site = Site::with(|settings| settings.mode = mode).await;
+        add_accounts(&site).await;
+        let certificate =
+            |cn: &str| ConnectRequest { certificate_cn: Some(cn.into()), ..request("dashboard") };
+        for user in ["service", "operator", "admin"] {
+            let verdict = site.identify(&certificate(user)).await;
+            assert_eq!(refused(verdict), ReasonKind::NotAuthorized, "{user}");
+        }
+        for device in ["device", "a", "new"] {
+            let verdict = site.identify(&certificate(device)).await;
+            assert_eq!(verdict, accepted(device, Role::Device));
+        }
+    }
+}
+
 #[tokio::test]
 async fn rule_2_the_name_of_a_device_user_needs_its_password() {
     let site = Site::start().await;
