@@ -30,8 +30,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Says goodbye, tells the hooks, and leaves the session to whoever comes next. Whatever the
     /// reason, the connection is closed [MQTT-4.13.1-1], [MQTT-4.13.2-1], [MQTT-3.14.4-2].
     pub(crate) async fn finish(mut self: Box<Self>, ending: Ending) -> SessionEnd {
-        let Ending { end, tell, will } = ending;
-        let will = will && self.parting().is_none_or(|parting| parting.will);
+        let Ending { end, tell, mut will } = ending;
+        if end == SessionEnd::TakenOver
+            && let Err(parting) = self.read_on().await
+        {
+            will &= parting.will;
+        }
+        if let Some(parting) = self.parting() {
+            will &= parting.will;
+        }
         // Nothing before the CONNACK [MQTT-3.14.0-1].
         let tell = tell.filter(|_| !self.is_greeting());
         if end == SessionEnd::ProtocolError {
