@@ -16,7 +16,7 @@ use crate::{
     exchange::Exchange,
     handshake::{Admitted, Failed, overtaken, tell},
     journal::{Owner, Record, Ticket},
-    message::Message,
+    message::{Carried, Message},
     packet::Connect,
     registry::{Claimed, drop_subscriptions},
     session::{Session, State, View, Will, clock_ms},
@@ -47,6 +47,7 @@ impl Admitted {
         exchange.registry.settle(&session, lasts, place, &client.identity);
         *session.view.lock() = View { client: Some(client.clone()), since: Instant::now() };
         session.last_packet.store(clock_ms(), Ordering::Relaxed);
+        session.hold(false);
         Totals::count(&exchange.totals.connects);
 
         let outbox = Outbox::new(Arc::new(SessionSink {
@@ -122,7 +123,7 @@ fn prepare(
             payload: will.payload.clone().into(),
             qos: will.qos,
             retain: will.retain,
-            properties: will.properties.clone(),
+            properties: will.properties.clone().map(Carried::from),
             publisher: session.key,
             sequence: 0,
             expires: None,

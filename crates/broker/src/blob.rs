@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::{
     codec::{self, PublishHead},
     index::Receiver,
-    message::Message,
+    message::{Carried, Message},
     packet::Packet,
     router::Parcel,
 };
@@ -99,7 +99,7 @@ pub(crate) fn decode(parcel: Parcel) -> Option<(Arc<Message>, Receivers)> {
         qos,
         retain: publish.retain,
         expires: Message::expiry(publish.properties.as_deref()),
-        properties: publish.properties,
+        properties: publish.properties.map(Carried::from),
         publisher,
         sequence,
     };
@@ -117,11 +117,11 @@ mod tests {
             payload: Bytes::from_static(b"payload"),
             qos: Qos::AtMostOnce,
             retain: true,
-            properties: Some(Box::new(hook::Properties {
+            properties: Some(Carried::from(Box::new(hook::Properties {
                 content_type: Some("text/plain".into()),
                 user_properties: vec![("a".into(), "b".into())],
                 ..hook::Properties::default()
-            })),
+            }))),
             publisher: 77,
             sequence: 5,
             expires: None,

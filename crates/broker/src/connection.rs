@@ -131,6 +131,8 @@ pub(crate) struct Connection<S> {
     partial: BytesMut,
     /// `partial` holds whole packets that had to wait.
     waiting: bool,
+    /// The client sends nothing more, and some of what it has sent still waits.
+    left: bool,
     /// So many bytes of those are known to have nothing in them that need not.
     looked: usize,
     pub(crate) writer: Writer,
@@ -189,6 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             promised: parts.promised,
             problem_information: parts.problem_information,
             partial: BytesMut::from(&parts.rest[..]),
+            left: false,
             looked: 0,
             writer: Writer::default(),
             flushing: false,
@@ -327,6 +330,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.waiting = !self.partial.is_empty();
     }
 
+    /// The whole packets that had to wait, of a connection that ends.
+    pub(crate) fn take_waiting(&mut self) -> BytesMut {
+        let waiting = std::mem::take(&mut self.waiting);
+        Some(std::mem::take(&mut self.partial)).filter(|_| waiting).unwrap_or_default()
+    }
+
     /// Whether publishes have to wait: for the log, for room elsewhere, or for the client to read.
     pub(crate) fn blocked(&self) -> bool {
         self.crowd.is_some()
@@ -345,6 +354,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// `true` where something was read or handled.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
         if self.is_unread() {
+            self.session.hold(false);
             return Ok(false);
         }
         if self.waiting && !self.blocked() {
@@ -352,20 +362,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.handle_joined(bytes)?;
             return Ok(true);
         }
-        if self.waiting && self.crowd.is_some() {
-            // It is over soon, and what was not read slows the publisher down.
+        // A crowd is over soon, and what is not read slows the publisher down.
+        let full = self.partial.len() >= READ_BYTES + self.promised.packet_bytes;
+        let held = self.waiting && (self.left || self.crowd.is_some() || full);
+        self.session.hold(held);
+        if held {
             return Ok(false);
         }
-        if self.waiting && self.partial.len() >= READ_BYTES + self.promised.packet_bytes {
-            return Ok(false);
+        if self.left {
+            return Err(Ending::lost());
         }
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
             match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
                 Poll::Pending => Ok(false),
-                Poll::Ready(Err(_)) => Err(Ending::lost()),
-                Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(Ending::lost()),
-                Poll::Ready(Ok(())) => {
+                Poll::Ready(read) if read.is_err() || buffer.filled().is_empty() => {
+                    // Its last messages may wait, and its DISCONNECT behind them.
+                    self.left = true;
+                    Ok(true)
+                }
+                Poll::Ready(_) => {
                     let now = Instant::now();
                     self.session.last_packet.store(ms_at(now), Ordering::Relaxed);
                     if !self.waiting {

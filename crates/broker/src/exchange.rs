@@ -13,7 +13,7 @@ use crate::{
     keep_alive::KeepAlives,
     lanes::Lanes,
     limits::LiveLimits,
-    message::Message,
+    message::{Carried, Message},
     pace::Pace,
     pending::{Log, Pending},
     registry::Registry,
@@ -152,7 +152,7 @@ impl Exchange {
                 qos,
                 retain,
                 expires: Message::expiry(properties.as_deref()),
-                properties,
+                properties: properties.map(Carried::from),
                 publisher,
                 sequence,
             })

@@ -23,6 +23,10 @@ use crate::{
 /// each at most (1.5.4), and some properties.
 const CONNECT_BYTES: usize = 512 * 1024;
 
+/// User properties of a CONNECT that are remembered with the client, in bytes, each counted with 64
+/// beside its name and value. Hooks are shown all of them while it is let in.
+const REMEMBERED_BYTES: usize = 4096;
+
 /// A CONNACK of MQTT 5 with a reason code and nothing else, in bytes.
 const SMALLEST_CONNACK: u32 = 5;
 
@@ -220,7 +224,7 @@ async fn admit(
         address,
         maximum_packet_size: connect.maximum_packet_size,
         receive_maximum: connect.receive_maximum,
-        user_properties: request.user_properties.into(),
+        user_properties: remembered(request.user_properties),
     });
     // What the CONNACK says holds as long as the connection, whatever becomes of the limits.
     let promised = Promised {
@@ -253,6 +257,17 @@ async fn admit(
     };
     let claimed = exchange.registry.claim(&client_id).await.ok_or_else(|| overtaken(protocol))?;
     Ok(Admitted { connect, client, promised, ack, claimed, place })
+}
+
+/// The first user properties, as far as they are remembered: a client is kept as long as its
+/// session, and a CONNECT may have a hundred thousand of them.
+fn remembered(user_properties: Vec<(String, String)>) -> Box<[(String, String)]> {
+    let mut bytes = 0;
+    let fits = |(name, value): &(String, String)| {
+        bytes += 64 + name.len() + value.len();
+        bytes <= REMEMBERED_BYTES
+    };
+    user_properties.into_iter().take_while(fits).collect()
 }
 
 /// Two connections with one client id came at the same time, and this is the older one. It was
@@ -326,5 +341,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         Totals::count(&totals.connects_refused);
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_user_properties_are_remembered() {
+        let count = |name: &str, times| {
+            remembered(vec![(name.to_owned(), "value".to_owned()); times]).len()
+        };
+        assert_eq!((count("model", 3), count("", 100_000)), (3, 59));
+        assert_eq!(count(&"x".repeat(REMEMBERED_BYTES), 1), 0);
     }
 }

@@ -137,6 +137,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(kept)
     }
 
+    /// What a DISCONNECT says that has come and still waits behind other packets.
+    pub(crate) fn parting(&mut self) -> Option<Ending> {
+        let (mut at, bytes) = (0, self.take_waiting());
+        while let Ok(Frame::Complete { len }) =
+            codec::frame(&bytes[at..], self.promised.packet_bytes)
+        {
+            let packet = &bytes[at..at + len];
+            if packet[0] >> 4 == 14 {
+                return match codec::decode(packet, self.client.protocol) {
+                    Ok(Packet::Disconnect(disconnect)) => Some(self.on_disconnect(disconnect)),
+                    _ => None,
+                };
+            }
+            at += len;
+        }
+        None
+    }
+
     fn packet(&mut self, packet: Packet<'_>) -> Result<(), Ending> {
         match packet {
             Packet::Publish(publish) => self.on_publish(publish),

@@ -93,7 +93,7 @@ impl KeepAlives {
             }
             deadlines.pop_first();
             let Some(session) = registry.by_key(key) else { continue };
-            let due = session.last_packet.load(Ordering::Relaxed) + u64::from(patience);
+            let due = session.last_heard() + u64::from(patience);
             if due > now {
                 session.deadline.store(due, Ordering::Relaxed);
                 deadlines.insert((due, key), patience);

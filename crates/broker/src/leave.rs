@@ -31,6 +31,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// reason, the connection is closed [MQTT-4.13.1-1], [MQTT-4.13.2-1], [MQTT-3.14.4-2].
     pub(crate) async fn finish(mut self: Box<Self>, ending: Ending) -> SessionEnd {
         let Ending { end, tell, will } = ending;
+        let will = will && self.parting().is_none_or(|parting| parting.will);
         // Nothing before the CONNACK [MQTT-3.14.0-1].
         let tell = tell.filter(|_| !self.is_greeting());
         if end == SessionEnd::ProtocolError {

@@ -3,13 +3,17 @@
 use bytes::Bytes;
 use hook::{Properties, Qos, clock};
 use std::{
+    ops::Deref,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-/// What each queued message costs beside its topic and payload, in bytes: the bound of a queue
-/// counts it so that empty messages are bounded too.
+/// What each queued message costs beside what it carries, in bytes: the bound of a queue counts it
+/// so that empty messages are bounded too.
 const OVERHEAD: usize = 64;
+/// What each user property costs beside its name and value, in bytes: two strings in a list, and
+/// what the allocator adds to each. On the wire an empty one has five.
+const USER_PROPERTY: usize = size_of::<(String, String)>() + 16;
 
 /// An application message, immutable once it is accepted.
 #[derive(Debug)]
@@ -23,7 +27,7 @@ pub(crate) struct Message {
     /// Whether the publisher set RETAIN.
     pub retain: bool,
     /// MQTT 5 properties, where there are any.
-    pub properties: Option<Box<Properties>>,
+    pub properties: Option<Carried>,
     /// The key of the session that published it, for No Local; 0 is the broker itself.
     pub publisher: u64,
     /// Place in the broker-wide order of retained publishes; 0 for the others. See
@@ -31,6 +35,32 @@ pub(crate) struct Message {
     pub sequence: u64,
     /// When it stops being of use, from its expiry interval.
     pub expires: Option<Instant>,
+}
+
+/// The properties of a message, weighed once: they are asked for at each queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Carried {
+    properties: Box<Properties>,
+    cost: usize,
+}
+
+impl From<Box<Properties>> for Carried {
+    fn from(properties: Box<Properties>) -> Self {
+        let texts = [&properties.content_type, &properties.response_topic];
+        let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+        let data = properties.correlation_data.as_ref().map_or(0, Bytes::len);
+        let user = properties.user_properties.iter();
+        let user: usize = user.map(|(name, value)| USER_PROPERTY + name.len() + value.len()).sum();
+        Carried { properties, cost: texts + data + user }
+    }
+}
+
+impl Deref for Carried {
+    type Target = Properties;
+
+    fn deref(&self) -> &Properties {
+        &self.properties
+    }
 }
 
 #[cfg(test)]
@@ -53,7 +83,8 @@ impl Message {
 impl Message {
     /// What it counts against a queue's bound, in bytes.
     pub fn cost(&self) -> usize {
-        self.topic.len() + self.payload.len() + OVERHEAD
+        let properties = self.properties.as_ref().map_or(0, |carried| carried.cost);
+        self.topic.len() + self.payload.len() + properties + OVERHEAD
     }
 
     /// Whether its expiry interval has passed.
@@ -106,6 +137,22 @@ pub(crate) struct Share(pub Box<str>);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn properties_count_as_what_they_take() {
+        let cost = |properties: Properties| {
+            let message = Arc::into_inner(Message::plain(Qos::AtLeastOnce, "payload")).unwrap();
+            let properties = Some(Box::new(properties).into());
+            Message { properties, ..message }.cost() - OVERHEAD - "t".len() - "payload".len()
+        };
+        let none = Properties::default;
+        assert_eq!(cost(none()), 0);
+        assert_eq!(cost(Properties { content_type: Some("text".into()), ..none() }), 4);
+        assert_eq!(cost(Properties { response_topic: Some("a/b".into()), ..none() }), 3);
+        assert_eq!(cost(Properties { correlation_data: Some("12345".into()), ..none() }), 5);
+        let user_properties = vec![("a".into(), "bc".into()), Default::default()];
+        assert_eq!(cost(Properties { user_properties, ..none() }), 2 * USER_PROPERTY + 3);
+    }
 
     #[test]
     fn a_clock_that_was_not_set_lets_nothing_expire() {

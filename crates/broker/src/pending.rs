@@ -27,6 +27,9 @@ use crate::{
     packet::reason,
 };
 
+/// From one round of asking many receivers for room to the next.
+const ASKED_AGAIN: Duration = Duration::from_millis(10);
+
 /// A QoS 1 or 2 publish on its way. Its publisher is acknowledged when it is done, and while it
 /// waits for room the publisher sends nothing else.
 ///
@@ -36,7 +39,12 @@ pub(crate) struct Pending {
     message: Arc<Message>,
     stage: Stage,
     /// Receivers whose queues were full.
-    waiting: Vec<Receiver>,
+    waiting: VecDeque<Receiver>,
+    /// So many of them, the first ones, are still to be asked in this round.
+    unasked: usize,
+    /// When all are asked again, where a round took several turns: who made room meanwhile has
+    /// woken nobody.
+    again: Option<Pin<Box<Sleep>>>,
     deadline: Option<Pin<Box<Sleep>>>,
     /// Those that get it when it is written, in order.
     reserved: VecDeque<(Receiver, Delivery)>,
@@ -83,7 +91,7 @@ fn push(message: &Arc<Message>, receiver: &Receiver, waker: Option<&Waker>) -> P
     let delivery = copy(message, receiver);
     match delivery.qos {
         Qos::AtMostOnce => receiver.session.inbox.push_lossy(delivery, receiver.epoch),
-        _ => receiver.session.inbox.push_assured(delivery, waker),
+        _ => receiver.session.inbox.push_assured(delivery, receiver.epoch, waker),
     }
 }
 
@@ -95,14 +103,11 @@ impl Pending {
         patience: Duration,
         tally: &mut Tally,
     ) -> Routed {
-        let mut waiting = Vec::new();
-        for (at, receiver) in receivers.iter().enumerate() {
-            if at == YIELD_AFTER {
-                waiting.extend_from_slice(&receivers[at..]);
-                break;
-            }
+        let mut waiting = VecDeque::new();
+        let (first, others) = receivers.split_at(receivers.len().min(YIELD_AFTER));
+        for receiver in first {
             match push(&message, receiver, None) {
-                Pushed::Full => waiting.push(receiver.clone()),
+                Pushed::Full => waiting.push_back(receiver.clone()),
                 Pushed::Dropped => tally.dropped += 1,
                 Pushed::Woke if receivers.len() == 1 => {
                     return Routed::Woke(receiver.session.clone());
@@ -110,6 +115,7 @@ impl Pending {
                 Pushed::Queued | Pushed::Woke | Pushed::Skipped => {}
             }
         }
+        waiting.extend(others.iter().cloned());
         if waiting.is_empty() {
             return Routed::Done;
         }
@@ -127,7 +133,8 @@ impl Pending {
         patience: Duration,
         tally: &mut Tally,
     ) -> Box<Self> {
-        let mut pending = Pending::new(message, receivers.to_vec(), log, Stage::Reserving);
+        let mut pending =
+            Pending::new(message, receivers.iter().cloned().collect(), log, Stage::Reserving);
         if receivers.len() <= YIELD_AFTER {
             pending.reserve_waiting(None, false, tally);
             if pending.waiting.is_empty() {
@@ -140,8 +147,14 @@ impl Pending {
         Box::new(pending)
     }
 
-    fn new(message: Arc<Message>, waiting: Vec<Receiver>, log: Option<Log>, stage: Stage) -> Self {
-        Pending { message, stage, waiting, deadline: None, reserved: VecDeque::new(), log }
+    fn new(
+        message: Arc<Message>,
+        waiting: VecDeque<Receiver>,
+        log: Option<Log>,
+        stage: Stage,
+    ) -> Self {
+        let (deadline, again, reserved) = (None, None, VecDeque::new());
+        Pending { message, stage, waiting, unasked: 0, again, deadline, reserved, log }
     }
 
     /// Whether it waits for room: what its publisher sends next has to wait as well.
@@ -224,6 +237,9 @@ impl Pending {
 
     /// Ready when no receiver waits any more.
     fn poll_room(&mut self, cx: &mut Context<'_>, tally: &mut Tally) -> Poll<()> {
+        if self.again.as_mut().is_some_and(|at| at.as_mut().poll(cx).is_ready()) {
+            self.again = None;
+        }
         let late = self.deadline.as_mut().is_some_and(|at| at.as_mut().poll(cx).is_ready());
         if matches!(self.stage, Stage::Reserving) {
             self.reserve_waiting(Some(cx), late, tally);
@@ -258,7 +274,8 @@ impl Pending {
         self.reserved = reserved;
     }
 
-    /// Serves the receivers that wait, as many as one turn may.
+    /// Serves the receivers that wait, as many as one turn may, all of them in turn: one that has no
+    /// room keeps nobody behind it from being asked.
     fn serve_waiting(
         &mut self,
         cx: &mut Context<'_>,
@@ -266,18 +283,16 @@ impl Pending {
         tally: &mut Tally,
         mut serve: impl FnMut(&Receiver, Option<&Waker>) -> Pushed,
     ) {
-        let mut served = 0;
-        self.waiting.retain(|receiver| {
-            served += 1;
-            if served > YIELD_AFTER {
-                return true;
-            }
-            match serve(receiver, Some(cx.waker())) {
-                Pushed::Queued | Pushed::Woke | Pushed::Skipped => false,
-                Pushed::Dropped => {
-                    tally.dropped += 1;
-                    false
-                }
+        let goes_on = self.unasked > 0;
+        if !goes_on {
+            self.unasked = self.waiting.len();
+        }
+        for _ in 0..self.unasked.min(YIELD_AFTER) {
+            let Some(receiver) = self.waiting.pop_front() else { break };
+            self.unasked -= 1;
+            match serve(&receiver, Some(cx.waker())) {
+                Pushed::Queued | Pushed::Woke | Pushed::Skipped => {}
+                Pushed::Dropped => tally.dropped += 1,
                 Pushed::Full if late => {
                     tally.dropped += 1;
                     tally.slow_clients += 1;
@@ -288,13 +303,16 @@ impl Pending {
                             "the client reads too slowly: its queue was full (limits.publish_hold)"
                                 .into(),
                     });
-                    false
                 }
-                Pushed::Full => true,
+                Pushed::Full => self.waiting.push_back(receiver),
             }
-        });
-        if served > YIELD_AFTER {
+        }
+        if self.unasked > 0 {
             cx.waker().wake_by_ref();
+        } else if goes_on && !self.waiting.is_empty() {
+            let mut again = Box::pin(tokio::time::sleep(ASKED_AGAIN));
+            // Only then it wakes anybody.
+            self.again = again.as_mut().poll(cx).is_pending().then_some(again);
         }
     }
 

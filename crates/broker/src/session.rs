@@ -44,6 +44,8 @@ pub(crate) struct Session {
     pub inflight: AtomicUsize,
     /// When its last packet came, in [`clock_ms`]; or when it took something, while it was not read.
     pub last_packet: AtomicU64,
+    /// Nothing is read from its client, for reasons that are not the client's.
+    held: AtomicBool,
     /// Where it stands in [`crate::keep_alive`], which alone changes this.
     pub deadline: AtomicU64,
     /// Where it lasts without a connection.
@@ -123,6 +125,7 @@ impl Session {
             view: Mutex::new(View { client: None, since: Instant::now() }),
             inflight: AtomicUsize::new(0),
             last_packet: AtomicU64::new(clock_ms()),
+            held: AtomicBool::new(false),
             deadline: AtomicU64::new(0),
             place: Mutex::default(),
             durable: AtomicBool::new(false),
@@ -137,6 +140,22 @@ impl Session {
     /// Decided when a connection begins with it.
     pub fn set_durable(&self, durable: bool) {
         self.durable.store(durable, Ordering::Release);
+    }
+
+    /// What its client says is not heard from now on, or is again.
+    pub fn hold(&self, held: bool) {
+        if self.held.load(Ordering::Relaxed) != held {
+            self.last_packet.store(clock_ms(), Ordering::Relaxed);
+            self.held.store(held, Ordering::Release);
+        }
+    }
+
+    /// When its client was last heard, in [`clock_ms`]: now, where it cannot be.
+    pub fn last_heard(&self) -> u64 {
+        match self.held.load(Ordering::Acquire) {
+            true => clock_ms(),
+            false => self.last_packet.load(Ordering::Relaxed),
+        }
     }
 
     /// Registers a claim and returns its number.

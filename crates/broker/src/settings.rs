@@ -61,7 +61,8 @@ pub struct Limits {
     /// `publish_hold` disconnects it, an absent one's drops the newest. QoS 0 makes room for the
     /// others.
     pub queue_messages: usize,
-    /// Bytes waiting for one session, counted as payload, topic and 64 bytes a message.
+    /// Bytes waiting for one session, counted as payload, topic, properties and 64 bytes a
+    /// message. A user property counts as another 64 bytes beside its name and value.
     pub queue_bytes: usize,
     /// Unacknowledged QoS 1 and 2 publishes in each direction of one session.
     pub inflight: u16,
@@ -74,7 +75,7 @@ pub struct Limits {
     pub sessions_per_account: Option<usize>,
     /// Retained messages of all topics.
     pub retained_messages: usize,
-    /// Bytes of all retained messages, payload and topic.
+    /// Bytes of all retained messages, counted as those of queues.
     pub retained_bytes: usize,
     /// How long a QoS 1 or 2 publish waits for a full subscriber before that one is ended.
     pub publish_hold: Duration,

@@ -126,7 +126,7 @@ impl Exchange {
             retain: message.retain,
             // [MQTT-3.1.2-14], [MQTT-3.1.2-15]: retained as it asks.
             origin: Origin::Will,
-            properties: message.properties.clone(),
+            properties: message.properties.as_deref().cloned().map(Box::new),
             received: None,
             follows: false,
         };

@@ -114,6 +114,6 @@ pub struct Client {
     pub maximum_packet_size: u32,
     /// How many unacknowledged QoS 1 and 2 publishes the client accepts [MQTT-3.1.2.11.3].
     pub receive_maximum: u16,
-    /// MQTT 5 user properties of the CONNECT, in order.
+    /// MQTT 5 user properties of the CONNECT, in order: the first of them, up to some kilobytes.
     pub user_properties: Box<[(String, String)]>,
 }

@@ -6,10 +6,10 @@ use super::{Done, Inbox, Inner, Kick, Pace, Pushed, wake};
 use crate::message::Delivery;
 
 impl Inbox {
-    /// QoS 1 and 2. On [`Pushed::Full`] the waker is kept and called when there is room.
-    pub fn push_assured(&self, delivery: Delivery, waker: Option<&Waker>) -> Pushed {
+    /// QoS 1 and 2, for a session that is still in this epoch. On [`Pushed::Full`] the waker is kept and called when there is room.
+    pub fn push_assured(&self, delivery: Delivery, epoch: u32, waker: Option<&Waker>) -> Pushed {
         let mut inner = self.inner.lock();
-        if inner.ended {
+        if inner.ended || inner.epoch != epoch {
             return Pushed::Skipped;
         }
         if let Some(without) = self.without_room(&mut inner, &delivery, waker) {

@@ -42,7 +42,7 @@ fn resting(queue_messages: usize) -> (Inbox, Arc<Counter>, Arc<Counter>) {
 #[test]
 fn a_publisher_goes_on_when_the_connection_has_its_message() {
     let (inbox, connection, publisher) = resting(10);
-    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Woke);
+    assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Woke);
     assert_eq!(connection.get(), 1);
     assert!(inbox.after_take(&Waker::from(publisher.clone())));
     assert_eq!(publisher.get(), 0);
@@ -55,15 +55,15 @@ fn a_publisher_goes_on_when_the_connection_has_its_message() {
 fn nobody_lets_a_connection_go_first_that_runs_or_has_more_to_do() {
     let (inbox, ..) = resting(10);
     inbox.take(&mut Done::default(), &mut Taken::default()).unwrap();
-    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Queued, "it runs");
+    assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Queued, "it runs");
     let (inbox, ..) = resting(1);
-    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Queued, "its queue is full");
+    assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Queued, "its queue is full");
 }
 
 #[test]
 fn a_publisher_does_not_wait_for_who_is_gone() {
     let (inbox, _, publisher) = resting(10);
-    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Woke);
+    assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Woke);
     assert!(inbox.after_take(&Waker::from(publisher.clone())));
     inbox.detach(Done::default(), &mut VecDeque::new(), (0, 0));
     assert_eq!(publisher.get(), 1);
@@ -74,10 +74,10 @@ fn a_publisher_does_not_wait_for_who_is_gone() {
 #[test]
 fn a_publisher_goes_on_also_where_the_queue_has_become_full() {
     let (inbox, _, publisher) = resting(10);
-    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Woke);
+    assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Woke);
     assert!(inbox.after_take(&Waker::from(publisher.clone())));
     let other = Waker::from(Arc::new(Counter::default()));
-    while inbox.push_assured(delivery(), Some(&other)) != Pushed::Full {}
+    while inbox.push_assured(delivery(), 0, Some(&other)) != Pushed::Full {}
     inbox.take(&mut Done::default(), &mut Taken::default()).unwrap();
     assert_eq!(publisher.get(), 1);
 }
@@ -107,9 +107,9 @@ fn what_is_promised_takes_the_place_of_what_is_not() {
     }
     assert_eq!(inbox.push_lossy(lossy(), 0), Pushed::Dropped);
     for _ in 0..10 {
-        assert_eq!(inbox.push_assured(delivery(), None), Pushed::Queued);
+        assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Queued);
     }
-    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Full, "that is its own bound");
+    assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Full, "that is its own bound");
     assert_eq!(inbox.push_lossy(lossy(), 0), Pushed::Dropped);
     assert_eq!(inbox.take(&mut Default::default(), &mut taken).unwrap(), 10);
     assert_eq!((taken.lossy.len(), taken.assured.len()), (0, 10));
@@ -119,18 +119,18 @@ fn what_is_promised_takes_the_place_of_what_is_not() {
         assert_eq!(inbox.take(&mut done(&delivery()), &mut taken).unwrap(), 0);
     }
     for _ in 0..5 {
-        assert_eq!(inbox.push_assured(delivery(), None), Pushed::Queued);
+        assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Queued);
     }
 }
 
 #[test]
 fn a_queue_full_of_qos_0_is_not_taken_for_a_slow_subscriber() {
     let (inbox, ..) = resting(4);
-    while inbox.push_assured(delivery(), None) != Pushed::Full {}
+    while inbox.push_assured(delivery(), 0, None) != Pushed::Full {}
     inbox.take(&mut done(&delivery()), &mut Taken::default()).unwrap();
     inbox.take(&mut done(&delivery()), &mut Taken::default()).unwrap();
     while inbox.push_lossy(lossy(), 0) == Pushed::Queued {}
-    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Queued, "half of it has drained");
+    assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Queued, "half of it has drained");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn what_ends_with_the_connection_leaves_no_trace_in_the_queue() {
     for _ in 0..4 {
         assert_eq!(inbox.push_lossy(lossy(), 0), Pushed::Queued);
     }
-    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Queued);
+    assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Queued);
     inbox.take(&mut Done::default(), &mut taken).unwrap();
     assert_eq!(inbox.push_lossy(lossy(), 0), Pushed::Queued);
     inbox.detach(done(&lossy()), &mut taken.assured.take(), (0, 0));
@@ -152,10 +152,10 @@ fn what_ends_with_the_connection_leaves_no_trace_in_the_queue() {
 #[test]
 fn who_let_a_connection_go_first_does_not_wait_for_room() {
     let (inbox, _, first) = resting(4);
-    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Woke);
+    assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Woke);
     assert!(inbox.after_take(&Waker::from(first.clone())));
     let late = Arc::new(Counter::default());
-    while inbox.push_assured(delivery(), Some(&Waker::from(late.clone()))) != Pushed::Full {}
+    while inbox.push_assured(delivery(), 0, Some(&Waker::from(late.clone()))) != Pushed::Full {}
     inbox.take(&mut Done::default(), &mut Taken::default()).unwrap();
     assert_eq!((first.get(), late.get()), (1, 0));
     for _ in 0..2 {
@@ -184,13 +184,13 @@ fn what_never_left_waits_in_front_of_the_others_again() {
     let (inbox, ..) = resting(4);
     let mut taken = Taken::default();
     for id in 1..=2 {
-        assert_ne!(inbox.push_assured(numbered(id), None), Pushed::Full);
+        assert_ne!(inbox.push_assured(numbered(id), 0, None), Pushed::Full);
     }
     inbox.take(&mut Done::default(), &mut taken).unwrap();
     for id in 3..=4 {
-        assert_eq!(inbox.push_assured(numbered(id), None), Pushed::Queued);
+        assert_eq!(inbox.push_assured(numbered(id), 0, None), Pushed::Queued);
     }
-    assert_eq!(inbox.push_assured(numbered(5), None), Pushed::Full);
+    assert_eq!(inbox.push_assured(numbered(5), 0, None), Pushed::Full);
     assert!(inbox.is_connected());
     // The first had its packet id, and the log not yet; the second waited for room in the window.
     let cost = delivery().message.cost();
@@ -203,14 +203,14 @@ fn what_never_left_waits_in_front_of_the_others_again() {
     inbox.take(&mut done(&delivery()), &mut taken).unwrap();
     let ids = taken.assured.take();
     assert_eq!(ids.iter().map(|it| it.id).collect::<Vec<_>>(), [1, 2, 3, 4]);
-    assert_eq!(inbox.push_assured(numbered(5), None), Pushed::Queued);
+    assert_eq!(inbox.push_assured(numbered(5), 0, None), Pushed::Queued);
 }
 
 #[test]
 fn nothing_is_for_a_session_that_began_anew_or_has_ended() {
     let (inbox, ..) = resting(10);
     let epoch = inbox.epoch();
-    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Woke);
+    assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Woke);
     assert_eq!(inbox.push_lossy(lossy(), epoch), Pushed::Queued);
     assert_eq!(inbox.reserve(&delivery(), epoch, None), Pushed::Queued);
     assert!(inbox.is_in(epoch));
@@ -220,6 +220,7 @@ fn nothing_is_for_a_session_that_began_anew_or_has_ended() {
     assert!(now != epoch && !inbox.is_in(epoch) && inbox.is_in(now));
     assert!(!inbox.push_reserved(delivery(), epoch));
     assert_eq!(inbox.push_lossy(lossy(), epoch), Pushed::Skipped);
+    assert_eq!(inbox.push_assured(delivery(), epoch, None), Pushed::Skipped);
     assert_eq!(inbox.push_lossy(lossy(), now), Pushed::Queued);
     inbox.close();
     assert_eq!(inbox.waiting(), (0, 0));
@@ -231,7 +232,7 @@ fn nothing_is_for_a_session_that_began_anew_or_has_ended() {
 fn what_plugins_send_waits_too() {
     let (inbox, ..) = resting(10);
     inbox.push_outgoing(1, outgoing(Class::Control)).unwrap();
-    assert_eq!(inbox.push_assured(delivery(), None), Pushed::Queued);
+    assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Queued);
     assert_eq!(inbox.waiting(), (2, delivery().message.cost() + 3));
 }
 
@@ -251,7 +252,7 @@ fn a_queue_that_is_half_full_of_bytes_is_let_drain() {
 fn a_connection_rests_only_where_nothing_waits_for_it() {
     let something: [fn(&Inbox); 5] = [
         |inbox| assert_eq!(inbox.push_lossy(lossy(), 0), Pushed::Queued),
-        |inbox| assert_eq!(inbox.push_assured(delivery(), None), Pushed::Queued),
+        |inbox| assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Queued),
         |inbox| inbox.push_outgoing(1, outgoing(Class::Control)).unwrap(),
         |inbox| inbox.push_outgoing(1, outgoing(Class::Block)).unwrap(),
         |inbox| {

@@ -8,7 +8,7 @@ use super::record::{Owner, Target, Unknown};
 use crate::{
     backlog::Owed,
     codec::{self, Frame, PublishHead},
-    message::{Message, Share},
+    message::{Carried, Message, Share},
     packet::Packet,
     subscriptions::Held,
 };
@@ -55,7 +55,7 @@ pub(super) fn decode_message(
         qos: publish.qos,
         retain: publish.retain,
         expires: Message::expiry_since(publish.properties.as_deref(), at),
-        properties: publish.properties,
+        properties: publish.properties.map(Carried::from),
         publisher: 0,
         sequence,
     })

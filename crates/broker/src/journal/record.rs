@@ -134,6 +134,7 @@ impl Record {
                     + published.message.cost()
                     + published.targets.len() * size_of::<Target>()
             }
+            Record::Will { will: Some(will), .. } => will.message.cost(),
             Record::Begin { client_id, .. } => client_id.len(),
             Record::Subscribe { filter, .. } | Record::Unsubscribe { filter, .. } => filter.len(),
             Record::Owe { owed, .. } => size_of::<Owed>() + owed.filter.len(),

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     backlog::Owed,
-    message::{Message, Share},
+    message::{Carried, Message, Share},
     session::Will,
     subscriptions::Held,
 };
@@ -98,7 +98,7 @@ fn published() -> impl Strategy<Value = Record> {
                         payload: payload.into(),
                         qos,
                         retain: retained,
-                        properties,
+                        properties: properties.map(Carried::from),
                         publisher: 0,
                         sequence,
                         expires: None,
@@ -117,7 +117,7 @@ fn will(session: u64) -> impl Strategy<Value = Box<Will>> {
     ("[ab]{1,2}", "[xy]{0,3}", any::<u32>(), prop::option::of(any::<u32>())).prop_map(
         move |(topic, payload, delay, expiry_seconds)| {
             let properties = expiry_seconds
-                .map(|_| Box::new(Properties { expiry_seconds, ..Properties::default() }));
+                .map(|_| Box::new(Properties { expiry_seconds, ..Properties::default() }).into());
             let message = Arc::into_inner(message(&topic, payload, 0)).unwrap();
             let message = Arc::new(Message { publisher: session, properties, ..message });
             Box::new(Will { message, delay: Duration::from_secs(delay.into()) })

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     inbox::{Done, Taken},
+    message::Carried,
     session::Session,
 };
 use bytes::Bytes;
@@ -14,11 +15,11 @@ fn message(n: u32) -> Arc<Message> {
         payload: Bytes::from(n.to_be_bytes().to_vec()),
         qos: Qos::AtMostOnce,
         retain: true,
-        properties: Some(Box::new(hook::Properties {
+        properties: Some(Carried::from(Box::new(hook::Properties {
             content_type: Some("text/plain".into()),
             user_properties: vec![("a".into(), "b".into())],
             ..hook::Properties::default()
-        })),
+        }))),
         publisher: 77,
         sequence: u64::from(n),
         expires: None,

@@ -4,7 +4,12 @@ use std::{
 };
 
 use super::*;
-use crate::{limits::LiveLimits, session::Session, settings::Limits};
+use crate::{
+    inbox::{Done, Taken},
+    limits::LiveLimits,
+    session::Session,
+    settings::Limits,
+};
 
 /// Nobody waits at all: who has no room when it is looked at is late.
 const NO_PATIENCE: Duration = Duration::ZERO;
@@ -126,4 +131,71 @@ async fn no_room_is_reserved_for_qos_0() {
     assert_eq!(served(&receivers), 0);
     let result = std::future::poll_fn(|cx| pending.poll(cx, &mut tally)).await;
     assert_eq!((result, served(&receivers)), (Ok(()), 1));
+}
+
+/// They take one message each, and have it.
+fn fill(receivers: &[Receiver]) {
+    connect(receivers);
+    let routed = Pending::push(message(), receivers, LONG, &mut Tally::default());
+    assert!(matches!(routed, Routed::Done | Routed::Pending(_)));
+    for receiver in receivers {
+        let delivery = copy(&message(), receiver);
+        receiver.session.inbox.push_assured(delivery, receiver.epoch, None);
+    }
+}
+
+/// The connection sends what it has.
+fn drain(receiver: &Receiver) {
+    let mut done = Done::default();
+    done.count(&copy(&message(), receiver));
+    receiver.session.inbox.take(&mut done, &mut Taken::default()).unwrap();
+}
+
+/// However many have no room, the others are asked as well, and nobody is asked without pause.
+#[tokio::test]
+async fn who_has_no_room_keeps_nobody_from_being_asked() {
+    let receivers = receivers(3 * YIELD_AFTER, Qos::AtLeastOnce);
+    let mut tally = Tally::default();
+    let woken = Arc::new(Counter::default());
+    let waker = Waker::from(woken.clone());
+    let mut cx = Context::from_waker(&waker);
+    fill(&receivers);
+    let last = receivers.last().unwrap();
+    drain(last);
+
+    let mut pending = pending(Pending::push(message(), &receivers, LONG, &mut tally));
+    for _ in 0..3 {
+        assert!(pending.poll(&mut cx, &mut tally).is_pending());
+    }
+    assert_eq!(last.session.inbox.waiting().0, 1, "it has the new one");
+    let count = woken.0.load(Ordering::Relaxed);
+    for _ in 0..3 {
+        assert!(pending.poll(&mut cx, &mut tally).is_pending());
+    }
+    assert_eq!(count, 2, "once for each turn but the last");
+}
+
+/// Who makes room while others are asked is not forgotten.
+#[tokio::test]
+async fn who_has_room_meanwhile_is_asked_again() {
+    let receivers = receivers(3 * YIELD_AFTER, Qos::AtLeastOnce);
+    let mut tally = Tally::default();
+    let mut cx = Context::from_waker(Waker::noop());
+    fill(&receivers);
+    let mut pending = pending(Pending::push(message(), &receivers, LONG, &mut tally));
+    assert!(pending.poll(&mut cx, &mut tally).is_pending());
+    let first = &receivers[0];
+    drain(first);
+    let served = std::future::poll_fn(|cx| {
+        assert!(pending.poll(cx, &mut tally).is_pending());
+        match first.session.inbox.waiting().0 {
+            0 => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
+    });
+    tokio::select! {
+        biased;
+        () = tokio::time::sleep(Duration::from_secs(20)) => panic!("it is not asked again"),
+        () = served => {}
+    }
 }

@@ -71,6 +71,74 @@ fn retained_at_qos_0_waits_for_the_log_as_well() {
     assert_eq!(reader.received().text(), "newest");
 }
 
+/// A message is what it carries, and not its payload alone: no bound in bytes is passed by with
+/// user properties.
+#[test]
+fn properties_count_where_bytes_are_bounded() {
+    const PUBLISHES: u16 = 20;
+    let limits = Limits { queue_bytes: 100_000, retained_bytes: 100_000, ..Limits::default() };
+    let site = site_with(Settings { limits, ..Settings::default() });
+    let away = Connect::lasting(V5, "away");
+    let mut wire = site.enter(&away, false);
+    wire.subscribe("t", 1);
+    wire.leave();
+    let mut publisher = site.client(V5, "p");
+    for properties in [user("a", &"x".repeat(20_000)), user("", "").repeat(300)] {
+        for id in 1..=PUBLISHES {
+            publisher.publish(Publish::new("t", "").qos(1, id).with(&properties));
+            publisher.expect(&puback(id));
+        }
+        let waits = site.broker.client("away").unwrap();
+        assert!((1..=5).contains(&waits.queued_messages), "{} messages", waits.queued_messages);
+        assert!(waits.queued_bytes > 60_000, "{} bytes", waits.queued_bytes);
+        site.enter(&Connect::new(V5, "away"), false).leave();
+        let mut wire = site.enter(&away, false);
+        wire.subscribe("t", 1);
+        wire.leave();
+    }
+    for id in 1..=PUBLISHES {
+        let topic = format!("r/{id}");
+        let large = Publish::new(&topic, "x").with(&user("a", &"x".repeat(20_000)));
+        publisher.publish(large.qos(1, id).retained());
+        let ack = publisher.packet();
+        assert_eq!((ack[0], ack.get(4) == Some(&0x97)), (0x40, id > 4), "{id}: {ack:02x?}");
+    }
+}
+
+/// Filters may be as long as texts of MQTT, but not all of them: what a session holds is bounded in
+/// bytes as well, and one that is gone gives its room back.
+#[test]
+fn filters_have_room_for_a_few_long_ones() {
+    let settings = Settings::default();
+    let most = settings.limits.subscriptions * 256 / 60_000;
+    let site = site_with(settings);
+    let long = |n: usize, end: &str| format!("{n}{}{end}", "x".repeat(60_000 - 10));
+    for (version, refused) in [(V4, 0x80), (V5, 0x97)] {
+        let mut wire = site.client(version, "c");
+        for n in 0..most + 5 {
+            let granted = if n < most { 1 } else { refused };
+            // Those with wildcards stand elsewhere, and a group has a text of its own.
+            let filter = match n % 3 {
+                0 => long(n, ""),
+                1 => long(n, "/+"),
+                _ => format!("$share/g/{}", long(n, "/#")),
+            };
+            wire.send(&subscribe(version, 1, &[], &[(&filter, 1)]));
+            wire.expect(&suback(version, 1, &[granted]));
+        }
+        // Again is no more, and short ones still find room.
+        for filter in [&*long(0, ""), "short"] {
+            wire.send(&subscribe(version, 1, &[], &[(filter, 1)]));
+            wire.expect(&suback(version, 1, &[1]));
+        }
+        wire.send(&unsubscribe(version, 1, &[&long(0, "")]));
+        wire.expect(&unsuback(version, 1, &[0]));
+        wire.send(&subscribe(version, 1, &[], &[(&long(0, "/y"), 1)]));
+        wire.expect(&suback(version, 1, &[1]));
+        wire.leave();
+    }
+}
+
 /// No SUBSCRIBE has more filters than a session may hold; the others are refused unseen.
 #[test]
 fn one_subscribe_has_as_many_filters_as_a_session() {

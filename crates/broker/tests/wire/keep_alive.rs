@@ -1,6 +1,6 @@
 //! PINGREQ and the keep alive.
 
-use crate::support::*;
+use crate::{durability::full_client, support::*};
 use broker::Settings;
 use std::time::{Duration, Instant};
 
@@ -68,6 +68,30 @@ fn a_longer_keep_alive_is_cut() {
     new.ended(0x8d);
     assert!(began.elapsed() >= Duration::from_millis(1400), "{:?}", began.elapsed());
     old.silent();
+}
+
+/// While a publish is held for others, and so much waits behind it that nothing is read, its
+/// publisher is not silent: what it says is not heard.
+#[test]
+fn who_is_held_up_by_others_is_not_silent() {
+    const HELD: Duration = Duration::from_secs(4);
+    let mut settings = Settings::default();
+    (settings.limits.queue_messages, settings.limits.packet_bytes) = (1, 1024);
+    settings.limits.publish_hold = HELD;
+    let site = site_with(settings);
+    let (_, _full) = full_client(&site, "t");
+    let connect = Connect { keep_alive: 1, ..Connect::new(V5, "p") };
+    let mut publisher = site.enter(&connect, false);
+    let began = Instant::now();
+    publisher.publish(Publish::new("t", "x").qos(1, 1));
+    publisher.send(&Publish::new("nobody", [0; 500]).bytes(V5).repeat(400));
+    publisher.send(&PINGREQ);
+    publisher.expect(&puback(1));
+    assert!(began.elapsed() >= HELD, "it was held for {:?}", began.elapsed());
+    publisher.expect(&PINGRESP);
+    publisher.silent();
+    // And from then on it counts again.
+    publisher.ended(0x8d);
 }
 
 /// While much waits for a slow client nothing is read from it: what it takes says that it lives.

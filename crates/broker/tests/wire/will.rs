@@ -1,6 +1,9 @@
 //! Wills: when they are published, and when not.
 
-use crate::support::*;
+use crate::{
+    durability::{full_client, patient},
+    support::{disk::Disk, *},
+};
 use broker::Settings;
 
 fn will() -> Will {
@@ -47,6 +50,38 @@ fn an_orderly_goodbye_deletes_it() {
     wire.send(&[0xe0, 1, 4]);
     wire.closed();
     watcher.expect_publish(Publish::new("w", "gone"));
+}
+
+/// [MQTT-3.14.4-3]: it counts also where it waits behind a publish that is held, and with it what was
+/// sent before, whether the client closes then or comes back.
+#[test]
+fn a_goodbye_that_waits_deletes_it() {
+    let site = site_on(patient(), &Disk::default());
+    let (_, mut full) = full_client(&site, "t");
+    let mut watcher = site.subscriber(V5, "watcher", "w", 0);
+    for (n, comes_back) in [(1, false), (2, true)] {
+        let connect = Connect::new(V5, "c").will(will());
+        let mut wire = site.enter(&connect, false);
+        wire.publish(Publish::new("t", "held").qos(1, 1));
+        wire.silent();
+        wire.publish(Publish::new("w", "last"));
+        // It goes ahead of what waits, so that all of that has been read.
+        wire.send(&PINGREQ);
+        wire.expect(&PINGRESP);
+        wire.send(&DISCONNECT);
+        if comes_back {
+            let back = site.enter(&connect, false);
+            watcher.silent();
+            back.leave();
+        } else {
+            wire.cut();
+            watcher.silent();
+            full.send(&puback(1));
+            assert_eq!(full.received().text(), ["2", "held"][n - 1]);
+            watcher.expect_publish(Publish::new("w", "last"));
+        }
+        watcher.silent();
+    }
 }
 
 /// [MQTT-3.14.4-3]: it counts also where the client closed over what it had not read, which takes
