@@ -13,7 +13,7 @@
 //! | `accounts` | users with passwords, rules of who may publish and subscribe where |
 //! | `identity` | who a client is; `names`, `secret`: ids, keyed hashes of tokens |
 //! | `engine` | the parts together, and their start; `run`: the loop that drives what no connection drives; `timers`: what is due later |
-//! | `ingest`, `catalog` | from what the store saw to what is accepted, held or in conflict |
+//! | `ingest`, `files`, `catalog` | from what the store saw to what is accepted, held or in conflict |
 //! | `status_files` | what became of a dropped file, beside it |
 //! | `fleet` | deployments, their waves, and what operators do with them |
 //! | `policy` | which image a device should run, and why not: pure functions |
@@ -48,6 +48,7 @@ pub mod download;
 mod ending;
 mod engine;
 mod fetch;
+mod files;
 mod fleet;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
