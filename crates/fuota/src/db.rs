@@ -308,14 +308,18 @@ fn prepare(connection: &mut Connection, found: usize) -> rusqlite::Result<()> {
     migrate(connection, found)
 }
 
+/// All of it or nothing: what is cut short or has no room leaves a file that the older program
+/// still takes.
 fn migrate(connection: &mut Connection, found: usize) -> rusqlite::Result<()> {
-    for (number, script) in MIGRATIONS.iter().enumerate().skip(found) {
-        let transaction = connection.transaction()?;
-        transaction.execute_batch(script)?;
-        transaction.pragma_update(None, "user_version", (number + 1) as i64)?;
-        transaction.commit()?;
+    if found == MIGRATIONS.len() {
+        return Ok(());
     }
-    Ok(())
+    let transaction = connection.transaction()?;
+    for script in MIGRATIONS.iter().skip(found) {
+        transaction.execute_batch(script)?;
+    }
+    transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    transaction.commit()
 }
 
 /// Held by the writer: where it panicked, the broker says why nothing is written any more.
