@@ -335,7 +335,7 @@ impl Engine {
         match found {
             Some((device, forgotten)) => {
                 for old in forgotten {
-                    self.fleet.lock().remove_device(&old.id);
+                    drop(self.fleet.lock().remove_device(&old.id));
                     self.rollouts.notify_one();
                     // Where it cannot be queued now, it is one too many after a restart only.
                     drop(self.db.submit(vec![crate::db::Op::DeviceGone(old.id.to_string())], None));

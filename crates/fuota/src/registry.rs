@@ -8,7 +8,13 @@ use std::sync::{
 use dashmap::{DashMap, Entry};
 use tokio::time::Instant;
 
-use crate::{catalog::Site, db::DeviceRow, device::Device, link::Link, secret::TokenHash};
+use crate::{
+    catalog::Site,
+    device::{Device, OldToken},
+    link::Link,
+    secret::TokenHash,
+    transfer::Transfer,
+};
 
 /// See [the module](self).
 #[derive(Default)]
@@ -19,6 +25,21 @@ pub struct Registry {
     /// Living connections that may be devices, by connection number.
     links: DashMap<u64, Arc<Link>>,
     unregistered: AtomicUsize,
+}
+
+/// A device that was just forgotten.
+pub struct Forgotten {
+    device: Arc<Device>,
+    token: Option<TokenHash>,
+    old_token: Option<OldToken>,
+    transfer: Option<Arc<Transfer>>,
+    registered: bool,
+}
+
+impl Forgotten {
+    fn tokens(&self) -> impl Iterator<Item = TokenHash> {
+        self.token.into_iter().chain(self.old_token.map(|old| old.hash))
+    }
 }
 
 impl Registry {
@@ -149,26 +170,52 @@ impl Registry {
         }
     }
 
-    /// Takes a device out, with its tokens, and gives what was known of it. What still holds it
-    /// writes nothing of it any more. `None` where an offer is being written for it, or where it
-    /// is forgotten already.
-    pub fn forget(&self, device: &Device) -> Option<DeviceRow> {
+    /// Takes a device out, with its tokens, and gives what it takes to bring it back. What still
+    /// holds it writes nothing of it any more. `None` where an offer is being written for it, or
+    /// where it is forgotten already.
+    pub fn forget(&self, device: &Arc<Device>) -> Option<Forgotten> {
         let mut state = device.state.lock();
         if state.gone || state.pinning.is_some() {
             return None;
         }
-        let row = device.row(&state);
         state.gone = true;
-        state.transfer = None;
-        let old = state.old_token.take().map(|old| old.hash);
-        for hash in state.token.take().into_iter().chain(old) {
-            self.tokens.remove(&hash);
-        }
+        let forgotten = Forgotten {
+            device: Arc::clone(device),
+            token: state.token.take(),
+            old_token: state.old_token.take(),
+            transfer: state.transfer.take(),
+            registered: std::mem::replace(&mut state.registered, false),
+        };
+        forgotten.tokens().for_each(|hash| drop(self.tokens.remove(&hash)));
         self.devices.remove(&device.id);
-        if !std::mem::replace(&mut state.registered, false) {
+        if !forgotten.registered {
             self.unregistered.fetch_sub(1, Ordering::Relaxed);
         }
-        Some(row)
+        Some(forgotten)
+    }
+
+    /// Brings a device back that could not be forgotten for good, with all that it experienced. Who
+    /// came under its name meanwhile is it again with the next connection.
+    pub fn bring_back(&self, forgotten: Forgotten) {
+        let device = &forgotten.device;
+        let meanwhile = self.devices.insert(Arc::clone(&device.id), Arc::clone(device));
+        if let Some(other) = meanwhile {
+            let mut state = other.state.lock();
+            if !std::mem::replace(&mut state.gone, true) && !state.registered {
+                self.unregistered.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        for hash in forgotten.tokens() {
+            self.tokens.insert(hash, Arc::clone(&device.id));
+        }
+        if !forgotten.registered {
+            self.unregistered.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut state = device.state.lock();
+        state.gone = false;
+        let Forgotten { device: _, token, old_token, transfer, registered } = forgotten;
+        (state.token, state.old_token, state.registered) = (token, old_token, registered);
+        state.transfer = transfer;
     }
 
     /// Whose token this is.

@@ -320,12 +320,23 @@ impl Fleet {
         }
     }
 
-    /// A device is forgotten.
-    pub fn remove_device(&mut self, device: &str) {
+    /// A device is forgotten. Returns what it was in which deployments.
+    pub fn remove_device(&mut self, device: &str) -> Vec<(i64, Member)> {
         self.starts.end(device);
+        let mut members = Vec::new();
         for (id, deployment) in &mut self.deployments {
-            if deployment.take(device).is_some() {
-                self.due.insert(*id);
+            members.extend(deployment.take(device).map(|member| (*id, member)));
+        }
+        self.due.extend(members.iter().map(|(id, _)| *id));
+        members
+    }
+
+    /// It was not, after all.
+    pub fn bring_back(&mut self, device: &Arc<str>, members: Vec<(i64, Member)>) {
+        for (id, member) in members {
+            if let Some(deployment) = self.deployments.get_mut(&id) {
+                deployment.put(device, member);
+                self.due.insert(id);
             }
         }
     }

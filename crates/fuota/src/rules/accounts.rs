@@ -297,6 +297,44 @@ async fn a_removed_device_is_forgotten_with_its_token() {
     assert_eq!(site.identify(&token_request(TOKEN)).await, accepted("a", Role::Device));
 }
 
+/// What it has got, what it is being given and its places in rollouts are there as before.
+#[tokio::test]
+async fn a_device_that_cannot_be_removed_has_forgotten_nothing() {
+    let site = token_site().await;
+    site.drop_file("all/fw-1.0.0.bin", &[1; 50]).await;
+    let mut device = site.connect_as(token_request(TOKEN)).await.unwrap();
+    device.subscribe(TOPIC);
+    device.manifest().await;
+    device.ask(0);
+    device.next().await;
+    let deployments = |site: &Site| {
+        let all = site.service.deployments(None, None, 10);
+        all.iter().map(|one| one.counts.clone()).collect::<Vec<_>>()
+    };
+    let (before, counts) = (site.service.device("a").unwrap(), deployments(&site));
+    let database = rusqlite::Connection::open(site.dir.path().join("data/fuota.db")).unwrap();
+    database
+        .execute_batch(
+            "CREATE TRIGGER full BEFORE INSERT ON audit
+             BEGIN SELECT RAISE(ABORT, 'full'); END",
+        )
+        .unwrap();
+    let error = site.service.remove_device("a", &Actor::default()).await.unwrap_err();
+    assert!(matches!(error, ServiceError::Unavailable(_)), "{error}");
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    device.end();
+    let after = site.service.device("a").unwrap();
+    assert_eq!((after.state, after.progress), (before.state, before.progress));
+    assert_eq!(deployments(&site), counts);
+    let mut device = site.connect_as(token_request(TOKEN)).await.unwrap();
+    device.subscribe(TOPIC);
+    device.nothing();
+    site.service.remove_device("a", &Actor::default()).await.unwrap();
+    device.end();
+    assert_eq!(site.service.status().devices.registered, 1, "the user that is a device");
+    assert_eq!(site.service.status().devices.total, 1);
+}
+
 #[tokio::test]
 async fn names_are_one_name_space_and_what_is_given_is_checked() {
     let site = token_site().await;
