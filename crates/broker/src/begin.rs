@@ -158,8 +158,9 @@ fn note_session(
     // Its will is a part of it (MQTT 5.0, 4.1).
     let will = state.will.as_ref().filter(|_| lasts);
     let will = will.map(|will| Record::Will { session: key, will: Some(Box::new(will.clone())) });
+    let bytes = record.cost() + will.as_ref().map_or(0, Record::cost);
     let (told, ticket) = Ticket::pair();
-    state.behind.write(journal, move |journal| match will {
+    state.behind.write(journal, &exchange.left, bytes, move |journal| match will {
         None => journal.note(record, told),
         Some(will) => {
             journal.append(record);

@@ -3,20 +3,40 @@
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
-use crate::journal::Journal;
+use crate::{
+    journal::{Journal, Record},
+    left::Left,
+};
 
 /// A will, and what a member of shared subscriptions hands on, may have to wait for room in other
 /// queues (`limits.publish_hold`). Until they are in the log, no record of their session may say
 /// that they are over, so that no end of the process comes between; and since a record behind one
 /// that waits waits as well, the log has all of them in their order, over any number of connections.
 #[derive(Default)]
-pub(crate) struct Behind(Option<JoinHandle<()>>);
+pub(crate) struct Behind {
+    earlier: Option<JoinHandle<()>>,
+    /// Something was left for later since a connection ended last.
+    pub has_left: bool,
+}
+
+/// What sees to publishes whose publisher is gone.
+#[derive(Debug)]
+pub(crate) struct Later {
+    /// Ends when they are done.
+    pub task: JoinHandle<()>,
+    /// Some of them are not on their way into the log yet.
+    pub unwritten: bool,
+}
 
 impl Behind {
     /// What the session's records from now on come behind.
-    pub fn wait_for(&mut self, task: Option<JoinHandle<()>>) {
-        let Some(task) = task else { return };
-        self.0 = Some(match self.unfinished() {
+    pub fn wait_for(&mut self, later: Option<Later>) {
+        let Some(Later { task, unwritten }) = later else { return };
+        self.has_left = true;
+        if !unwritten {
+            return;
+        }
+        self.earlier = Some(match self.unfinished() {
             None => task,
             Some(earlier) => tokio::spawn(async move {
                 let _ = earlier.await;
@@ -25,18 +45,27 @@ impl Behind {
         });
     }
 
-    /// Writes records of the session: now, or when what they come behind is in the log.
-    pub fn write(&mut self, journal: &Arc<Journal>, write: impl FnOnce(&Journal) + Send + 'static) {
+    /// Writes records of the session, which hold so many bytes: now, or when what they come behind is
+    /// in the log.
+    pub fn write(
+        &mut self,
+        journal: &Arc<Journal>,
+        left: &Arc<Left>,
+        bytes: usize,
+        write: impl FnOnce(&Journal) + Send + 'static,
+    ) {
         let Some(earlier) = self.unfinished() else { return write(journal) };
-        let journal = journal.clone();
-        self.0 = Some(tokio::spawn(async move {
+        self.has_left = true;
+        let (journal, share) = (journal.clone(), left.take(size_of::<Record>() + bytes));
+        self.earlier = Some(tokio::spawn(async move {
             // Should it have panicked, what comes behind it is true all the same.
             let _ = earlier.await;
             write(&journal);
+            drop(share);
         }));
     }
 
     fn unfinished(&mut self) -> Option<JoinHandle<()>> {
-        self.0.take().filter(|task| !task.is_finished())
+        self.earlier.take().filter(|task| !task.is_finished())
     }
 }

@@ -330,10 +330,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.waiting = !self.partial.is_empty();
     }
 
-    /// The whole packets that had to wait, of a connection that ends.
-    pub(crate) fn take_waiting(&mut self) -> BytesMut {
-        let waiting = std::mem::take(&mut self.waiting);
-        Some(std::mem::take(&mut self.partial)).filter(|_| waiting).unwrap_or_default()
+    /// Of a connection that was taken over: what lies in its socket is handled. Its client may have
+    /// said goodbye before it came back, and the one is seen before the other.
+    pub(crate) async fn read_on(&mut self) -> Result<(), Ending> {
+        // What is there is known when the runtime has looked at its sockets.
+        tokio::task::yield_now().await;
+        let mut bytes = std::mem::take(&mut self.partial);
+        let most = bytes.len() + READ_BYTES;
+        let mut piece = [0; 1024];
+        std::future::poll_fn(|cx| {
+            while bytes.len() < most {
+                let mut buffer = ReadBuf::new(&mut piece);
+                match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
+                    Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                        bytes.extend_from_slice(buffer.filled());
+                    }
+                    _ => break,
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+        if self.is_greeting() || self.blocked() {
+            self.partial = bytes;
+            return Ok(());
+        }
+        self.handle_joined(bytes)
+    }
+
+    /// What has come and was not handled, of a connection that ends.
+    pub(crate) fn take_partial(&mut self) -> BytesMut {
+        std::mem::take(&mut self.partial)
     }
 
     /// Whether publishes have to wait: for the log, for room elsewhere, or for the client to read.

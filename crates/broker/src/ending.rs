@@ -2,19 +2,16 @@
 
 use hook::{Identity, Outbox, Outgoing, Refused, Sink};
 use std::sync::Arc;
-use tokio::{
-    sync::{OwnedMutexGuard, oneshot},
-    task::JoinHandle,
-};
+use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use crate::{
+    behind::Later,
     counters::Tally,
     exchange::{Exchange, How, Routed},
     hooks::View,
     index::Receivers,
     journal::Record,
     message::Delivery,
-    pending::Pending,
     session::{Session, State, Will},
 };
 
@@ -56,7 +53,8 @@ impl Exchange {
     /// Writes a record of a session that lasts, behind what it leaves to others.
     pub fn log_behind(&self, session: &Session, state: &mut State, record: Record) {
         if let Some(journal) = self.journal.as_ref().filter(|_| session.is_durable()) {
-            state.behind.write(journal, move |journal| journal.append(record));
+            let bytes = record.cost();
+            state.behind.write(journal, &self.left, bytes, move |journal| journal.append(record));
         }
     }
 
@@ -97,15 +95,17 @@ impl Exchange {
     /// Tells when the log has what was written of a session, behind what it leaves to others.
     fn tell_behind(&self, state: &mut State, told: oneshot::Sender<bool>) {
         match &self.journal {
-            Some(journal) => state.behind.write(journal, |journal| journal.tell_written(told)),
+            Some(journal) => {
+                state.behind.write(journal, &self.left, 0, |journal| journal.tell_written(told));
+            }
             // Whoever wants to know may be gone.
             None => drop(told.send(true)),
         }
     }
 
     /// Publishes a will, asking the hooks as for any publish, but with no connection behind it.
-    /// Where it is not in the log yet, since it waits for room, the task that sees to it is returned.
-    pub fn publish_will(&self, session: &Session, will: Will) -> Option<JoinHandle<()>> {
+    /// Where it is not with its receivers yet, what sees to it is returned.
+    pub fn publish_will(&self, session: &Session, will: Will) -> Option<Later> {
         let client = session.view.lock().client.clone()?;
         let outbox = Outbox::new(Arc::new(Closed));
         let mut slots = self.hooks.slots();
@@ -117,7 +117,7 @@ impl Exchange {
     /// Where there are none, or the log cannot be written, it ends with its session. One record of
     /// the log takes it from the one and gives it to the other. Where some of those are not on their
     /// way yet, the task that sees to them is returned.
-    pub fn hand_on(&self, from: &Session, shared: Vec<Delivery>) -> Option<JoinHandle<()>> {
+    pub fn hand_on(&self, from: &Session, shared: Vec<Delivery>) -> Option<Later> {
         let (mut under_way, mut tally) = (Vec::new(), Tally::default());
         for Delivery { id, message, share, .. } in shared {
             let Some(share) = share.filter(|_| !message.expired()) else { continue };
@@ -138,10 +138,7 @@ impl Exchange {
             }
         }
         tally.flush(&self.totals);
-        let unwritten = under_way.iter().any(|pending| pending.waits_for_room());
-        let task = (!under_way.is_empty())
-            .then(|| Pending::go_on_in_order(under_way, self.totals.clone()));
-        task.filter(|_| unwritten)
+        self.finish_later(under_way)
     }
 }
 

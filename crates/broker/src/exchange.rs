@@ -12,6 +12,7 @@ use crate::{
     journal::{Journal, Published, Record, wall_seconds},
     keep_alive::KeepAlives,
     lanes::Lanes,
+    left::Left,
     limits::LiveLimits,
     message::{Carried, Message},
     pace::Pace,
@@ -42,6 +43,7 @@ pub(crate) struct Exchange {
     /// `None` where nothing is to survive the process.
     pub journal: Option<Arc<Journal>>,
     pub lanes: Arc<Lanes>,
+    pub left: Arc<Left>,
     pub totals: Arc<Totals>,
     /// The log's line on messages that were not retained.
     pub not_retained: Seldom,

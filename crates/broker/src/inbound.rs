@@ -137,9 +137,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(kept)
     }
 
-    /// What a DISCONNECT says that has come and still waits behind other packets.
+    /// What a DISCONNECT says that has come and was not handled, perhaps behind other packets.
     pub(crate) fn parting(&mut self) -> Option<Ending> {
-        let (mut at, bytes) = (0, self.take_waiting());
+        let (mut at, bytes) = (0, self.take_partial());
         while let Ok(Frame::Complete { len }) =
             codec::frame(&bytes[at..], self.promised.packet_bytes)
         {

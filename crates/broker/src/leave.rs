@@ -30,8 +30,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Says goodbye, tells the hooks, and leaves the session to whoever comes next. Whatever the
     /// reason, the connection is closed [MQTT-4.13.1-1], [MQTT-4.13.2-1], [MQTT-3.14.4-2].
     pub(crate) async fn finish(mut self: Box<Self>, ending: Ending) -> SessionEnd {
-        let Ending { end, tell, will } = ending;
-        let will = will && self.parting().is_none_or(|parting| parting.will);
+        let Ending { end, tell, mut will } = ending;
+        if end == SessionEnd::TakenOver
+            && let Err(parting) = self.read_on().await
+        {
+            will &= parting.will;
+        }
+        if let Some(parting) = self.parting() {
+            will &= parting.will;
+        }
         // Nothing before the CONNACK [MQTT-3.14.0-1].
         let tell = tell.filter(|_| !self.is_greeting());
         if end == SessionEnd::ProtocolError {
@@ -60,11 +67,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.keep_owed();
         self.writer.abandon();
         if let Some(unsettled) = self.unsettled.take() {
-            unsettled.finish(&mut self.state, &self.exchange.totals).await;
+            unsettled.finish(&mut self.state, &self.exchange).await;
         }
-        let Connection { mut io, mut writer, exchange, client, session, state, .. } = *self;
-        leave(&exchange, &session, state, will);
-
+        let Connection { mut io, mut writer, exchange, client, session, mut state, .. } = *self;
         let told = tell.is_some();
         if let (Some((code, text)), Protocol::V5) = (tell, client.protocol) {
             let mut out = BytesMut::new();
@@ -83,18 +88,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Ok(())
         };
         // The peer may be gone or read nothing; the session does not wait for it.
-        let _: Result<io::Result<()>, _> = tokio::time::timeout(GOODBYE, goodbye).await;
+        let mut goodbye = std::pin::pin!(tokio::time::timeout(GOODBYE, goodbye));
+        // Few sessions wait for more than their connection's end: see `crate::left`.
+        let waits = std::mem::take(&mut state.behind.has_left) && exchange.left.is_full();
+        if waits {
+            let _: Result<io::Result<()>, _> = goodbye.as_mut().await;
+            exchange.left.room().await;
+        }
+        let has_left = leave(&exchange, &session, state, will);
+        if !waits {
+            let _: Result<io::Result<()>, _> = goodbye.await;
+        }
+        if has_left {
+            exchange.left.room().await;
+        }
         end
     }
 }
 
-/// The connection gives the session up: its will, and its time without a connection.
+/// The connection gives the session up: its will, and its time without a connection. `true` where
+/// something is left behind.
 fn leave(
     exchange: &Arc<Exchange>,
     session: &Arc<Session>,
     mut state: OwnedMutexGuard<State>,
     mourned: bool,
-) {
+) -> bool {
     state.window.connection_ended();
     session.inflight.store(state.window.len(), Ordering::Relaxed);
     session.view.lock().since = Instant::now();
@@ -130,6 +149,7 @@ fn leave(
         Some(expiry) => exchange.registry.schedule(session, Due::Expire, expiry),
         None => {}
     }
+    std::mem::take(&mut state.behind.has_left)
 }
 
 /// A session's expiry as MQTT 5 and the log have it, in seconds; `u32::MAX` is for ever.

@@ -79,6 +79,7 @@ mod judge;
 mod keep_alive;
 mod lanes;
 mod leave;
+mod left;
 mod limits;
 mod listener;
 mod message;

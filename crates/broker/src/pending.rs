@@ -23,6 +23,7 @@ use crate::{
     index::Receiver,
     journal::{Journal, Published, Record, Target, Ticket, Unwritable, wall_seconds},
     lanes::count_pushed,
+    left::Share,
     message::{Delivery, Message},
     packet::reason,
 };
@@ -165,6 +166,13 @@ impl Pending {
     /// What it holds, in bytes.
     pub fn cost(&self) -> usize {
         self.message.cost()
+    }
+
+    /// The same with all that it holds for its receivers now.
+    pub fn held(&self) -> usize {
+        let receivers = self.waiting.len() * size_of::<Receiver>()
+            + self.reserved.len() * size_of::<(Receiver, Delivery)>();
+        size_of::<Self>() + receivers + self.cost()
     }
 
     /// Whether nothing of it was promised or handed over, so that it can be given up.
@@ -389,19 +397,19 @@ impl Pending {
         result
     }
 
-    /// The same in a task of its own, for what nobody can be told of: a will, the broker's own, or
-    /// what its publisher left behind.
-    pub fn go_on(self: Box<Self>, totals: Arc<Totals>) -> JoinHandle<()> {
-        Self::go_on_in_order([self], totals)
+    /// The same in a task of its own, for the broker's own messages.
+    pub fn go_on(self: Box<Self>, totals: Arc<Totals>) {
+        Self::go_on_in_order(vec![(self, None)], totals);
     }
 
-    /// Several of those, one behind the other. The task ends when they are done.
-    pub fn go_on_in_order<All>(all: All, totals: Arc<Totals>) -> JoinHandle<()>
-    where
-        All: IntoIterator<Item = Box<Self>, IntoIter: Send> + Send + 'static,
-    {
+    /// Several of those, one behind the other, for what nobody can be told of: wills, and what their
+    /// publisher left behind. The task ends when they are done.
+    pub fn go_on_in_order(
+        all: Vec<(Box<Self>, Option<Share>)>,
+        totals: Arc<Totals>,
+    ) -> JoinHandle<()> {
         tokio::spawn(async move {
-            for pending in all {
+            for (pending, _share) in all {
                 let topic = pending.message.topic.clone();
                 if pending.done(&totals).await.is_err() {
                     Totals::count(&totals.dropped);

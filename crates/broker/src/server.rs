@@ -137,6 +137,7 @@ impl Server {
             keep_alives: KeepAlives::default(),
             journal,
             lanes: lanes.clone(),
+            left: Arc::default(),
             totals,
             settings,
             limits,
@@ -342,8 +343,12 @@ fn start_serving<S>(
 /// Publishes delayed wills and forgets expired sessions.
 async fn run_due(exchange: Arc<Exchange>, cancel: CancellationToken) {
     loop {
+        let next = async {
+            exchange.left.room().await;
+            exchange.registry.next_due().await
+        };
         let (due, session, mut state) = tokio::select! {
-            next = exchange.registry.next_due() => next,
+            next = next => next,
             () = cancel.cancelled() => return,
         };
         match due {

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use hook::{Origin, Properties, Protocol, Qos, Reason, ReasonKind};
-use tokio::task::JoinHandle;
 
 use crate::{
+    behind::Later,
     counters::{Tally, Totals},
     exchange::{Draft, Exchange, NOT_RETAINED, Route, Routed},
     hooks::{Outcome, View},
@@ -110,13 +110,13 @@ impl Exchange {
     }
 
     /// A will, or another message without a connection, past the same hooks and rules. Where it
-    /// waits for room, the task that sees to it is returned.
+    /// is not with its receivers yet, what sees to it is returned.
     pub(crate) fn publish_checked(
         &self,
         view: &mut View<'_>,
         session: &Session,
         message: &Message,
-    ) -> Option<JoinHandle<()>> {
+    ) -> Option<Later> {
         let mut tally = Tally::default();
         let submission = Submission {
             topic: &message.topic,
@@ -130,12 +130,10 @@ impl Exchange {
             received: None,
             follows: false,
         };
-        let mut waiting = None;
+        let mut later = None;
         match self.submit(view, session, submission, &mut None, &mut tally) {
             Submitted::Routed(Routed::Pending(pending)) => {
-                let waits = pending.waits_for_room();
-                let task = pending.go_on(self.totals.clone());
-                waiting = waits.then_some(task);
+                later = self.finish_later([pending]);
             }
             Submitted::Routed(Routed::Unwritable) => {
                 Totals::count(&self.totals.dropped);
@@ -150,6 +148,6 @@ impl Exchange {
             }
         }
         tally.flush(&self.totals);
-        waiting
+        later
     }
 }

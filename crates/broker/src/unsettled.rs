@@ -8,7 +8,6 @@
 use hook::{Protocol, Qos, SessionEnd};
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::Arc,
     task::{Context, Poll},
     time::Instant,
 };
@@ -17,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     codec::{self, AckKind},
     connection::{Connection, Ending},
-    counters::Totals,
+    exchange::Exchange,
     journal::{MOST_WAITING, Record, Ticket, Unwritable},
     message::Delivery,
     outbound::{Ended, Resend},
@@ -334,19 +333,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 impl Unsettled {
     /// The connection has ended. What its client was not told is finished all the same, so that
     /// the next connection finds what the log says, each QoS in its order [MQTT-4.6.0-6].
-    pub async fn finish(self: Box<Self>, state: &mut State, totals: &Arc<Totals>) {
+    pub async fn finish(self: Box<Self>, state: &mut State, exchange: &Exchange) {
         let (assured, exact): (Vec<_>, Vec<_>) =
             self.publishes.into_iter().partition(|(_, kind, ..)| *kind == AckKind::PubAck);
-        if !assured.is_empty() {
-            let assured: Vec<_> = assured.into_iter().map(|(pending, ..)| pending).collect();
-            Pending::go_on_in_order(assured, totals.clone());
-        }
+        let later = exchange.finish_later(assured.into_iter().map(|(pending, ..)| pending));
+        state.behind.has_left |= later.is_some();
         for (mut pending, _, id, _) in exact {
             if pending.is_revocable() {
                 // Nobody was told and nothing was handed over: the client sends it again.
                 pending.release();
                 state.received.remove(&id);
-            } else if pending.done(totals).await.is_err() {
+            } else if pending.done(&exchange.totals).await.is_err() {
                 state.received.remove(&id);
             }
         }

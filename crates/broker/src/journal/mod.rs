@@ -114,7 +114,7 @@ impl Entry {
 /// What has come since the writer looked last. It is bounded: a connection that waits for
 /// [`MOST_WAITING`] answers is not read on, and while more than [`MOST_BYTES`] wait in all, none is
 /// that has something among them (see [`Journal::is_behind`]). So beyond that there is a packet of
-/// each connection at most.
+/// each connection at most, and what ended ones left (see [`crate::left`]).
 #[derive(Default)]
 struct Queue {
     entries: Vec<Entry>,

@@ -184,8 +184,10 @@ impl Writer {
             if self.sync == Sync::Always
                 && let Err(error) = self.file.sync()
             {
-                // The system may have thrown away what it could not write.
+                // The system may have thrown away what it could not write. What is refused now must
+                // not be there if the next start finds this file.
                 self.whole = true;
+                drop(self.file.cut(self.len));
                 return Err(error);
             }
             self.len += self.buffer.len() as u64;
@@ -355,16 +357,26 @@ impl Writer {
 
     /// The journal is closed, and what was appended is written as far as it can be.
     fn end(&mut self) {
-        let left = self.entries.len() + self.held_back.len();
-        if left > 0 || self.whole {
-            tracing::error!(left, "the broker's log could not be written to its end");
-        }
         if let Some(running) = self.snapshot.take() {
             // It is complete or it has no name: nothing depends on it.
             drop(running.join());
         }
-        if let Err(error) = self.file.sync() {
+        // Behind it nobody else syncs, and hears of an error in our place.
+        self.syncer.stop();
+        let synced = self.file.sync();
+        if let Err(error) = &synced {
             tracing::error!(%error, "the broker's log could not be synced at its end");
+        }
+        if synced.is_err() || self.syncer.failed.load(Ordering::Acquire) {
+            // The system may have thrown away what it could not write.
+            self.whole = true;
+            if let Err(error) = self.write_whole() {
+                tracing::error!(%error, "the broker's log could not be written anew at its end");
+            }
+        }
+        let left = self.entries.len() + self.held_back.len();
+        if left > 0 || self.whole {
+            tracing::error!(left, "the broker's log could not be written to its end");
         }
     }
 }

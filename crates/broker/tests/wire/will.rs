@@ -52,6 +52,26 @@ fn an_orderly_goodbye_deletes_it() {
     watcher.expect_publish(Publish::new("w", "gone"));
 }
 
+/// [MQTT-3.14.4-3]: it counts also where the client is back before it was looked at, and so does what
+/// it sent before.
+#[test]
+fn a_goodbye_counts_however_soon_its_client_is_back() {
+    let site = site();
+    let mut watcher = site.subscriber(V5, "watcher", "w", 0);
+    for version in BOTH {
+        let connect = Connect::new(version, "c").will(will());
+        let mut wire = site.enter(&connect, false);
+        for _ in 0..200 {
+            let last = Publish::new("w", "last");
+            wire.send(&[last.bytes(version), DISCONNECT.into()].concat());
+            wire = site.enter(&connect, false);
+            watcher.expect_publish(last);
+        }
+        wire.leave();
+    }
+    watcher.silent();
+}
+
 /// [MQTT-3.14.4-3]: it counts also where it waits behind a publish that is held, and with it what was
 /// sent before, whether the client closes then or comes back.
 #[test]
