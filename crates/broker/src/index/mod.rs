@@ -191,6 +191,26 @@ mod tests {
         assert!(index.filters.read().is_empty() && index.len() == 0);
     }
 
+    /// Members that are away leave their turns to all others, and not to the next one alone.
+    #[test]
+    fn who_is_away_makes_nobodys_share_larger() {
+        let index = Index::default();
+        for key in 1..=6 {
+            let session = Session::for_test(key);
+            if key >= 4 {
+                assert!(session.inbox.attach(key, || true));
+            }
+            insert(&index, "$share/g/x", entry(&session, Qos::AtLeastOnce, None));
+        }
+        let pick = || index.receivers("x", 0).0.groups[0].pick().unwrap().session.key;
+        assert_eq!((0..7).map(|_| pick()).collect::<Vec<_>>(), [4, 5, 6, 4, 5, 6, 4]);
+        // Fewer than the turn's number are left.
+        for key in 2..=6 {
+            index.remove(check_filter("$share/g/x").unwrap(), key);
+        }
+        assert_eq!([pick(), pick()], [1, 1]);
+    }
+
     #[test]
     fn many_siblings_come_and_go() {
         let index = Index::default();

@@ -78,6 +78,7 @@ pub(crate) struct Group {
     pub share: Arc<Share>,
     /// Sorted by session key.
     members: Vec<Entry>,
+    /// Where the next turn begins: at most the number of members, or it begins anew.
     next: AtomicUsize,
 }
 
@@ -104,13 +105,20 @@ impl Group {
         self.turn().map(|entry| Receiver { share: Some(self.share.clone()), ..Receiver::of(entry) })
     }
 
+    /// The next turn is that of the member behind it: else who comes behind some that are away would
+    /// have all of theirs.
     fn turn(&self) -> Option<&Entry> {
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
-        let turn = |i: usize| &self.members[(start.wrapping_add(i)) % self.members.len()];
-        (0..self.members.len())
-            .map(turn)
-            .find(|entry| entry.session.inbox.is_connected())
-            .or_else(|| (!self.members.is_empty()).then(|| turn(0)))
+        let (before, after) = self
+            .members
+            .split_at_checked(self.next.load(Ordering::Relaxed))
+            .unwrap_or((&[], &self.members));
+        let places = (before.len()..self.members.len()).chain(0..before.len());
+        let mut in_turn = places.zip(after.iter().chain(before));
+        let first = in_turn.clone().next();
+        let connected = in_turn.find(|(_, entry)| entry.session.inbox.is_connected());
+        let (place, entry) = connected.or(first)?;
+        self.next.store(place + 1, Ordering::Relaxed);
+        Some(entry)
     }
 }
 
