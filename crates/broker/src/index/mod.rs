@@ -287,6 +287,31 @@ mod tests {
         }
     }
 
+    /// As many groups on one filter, made and left in an order of their own.
+    #[test]
+    fn thousands_of_groups_share_a_filter() {
+        use super::subscribers::COMPARED;
+        const GROUPS: u64 = 20_000;
+        for filter in ["site/+/cmd", "site/all/cmd"] {
+            let (index, session) = (Index::default(), Session::for_test(1));
+            COMPARED.set(0);
+            let names = || (0..GROUPS).map(|n| format!("$share/{}/{filter}", n * 7_919 % GROUPS));
+            for name in names() {
+                insert(&index, &name, entry(&session, Qos::AtMostOnce, None));
+                insert(&index, &name, entry(&session, Qos::AtLeastOnce, None));
+            }
+            let (found, _) = index.receivers("site/all/cmd", 0);
+            assert_eq!((found.groups.len() as u64, index.len() as u64), (GROUPS, GROUPS));
+            drop(found);
+            for name in names() {
+                index.remove(check_filter(&name).unwrap(), 1);
+            }
+            let each = COMPARED.get() as u64 / GROUPS;
+            assert!(each <= 3 * 17, "{filter}: {each} comparisons for one");
+            assert!(index.filters.read().is_empty() && index.len() == 0);
+        }
+    }
+
     /// What a publisher holds stays as it was; who looks again sees what has changed.
     #[test]
     fn a_group_that_somebody_holds_is_not_changed() {
