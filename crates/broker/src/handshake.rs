@@ -199,6 +199,7 @@ async fn admit(
     let client_id: Arc<str> =
         if assigned_id { assign_id().into() } else { connect.client_id.as_str().into() };
     let request = ConnectRequest {
+        connection: exchange.registry.next_connection(),
         client_id: client_id.clone(),
         assigned_id,
         username: connect.username.take(),
@@ -215,7 +216,7 @@ async fn admit(
         .await
         .map_err(|Reason { kind, text }| Failed::refused(protocol, reason_code(kind), text))?;
     let client = Arc::new(Client {
-        connection: exchange.registry.next_connection(),
+        connection: request.connection,
         id: client_id.clone(),
         assigned_id,
         identity,
