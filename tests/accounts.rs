@@ -5,7 +5,8 @@ mod support;
 
 use serde_json::{Value, json};
 use support::{
-    Client, Connect, Daemon, Device, Publish, Site, TOPIC, client::Refused, eventually, image,
+    Client, Connect, Daemon, Device, Publish, Site, TOPIC, client::Refused, eventually,
+    http::Admin, image,
 };
 
 const TOKEN: &str = "token-of-pump-1-0123456789";
@@ -217,6 +218,51 @@ fn a_removed_account_takes_its_sessions_along() {
         }
         client.expect_silence();
     }
+}
+
+/// What the rules keep from a user over MQTT, the admin interface keeps from it as well.
+#[test]
+fn rules_count_for_retained_messages_over_rest() {
+    let mut site = token_site();
+    let rules = r#"["deny user:dashboard,operator subscribe payroll/#", "deny service all %c/x"]"#;
+    site.set("auth.rules", rules);
+    let daemon = site.start();
+    add_user(&daemon, "writer", "admin");
+    let mut writer = Client::connect(daemon.mqtt(), &login("w", "writer", PASSWORD).v5());
+    for topic in ["a/x", "payroll/1", "payroll/2/x", "plant/1", "z"] {
+        assert_eq!(writer.publish(&Publish::new(topic, topic).qos(1).retained()), 0);
+    }
+    let token = |user: &str| {
+        let path = format!("/api/v1/users/{user}/tokens");
+        let answer = daemon.admin().request("POST", &path, Some(&json!({})));
+        answer.json()["token"].as_str().unwrap().to_owned()
+    };
+    let read = |admin: &Admin, query: &str| -> Vec<String> {
+        let page = admin.get(&format!("/api/v1/retained?{query}"));
+        let rows = page["retained"].as_array().unwrap().iter();
+        rows.map(|row| row["topic"].as_str().unwrap().to_owned()).collect()
+    };
+    let all = ["a/x", "payroll/1", "payroll/2/x", "plant/1", "z"];
+    for (user, role, expected) in [
+        // Its client id might be anything.
+        ("dashboard", "service", &[][..]),
+        ("historian", "service", &[]),
+        ("ann", "operator", &["a/x", "plant/1", "z"]),
+        ("root", "admin", &all),
+    ] {
+        add_user(&daemon, user, role);
+        let admin = Admin::new(daemon.admin_address(), &token(user));
+        assert_eq!(read(&admin, ""), expected, "{user}");
+        let hidden = if role == "admin" { &all[1..3] } else { &[] };
+        assert_eq!(read(&admin, "filter=payroll/%23"), hidden, "{user}");
+    }
+    assert_eq!(read(&daemon.admin(), "limit=3"), all[..3], "the admin token is nobody's");
+    site.set("auth.rules", r#"["deny user:dashboard subscribe payroll/#"]"#);
+    site.write_config();
+    daemon.hang_up();
+    daemon.expect_log(&["SIGHUP: done"]);
+    let admin = Admin::new(daemon.admin_address(), &token("dashboard"));
+    assert_eq!(read(&admin, ""), ["a/x", "plant/1", "z"]);
 }
 
 #[test]

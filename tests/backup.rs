@@ -4,7 +4,15 @@
 mod support;
 
 use serde_json::{Value, json};
-use std::os::unix::fs::PermissionsExt as _;
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::PermissionsExt as _,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+};
 use support::{Client, Connect, Daemon, Device, Publish, Site, eventually, image, sha256};
 
 fn retained(daemon: &Daemon, topic: &str) -> String {
@@ -53,7 +61,6 @@ fn a_daemon_goes_on_from_a_backup() {
     assert!(made.status.success(), "{:?}", made.log);
     let said: Value = serde_json::from_str(&made.stdout.join("\n")).unwrap();
     assert_eq!((&said["images"], &said["image_bytes"]), (&json!(1), &json!(20_000)));
-    assert_eq!(said["log_complete"], json!(true));
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700, "tokens lie in it");
     let again = run(&path);
@@ -109,4 +116,135 @@ fn a_daemon_goes_on_from_a_backup() {
         let device = daemon.admin().get("/api/v1/devices/pump-7");
         (device["state"] == "downloaded").then_some(())
     });
+}
+
+/// Somebody who does one thing after the other, each answered before the next, in turns where the
+/// database has it and where the broker's log does.
+#[derive(Default)]
+struct Coupled {
+    stop: AtomicBool,
+    rounds: AtomicU64,
+    /// Of the devices that it added.
+    tokens: Mutex<BTreeMap<u64, String>>,
+}
+
+impl Coupled {
+    fn log_in(&self, round: u64) -> Connect {
+        let token = self.tokens.lock().unwrap()[&round].clone();
+        Connect { client_id: format!("temp-{round}"), ..Connect::token(&token) }.persistent()
+    }
+
+    fn run(&self, daemon: &Daemon) {
+        let admin = daemon.admin();
+        let mut writer = Client::connect(daemon.mqtt(), &Connect::id("coupled"));
+        for round in 1.. {
+            let body = json!({ "labels": { "round": round.to_string() } });
+            let labelled = admin.request("PATCH", "/api/v1/devices/pump-1", Some(&body));
+            assert_eq!(labelled.status, 200, "{}", labelled.body);
+            writer.publish(&Publish::new("round", round.to_string()).qos(1).retained());
+            let token = add(daemon, "devices", &json!({ "id": format!("temp-{round}") }));
+            let token = token["token"].as_str().unwrap().to_owned();
+            self.tokens.lock().unwrap().insert(round, token);
+            let mut device = Client::connect(daemon.mqtt(), &self.log_in(round));
+            device.subscribe(&format!("orders/{round}"), 1);
+            device.disconnect();
+            writer.publish(&Publish::new(&format!("orders/{round}"), round.to_string()).qos(1));
+            if round > 1 {
+                let path = format!("/api/v1/devices/temp-{}", round - 1);
+                let removed = admin.request("DELETE", &path, None);
+                assert_eq!(removed.status, 204, "{}", removed.body);
+            }
+            self.rounds.store(round, Ordering::Relaxed);
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+
+    /// What both tell is one moment of that.
+    fn check(&self, daemon: &Daemon) {
+        let named = |listing: &str| -> Vec<u64> {
+            let rows = daemon.admin().rows(listing);
+            let ids = rows.iter().filter_map(|row| row["id"].as_str()?.strip_prefix("temp-"));
+            ids.map(|round| round.parse().unwrap()).collect()
+        };
+        let pump = daemon.admin().get("/api/v1/devices/pump-1");
+        let round: u64 = pump["labels"]["round"].as_str().unwrap().parse().unwrap();
+        let published: u64 = retained(daemon, "round").parse().unwrap();
+        assert!(published == round || published + 1 == round, "{published} of {round}");
+        let (mut devices, sessions) = (named("devices"), named("clients"));
+        devices.sort_unstable();
+        let all = format!("round {round}, {published}: devices {devices:?}, sessions {sessions:?}");
+        assert!(sessions.iter().all(|it| devices.contains(it)), "one that was removed: {all}");
+        let last = round - 1;
+        match *devices {
+            [only] if only == last => {}
+            [one, two] if published == round && (one, two) == (last, round) => {}
+            [only] if published == round && only == round => {}
+            _ => panic!("{all}"),
+        }
+        // Before another one was added, or removed, this one had a session and a message.
+        let one = devices[0];
+        let (mut device, present) = Client::connect_session(daemon.mqtt(), &self.log_in(one));
+        assert!(present, "{one}: {all}");
+        assert_eq!(device.next_publish().text(), one.to_string(), "{all}");
+        device.expect_silence();
+    }
+}
+
+/// Also where an assertion ends the test: the others would go on.
+struct Stop<'a>(&'a Coupled);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn log_and_database_tell_of_one_moment_whenever_it_is_made() {
+    const BACKUPS: usize = 8;
+    let mut site = Site::new();
+    let daemon = site.start();
+    add(&daemon, "devices", &json!({ "id": "pump-1" }));
+    let coupled = Coupled::default();
+    let path = |number: usize| site.path().join(format!("backup-{number}"));
+    thread::scope(|scope| {
+        let stop = Stop(&coupled);
+        let writer = scope.spawn(|| coupled.run(&daemon));
+        // The log has more to do than that.
+        let noise = (0..2).map(|number| {
+            let (daemon, coupled) = (&daemon, &coupled);
+            scope.spawn(move || {
+                let connect = Connect::id(&format!("noise-{number}"));
+                let mut client = Client::connect(daemon.mqtt(), &connect);
+                let large = Publish::new(&format!("noise/{number}"), vec![b'x'; 20_000]);
+                while !coupled.stop.load(Ordering::Relaxed) {
+                    client.publish(&large.clone().qos(1).retained());
+                }
+            })
+        });
+        let noise: Vec<_> = noise.collect();
+        for number in 0..BACKUPS {
+            let rounds = coupled.rounds.load(Ordering::Relaxed) + 2;
+            eventually("the next round", || {
+                assert!(!writer.is_finished());
+                (coupled.rounds.load(Ordering::Relaxed) >= rounds).then_some(())
+            });
+            let body = json!({ "path": path(number) });
+            let made = daemon.admin().request("POST", "/api/v1/backup", Some(&body));
+            assert_eq!(made.status, 201, "{}", made.body);
+        }
+        drop(stop);
+        writer.join().unwrap();
+        noise.into_iter().for_each(|one| one.join().unwrap());
+    });
+    daemon.kill();
+    let paths: Vec<_> = (0..BACKUPS).map(path).collect();
+    for path in paths {
+        site.set("data_dir", &format!("{:?}", path.file_name().unwrap()));
+        let daemon = Daemon::start(site.command(&["serve"]), path);
+        coupled.check(&daemon);
+        daemon.kill();
+    }
 }

@@ -5,6 +5,7 @@
 mod support;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use serde_json::{Value, json};
 use std::process::Command;
 use support::{Client, Connect, Daemon, Device, Publish, Site, eventually, image, sha256};
 
@@ -83,4 +84,53 @@ fn a_full_disk_stops_what_is_to_be_kept_and_nothing_else() {
     let mut reader = Client::connect(daemon.mqtt(), &Connect::id("reader"));
     reader.subscribe("state", 0);
     assert_eq!(reader.next_publish().text(), "kept");
+}
+
+/// The removal of a device is in the database, and the end of its session cannot be written: what
+/// waits for it must not come back for whoever gets its name.
+#[test]
+fn the_session_of_a_removed_device_does_not_come_back() {
+    let site = Site::new();
+    let command = without_signal(&site.command(&["serve"]));
+    let daemon = Daemon::start(command, site.path().join("data"));
+    let body = json!({ "id": "pump-7" });
+    let add = |daemon: &Daemon| daemon.admin().request("POST", "/api/v1/devices", Some(&body));
+    let log_in = |token: &Value| Connect {
+        client_id: "pump-7".into(),
+        ..Connect::token(token.as_str().unwrap())
+    };
+    let added = add(&daemon);
+    assert_eq!(added.status, 201, "{}", added.body);
+    let old = log_in(&added.json()["token"]).persistent();
+    let mut device = Client::connect(daemon.mqtt(), &old);
+    device.subscribe("orders", 1);
+    device.disconnect();
+    let mut writer = Client::connect(daemon.mqtt(), &Connect::id("writer").v5());
+    assert_eq!(writer.publish(&Publish::new("orders", "for the old one").qos(1)), 0);
+
+    set_largest_file(&daemon, Some(1 << 20));
+    let large = Publish::new("state", vec![b'x'; 200_000]).qos(1).retained();
+    assert!((0..8).any(|_| writer.publish(&large) == 0x97));
+    let removed = daemon.admin().request("DELETE", "/api/v1/devices/pump-7", None);
+    assert_eq!(removed.status, 204, "{}", removed.body);
+    // Not before the end of the old one is written.
+    let early = add(&daemon);
+    assert_eq!(early.status, 503, "{}", early.body);
+    assert!(early.body.contains("still to be ended"), "{}", early.body);
+    daemon.kill();
+
+    let daemon = site.start();
+    let clients = daemon.admin().get("/api/v1/clients").to_string();
+    assert!(!clients.contains("pump-7"), "{clients}");
+    let added = add(&daemon);
+    assert_eq!(added.status, 201, "{}", added.body);
+    let new = log_in(&added.json()["token"]).persistent();
+    let (mut device, present) = Client::connect_session(daemon.mqtt(), &new);
+    assert!(!present);
+    device.expect_silence();
+    device.disconnect();
+    // It was done with that, and once.
+    daemon.kill();
+    let daemon = site.start();
+    assert!(Client::connect_session(daemon.mqtt(), &new).1);
 }

@@ -173,3 +173,22 @@ fn sessions_leave_nothing() {
         (metric(&daemon, "fuotad_mqtt_sessions") == 1).then_some(())
     });
 }
+
+/// What is retained takes about what it counts, however many levels its topics have.
+#[test]
+fn a_topic_of_many_levels_takes_what_it_counts() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let site = Site::new();
+    let daemon = site.start();
+    let mut client = Client::connect(daemon.mqtt(), &Connect::id("client"));
+    let before = resident(&daemon);
+    const TOPICS: usize = 3_000;
+    let deep = "x/".repeat(126);
+    for n in 0..TOPICS {
+        client.publish(&Publish::new(&format!("{n}/{deep}x"), b"1".to_vec()).qos(1).retained());
+    }
+    let grown = resident(&daemon).saturating_sub(before);
+    let counted = (TOPICS * (2 * 128 + 64) / 1024) as u64;
+    println!("{grown} KB for what counts {counted} KB");
+    assert!(grown < 10 * counted, "{grown} KB for what counts {counted} KB");
+}

@@ -346,6 +346,12 @@ fn answers_are_as_they_are_described() {
     api.must(200, ("GET", &path("deployments/{id}/devices")), &["1"], "", None);
     api.must(200, ("POST", &path("firmware/rescan")), &[], "", None);
     api.must(200, ("GET", &path("deployments/{id}/history")), &["1"], "", None);
+    // Each deployment has one address.
+    for id in ["01", "+1", "%2B1"] {
+        for rest in ["", "/devices", "/history"] {
+            api.must(404, ("GET", &path(&format!("deployments/{{id}}{rest}"))), &[id], "", None);
+        }
+    }
     for (act, status) in [
         ("pause", 200),
         ("approve", 409),

@@ -35,8 +35,6 @@ pub struct BackupView {
     pub images: usize,
     /// Their bytes.
     pub image_bytes: u64,
-    /// Whether the broker was still able to write its log: without it, sessions may be older.
-    pub log_complete: bool,
 }
 
 /// Why there is none. Nothing is left behind.

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::{
     extract::{Id, Nothing, Query},
+    page,
     problem::Problem,
     routes::App,
 };
@@ -43,9 +44,7 @@ pub async fn history(
     Id(id): Id,
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<Json<HistoryView>, Problem> {
-    let members = id
-        .parse()
-        .ok()
+    let members = page::read_number(&id)
         .and_then(|number| app.service.deployment_devices(number, None, usize::MAX))
         .ok_or_else(|| Problem::not_found(format!("there is no deployment {id:?}")))?;
     Ok(Json(HistoryView { points: points(&members) }))

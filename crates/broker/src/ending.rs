@@ -2,7 +2,7 @@
 
 use hook::{Identity, Outbox, Outgoing, Refused, Sink};
 use std::sync::Arc;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use crate::{
     behind::Later,
@@ -26,10 +26,14 @@ impl Exchange {
 
     /// Ends a session that is away: its delayed will is due with it.
     pub fn end_away(&self, session: &Arc<Session>, mut state: OwnedMutexGuard<State>) {
+        self.end_held(session, &mut state);
+    }
+
+    fn end_held(&self, session: &Arc<Session>, state: &mut State) {
         if let Some(will) = state.will.take() {
             state.behind.wait_for(self.publish_will(session, will));
         }
-        self.end_session(session, &mut state);
+        self.end_session(session, state);
     }
 
     /// A delayed will is due before its session ends.
@@ -55,20 +59,48 @@ impl Exchange {
     }
 
     /// Ends a session whose owner is gone: now where it is away, and else as soon as its connection
-    /// has ended, which the caller has asked it to.
-    pub fn end_abandoned(self: &Arc<Self>, session: Arc<Session>, owner: Identity) {
+    /// has ended, which the caller has asked it to. Then `told` hears when the log has it.
+    pub fn end_abandoned(
+        self: &Arc<Self>,
+        session: Arc<Session>,
+        owner: Identity,
+        told: oneshot::Sender<bool>,
+    ) {
         if let Ok(state) = session.state.clone().try_lock_owned() {
-            return self.end_away(&session, state);
+            return self.end_away_and_tell(&session, state, told);
         }
         let exchange = self.clone();
         tokio::spawn(async move {
-            let state = session.state.clone().lock_owned().await;
+            let mut state = session.state.clone().lock_owned().await;
             // It may have ended by itself, or have got another owner.
             let client = session.view.lock().client.clone();
             if !state.ended && client.is_some_and(|client| client.identity == owner) {
-                exchange.end_away(&session, state);
+                exchange.end_away_and_tell(&session, state, told);
+            } else {
+                exchange.tell_behind(&mut state, told);
             }
         });
+    }
+
+    fn end_away_and_tell(
+        &self,
+        session: &Arc<Session>,
+        mut state: OwnedMutexGuard<State>,
+        told: oneshot::Sender<bool>,
+    ) {
+        self.end_held(session, &mut state);
+        self.tell_behind(&mut state, told);
+    }
+
+    /// Tells when the log has what was written of a session, behind what it leaves to others.
+    fn tell_behind(&self, state: &mut State, told: oneshot::Sender<bool>) {
+        match &self.journal {
+            Some(journal) => {
+                state.behind.write(journal, &self.left, 0, |journal| journal.tell_written(told));
+            }
+            // Whoever wants to know may be gone.
+            None => drop(told.send(true)),
+        }
     }
 
     /// Publishes a will, asking the hooks as for any publish, but with no connection behind it.

@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use hook::{
-    Broker, ClientQuery, ClientStatus, Counters, Distribution, Identity, Properties, Protocol, Qos,
-    Reason, ReasonKind, RetainedMessage, RetainedPage, SessionEnd,
+    BoxFuture, Broker, ClientQuery, ClientStatus, Counters, Distribution, Identity, Properties,
+    Protocol, Qos, Reason, ReasonKind, RetainedMessage, RetainedPage, SessionEnd,
 };
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
+use tokio::sync::oneshot;
 
 use crate::{
     admission::Admission,
@@ -133,18 +134,37 @@ impl Broker for Handle {
         })
     }
 
-    fn end_sessions(&self, of: &dyn Fn(&Identity) -> bool, reason: &Reason) -> usize {
+    fn end_sessions(
+        &self,
+        of: &dyn Fn(&Identity) -> bool,
+        reason: &Reason,
+    ) -> BoxFuture<'static, bool> {
         let theirs = |session: &Arc<Session>| {
             let client = session.view.lock().client.clone()?;
             of(&client.identity).then(|| (session.clone(), client.identity.clone()))
         };
         let sessions: Vec<_> = self.exchange.registry.all().iter().filter_map(theirs).collect();
-        let count = sessions.len();
+        let mut ended = Vec::with_capacity(sessions.len() + 1);
         for (session, owner) in sessions {
+            let (told, one) = oneshot::channel();
             self.disconnect(&session.client_id, reason);
-            self.exchange.end_abandoned(session, owner);
+            self.exchange.end_abandoned(session, owner, told);
+            ended.push(one);
         }
-        count
+        // Those that had ended by themselves may not be in the log yet.
+        if let Some(journal) = &self.exchange.journal {
+            let (told, all) = oneshot::channel();
+            journal.tell_written(told);
+            ended.push(all);
+        }
+        Box::pin(async move {
+            for one in ended {
+                if one.await.is_err() {
+                    return false;
+                }
+            }
+            true
+        })
     }
 
     fn clients(&self) -> Vec<ClientStatus> {

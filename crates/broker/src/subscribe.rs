@@ -18,6 +18,11 @@ use crate::{
 
 /// So many filters one SUBSCRIBE may have where a session may hold fewer, since some may repeat.
 const FILTERS: usize = 64;
+/// So long the filters of a session are, on average, where it has as many as it may: several times
+/// what people write. A filter may have 65,535 bytes, and those of thousands would fill the memory.
+const FILTER_BYTES: usize = 256;
+/// So long they may be together in any case, so that one of any length is taken.
+const LEAST_BYTES: usize = 64 * 1024;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// An answer that the client does not take cannot be given, nor left out [MQTT-3.1.2-24].
@@ -70,9 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let refused = |why: Reason| reason_code(why.kind);
         self.exchange.hooks.authorize_subscribe(&self.client, &text).map_err(refused)?;
         let known = self.session.subscriptions.lock().get(&text).map(|held| held.consumed);
-        if known.is_none()
-            && self.session.subscriptions.lock().len() >= self.exchange.limits.subscriptions()
-        {
+        if known.is_none() && !self.has_room_for(&text) {
             return Err(reason::QUOTA_EXCEEDED);
         }
         let qos = options.qos;
@@ -119,6 +122,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.owe(owed, known.is_none(), packet_id);
         }
         Ok(qos)
+    }
+
+    /// Whether the session may have one more filter.
+    fn has_room_for(&self, filter: &str) -> bool {
+        let most = self.exchange.limits.subscriptions();
+        let held = self.session.subscriptions.lock();
+        held.len() < most
+            && held.bytes() + filter.len() <= most.saturating_mul(FILTER_BYTES).max(LEAST_BYTES)
     }
 
     pub(crate) fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), Ending> {

@@ -49,39 +49,49 @@ impl Held {
 /// Subscriptions by filter, in its order. A vector, since most sessions have few: with one it
 /// takes 32 bytes, where a map takes twenty times that.
 #[derive(Debug, Default)]
-pub(crate) struct Subscriptions(Vec<(Arc<str>, Held)>);
+pub(crate) struct Subscriptions {
+    list: Vec<(Arc<str>, Held)>,
+    /// Of all filters together.
+    bytes: usize,
+}
 
 impl Subscriptions {
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.list.len()
+    }
+
+    /// How long all filters are together.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     fn find(&self, filter: &str) -> Result<usize, usize> {
-        self.0.binary_search_by(|(one, _)| (**one).cmp(filter))
+        self.list.binary_search_by(|(one, _)| (**one).cmp(filter))
     }
 
     /// The one on this filter.
     pub fn get(&self, filter: &str) -> Option<&Held> {
-        self.find(filter).ok().map(|at| &self.0[at].1)
+        self.find(filter).ok().map(|at| &self.list[at].1)
     }
 
     /// The same to be changed, beside its filter.
     pub fn get_mut(&mut self, filter: &str) -> Option<(&Arc<str>, &mut Held)> {
         let at = self.find(filter).ok()?;
-        let (filter, held) = &mut self.0[at];
+        let (filter, held) = &mut self.list[at];
         Some((filter, held))
     }
 
     /// Adds it, or replaces the one on the same filter.
     pub fn insert(&mut self, filter: Arc<str>, held: Held) {
         match self.find(&filter) {
-            Ok(at) => self.0[at].1 = held,
+            Ok(at) => self.list[at].1 = held,
             Err(at) => {
-                if self.0.len() == self.0.capacity() {
-                    self.0.reserve_exact(self.0.len() / 2 + 1);
+                if self.list.len() == self.list.capacity() {
+                    self.list.reserve_exact(self.list.len() / 2 + 1);
                 }
-                self.0.insert(at, (filter, held));
+                self.bytes += filter.len();
+                self.list.insert(at, (filter, held));
             }
         }
     }
@@ -89,12 +99,13 @@ impl Subscriptions {
     /// Takes the one on this filter out.
     pub fn remove(&mut self, filter: &str) -> Option<Held> {
         let at = self.find(filter).ok()?;
-        Some(self.0.remove(at).1)
+        self.bytes -= filter.len();
+        Some(self.list.remove(at).1)
     }
 
     /// All of them, in the order of their filters.
     pub fn iter(&self) -> impl Iterator<Item = &(Arc<str>, Held)> {
-        self.0.iter()
+        self.list.iter()
     }
 }
 
@@ -103,7 +114,7 @@ impl IntoIterator for Subscriptions {
     type IntoIter = std::vec::IntoIter<Self::Item>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.list.into_iter()
     }
 }
 
@@ -136,6 +147,7 @@ mod tests {
                 }
                 prop_assert_eq!(ours.get(&filter), map.get(&filter));
                 prop_assert_eq!(ours.len(), map.len());
+                prop_assert_eq!(ours.bytes(), map.keys().map(String::len).sum::<usize>());
             }
             let ours: Vec<_> = ours.iter().map(|(f, held)| (f.to_string(), held.clone())).collect();
             prop_assert_eq!(ours, map.into_iter().collect::<Vec<_>>());

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 // A part of it is used here.
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 #[path = "wire/support/mod.rs"]
 mod support;
 

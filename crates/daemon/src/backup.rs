@@ -95,7 +95,6 @@ impl Backups {
     }
 
     async fn fill(&self, directory: &Path) -> Result<BackupView, BackupError> {
-        let log_complete = self.server.log_ready().is_ok();
         let (told, log) = oneshot::channel();
         let server = Arc::clone(&self.server);
         let at = Box::new(move || drop(told.send(server.snapshot())));
@@ -120,6 +119,6 @@ impl Backups {
             Ok(Err(error)) => return Err(failed(&error)),
             Err(error) => return Err(failed(&error)),
         }
-        Ok(BackupView { path: String::new(), images, image_bytes, log_complete })
+        Ok(BackupView { path: String::new(), images, image_bytes })
     }
 }

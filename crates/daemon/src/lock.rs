@@ -23,11 +23,16 @@ impl DataDir {
     /// The directory cannot be made or written, or another process holds it; the message names
     /// the path and the process.
     pub fn claim(path: &Path) -> anyhow::Result<Self> {
-        let shown = path.display();
+        let (shown, is_new) = (path.display(), !path.exists());
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(path)
+            // Its name as well: what is synced in it would be lost with that.
+            .and_then(|()| match path.parent() {
+                Some(parent) if is_new => File::open(parent)?.sync_all(),
+                _ => Ok(()),
+            })
             .with_context(|| format!("data_dir {shown} cannot be created"))?;
         let mut lock = OpenOptions::new()
             .read(true)

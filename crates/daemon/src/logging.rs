@@ -58,17 +58,20 @@ pub fn targets(level: &str) -> Result<Targets, String> {
 pub struct Level(reload::Handle<Targets, Registry>);
 
 impl Level {
-    /// From now on this level.
+    /// From now on what this filter lets pass, of [`filter`].
     ///
     /// # Errors
-    /// It makes no sense: one sentence that names the key.
-    pub fn set(&self, level: &str) -> anyhow::Result<()> {
-        self.0.reload(filter(level)?)?;
-        Ok(())
+    /// The process does not log any more.
+    pub fn set(&self, filter: Targets) -> anyhow::Result<()> {
+        Ok(self.0.reload(filter)?)
     }
 }
 
-fn filter(level: &str) -> anyhow::Result<Targets> {
+/// The filter of `log.level`.
+///
+/// # Errors
+/// It makes no sense: one sentence that names the key.
+pub fn filter(level: &str) -> anyhow::Result<Targets> {
     targets(level).map_err(|reason| anyhow::anyhow!("log.level {reason}"))
 }
 

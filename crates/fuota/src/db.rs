@@ -52,6 +52,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("db/waits.sql"),
     include_str!("db/forgiven.sql"),
     include_str!("db/links.sql"),
+    include_str!("db/endings.sql"),
 ];
 /// Jobs that may wait.
 const QUEUE: usize = 16_384;
@@ -316,6 +317,19 @@ fn migrate(connection: &mut Connection, found: usize) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Held by the writer: where it panicked, the broker says why nothing is written any more.
+struct Last<'a>(&'a Mutex<Option<String>>);
+
+impl Drop for Last<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let problem =
+                "the writer of the database has failed, as the log says: restart the broker";
+            *self.0.lock() = Some(problem.into());
+        }
+    }
+}
+
 fn write(
     mut connection: Connection,
     path: &Path,
@@ -324,6 +338,7 @@ fn write(
     commit_time: &hook::Histogram,
 ) {
     let mut said: Option<Instant> = None;
+    let _last = Last(problem);
     while let Ok(first) = jobs.recv() {
         let mut group = vec![first];
         group.extend(jobs.try_iter().take(GROUP - 1));
@@ -359,7 +374,8 @@ fn write(
     }
 }
 
-/// One commit for all; a job that fails takes only its own changes back.
+/// One commit for all; a job that fails takes only its own changes back. Where SQLite took back all
+/// of them, as it may when the disk is full, nothing is written.
 fn write_group(
     connection: &mut Connection,
     group: &[Job],
@@ -368,7 +384,12 @@ fn write_group(
     let mut run = || -> Result<(), DbError> {
         let mut transaction = connection.transaction()?;
         for job in group {
-            results.push(write_job(&mut transaction, job).map_err(DbError::from));
+            let result = write_job(&mut transaction, job).map_err(DbError::from);
+            if transaction.is_autocommit() {
+                // What came now would be written, each by itself, and nobody would know.
+                return Err(result.err().unwrap_or(DbError::Closed));
+            }
+            results.push(result);
         }
         Ok(transaction.commit()?)
     };

@@ -28,6 +28,7 @@ use crate::{
     db::{Db, Op},
     device::Device,
     dialect::{self, Dialect, Quirks},
+    ending::Endings,
     fleet::{
         Fleet,
         events::{Change, Events},
@@ -61,6 +62,7 @@ pub struct Engine {
     pub accounts: Accounts,
     pub tokens: Tokens,
     pub requests: Requests,
+    pub endings: Endings,
     pub files: Mutex<Files>,
     pub catalog: ArcSwap<Catalog>,
     /// The last in the order of locks.
@@ -199,6 +201,7 @@ impl Engine {
             accounts,
             tokens: Tokens::load(loaded.user_tokens),
             requests: Requests::load(loaded.requests),
+            endings: Endings::load(loaded.endings),
             files: Mutex::new(files),
             catalog: ArcSwap::default(),
             fleet: Mutex::new(fleet),

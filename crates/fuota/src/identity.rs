@@ -25,6 +25,8 @@ const WRONG: &str = "the user name, password or token is wrong";
 /// What an address hears that has to wait.
 const SLOWED: &str = "too many logins failed from this address: try again later";
 
+const TOO_LONG: &str = "the password is too long";
+
 /// What a CONNECT proves.
 enum Proof {
     /// It is the device of this id.
@@ -58,6 +60,13 @@ impl Engine {
                     "the certificate's CN is not a device id",
                 );
             }
+            // Rules, sessions and logs know accounts by their names alone.
+            Some(cn) if self.accounts.get(cn).is_some_and(|user| user.role != UserRole::Device) => {
+                return reject(
+                    ReasonKind::NotAuthorized,
+                    "the certificate's CN is the name of a user that is no device",
+                );
+            }
             cn => cn,
         };
         let open = self.settings().mode == AuthMode::Open;
@@ -66,7 +75,7 @@ impl Engine {
             Login::Stranger if open => None,
             // Whose token nobody knows is a device of its own in open mode only.
             Login::Proof(Proof::Token(_)) if !open => {
-                return self.failed_login(request, Tried::Token, "nobody has this token");
+                return self.unknown_login(request, "nobody has this token");
             }
             Login::Proof(proof) => Some(proof),
             Login::Password(user, password) => match self.check(request, user, password).await {
@@ -75,11 +84,11 @@ impl Engine {
             },
             // A removed device that sends its id and its token looks the same.
             Login::Stranger => {
-                return self.failed_login(request, Tried::Token, "there is no such user");
+                return self.unknown_login(request, "there is no such user");
             }
             Login::Wrong => {
                 let problem = "the password or token is not this account's";
-                return self.failed_login(request, Tried::Token, problem);
+                return self.unknown_login(request, problem);
             }
         };
         self.admit(request, certificate, proof)
@@ -224,7 +233,8 @@ impl Engine {
     ) -> Result<Arc<User>, ConnectVerdict> {
         let address = request.address.map(|address| address.ip());
         if password.len() > MAX_TOKEN {
-            return Err(self.failed_login(request, Tried::Password, "the password is too long"));
+            let failure = self.accounts.failed(Tried::Password, Some(&user.name), address);
+            return Err(self.failed_login(request, failure, TOO_LONG));
         }
         match self.accounts.verify(&self.key, &user, password, address).await {
             Ok(()) => {
@@ -242,7 +252,7 @@ impl Engine {
         problem: &'static str,
     ) -> ConnectVerdict {
         match refusal {
-            Refusal::Wrong => self.failed_login(request, Tried::Password, problem),
+            Refusal::Wrong(failure) => self.failed_login(request, failure, problem),
             Refusal::Slowed => {
                 Counters::add(&self.counters.failed_logins, 1);
                 reject(ReasonKind::ServerBusy, SLOWED)
@@ -273,17 +283,18 @@ impl Engine {
             address,
             user_properties: Vec::new(),
         };
+        let address = address.map(|address| address.ip());
         let verdict = match self.accounts.get(name) {
             Some(user) => match self.check(&request, user, password.as_bytes()).await {
                 Ok(user) => return Ok(user.role),
                 Err(verdict) => verdict,
             },
             None if password.len() > MAX_TOKEN => {
-                self.failed_login(&request, Tried::Password, "the password is too long")
+                let failure = self.accounts.failed(Tried::Password, Some(name), address);
+                self.failed_login(&request, failure, TOO_LONG)
             }
             None => {
-                let address = address.map(|address| address.ip());
-                let refusal = self.accounts.verify_nobody(password.as_bytes(), address).await;
+                let refusal = self.accounts.verify_nobody(name, password.as_bytes(), address).await;
                 self.refused_password(&request, refusal, "there is no such user")
             }
         };
@@ -298,12 +309,18 @@ impl Engine {
         }
     }
 
+    /// A login that failed, with a token or a name that nobody has.
+    fn unknown_login(&self, request: &ConnectRequest, problem: &'static str) -> ConnectVerdict {
+        let address = request.address.map(|address| address.ip());
+        self.failed_login(request, self.accounts.failed(Tried::Token, None, address), problem)
+    }
+
     /// Counts and logs it. What was sent as user name may be a token, so only the name of an
     /// account that exists is shown.
     fn failed_login(
         &self,
         request: &ConnectRequest,
-        tried: Tried,
+        failure: Failure,
         problem: &'static str,
     ) -> ConnectVerdict {
         Counters::add(&self.counters.failed_logins, 1);
@@ -312,7 +329,7 @@ impl Engine {
         let account = request.username.as_deref().filter(known);
         let address = request.address.map(|address| address.ip());
         let client = display(&request.client_id);
-        match self.accounts.failed(tried, address) {
+        match failure {
             Failure::Noted => {
                 tracing::warn!(client, account, ?address, reason = problem, "a login failed");
             }
@@ -365,17 +382,6 @@ impl Engine {
     /// prove it comes back.
     pub fn end_account(&self, name: &str, text: &'static str) {
         self.end_accounts(HashSet::from([name.into()]), text);
-    }
-
-    /// Ends the sessions of an account that is gone, connected or away: nobody can prove it any
-    /// more, and whoever gets the name later is not to find them.
-    pub fn end_sessions(&self, name: &str, text: &'static str) {
-        let Some(broker) = self.broker.get() else { return };
-        let reason = Reason::new(ReasonKind::AdministrativeAction, text);
-        let theirs = |identity: &Identity| {
-            identity.role != Role::Anonymous && identity.name.as_deref() == Some(name)
-        };
-        broker.end_sessions(&theirs, &reason);
     }
 
     /// [`Engine::end_account`] of many accounts.

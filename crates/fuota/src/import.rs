@@ -56,6 +56,7 @@ impl Service {
         let (batch, devices) = self.registrations(import, &users, &request)?;
         let mut names: HashSet<Arc<str>> = batch.iter().map(|one| Arc::clone(&one.id)).collect();
         names.extend(users.iter().map(|user| Arc::clone(&user.name)));
+        engine.endings.over(&names.iter().map(|name| &**name).collect::<Vec<_>>()).await?;
         let mut ops: Vec<_> = users.iter().map(|user| Op::User(user.row())).collect();
         let detail = format!("{} devices, {} users", devices.len(), users.len());
         ops.push(Engine::audit_by(actor, "import", "imported", Some(detail)));

@@ -26,6 +26,7 @@
 //! | `window`, `limits`, `pace` | when manifests go out, and how much at once |
 //! | `outcome`, `state` | what became of an update, and the one function that moves its state |
 //! | `order`, `fetch` | updates that an operator starts with a message, from an address |
+//! | `ending` | removed accounts whose sessions are still to be ended |
 //! | `import` | many devices and users at once, all or none; `requests`: what was asked before with the same key; `whole`: whole numbers in JSON |
 //! | `device`, `registry` | what is known of devices, in memory; `registration`: who is registered |
 //! | `db` | the one place that knows the database |
@@ -44,6 +45,7 @@ mod device;
 mod dialect;
 mod downlink;
 pub mod download;
+mod ending;
 mod engine;
 mod fetch;
 mod fleet;

@@ -35,6 +35,8 @@ impl Hook for Plugin {
 
     fn start(&self, broker: Arc<dyn Broker>) {
         drop(self.0.broker.set(broker));
+        self.0.remember_runtime();
+        self.0.end_what_was_left();
     }
 
     fn connect<'a>(&'a self, request: &'a ConnectRequest) -> BoxFuture<'a, ConnectVerdict> {

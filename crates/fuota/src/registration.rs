@@ -125,6 +125,7 @@ impl Service {
             return Ok((AddedDevice { id, token }, false));
         }
         self.check_device(&new)?;
+        engine.endings.over(&[&id]).await?;
         new.token = None;
         let device = Registration::new(new, engine.key.token(token.as_bytes()));
         let mut ops = vec![Engine::audit_by(actor, &id, "registered", None)];

@@ -87,7 +87,8 @@ impl Key {
         Key(bytes)
     }
 
-    /// Written under another name and renamed, so that a crash leaves no half a key.
+    /// Written under another name and renamed, so that a crash leaves no half a key; and its name
+    /// synced, since the tokens in the database are worth nothing without it.
     fn write(&self, path: &Path) -> io::Result<()> {
         let temporary = path.with_extension("key.tmp");
         let mut options = fs::OpenOptions::new();
@@ -97,7 +98,11 @@ impl Key {
         let mut file = options.open(&temporary)?;
         writeln!(file, "{}", hex::encode(self.0))?;
         file.sync_all()?;
-        fs::rename(temporary, path)
+        fs::rename(temporary, path)?;
+        match path.parent() {
+            Some(parent) if cfg!(unix) => fs::File::open(parent)?.sync_all(),
+            _ => Ok(()),
+        }
     }
 
     /// The hash that a registered token is kept as.

@@ -170,10 +170,11 @@ impl Service {
             .registry
             .get(id)
             .ok_or_else(|| ServiceError::NotFound(format!("there is no device {id}")))?;
-        let ops = vec![Engine::audit_by(actor, id, "removed", None)];
-        let registered = engine.registered(id).is_some();
-        engine.forget(&device, ops, "the device was removed").await?;
+        let mut ops = vec![Engine::audit_by(actor, id, "removed", None)];
         // Who was known without an account comes back as it came before.
+        let registered = engine.registered(id).is_some();
+        ops.extend(registered.then(|| Op::Ending(id.to_owned())));
+        engine.forget(&device, ops, "the device was removed").await?;
         if registered {
             engine.end_sessions(id, "the device was removed");
         }

@@ -143,6 +143,7 @@ impl Settings {
         Settings {
             data_dir: is.data_dir.clone(),
             mode: is.mode,
+            on_existing: is.on_existing,
             rotation_grace: is.rotation_grace,
             nudge_after: is.nudge_after,
             flush_interval: is.flush_interval,

@@ -8,6 +8,7 @@ use crate::{
     client::{Identity, Protocol},
     histogram::Distribution,
     message::{Properties, Qos, Subscription},
+    phase::BoxFuture,
     verdict::Reason,
 };
 
@@ -35,8 +36,13 @@ pub trait Broker: Send + Sync {
     /// Ends the sessions of those accounts, connected or away, with all that they hold, in the
     /// durable log as well: the account is gone, and nobody can come back to them. Connected
     /// clients are told this reason. Wills that they gave are published, as at any end of a
-    /// session. Says how many there were.
-    fn end_sessions(&self, of: &dyn Fn(&Identity) -> bool, reason: &Reason) -> usize;
+    /// session. The future says `true` when they have ended and the log has it, however long that
+    /// takes, and `false` where the broker stops before; it need not be awaited.
+    fn end_sessions(
+        &self,
+        of: &dyn Fn(&Identity) -> bool,
+        reason: &Reason,
+    ) -> BoxFuture<'static, bool>;
 
     /// Every session: the connected ones and the persistent ones that are away. Without their
     /// subscriptions.

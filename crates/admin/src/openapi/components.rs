@@ -441,7 +441,7 @@ fn site() -> Value {
         ),
         "NewBackup": object(json!({"path": about("Absolute, and new.", pattern(r"^/([^/\u0000]+/)*[^/\u0000]+$"))}), none()),
         "Backup": object(
-            json!({"path": text(), "images": count(), "image_bytes": count(), "log_complete": boolean()}),
+            json!({"path": text(), "images": count(), "image_bytes": count()}),
             none(),
         ),
     })

@@ -460,7 +460,8 @@ fn retained() -> Vec<Described> {
         "/v1/retained",
         vec![
             get("List retained messages, by topic")
-                .about("Topics below `$` must be named. A page ends early at 4 MiB of payloads.")
+                .about("Topics below `$` must be named. A page ends early at 4 MiB of payloads, and after \
+                        10,000 messages. Those that `auth.rules` keep from the user are left out.")
                 .paged(false)
                 .query("filter", "Only those that this topic filter matches.", filter())
                 .gives_of(200, "A page of messages.", page("retained", "Retained"))

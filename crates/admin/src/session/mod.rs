@@ -174,6 +174,8 @@ impl Sessions {
                 .and_then(|()| fs::rename(&aside, file))
         });
         if let Err(error) = written {
+            // Whoever logged out since is in the old one.
+            drop(fs::remove_file(file));
             tracing::warn!(%error, file = %file.display(), "logins cannot be kept for the next start");
         }
     }

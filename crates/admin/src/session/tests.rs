@@ -54,6 +54,19 @@ fn a_session_that_was_closed_or_is_old_is_over() {
     assert!(doors.sessions().find(&id, &doors).is_none());
 }
 
+/// The disk is full, and the file of before would log in who logged out.
+#[test]
+fn a_session_that_was_closed_stays_so_where_that_cannot_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sessions.json");
+    let first = doors("0123456789abcdef", Some(file.clone()));
+    let id = first.sessions().open(None, &first.token_stamp()).unwrap();
+    fs::create_dir(file.with_extension("new")).unwrap();
+    first.sessions().close(&id);
+    let again = doors("0123456789abcdef", Some(file));
+    assert!(again.sessions().find(&id, &again).is_none());
+}
+
 #[test]
 fn there_are_not_more_than_the_bound() {
     let doors = doors("0123456789abcdef", None);

@@ -232,6 +232,12 @@ impl Journal {
         ticket
     }
 
+    /// Tells when all that was appended before is written, however long that takes; drops it where
+    /// the writer ends before.
+    pub fn tell_written(&self, told: oneshot::Sender<bool>) {
+        self.push(None, Some(Waiting::Wait(told)));
+    }
+
     /// What must not happen before it is written, however long that takes.
     pub fn require(&self, record: Record) -> Ticket {
         self.wait(record, Waiting::Wait)

@@ -75,12 +75,16 @@ pub trait LogFile: Send + Sync {
 pub struct Directory(PathBuf);
 
 impl Directory {
-    /// Makes it where it is missing.
+    /// Makes it where it is missing, for good: what is synced in it is lost with its name.
     ///
     /// # Errors
     /// It cannot be made.
     pub fn open(path: &Path) -> io::Result<Self> {
+        let is_new = !path.exists();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        if is_new && let Some(parent) = path.parent().filter(|it| !it.as_os_str().is_empty()) {
+            File::open(parent)?.sync_all()?;
+        }
         Ok(Directory(path.to_owned()))
     }
 }

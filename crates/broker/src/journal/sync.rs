@@ -67,14 +67,19 @@ impl Syncer {
     pub fn go_on_with(&self, file: Arc<dyn LogFile>) {
         *self.file.lock() = file;
     }
-}
 
-impl Drop for Syncer {
-    fn drop(&mut self) {
+    /// From now on nothing is synced here.
+    pub fn stop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
             // It only syncs: a panic there is logged by the process.
             drop(thread.join());
         }
+    }
+}
+
+impl Drop for Syncer {
+    fn drop(&mut self) {
+        self.stop();
     }
 }

@@ -127,8 +127,7 @@ impl Writer {
                 Ok(()) => self.recovered(),
                 Err(error) => self.failed(&error),
             }
-            // The receiver may have given up.
-            self.copies.drain(..).for_each(|copy| drop(copy.send(self.image.clone())));
+            self.copy();
             self.look_after_snapshots();
             if stop {
                 return self.end();
@@ -185,8 +184,10 @@ impl Writer {
             if self.sync == Sync::Always
                 && let Err(error) = self.file.sync()
             {
-                // The system may have thrown away what it could not write.
+                // The system may have thrown away what it could not write. What is refused now must
+                // not be there if the next start finds this file.
                 self.whole = true;
+                drop(self.file.cut(self.len));
                 return Err(error);
             }
             self.len += self.buffer.len() as u64;
@@ -240,6 +241,19 @@ impl Writer {
             if let Some(record) = record {
                 self.image.apply(record);
             }
+        }
+    }
+
+    /// Tells who waits for the state. What is kept to be written belongs to it: whoever did it went
+    /// on.
+    fn copy(&mut self) {
+        for copy in self.copies.drain(..) {
+            let mut image = self.image.clone();
+            self.entries.iter().filter_map(|entry| entry.record.clone()).for_each(|record| {
+                image.apply(record);
+            });
+            // The receiver may have given up.
+            drop(copy.send(image));
         }
     }
 
@@ -343,16 +357,26 @@ impl Writer {
 
     /// The journal is closed, and what was appended is written as far as it can be.
     fn end(&mut self) {
-        let left = self.entries.len() + self.held_back.len();
-        if left > 0 || self.whole {
-            tracing::error!(left, "the broker's log could not be written to its end");
-        }
         if let Some(running) = self.snapshot.take() {
             // It is complete or it has no name: nothing depends on it.
             drop(running.join());
         }
-        if let Err(error) = self.file.sync() {
+        // Behind it nobody else syncs, and hears of an error in our place.
+        self.syncer.stop();
+        let synced = self.file.sync();
+        if let Err(error) = &synced {
             tracing::error!(%error, "the broker's log could not be synced at its end");
+        }
+        if synced.is_err() || self.syncer.failed.load(Ordering::Acquire) {
+            // The system may have thrown away what it could not write.
+            self.whole = true;
+            if let Err(error) = self.write_whole() {
+                tracing::error!(%error, "the broker's log could not be written anew at its end");
+            }
+        }
+        let left = self.entries.len() + self.held_back.len();
+        if left > 0 || self.whole {
+            tracing::error!(left, "the broker's log could not be written to its end");
         }
     }
 }

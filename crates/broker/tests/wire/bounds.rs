@@ -105,6 +105,40 @@ fn properties_count_where_bytes_are_bounded() {
     }
 }
 
+/// Filters may be as long as texts of MQTT, but not all of them: what a session holds is bounded in
+/// bytes as well, and one that is gone gives its room back.
+#[test]
+fn filters_have_room_for_a_few_long_ones() {
+    let settings = Settings::default();
+    let most = settings.limits.subscriptions * 256 / 60_000;
+    let site = site_with(settings);
+    let long = |n: usize, end: &str| format!("{n}{}{end}", "x".repeat(60_000 - 10));
+    for (version, refused) in [(V4, 0x80), (V5, 0x97)] {
+        let mut wire = site.client(version, "c");
+        for n in 0..most + 5 {
+            let granted = if n < most { 1 } else { refused };
+            // Those with wildcards stand elsewhere, and a group has a text of its own.
+            let filter = match n % 3 {
+                0 => long(n, ""),
+                1 => long(n, "/+"),
+                _ => format!("$share/g/{}", long(n, "/#")),
+            };
+            wire.send(&subscribe(version, 1, &[], &[(&filter, 1)]));
+            wire.expect(&suback(version, 1, &[granted]));
+        }
+        // Again is no more, and short ones still find room.
+        for filter in [&*long(0, ""), "short"] {
+            wire.send(&subscribe(version, 1, &[], &[(filter, 1)]));
+            wire.expect(&suback(version, 1, &[1]));
+        }
+        wire.send(&unsubscribe(version, 1, &[&long(0, "")]));
+        wire.expect(&unsuback(version, 1, &[0]));
+        wire.send(&subscribe(version, 1, &[], &[(&long(0, "/y"), 1)]));
+        wire.expect(&suback(version, 1, &[1]));
+        wire.leave();
+    }
+}
+
 /// No SUBSCRIBE has more filters than a session may hold; the others are refused unseen.
 #[test]
 fn one_subscribe_has_as_many_filters_as_a_session() {

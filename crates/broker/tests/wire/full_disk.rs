@@ -60,6 +60,15 @@ fn a_full_disk_stops_only_what_needs_it() {
         let mut late = site.enter(&Connect::lasting(V4, "late"), false);
         late.subscribe("late", 1);
         late.vanish();
+        // A backup of this moment has what was answered, though it is not written.
+        let directory = tempfile::tempdir().unwrap();
+        site.server.snapshot().unwrap().save(directory.path()).unwrap();
+        let backup = Disk::default();
+        let name = "snapshot-00000001";
+        backup.put(name, std::fs::read(directory.path().join(name)).unwrap());
+        let copy = site_on(Settings::default(), &backup);
+        copy.enter(&Connect::lasting(V4, "late"), true).silent();
+        copy.enter(&lasting, true).silent();
 
         disk.set_full(false);
         eventually("the log is written", || site.server.log_ready().is_ok());

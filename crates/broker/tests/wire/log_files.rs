@@ -69,3 +69,40 @@ fn a_log_that_could_not_be_synced_is_replaced() {
     let (site, _) = killed(&disk);
     assert_eq!(site.broker.counters().retained_messages, 2);
 }
+
+/// What a client heard is not so must not be so after the next start: else its next message under
+/// the packet id would be taken for a copy.
+#[test]
+fn what_could_not_be_synced_and_was_refused_is_not_in_the_log() {
+    let disk = Disk::default();
+    let site = site_on(careful(Settings::default()), &disk);
+    let (reader, writer) = (Connect::lasting(V5, "reader"), Connect::lasting(V5, "writer"));
+    let mut wire = site.enter(&reader, false);
+    wire.subscribe("t", 2);
+    wire.vanish();
+    let mut wire = site.enter(&writer, false);
+    disk.set_broken(true);
+    wire.publish(Publish::new("t", "refused").qos(2, 7));
+    let (got, code) = (wire.packet(), with_code(pubrec(7), 0x97));
+    assert_eq!((got[0], &got[2..5]), (code[0], &code[2..5]), "{got:02x?}");
+    // No snapshot mends it before the end of the process.
+    let (site, _) = killed(&disk);
+    let mut wire = site.enter(&writer, true);
+    wire.publish(Publish::new("t", "another").qos(2, 7));
+    wire.expect(&pubrec(7));
+    let mut wire = site.enter(&reader, true);
+    assert_eq!(wire.received().text(), "another");
+}
+
+/// At its end there is no other write that would show it.
+#[test]
+fn a_log_that_could_not_be_synced_at_its_end_is_written_anew() {
+    let disk = Disk::default();
+    let site = synced_by_file(&disk);
+    site.publish(Publish::new("last", "x").qos(1, 1).retained());
+    disk.fail_once(Sync::File);
+    drop(site);
+    assert!(disk.has_failed());
+    let site = site_on(Settings::default(), &disk.after_power_cut(0));
+    assert_eq!(site.broker.counters().retained_messages, 1);
+}

@@ -28,6 +28,7 @@ use clap::Parser;
 
 use crate::measure::{Cell, Plan};
 use crate::servers::Server;
+use crate::speech::Dialect;
 use crate::support::firmware::Image;
 use crate::support::process;
 
@@ -68,6 +69,10 @@ struct Arguments {
     /// Leave the other dialects out
     #[arg(long)]
     no_dialects: bool,
+
+    /// Only this dialect beside the reference, and nothing else
+    #[arg(long, value_enum, value_name = "NAME", conflicts_with = "no_dialects")]
+    dialect: Option<Dialect>,
 
     /// Leave memory out
     #[arg(long)]
@@ -130,6 +135,9 @@ async fn compare(arguments: &Arguments) -> anyhow::Result<bool> {
         }
     };
     report::head(server.process.name, frame, &plan);
+    if arguments.dialect.is_some() {
+        return dialects(&server, arguments, &plan).await;
+    }
     let mut within = true;
     for cell in Cell::ALL {
         if arguments.devices.is_some_and(|only| only != cell.devices) {
@@ -161,9 +169,13 @@ async fn dialects(
     plan: &Plan,
 ) -> anyhow::Result<bool> {
     let mut within = true;
+    let compared: Vec<_> = match arguments.dialect {
+        Some(dialect) => vec![Dialect::Reference, dialect],
+        None => Dialect::ALL.to_vec(),
+    };
     let cells = Cell::ALL.into_iter().filter(|cell| cell.devices == 50);
     for cell in cells.filter(|cell| arguments.devices.is_none_or(|only| only == cell.devices)) {
-        within &= report::dialects(cell, &measure::dialects(cell, server, plan).await?);
+        within &= report::dialects(cell, &measure::dialects(cell, &compared, server, plan).await?);
     }
     Ok(within)
 }

@@ -12,9 +12,10 @@ use crate::support::firmware::{self, Heard, Image};
 use crate::support::frames;
 
 /// The dialects whose cost is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Dialect {
     Reference,
+    #[value(name = "thingsboard")]
     ThingsBoard,
     Aws,
     AwsJson,

@@ -33,12 +33,6 @@ pub async fn run(args: &Args, config: Option<&Path>) -> anyhow::Result<()> {
     if args.json {
         return output::json(&made);
     }
-    if made["log_complete"] == false {
-        eprintln!(
-            "warning: the broker's log cannot be written, and what sessions did since then may be \
-             missing from this backup: see `fuotad status`, and make another one when that is over"
-        );
-    }
     output::text(&format!(
         "{}: database, sessions, retained messages and {} images of {} bytes\n",
         field(&made, "path"),

@@ -103,11 +103,14 @@ impl Reload {
 
     async fn go_live(&self, config: &Config) -> anyhow::Result<()> {
         let Parts { level, files, server, fuota, store, .. } = &self.parts;
-        // First what can fail.
+        // First what can fail: half of a configuration is never in force.
+        let filter = logging::filter(&config.log.level)?;
         if let Err(error) = fuota.configure(settings::fuota(config)).await {
             bail!("{error}");
         }
-        level.set(&config.log.level)?;
+        if let Err(reason) = level.set(filter) {
+            error!(%reason, "log.level stays as it was");
+        }
         let connections = files.connections(config.limits.connections);
         files.report(config.limits.connections);
         server.set_limits(&settings::broker(config, connections).limits);

@@ -12,6 +12,7 @@ use super::{
     rule::{Action, Rule, Subject},
 };
 use crate::{
+    Service,
     downlink::downlink_device,
     engine::{Counters, Engine},
     plugin::{is_about_device, shared_filter},
@@ -58,6 +59,30 @@ impl RuleSet {
         let own = account.and_then(|name| self.accounts.get(name));
         [&self.roles[index], own.map_or(&[], Vec::as_slice)]
     }
+}
+
+/// What the first of these rules says that is about this. An allowing rule is, where it covers the
+/// whole filter; a denying one already where both share a topic: who may not hear `secret/#` may not
+/// hear it as a part of `#` either.
+fn decide(
+    rules: [&[(usize, Rule)]; 2],
+    subject: &Subject<'_>,
+    action: Action,
+    filter: &str,
+) -> Option<bool> {
+    let decides = |rule: &Rule| {
+        rule.is_about(action)
+            && rule.pattern(subject).is_some_and(|pattern| match rule.allow {
+                true => covers(&pattern, filter),
+                false => overlaps(&pattern, filter),
+            })
+    };
+    let first = |rules: &'_ [(usize, Rule)]| {
+        let decided = rules.iter().find(|(_, rule)| decides(rule));
+        decided.map(|(place, rule)| (*place, rule.allow))
+    };
+    let decided = rules.into_iter().filter_map(first).min_by_key(|(place, _)| *place);
+    decided.map(|(_, allow)| allow)
 }
 
 /// Whether a topic or filter is one of those on which the server tells operators what happens.
@@ -137,9 +162,7 @@ impl Engine {
         }
     }
 
-    /// What the first rule says that is about this. An allowing rule is, where it covers the
-    /// whole filter; a denying one already where both share a topic: who may not hear `secret/#`
-    /// may not hear it as a part of `#` either.
+    /// What the rules say to a client.
     fn by_rules(&self, client: &Client, action: Action, filter: &str) -> Option<bool> {
         let account = match client.identity.role {
             Role::Anonymous => None,
@@ -156,19 +179,7 @@ impl Engine {
             false => None,
         };
         let subject = Subject { client: &client.id, user: account, device: device.as_deref() };
-        let decides = |rule: &Rule| {
-            rule.is_about(action)
-                && rule.pattern(&subject).is_some_and(|pattern| match rule.allow {
-                    true => covers(&pattern, filter),
-                    false => overlaps(&pattern, filter),
-                })
-        };
-        let first = |rules: &'_ [(usize, Rule)]| {
-            let decided = rules.iter().find(|(_, rule)| decides(rule));
-            decided.map(|(place, rule)| (*place, rule.allow))
-        };
-        let decided = rules.into_iter().filter_map(first).min_by_key(|(place, _)| *place);
-        decided.map(|(_, allow)| allow)
+        decide(rules, &subject, action, filter)
     }
 
     /// Whether this is a topic on which devices ask for firmware and hear it.
@@ -186,5 +197,18 @@ impl Engine {
     fn refuse_access(&self, text: &'static str) -> Access {
         Counters::add(&self.counters.refused, 1);
         Access::Reject(Reason::new(ReasonKind::NotAuthorized, text))
+    }
+}
+
+impl Service {
+    /// Whether a user of the admin interface may read what is retained on a topic: what the rules
+    /// keep from it over MQTT they keep from it here. It has no client id: a denying rule that names
+    /// one keeps all of them, an allowing one gives none.
+    pub fn may_read(&self, user: &str, topic: &str) -> bool {
+        let Some(user) = self.0.accounts.get(user) else { return false };
+        let rules = self.0.accounts.rules.load();
+        let subject = Subject { client: "", user: Some(&user.name), device: None };
+        let rules = rules.of(user.role.into(), subject.user);
+        decide(rules, &subject, Action::Subscribe, topic) != Some(false)
     }
 }

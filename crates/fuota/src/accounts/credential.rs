@@ -16,8 +16,9 @@ impl Service {
 
     /// Whether so many logins failed from this address that it waits.
     pub fn is_slowed(&self, address: Option<SocketAddr>) -> bool {
-        let slowed =
-            |address: SocketAddr| self.0.accounts.throttle.is_slowed(address.ip(), Instant::now());
+        let slowed = |address: SocketAddr| {
+            self.0.accounts.throttle.is_slowed(address.ip(), None, Instant::now())
+        };
         address.is_some_and(slowed)
     }
 
@@ -25,7 +26,7 @@ impl Service {
     pub fn wrong_admin_token(&self, address: Option<SocketAddr>) {
         Counters::add(&self.0.counters.failed_logins, 1);
         let address = address.map(|address| address.ip());
-        match self.0.accounts.failed(Tried::Password, address) {
+        match self.0.accounts.failed(Tried::Password, None, address) {
             Failure::Noted => {
                 tracing::warn!(?address, reason = "not the admin token", "a login failed");
             }

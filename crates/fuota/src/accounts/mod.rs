@@ -55,7 +55,7 @@ pub struct Accounts {
     /// database, replace the snapshot.
     changing: tokio::sync::Mutex<()>,
     passwords: PasswordThread,
-    throttle: Throttle,
+    throttle: Arc<Throttle>,
     /// Of tokens and names that nobody has. Apart from the passwords': one device that was
     /// removed and tries on must not shut out the people behind the same address.
     unknown: Throttle,
@@ -75,8 +75,8 @@ pub enum Tried {
 /// Why a password was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is not this user's, or the user was removed meanwhile.
-    Wrong,
+    /// It is not this user's, or the user was removed meanwhile. This is noted.
+    Wrong(Failure),
     /// Too many logins failed from this address; it is not looked at.
     Slowed,
     /// Too many passwords wait to be looked at.
@@ -92,7 +92,7 @@ impl Accounts {
             ),
             changing: tokio::sync::Mutex::new(()),
             passwords: PasswordThread::start()?,
-            throttle: Throttle::default(),
+            throttle: Arc::default(),
             unknown: Throttle::default(),
             rules: ArcSwap::from_pointee(RuleSet::new(&settings.rules, settings.strict)),
         })
@@ -126,48 +126,75 @@ impl Accounts {
         if user.remembers(&remembered, Instant::now()) {
             return Ok(());
         }
-        if address.is_some_and(|address| self.throttle.is_slowed(address, Instant::now())) {
+        self.compute(user.password.clone(), &user.name, password, address).await?;
+        if !self.is_current(user) {
+            return Err(Refusal::Wrong(self.failed(Tried::Password, Some(&user.name), address)));
+        }
+        user.remember(remembered, Instant::now());
+        Ok(())
+    }
+
+    /// Whether this is the password of the hash, on the passwords' thread. A failure is noted
+    /// there: who sends many guesses at once has no more of them than who sends them one by one.
+    async fn compute(
+        &self,
+        hash: PasswordHash,
+        name: &Arc<str>,
+        password: &[u8],
+        address: Option<IpAddr>,
+    ) -> Result<(), Refusal> {
+        let (throttle, name, password) =
+            (Arc::clone(&self.throttle), Arc::clone(name), password.to_vec());
+        let is_slowed = move |throttle: &Throttle, name: &str| {
+            address.is_some_and(|at| throttle.is_slowed(at, Some(name), Instant::now()))
+        };
+        if is_slowed(&throttle, &name) {
             return Err(Refusal::Slowed);
         }
-        let (hash, password) = (user.password.clone(), password.to_vec());
-        let right = self.passwords.run(move || hash.matches(&password)).await;
-        match right {
-            Err(_) => Err(Refusal::Busy),
-            Ok(true) if self.is_current(user) => {
-                user.remember(remembered, Instant::now());
-                Ok(())
+        let work = move || {
+            if is_slowed(&throttle, &name) {
+                return Err(Refusal::Slowed);
             }
-            Ok(_) => Err(Refusal::Wrong),
-        }
+            if hash.matches(&password) {
+                return Ok(());
+            }
+            Err(Refusal::Wrong(failed(&throttle, Some(&name), address)))
+        };
+        self.passwords.run(work).await.unwrap_or(Err(Refusal::Busy))
     }
 
     /// Checks the password of a user that there is not: as long, and in the same queue, so that
     /// the time does not say which names are known.
-    pub async fn verify_nobody(&self, password: &[u8], address: Option<IpAddr>) -> Refusal {
-        if address.is_some_and(|address| self.throttle.is_slowed(address, Instant::now())) {
-            return Refusal::Slowed;
-        }
-        let password = password.to_vec();
-        match self.passwords.run(move || PasswordHash::nobodys().matches(&password)).await {
-            Ok(_) => Refusal::Wrong,
-            Err(_) => Refusal::Busy,
+    pub async fn verify_nobody(
+        &self,
+        name: &str,
+        password: &[u8],
+        address: Option<IpAddr>,
+    ) -> Refusal {
+        let checked = self.compute(PasswordHash::nobodys(), &name.into(), password, address).await;
+        match checked {
+            Err(refusal) => refusal,
+            Ok(()) => Refusal::Wrong(self.failed(Tried::Password, Some(name), address)),
         }
     }
 
-    /// Notes a login that failed.
-    pub fn failed(&self, tried: Tried, address: Option<IpAddr>) -> Failure {
-        let throttle = match tried {
-            Tried::Password => &self.throttle,
-            Tried::Token => &self.unknown,
-        };
-        match address {
-            Some(address) => throttle.failed(address, Instant::now()),
-            None => Failure::Noted,
+    /// Notes a login that failed, with the name of its user where it is one with a password.
+    pub fn failed(&self, tried: Tried, name: Option<&str>, address: Option<IpAddr>) -> Failure {
+        match tried {
+            Tried::Password => failed(&self.throttle, name, address),
+            Tried::Token => failed(&self.unknown, None, address),
         }
     }
 
     /// Whether this is still the user of its name, unchanged.
     fn is_current(&self, user: &Arc<User>) -> bool {
         self.users.load().get(&user.name).is_some_and(|now| Arc::ptr_eq(now, user))
+    }
+}
+
+fn failed(throttle: &Throttle, name: Option<&str>, address: Option<IpAddr>) -> Failure {
+    match address {
+        Some(address) => throttle.failed(address, name, Instant::now()),
+        None => Failure::Noted,
     }
 }

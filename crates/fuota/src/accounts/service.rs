@@ -59,6 +59,7 @@ impl Service {
             return Ok((AddedUser { user: user.view(), password: shown }, false));
         }
         self.0.name_is_free(&new.name)?;
+        self.0.endings.over(&[&new.name]).await?;
         if accounts.count() >= MAX_USERS {
             return Err(ServiceError::Conflict(format!("there are {MAX_USERS} users already")));
         }
@@ -139,7 +140,7 @@ impl Service {
         let _changing = accounts.change().await;
         let old = accounts.get(name).ok_or_else(|| unknown(name))?;
         let line = Engine::audit_by(actor, name, "user removed", None);
-        let ops = vec![Op::UserGone(name.to_owned()), line];
+        let ops = vec![Op::UserGone(name.to_owned()), Op::Ending(name.to_owned()), line];
         match old.role {
             UserRole::Device => self.forget_device(name, ops).await?,
             _ => self.write(ops).await?,

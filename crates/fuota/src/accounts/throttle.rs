@@ -1,13 +1,19 @@
 //! Addresses from which logins failed.
 //!
 //! The first [`FREE`] failures cost nothing. After each further one the address waits, twice as
-//! long as before and at most [`LONGEST`]: until then no password of it is looked at. Valid
-//! tokens, and passwords that are remembered as verified, are let in all the same, so that one
-//! client with a wrong password does not shut out its neighbours behind the same address. Tokens
-//! and names that nobody has are counted apart: a device that was removed and tries on makes no
-//! password wait.
+//! long as before and at most [`LONGEST`]: until then no password of it is looked at, but for the
+//! first one of each account that has not failed there. Valid tokens, and passwords that are
+//! remembered as verified, are let in as well. So one client with a wrong password does not shut out
+//! its neighbours behind the same address, and whoever guesses has one guess for each name: after
+//! [`ACCOUNTS`] names the address waits with all of them. Tokens and names that nobody has are
+//! counted apart: a device that was removed and tries on makes no password wait.
 
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    time::Duration,
+};
 
 use hook::network;
 use parking_lot::Mutex;
@@ -20,15 +26,22 @@ const LONGEST: Duration = Duration::from_secs(60);
 const FORGOTTEN: Duration = Duration::from_secs(600);
 /// Addresses that are remembered; one more forgets the one whose last failure is the oldest.
 const ADDRESSES: usize = 4096;
+/// Accounts of one address that are remembered as having failed there.
+const ACCOUNTS: usize = 64;
 
 /// See [the module](self).
 #[derive(Default)]
-pub struct Throttle(Mutex<HashMap<IpAddr, Failures>>);
+pub struct Throttle {
+    known: Mutex<HashMap<IpAddr, Failures>>,
+    hasher: RandomState,
+}
 
 struct Failures {
     count: u32,
     last: Instant,
     until: Instant,
+    /// Hashes of the names whose passwords were wrong.
+    accounts: Vec<u64>,
 }
 
 /// What a failed login means for its address.
@@ -36,34 +49,60 @@ struct Failures {
 pub enum Failure {
     /// It was counted.
     Noted,
-    /// It was counted, and the address waits so long from now on.
+    /// It was counted, and the address waits so long from now on; or it waits already, and this
+    /// account with it from now on.
     Slowed(Duration),
     /// The address waits already; it was not counted, so that trying on does not prolong it.
     Waiting,
 }
 
+impl Failures {
+    /// Whether logins with this name wait while the address does; without a name they do.
+    fn concern(&self, account: Option<u64>) -> bool {
+        let is_new = |account| !self.accounts.contains(&account);
+        !(self.accounts.len() < ACCOUNTS && account.is_some_and(is_new))
+    }
+}
+
 impl Throttle {
-    /// Whether this address waits.
-    pub fn is_slowed(&self, address: IpAddr, now: Instant) -> bool {
-        self.0.lock().get(&network(address)).is_some_and(|failures| now < failures.until)
+    /// Whether this address waits with logins of this name, whether somebody has it or not.
+    pub fn is_slowed(&self, address: IpAddr, account: Option<&str>, now: Instant) -> bool {
+        let account = account.map(|name| self.hasher.hash_one(name));
+        let known = self.known.lock();
+        let failures = known.get(&network(address));
+        failures.is_some_and(|failures| now < failures.until && failures.concern(account))
     }
 
-    /// A login from this address failed.
-    pub fn failed(&self, address: IpAddr, now: Instant) -> Failure {
+    /// A login from this address failed, with this name.
+    pub fn failed(&self, address: IpAddr, account: Option<&str>, now: Instant) -> Failure {
+        let account = account.map(|name| self.hasher.hash_one(name));
         let network = network(address);
-        let mut known = self.0.lock();
+        let mut known = self.known.lock();
         if !known.contains_key(&network) && known.len() >= ADDRESSES {
             make_room(&mut known, now);
         }
-        let failures = known.entry(network).or_insert(Failures { count: 0, last: now, until: now });
-        if now < failures.until {
+        let failures = known.entry(network).or_insert(Failures {
+            count: 0,
+            last: now,
+            until: now,
+            accounts: Vec::new(),
+        });
+        let waits = now < failures.until;
+        if waits && failures.concern(account) {
             return Failure::Waiting;
         }
         if now - failures.last >= FORGOTTEN {
             failures.count = 0;
+            failures.accounts.clear();
+        }
+        failures.last = now;
+        if !failures.concern(account) {
+            failures.accounts.extend(account);
+        }
+        if waits {
+            return Failure::Slowed(failures.until - now);
         }
         failures.count = failures.count.saturating_add(1);
-        failures.last = now;
         if failures.count <= FREE {
             return Failure::Noted;
         }
@@ -94,31 +133,64 @@ mod tests {
         let throttle = Throttle::default();
         let mut now = Instant::now();
         for _ in 0..FREE {
-            assert_eq!(throttle.failed(HOME, now), Failure::Noted);
-            assert!(!throttle.is_slowed(HOME, now));
+            assert_eq!(throttle.failed(HOME, None, now), Failure::Noted);
+            assert!(!throttle.is_slowed(HOME, None, now));
         }
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
             let wait = Duration::from_secs(seconds);
-            assert_eq!(throttle.failed(HOME, now), Failure::Slowed(wait));
-            assert_eq!(throttle.failed(HOME, now), Failure::Waiting);
-            assert!(throttle.is_slowed(HOME, now + wait - Duration::from_millis(1)));
-            assert!(!throttle.is_slowed("192.0.2.2".parse().unwrap(), now));
+            assert_eq!(throttle.failed(HOME, None, now), Failure::Slowed(wait));
+            assert_eq!(throttle.failed(HOME, None, now), Failure::Waiting);
+            assert!(throttle.is_slowed(HOME, None, now + wait - Duration::from_millis(1)));
+            assert!(!throttle.is_slowed("192.0.2.2".parse().unwrap(), None, now));
             now += wait;
-            assert!(!throttle.is_slowed(HOME, now));
+            assert!(!throttle.is_slowed(HOME, None, now));
         }
-        assert_eq!(throttle.failed(HOME, now + FORGOTTEN), Failure::Noted, "forgotten");
+        assert_eq!(throttle.failed(HOME, None, now + FORGOTTEN), Failure::Noted, "forgotten");
+    }
+
+    /// Neighbours behind one address, one of whom has a wrong password.
+    #[test]
+    fn an_account_that_did_not_fail_is_looked_at() {
+        let (throttle, mut now) = (Throttle::default(), Instant::now());
+        for _ in 0..=FREE {
+            throttle.failed(HOME, Some("old"), now);
+        }
+        let slowed = |account, now| throttle.is_slowed(HOME, account, now);
+        assert!(slowed(Some("old"), now) && slowed(None, now) && !slowed(Some("good"), now));
+        now += Duration::from_millis(300);
+        let left = Failure::Slowed(Duration::from_millis(700));
+        assert_eq!(throttle.failed(HOME, Some("other"), now), left, "no longer for that");
+        assert_eq!(throttle.failed(HOME, Some("other"), now), Failure::Waiting);
+        assert!(slowed(Some("other"), now) && !slowed(Some("good"), now));
+        assert_eq!(throttle.failed(HOME, None, now), Failure::Waiting);
+        now += Duration::from_millis(700);
+        assert!(!slowed(Some("old"), now));
+        throttle.failed(HOME, Some("old"), now);
+        assert!(slowed(Some("other"), now), "it is remembered as having failed");
+        // Whoever tries name after name has so many guesses.
+        let names: Vec<_> = (0..ACCOUNTS).map(|n| n.to_string()).collect();
+        let tried = names.iter().filter(|name| {
+            let looked_at = !slowed(Some(name), now);
+            throttle.failed(HOME, Some(name), now);
+            looked_at
+        });
+        assert_eq!(tried.count(), ACCOUNTS - 2);
+        assert!(slowed(Some("good"), now));
+        assert!(!slowed(Some("good"), now + LONGEST));
+        throttle.failed(HOME, None, now + FORGOTTEN);
+        assert_eq!(throttle.known.lock()[&HOME].accounts, [0; 0]);
     }
 
     #[test]
     fn an_ipv6_network_and_a_mapped_address_are_one() {
         let (throttle, now) = (Throttle::default(), Instant::now());
         for host in 0..=FREE {
-            throttle.failed(format!("2001:db8::{host}").parse().unwrap(), now);
-            throttle.failed(format!("::ffff:192.0.2.{}", 1).parse().unwrap(), now);
+            throttle.failed(format!("2001:db8::{host}").parse().unwrap(), None, now);
+            throttle.failed(format!("::ffff:192.0.2.{}", 1).parse().unwrap(), None, now);
         }
-        assert!(throttle.is_slowed("2001:db8::ffff".parse().unwrap(), now));
-        assert!(!throttle.is_slowed("2001:db8:0:1::1".parse().unwrap(), now));
-        assert!(throttle.is_slowed(HOME, now));
+        assert!(throttle.is_slowed("2001:db8::ffff".parse().unwrap(), None, now));
+        assert!(!throttle.is_slowed("2001:db8:0:1::1".parse().unwrap(), None, now));
+        assert!(throttle.is_slowed(HOME, None, now));
     }
 
     #[test]
@@ -126,9 +198,9 @@ mod tests {
         let (throttle, start) = (Throttle::default(), Instant::now());
         for number in 0..ADDRESSES as u32 + 10 {
             let now = start + Duration::from_millis(number.into());
-            throttle.failed(IpAddr::from(number.to_be_bytes()), now);
+            throttle.failed(IpAddr::from(number.to_be_bytes()), None, now);
         }
-        let known = throttle.0.lock();
+        let known = throttle.known.lock();
         assert_eq!(known.len(), ADDRESSES);
         assert!(!known.contains_key(&IpAddr::from(9u32.to_be_bytes())));
         assert!(known.contains_key(&IpAddr::from(10u32.to_be_bytes())));

@@ -97,6 +97,10 @@ pub enum Op {
     UserToken(UserTokenRow),
     UserTokenUsed(String, u64),
     UserTokenGone(String),
+    /// The sessions of the account of this name, which is removed, are to be ended.
+    Ending(String),
+    /// They are, for good.
+    Ended(String),
     Deployment(DeploymentRow),
     DeploymentGone(i64),
     Member(MemberRow),
@@ -128,6 +132,8 @@ pub struct Loaded {
     pub users: Vec<UserRow>,
     pub requests: Vec<RequestRow>,
     pub user_tokens: Vec<UserTokenRow>,
+    /// Names of removed accounts whose sessions are still to be ended.
+    pub endings: Vec<String>,
     pub deployments: Vec<DeploymentRow>,
     pub members: Vec<MemberRow>,
     /// Whether a first full scan was ever taken in.

@@ -54,6 +54,10 @@ pub fn apply(sql: &Savepoint<'_>, op: &Op) -> rusqlite::Result<()> {
         Op::UserToken(row) => requests::write_token(sql, row)?,
         Op::UserTokenUsed(id, at) => requests::token_used(sql, id, *at)?,
         Op::UserTokenGone(id) => requests::remove_token(sql, id)?,
+        Op::Ending(name) => sql
+            .prepare_cached("INSERT OR IGNORE INTO ending VALUES (?1)")?
+            .execute([name])?,
+        Op::Ended(name) => sql.prepare_cached("DELETE FROM ending WHERE name = ?1")?.execute([name])?,
         Op::Deployment(row) => fleet::write_deployment(sql, row)?,
         Op::DeploymentGone(id) => fleet::remove_deployment(sql, *id)?,
         Op::Member(row) => fleet::write_member(sql, row)?,
@@ -157,6 +161,7 @@ pub fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
         users: all(connection, "user", users::read)?,
         requests: all(connection, "request", requests::read)?,
         user_tokens: all(connection, "user_token", requests::read_token)?,
+        endings: all(connection, "ending", |row| row.get(0))?,
         deployments: all(connection, "deployment", fleet::read_deployment)?,
         members: all(connection, "member", fleet::read_member)?,
         scanned: connection.query_row("SELECT scanned FROM run", [], |row| row.get(0))?,

@@ -68,6 +68,41 @@ async fn a_job_is_atomic_and_fails_alone() {
     assert_eq!(loaded.devices[0].id, "b");
 }
 
+/// SQLite may take the whole transaction back and go on without one: what came then would be
+/// written though its caller was told that it is not.
+#[test]
+fn what_a_full_disk_takes_back_is_taken_back_for_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut connection, _) = open(&dir.path().join("fuota.db")).unwrap();
+    let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+    connection.pragma_update(None, "max_page_count", pages + 4).unwrap();
+    let job = |ops| Job { ops, copy: None, done: None };
+    let many = (0..1000).map(|number| device(&format!("many-{number:060}"))).collect();
+    let group = [job(vec![device("a")]), job(many), job(vec![device("b")])];
+    let devices = |connection: &Connection| -> i64 {
+        connection.query_row("SELECT count(*) FROM device", [], |row| row.get(0)).unwrap()
+    };
+    let (_, committed) = write_group(&mut connection, &group);
+    assert_eq!(devices(&connection), 0);
+    let reason = committed.unwrap_err().to_string();
+    assert!(reason.contains("full"), "{reason}");
+    // There is room again.
+    connection.pragma_update(None, "max_page_count", pages + 4000).unwrap();
+    let (results, committed) = write_group(&mut connection, &group);
+    assert!(committed.is_ok() && results.iter().all(Result::is_ok));
+    assert_eq!(devices(&connection), 1002);
+}
+
+#[tokio::test]
+async fn a_writer_that_fails_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, _) = Db::open(&dir.path().join("fuota.db")).unwrap();
+    db.submit(Vec::new(), Some(Box::new(|_| panic!("on purpose")))).unwrap();
+    // It comes before the end of the writer, or behind it.
+    assert!(matches!(db.commit(vec![device("a")]).await, Err(DbError::Closed)));
+    assert!(db.problem().unwrap().contains("has failed"));
+}
+
 #[test]
 fn an_older_program_refuses_a_newer_file() {
     let dir = tempfile::tempdir().expect("temp dir");

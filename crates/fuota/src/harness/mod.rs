@@ -14,8 +14,9 @@ use std::{
 
 use bytes::Bytes;
 use hook::{
-    Broker, Client, ClientQuery, ClientStatus, ConnectRequest, ConnectVerdict, Counters, Hook,
-    Identity, Outbox, Properties, Protocol, Qos, Reason, RetainedPage, Sink, Slot, Subscription,
+    BoxFuture, Broker, Client, ClientQuery, ClientStatus, ConnectRequest, ConnectVerdict, Counters,
+    Hook, Identity, Outbox, Properties, Protocol, Qos, Reason, RetainedPage, Sink, Slot,
+    Subscription,
 };
 use parking_lot::Mutex;
 use store::FirmwareStore;
@@ -59,11 +60,9 @@ impl Broker for FakeBroker {
         self.disconnected.lock().push(client_id.into());
         true
     }
-    fn end_sessions(&self, of: &dyn Fn(&Identity) -> bool, _: &Reason) -> usize {
-        let mut owners = self.owners.lock();
-        let before = owners.len();
-        owners.retain(|_, identity| !of(identity));
-        before - owners.len()
+    fn end_sessions(&self, of: &dyn Fn(&Identity) -> bool, _: &Reason) -> BoxFuture<'static, bool> {
+        self.owners.lock().retain(|_, identity| !of(identity));
+        Box::pin(std::future::ready(true))
     }
     fn clients(&self) -> Vec<ClientStatus> {
         let owners: Vec<_> = self.owners.lock().keys().cloned().collect();

@@ -122,6 +122,26 @@ async fn rule_2_a_certificate_beside_another_account_is_refused() {
     assert_eq!(same, accepted("device", Role::Device));
 }
 
+/// Users and devices share one name space: a device with the name of a service would have its rights,
+/// by rules for `user:NAME`, and its sessions.
+#[tokio::test]
+async fn rule_3_a_certificate_is_not_another_account_of_its_name() {
+    for mode in [AuthMode::Open, AuthMode::Token] {
+        let site = Site::with(|settings| settings.mode = mode).await;
+        add_accounts(&site).await;
+        let certificate =
+            |cn: &str| ConnectRequest { certificate_cn: Some(cn.into()), ..request("dashboard") };
+        for user in ["service", "operator", "admin"] {
+            let verdict = site.identify(&certificate(user)).await;
+            assert_eq!(refused(verdict), ReasonKind::NotAuthorized, "{user}");
+        }
+        for device in ["device", "a", "new"] {
+            let verdict = site.identify(&certificate(device)).await;
+            assert_eq!(verdict, accepted(device, Role::Device));
+        }
+    }
+}
+
 #[tokio::test]
 async fn rule_2_the_name_of_a_device_user_needs_its_password() {
     let site = Site::start().await;
@@ -281,6 +301,43 @@ async fn an_address_with_too_many_failures_waits_and_others_do_not() {
     ] {
         assert_eq!(site.identify(&neighbour).await, accepted(name, role));
     }
+}
+
+/// A historian with an old password tries on for ever, and a dashboard comes back behind the same
+/// address: at a restart nobody's password is remembered.
+#[tokio::test]
+async fn one_wrong_password_does_not_shut_out_the_neighbours() {
+    let site = token_site().await;
+    let here = "192.0.2.1:1000";
+    for _ in 0..10 {
+        refused(site.identify(&from(here, login("h", "operator", "an old password"))).await);
+    }
+    let own = site.identify(&from(here, login("x", "service", PASSWORD))).await;
+    assert_eq!(own, accepted("service", Role::Service));
+    let address = Some(here.parse().unwrap());
+    assert_eq!(site.service.log_in("admin", PASSWORD, address).await.unwrap(), UserRole::Admin);
+    // Who guesses has one guess, and what it says is the same whether there is such a user or not.
+    for name in ["device", "nobody"] {
+        let tries = [0; 2].map(|_| site.service.log_in(name, "guess", address));
+        let [first, second] = futures_util::future::join_all(tries).await.try_into().unwrap();
+        assert!(first.unwrap_err().to_string().contains("wrong"), "{name}");
+        assert!(second.unwrap_err().to_string().contains("too many"), "{name}");
+    }
+}
+
+/// Many guesses at once are no more than the same ones after each other.
+#[tokio::test]
+async fn guesses_that_come_together_wait_as_well() {
+    let site = token_site().await;
+    let here = "192.0.2.1:1000";
+    let mut guesses = vec!["wrong guess"; 30];
+    guesses.push(PASSWORD);
+    let tries: Vec<_> =
+        guesses.iter().map(|guess| from(here, login("x", "service", guess))).collect();
+    let verdicts = futures_util::future::join_all(tries.iter().map(|one| site.identify(one))).await;
+    let kinds: Vec<_> = verdicts.into_iter().map(refused).collect();
+    let busy = |kind: &&ReasonKind| **kind == ReasonKind::ServerBusy;
+    assert_eq!(kinds.iter().filter(busy).count(), 31 - 6, "{kinds:?}");
 }
 
 #[tokio::test]

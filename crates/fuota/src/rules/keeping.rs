@@ -212,6 +212,23 @@ async fn rule_6_a_first_start_on_nothing_is_no_first_start() {
     assert_eq!(view(&site, "pump-4.0.0.bin").state, FirmwareState::Accepted);
 }
 
+/// The very first start goes on, and what it holds is no matter of a reload.
+#[tokio::test]
+async fn rule_6_what_was_there_is_held_whatever_is_configured_meanwhile() {
+    let hold = |settings: &mut Settings| settings.on_existing = Some(OnExisting::Hold);
+    let site = Site::with(hold).await;
+    let fill = |root: &Path| {
+        fs::write(root.join(FILE), [2; 250]).unwrap();
+        fs::write(root.join(SIDECAR), "colour = \"red\"\n").unwrap();
+    };
+    let mut site = site.restart_after(fill).await;
+    site.until("the first scan", |site| site.service.status().ready).await;
+    assert_eq!(view(&site, FILE).state, FirmwareState::Refused);
+    let deploy = |settings: &mut Settings| settings.on_existing = Some(OnExisting::Deploy);
+    site.configure(deploy).await;
+    put(&site, SIDECAR, "notes = \"quieter\"\n", FILE, FirmwareState::Held).await;
+}
+
 #[tokio::test]
 async fn rule_6_what_is_dropped_into_an_empty_place_is_not_held() {
     let hold = |settings: &mut Settings| settings.on_existing = Some(OnExisting::Hold);

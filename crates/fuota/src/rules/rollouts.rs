@@ -155,7 +155,12 @@ async fn rule_21_an_image_that_silences_a_tenth_stops_in_the_wave_after_the_cana
 
 #[tokio::test]
 async fn rule_21_a_good_image_goes_through_all_waves_and_a_restart() {
-    let site = Site::with(canary).await;
+    // Nobody is lost, however long the restart takes.
+    let patient = |settings: &mut crate::Settings| {
+        canary(settings);
+        settings.confirm_within = Duration::from_secs(3600);
+    };
+    let site = Site::with(patient).await;
     let mut field = Field::new(&site, 30, |_| false).await;
     site.drop_file("pump-2.0.0.bin", &[7; 150]).await;
     field.until_offered(&site, 1).await;

@@ -30,6 +30,8 @@ pub struct Disk {
     held: Arc<(Mutex<bool>, Condvar)>,
     /// What fails the next time.
     fails: Arc<Mutex<Option<Sync>>>,
+    /// No file can be synced.
+    broken: Arc<Mutex<bool>>,
 }
 
 /// What makes something durable.
@@ -77,6 +79,11 @@ impl Disk {
     pub fn hold(&self) -> Held {
         *self.held.0.lock().unwrap() = true;
         Held(self.clone())
+    }
+
+    /// From now on no file can be synced, or it can again.
+    pub fn set_broken(&self, broken: bool) {
+        *self.broken.lock().unwrap() = broken;
     }
 
     /// The next time it is to do this, it fails.
@@ -189,6 +196,9 @@ impl LogFile for Open {
 
     fn sync(&self) -> Result<()> {
         fails(&self.disk.fails, Sync::File)?;
+        if *self.disk.broken.lock().unwrap() {
+            return Err(Error::other("it failed, as the test wants"));
+        }
         let mut content = self.content.lock().unwrap();
         content.synced = content.bytes.len();
         Ok(())

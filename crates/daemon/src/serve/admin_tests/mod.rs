@@ -65,8 +65,12 @@ impl Broker for FakeBroker {
         connected
     }
 
-    fn end_sessions(&self, _: &dyn Fn(&Identity) -> bool, _: &Reason) -> usize {
-        0
+    fn end_sessions(
+        &self,
+        _: &dyn Fn(&Identity) -> bool,
+        _: &Reason,
+    ) -> hook::BoxFuture<'static, bool> {
+        Box::pin(std::future::ready(true))
     }
 
     fn clients(&self) -> Vec<ClientStatus> {
