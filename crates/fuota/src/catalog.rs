@@ -21,11 +21,11 @@ use store::{Digest, Trust, Verdict as Signed};
 
 use crate::{
     db::FileRow,
+    files::Trouble,
     fleet::{
         deployment::{Deployment, DeploymentState},
         target::Target,
     },
-    ingest::Trouble,
     policy::Facts as DeviceFacts,
     views::{FirmwareState, FirmwareView},
 };

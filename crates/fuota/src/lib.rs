@@ -13,7 +13,7 @@
 //! | `accounts` | users with passwords, rules of who may publish and subscribe where |
 //! | `identity` | who a client is; `names`, `secret`: ids, keyed hashes of tokens |
 //! | `engine` | the parts together, and their start; `run`: the loop that drives what no connection drives; `timers`: what is due later |
-//! | `ingest`, `catalog` | from what the store saw to what is accepted, held or in conflict |
+//! | `ingest`, `files`, `catalog` | from what the store saw to what is accepted, held or in conflict |
 //! | `status_files` | what became of a dropped file, beside it |
 //! | `fleet` | deployments, their waves, and what operators do with them |
 //! | `policy` | which image a device should run, and why not: pure functions |
@@ -22,7 +22,7 @@
 //! | [`download`] | a device that fetches over HTTP |
 //! | `downlink` | what services write to one device |
 //! | `questions` | what a device asks about its update |
-//! | `serve`, `link` | the way of a block, and one connection's limits |
+//! | `serve`, `send`, `link` | the way of a block, and one connection's limits |
 //! | `window`, `limits`, `pace` | when manifests go out, and how much at once |
 //! | `outcome`, `state` | what became of an update, and the one function that moves its state |
 //! | `order`, `fetch` | updates that an operator starts with a message, from an address |
@@ -32,7 +32,7 @@
 //! | `db` | the one place that knows the database |
 //! | `dialect` | how devices ask and hear |
 //!
-//! A block passes `plugin` → `dialect` (decode) → `serve` → `link` (limits) → the store's cache →
+//! A block passes `plugin` → `dialect` (decode) → `serve` → `link` (limits) → `send` → the store's cache →
 //! `dialect` (encode) → the connection's outbox. It takes one lock, its own connection's.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -48,6 +48,7 @@ pub mod download;
 mod ending;
 mod engine;
 mod fetch;
+mod files;
 mod fleet;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -73,6 +74,7 @@ mod registry;
 mod requests;
 mod run;
 mod secret;
+mod send;
 mod serve;
 pub mod service;
 pub mod settings;

@@ -21,13 +21,13 @@ use crate::{
     },
     engine::Engine,
     fetch,
+    files::Files,
     fleet::{
         Fleet,
         deployment::{Deployment, DeploymentState},
         rollout::{PlanName, PlanView},
         target::Target,
     },
-    ingest::Files,
     service::Service,
     state::UpdateState,
 };

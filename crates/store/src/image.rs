@@ -8,7 +8,7 @@
 //! A file is open only while a segment is loaded: a site where each device has an image of its
 //! own needs no more file descriptors than one with a single image.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::pin::pin;
@@ -19,20 +19,11 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
-use crate::cache::{Cache, Key, Loaded, SEGMENT, Segment};
+use crate::cache::{Key, Loaded, SEGMENT, Segment};
 use crate::digest::{Digest, Hasher};
-use crate::objects::Objects;
-
-/// Segments that are read and verified at the same time, over all images. Each takes a thread
-/// and [`SEGMENT`] bytes; two cores gain nothing from more.
-const LOADS: usize = 8;
-
-/// Images that are remembered as verified although nobody uses them. Using one that was forgotten
-/// means to hash it again.
-const IDLE_IMAGES: usize = 64;
+use crate::reader::Reader;
 
 /// How long [`Image::renewed`] waits: a small image has come over a slow line by then.
 const RENEWAL: Duration = Duration::from_secs(5);
@@ -94,6 +85,16 @@ pub enum ReadErrorKind {
 }
 
 impl Image {
+    pub(crate) fn new(digest: Digest, size: u64, reader: Arc<Reader>) -> Self {
+        let (opened, loading, opening) = Default::default();
+        Self { inner: Arc::new(Inner { digest, size, reader, opened, loading, opening }) }
+    }
+
+    /// Whether there is another handle than this one.
+    pub(crate) fn is_held_elsewhere(&self) -> bool {
+        Arc::strong_count(&self.inner) > 1
+    }
+
     /// The digest that names the image.
     pub fn digest(&self) -> Digest {
         self.inner.digest
@@ -396,91 +397,4 @@ fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Res
         }
     }
     Ok(())
-}
-
-/// What all images share: the copies, the cache, and the images in use.
-#[derive(Debug)]
-pub(crate) struct Reader {
-    objects: Arc<Objects>,
-    cache: Cache,
-    loads: Semaphore,
-    /// Locked when a transfer begins.
-    images: Mutex<Images>,
-    /// Told when a copy was found missing or bad, so that the watcher looks.
-    damaged: Arc<Notify>,
-}
-
-/// Images in use, and some that were.
-#[derive(Debug, Default)]
-struct Images {
-    /// With the number of the last use.
-    by_digest: HashMap<Digest, (Image, u64)>,
-    uses: u64,
-}
-
-impl Reader {
-    pub(crate) fn new(objects: Arc<Objects>, cache_bytes: usize, damaged: Arc<Notify>) -> Self {
-        Self {
-            objects,
-            cache: Cache::new(cache_bytes),
-            loads: Semaphore::new(LOADS),
-            images: Mutex::default(),
-            damaged,
-        }
-    }
-
-    /// The one handle for an image, so that it is verified once and read by one file.
-    pub(crate) fn image(self: &Arc<Self>, digest: Digest, size: u64) -> Image {
-        let mut images = self.images.lock();
-        let Images { by_digest, uses } = &mut *images;
-        *uses += 1;
-        if let Some((image, used)) = by_digest.get_mut(&digest)
-            && image.size() == size
-        {
-            *used = *uses;
-            return image.clone();
-        }
-        let image = Image {
-            inner: Arc::new(Inner {
-                digest,
-                size,
-                reader: self.clone(),
-                opened: Mutex::default(),
-                loading: Mutex::default(),
-                opening: Mutex::default(),
-            }),
-        };
-        by_digest.insert(digest, (image.clone(), *uses));
-        // Those in use stay: they are as many as there are different images under way.
-        while by_digest.len() > IDLE_IMAGES {
-            let idle = by_digest
-                .iter()
-                .filter(|(_, (image, _))| Arc::strong_count(&image.inner) == 1)
-                .min_by_key(|(_, (_, used))| *used)
-                .map(|(digest, _)| *digest);
-            let Some(idle) = idle else { break };
-            by_digest.remove(&idle);
-        }
-        image
-    }
-
-    /// The images that somebody holds.
-    pub(crate) fn in_use(&self) -> HashSet<Digest> {
-        let images = self.images.lock();
-        let held = images.by_digest.iter().filter(|(_, (image, _))| {
-            // This map's own, and the reader's.
-            Arc::strong_count(&image.inner) > 1
-        });
-        held.map(|(digest, _)| *digest).collect()
-    }
-
-    /// Lets go of all images, which refer back to the reader.
-    pub(crate) fn close(&self) {
-        self.images.lock().by_digest.clear();
-    }
-
-    /// Bytes of images in memory now.
-    pub(crate) fn cached_bytes(&self) -> usize {
-        self.cache.bytes()
-    }
 }

@@ -27,6 +27,7 @@
 //! | `shelf` | which copies are needed, and which may go |
 //! | `status_file` | what became of a file, beside it |
 //! | `image` | ranges of verified bytes: [`Image`], [`ReadError`] |
+//! | `reader` | the images in use |
 //! | `cache` | segments in memory: [`Segment`] |
 //! | `digest` | [`Digest`] |
 //! | `checksum` | others, where a sidecar wants one: [`Checksum`] |
@@ -53,6 +54,7 @@ mod names;
 mod objects;
 mod origin;
 mod paths;
+mod reader;
 mod record;
 mod settings;
 mod settle;

@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::digest::Digest;
 use crate::event::{Event, Known};
-use crate::image::{Image, Reader};
+use crate::image::Image;
 use crate::ingest::{self, IngestError, Ingested, Place};
 use crate::objects::Objects;
 use crate::origin::Origin;
+use crate::reader::Reader;
 use crate::record::Counts;
 use crate::settings::{Settings, StoreError};
 use crate::signature::{Signature, Trust, Verdict};

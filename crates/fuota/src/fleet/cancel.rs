@@ -12,7 +12,7 @@ use crate::{
     db::{DbError, Op},
     device::{Device, DeviceState},
     engine::Engine,
-    ingest::Files,
+    files::Files,
     state::UpdateState,
     transfer::unix_now,
     views::{Actor, ServiceError},

@@ -19,7 +19,7 @@ use crate::{
     db::{DbError, FileRow, Op},
     device::Device,
     engine::Engine,
-    ingest::Files,
+    files::Files,
     transfer::unix_now,
     views::{Actor, ServiceError},
 };

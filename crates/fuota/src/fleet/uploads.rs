@@ -10,7 +10,7 @@ use crate::{
     Service,
     catalog::{Release, facts_text, firmware_id, signature_text, upload_text},
     db::{FileRow, Op},
-    ingest::Applied,
+    files::Applied,
     registration::invalid,
     requests,
     transfer::unix_now,
