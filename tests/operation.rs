@@ -3,6 +3,7 @@
 
 mod support;
 
+use rustix::process::Signal;
 use std::{fs, net::TcpListener};
 
 use serde_json::Value;
@@ -46,6 +47,25 @@ fn signals_end_it_in_order() {
         // And the lock of `data_dir` is free again.
         site.start().stop();
     }
+}
+
+/// Whoever is in a hurry loses nothing that was acknowledged.
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let site = Site::new();
+    let daemon = site.start();
+    // Somebody to say goodbye to.
+    let mut client = Client::connect(daemon.mqtt(), &Connect::id("client"));
+    client.publish(&Publish::new("t", "kept").qos(1).retained());
+    daemon.send(Signal::TERM);
+    daemon.send(Signal::INT);
+    let ended = daemon.ended();
+    assert!([Some(130), Some(143)].contains(&ended.status.code()), "{}", ended.log.join("\n"));
+    assert!(!ended.said(&["stopped"]), "{}", ended.log.join("\n"));
+    let daemon = site.start();
+    let mut client = Client::connect(daemon.mqtt(), &Connect::id("client"));
+    client.subscribe("t", 0);
+    assert_eq!(client.next_publish().text(), "kept");
 }
 
 #[test]
