@@ -188,10 +188,16 @@ fn a_missing_file_that_was_named_is_an_error() {
 
 #[test]
 fn a_second_daemon_on_the_same_data_is_refused() {
-    let site = Site::new();
+    let mut site = Site::new();
     let daemon = site.start();
-    let line = refuses(&site, &["data_dir", "in use"]);
-    assert!(line.contains(&format!("process {}", daemon.pid())), "names the other: {line}");
+    // Also by another name.
+    std::os::unix::fs::symlink("data", site.path().join("link")).unwrap();
+    for name in ["data", "link", "link/../data"] {
+        site.set("data_dir", &format!("{name:?}"));
+        let line = refuses(&site, &["data_dir", "in use"]);
+        assert!(line.contains(&format!("process {}", daemon.pid())), "names the other: {line}");
+    }
+    site.set("data_dir", "\"data\"");
     // The first one is unharmed.
     Client::connect(daemon.mqtt(), &Connect::id("client")).ping();
     // A daemon that was killed leaves no lock behind.
