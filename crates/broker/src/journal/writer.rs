@@ -22,11 +22,12 @@ use super::{
 
 /// A log is followed by the next one when it is larger than this and than the last snapshot: so
 /// the files have a few times the size of what is in them, and each byte is copied a few times.
-const LOG_BYTES: u64 = 16 * 1024 * 1024;
+/// Tests follow each of its steps, and more of them in the same time.
+const LOG_BYTES: u64 = if cfg!(test) { 64 * 1024 } else { 16 * 1024 * 1024 };
 /// Bytes in one write.
 const WRITE_BYTES: usize = 4 * 1024 * 1024;
 /// How often a log that cannot be written is tried again.
-const TRY_AGAIN: Duration = Duration::from_millis(250);
+const TRY_AGAIN: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 250 });
 /// While it cannot be written, so many records are kept to be appended. More are taken into the
 /// state, which is then written as a whole.
 const KEPT_RECORDS: usize = 65_536;
@@ -177,17 +178,15 @@ impl Writer {
                 }
             }
             if let Err(error) = self.file.append(&self.buffer) {
-                // Where not even that is possible, the file can no longer be trusted.
-                self.whole |= self.file.cut(self.len).is_err();
+                self.take_back(count);
                 return Err(error);
             }
             if self.sync == Sync::Always
                 && let Err(error) = self.file.sync()
             {
-                // The system may have thrown away what it could not write. What is refused now must
-                // not be there if the next start finds this file.
+                // The system may have thrown away what it could not write.
                 self.whole = true;
-                drop(self.file.cut(self.len));
+                self.take_back(count);
                 return Err(error);
             }
             self.len += self.buffer.len() as u64;
@@ -207,6 +206,22 @@ impl Writer {
             self.buffer = BytesMut::new();
         }
         Ok(())
+    }
+
+    /// So many entries could not be written for good: what is refused now must not be there if the
+    /// next start finds this file. Where not even that is possible, the file can no longer be
+    /// trusted, and who would be refused hears nothing before another one says what is so.
+    fn take_back(&mut self, count: usize) {
+        if self.file.cut(self.len).is_ok() {
+            return;
+        }
+        self.whole = true;
+        for entry in self.entries.iter_mut().take(count) {
+            entry.waiting = match entry.waiting.take() {
+                Some(Waiting::Refuse(told)) => Some(Waiting::Wait(told)),
+                waiting => waiting,
+            };
+        }
     }
 
     /// The whole state into a new snapshot, and a new log behind it.
