@@ -407,6 +407,9 @@ async fn one_wrong_password_does_not_shut_out_the_neighbours() {
     assert_eq!(own, accepted("service", Role::Service));
     let address = Some(here.parse().unwrap());
     assert_eq!(site.service.log_in("admin", PASSWORD, address).await.unwrap(), UserRole::Admin);
+    assert!(!site.service.is_slowed(address), "the page takes the admin token");
+    site.service.wrong_admin_token(address);
+    assert!(site.service.is_slowed(address), "until a wrong one was tried");
     // Who guesses has one guess, and what it says is the same whether there is such a user or not.
     for name in ["device", "nobody"] {
         let tries = [0; 2].map(|_| site.service.log_in(name, "guess", address));
