@@ -12,6 +12,7 @@ use crate::{
     deliver::text_fits,
     exchange::Exchange,
     inbound::reason_code,
+    leave::{GOODBYE, last_word},
     pace::Turn,
     packet::{ConnAck, Connect, reason},
     quota::Place,
@@ -143,7 +144,7 @@ async fn until_gone<S: AsyncRead + Unpin>(io: &mut S, rest: &mut Vec<u8>) {
 
 /// The CONNACK of a refusal, as far as it fits the client's Maximum Packet Size. Then the connection
 /// is closed [MQTT-3.2.2-7], and nothing behind the CONNECT is looked at [MQTT-3.1.4-6].
-pub(crate) async fn tell<S: AsyncWrite + Unpin>(io: &mut S, failed: &Failed, max: u32) {
+pub(crate) async fn tell<S: AsyncRead + AsyncWrite + Unpin>(io: &mut S, failed: &Failed, max: u32) {
     let Failed::Refused { protocol, code, text } = failed else { return };
     if max < SMALLEST_CONNACK {
         return;
@@ -152,10 +153,13 @@ pub(crate) async fn tell<S: AsyncWrite + Unpin>(io: &mut S, failed: &Failed, max
     let ack = ConnAck { reason: *code, reason_string, ..ConnAck::default() };
     let mut out = bytes::BytesMut::new();
     codec::connack(&mut out, *protocol, &ack);
+    let say = async {
+        io.write_all(&out).await?;
+        io.flush().await?;
+        last_word(io).await
+    };
     // The peer may be gone already; the refusal stands either way.
-    let _ = io.write_all(&out).await;
-    let _ = io.flush().await;
-    let _ = io.shutdown().await;
+    let _: Result<io::Result<()>, _> = tokio::time::timeout(GOODBYE, say).await;
 }
 
 /// A CONNECT that was let in.

@@ -226,15 +226,17 @@ impl Engine {
         let forgotten = self.registry.forget(device).ok_or_else(|| {
             ServiceError::Unavailable("an offer to it is just being written".into())
         })?;
-        let members = self.fleet.lock().remove_device(&device.id);
+        let places = self.fleet.lock().remove_device(&device.id);
         ops.push(Op::DeviceGone(device.id.to_string()));
-        let written = self.db.commit(ops).await;
-        if written.is_err() {
-            self.registry.bring_back(forgotten);
-            self.fleet.lock().bring_back(&device.id, members);
+        if let Err(error) = self.db.commit(ops).await {
+            // With all that it experienced: else it would be offered again what it failed with.
+            self.registry.remember(device, forgotten);
+            self.fleet.lock().put_back(&device.id, places);
+            self.rollouts.notify_one();
+            return Err(ServiceError::Unavailable(error.to_string()));
         }
         self.end_account(&device.id, text);
-        written.map_err(|error| ServiceError::Unavailable(error.to_string()))
+        Ok(())
     }
 }
 

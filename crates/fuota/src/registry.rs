@@ -27,17 +27,16 @@ pub struct Registry {
     unregistered: AtomicUsize,
 }
 
-/// A device that was just forgotten.
+/// What a device that is forgotten loses at once; all else of it goes with the last who holds it.
 pub struct Forgotten {
-    device: Arc<Device>,
+    registered: bool,
     token: Option<TokenHash>,
     old_token: Option<OldToken>,
     transfer: Option<Arc<Transfer>>,
-    registered: bool,
 }
 
 impl Forgotten {
-    fn tokens(&self) -> impl Iterator<Item = TokenHash> {
+    fn tokens(&self) -> impl Iterator<Item = TokenHash> + use<> {
         self.token.into_iter().chain(self.old_token.map(|old| old.hash))
     }
 }
@@ -170,23 +169,23 @@ impl Registry {
         }
     }
 
-    /// Takes a device out, with its tokens, and gives what it takes to bring it back. What still
-    /// holds it writes nothing of it any more. `None` where an offer is being written for it, or
-    /// where it is forgotten already.
-    pub fn forget(&self, device: &Arc<Device>) -> Option<Forgotten> {
+    /// Takes a device out, with its tokens. What still holds it writes nothing of it any more.
+    /// `None` where an offer is being written for it, or where it is forgotten already.
+    pub fn forget(&self, device: &Device) -> Option<Forgotten> {
         let mut state = device.state.lock();
         if state.gone || state.pinning.is_some() {
             return None;
         }
         state.gone = true;
         let forgotten = Forgotten {
-            device: Arc::clone(device),
+            registered: std::mem::replace(&mut state.registered, false),
             token: state.token.take(),
             old_token: state.old_token.take(),
             transfer: state.transfer.take(),
-            registered: std::mem::replace(&mut state.registered, false),
         };
-        forgotten.tokens().for_each(|hash| drop(self.tokens.remove(&hash)));
+        for hash in forgotten.tokens() {
+            self.tokens.remove(&hash);
+        }
         self.devices.remove(&device.id);
         if !forgotten.registered {
             self.unregistered.fetch_sub(1, Ordering::Relaxed);
@@ -194,28 +193,27 @@ impl Registry {
         Some(forgotten)
     }
 
-    /// Brings a device back that could not be forgotten for good, with all that it experienced. Who
-    /// came under its name meanwhile is it again with the next connection.
-    pub fn bring_back(&self, forgotten: Forgotten) {
-        let device = &forgotten.device;
-        let meanwhile = self.devices.insert(Arc::clone(&device.id), Arc::clone(device));
-        if let Some(other) = meanwhile {
+    /// Takes that back.
+    pub fn remember(&self, device: &Arc<Device>, forgotten: Forgotten) {
+        for hash in forgotten.tokens() {
+            self.tokens.insert(hash, Arc::clone(&device.id));
+        }
+        {
+            let mut state = device.state.lock();
+            let Forgotten { registered, token, old_token, transfer } = forgotten;
+            if !registered {
+                self.unregistered.fetch_add(1, Ordering::Relaxed);
+            }
+            (state.registered, state.token, state.old_token) = (registered, token, old_token);
+            (state.transfer, state.gone) = (transfer, false);
+        }
+        // One that came under its name meanwhile was not registered, and asks the registry again.
+        if let Some(other) = self.devices.insert(Arc::clone(&device.id), Arc::clone(device)) {
             let mut state = other.state.lock();
             if !std::mem::replace(&mut state.gone, true) && !state.registered {
                 self.unregistered.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        for hash in forgotten.tokens() {
-            self.tokens.insert(hash, Arc::clone(&device.id));
-        }
-        if !forgotten.registered {
-            self.unregistered.fetch_add(1, Ordering::Relaxed);
-        }
-        let mut state = device.state.lock();
-        state.gone = false;
-        let Forgotten { device: _, token, old_token, transfer, registered } = forgotten;
-        (state.token, state.old_token, state.registered) = (token, old_token, registered);
-        state.transfer = transfer;
     }
 
     /// Whose token this is.

@@ -320,20 +320,22 @@ impl Fleet {
         }
     }
 
-    /// A device is forgotten. Returns what it was in which deployments.
+    /// A device is forgotten. Gives its places.
     pub fn remove_device(&mut self, device: &str) -> Vec<(i64, Member)> {
         self.starts.end(device);
-        let mut members = Vec::new();
+        let mut places = Vec::new();
         for (id, deployment) in &mut self.deployments {
-            members.extend(deployment.take(device).map(|member| (*id, member)));
+            if let Some(member) = deployment.take(device) {
+                self.due.insert(*id);
+                places.push((*id, member));
+            }
         }
-        self.due.extend(members.iter().map(|(id, _)| *id));
-        members
+        places
     }
 
-    /// It was not, after all.
-    pub fn bring_back(&mut self, device: &Arc<str>, members: Vec<(i64, Member)>) {
-        for (id, member) in members {
+    /// It is not: it has its places again.
+    pub fn put_back(&mut self, device: &Arc<str>, places: Vec<(i64, Member)>) {
+        for (id, member) in places {
             if let Some(deployment) = self.deployments.get_mut(&id) {
                 deployment.put(device, member);
                 self.due.insert(id);
