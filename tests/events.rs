@@ -413,3 +413,17 @@ fn what_becomes_of_an_update_is_told() {
     assert_eq!(told.json()["deployment"], json!(id));
     desk.expect_silence();
 }
+
+/// A page that is open does not hold up a stop: its stream ends whole, and is not cut off when the
+/// patience with it is over.
+#[test]
+fn a_stop_ends_the_streams() {
+    let site = Site::new();
+    let daemon = site.start();
+    let mut stream = Stream::open(&daemon, "", None);
+    daemon.begin_stop();
+    let mut last = String::new();
+    stream.lines.read_to_string(&mut last).unwrap();
+    assert!(last.ends_with("\r\n0\r\n\r\n"), "{last:?}");
+    assert_eq!(daemon.ended().status.code(), Some(0));
+}

@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use support::{
     Client, Connect, Daemon, Device, Publish, Site, eventually,
@@ -52,6 +53,144 @@ fn methods_are_those_that_are_described() {
             allow.split(',').map(|method| method.trim().to_owned()).collect();
         allowed.retain(|method| !IMPLIED.contains(&method.as_str()));
         assert_eq!(allowed, methods, "{path}");
+    }
+}
+
+/// The least role that may do each: a service reads, an operator runs updates, an admin does all.
+const OPEN: [&str; 5] = [
+    "GET /healthz",
+    "GET /readyz",
+    "GET /api/v1/session",
+    "POST /api/v1/session",
+    "DELETE /api/v1/session",
+];
+const SERVICE: [&str; 19] = [
+    "GET /metrics",
+    "GET /api/v1/openapi.json",
+    "GET /api/v1/devices",
+    "GET /api/v1/devices/{id}",
+    "GET /api/v1/devices/{id}/why",
+    "GET /api/v1/devices/{id}/timeline",
+    "GET /api/v1/firmware",
+    "GET /api/v1/firmware/{id}",
+    "GET /api/v1/deployments",
+    "GET /api/v1/deployments/{id}",
+    "GET /api/v1/deployments/{id}/devices",
+    "GET /api/v1/deployments/{id}/history",
+    "GET /api/v1/fleet",
+    "GET /api/v1/freeze",
+    "GET /api/v1/events",
+    "GET /api/v1/clients",
+    "GET /api/v1/clients/{id}",
+    "GET /api/v1/retained",
+    "GET /api/v1/status",
+];
+const OPERATOR: [&str; 14] = [
+    "GET /api/v1/audit",
+    "POST /api/v1/firmware",
+    "POST /api/v1/firmware/rescan",
+    "DELETE /api/v1/firmware/{id}",
+    "POST /api/v1/deployments",
+    "PATCH /api/v1/deployments/{id}",
+    "POST /api/v1/deployments/{id}/approve",
+    "POST /api/v1/deployments/{id}/pause",
+    "POST /api/v1/deployments/{id}/resume",
+    "POST /api/v1/deployments/{id}/cancel",
+    "POST /api/v1/deployments/{id}/retry",
+    "POST /api/v1/deployments/{id}/rollback",
+    "PUT /api/v1/freeze",
+    "DELETE /api/v1/freeze",
+];
+const ADMIN: [&str; 16] = [
+    "POST /api/v1/devices",
+    "PATCH /api/v1/devices/{id}",
+    "DELETE /api/v1/devices/{id}",
+    "POST /api/v1/devices/{id}/links",
+    "GET /api/v1/users",
+    "POST /api/v1/users",
+    "GET /api/v1/users/{id}",
+    "PATCH /api/v1/users/{id}",
+    "DELETE /api/v1/users/{id}",
+    "GET /api/v1/users/{id}/tokens",
+    "POST /api/v1/users/{id}/tokens",
+    "DELETE /api/v1/users/{id}/tokens/{token}",
+    "POST /api/v1/import",
+    "DELETE /api/v1/clients/{id}",
+    "DELETE /api/v1/retained",
+    "POST /api/v1/backup",
+];
+
+/// Every operation, by everybody who may and who may not, in each way to say who one is.
+#[test]
+fn each_operation_asks_for_its_role() {
+    let site = Site::new();
+    let daemon = site.start();
+    let admin = daemon.admin();
+    let (host, password) = (format!("Host: {}", daemon.admin_address()), "correct horse");
+    let roles = ["service", "operator", "admin"];
+    // The headers of a login: a token, the password, and the page's, with and without its proof.
+    let mut logins: Vec<(usize, Vec<String>)> =
+        vec![(roles.len() - 1, vec![format!("Authorization: Bearer {}", admin.token())])];
+    let mut without_proof = Vec::new();
+    for (place, role) in roles.iter().enumerate() {
+        let user = json!({"name": role, "role": role, "password": password});
+        assert_eq!(admin.request("POST", "/api/v1/users", Some(&user)).status, 201);
+        let path = format!("/api/v1/users/{role}/tokens");
+        let token = admin.request("POST", &path, Some(&json!({"label": "x"}))).json();
+        logins.push((
+            place,
+            vec![format!("Authorization: Bearer {}", token["token"].as_str().unwrap())],
+        ));
+        let pair = STANDARD.encode(format!("{role}:{password}"));
+        logins.push((place, vec![format!("Authorization: Basic {pair}")]));
+        let login = json!({"name": role, "password": password}).to_string();
+        let page = admin.raw("POST", "/api/v1/session", &[&host], Some(&login));
+        let cookie = page.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+        let csrf = page.json()["csrf"].as_str().unwrap().to_owned();
+        let cookie = format!("Cookie: {cookie}");
+        logins.push((place, vec![cookie.clone(), format!("X-CSRF-Token: {csrf}")]));
+        without_proof.push((place, vec![cookie]));
+    }
+    let strangers = ["Authorization: Bearer wrong", "X-Nobody: 1"];
+    for (path, method, _) in operations(&description(&daemon)) {
+        let operation = format!("{method} {path}");
+        let tables: [&[&str]; 4] = [&OPEN, &SERVICE, &OPERATOR, &ADMIN];
+        let least = tables.iter().position(|table| table.contains(&&*operation));
+        let least = least.unwrap_or_else(|| panic!("whose is {operation}?"));
+        let ask = |headers: &[String]| {
+            let mut all = vec![host.as_str()];
+            all.extend(headers.iter().map(String::as_str));
+            let query = if path.ends_with("/events") { "?follow=false" } else { "" };
+            // Without a body: who may do it hears of that.
+            admin.raw(&method, &format!("{}{query}", filled(&path)), &all, None).status
+        };
+        if least == 0 {
+            continue;
+        }
+        for stranger in strangers {
+            let status = ask(&[stranger.to_owned()]);
+            assert_eq!(status, 401, "{operation} with {stranger}");
+        }
+        for (place, headers) in &logins {
+            let status = ask(headers);
+            assert_ne!(status, 401, "{operation} as {} with {headers:?}", roles[*place]);
+            assert_eq!(
+                status == 403,
+                place + 1 < least,
+                "{status}: {operation} as {} with {headers:?}",
+                roles[*place]
+            );
+        }
+        for (place, headers) in &without_proof {
+            let status = ask(headers);
+            let refused = place + 1 < least || method != "GET";
+            assert_eq!(
+                status == 403,
+                refused,
+                "{status}: {operation} as {} by its cookie alone",
+                roles[*place]
+            );
+        }
     }
 }
 

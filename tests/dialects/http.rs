@@ -300,14 +300,13 @@ fn curl_resumes_and_gets_the_image() {
         eprintln!("skipped: no curl here");
         return;
     }
-    let bytes = image(6, 1_000_000);
+    // More parts than the server has ready at once.
+    let bytes = image(6, 3_000_000);
     let site = site();
     site.drop_file("pump-1.0.0.bin", &bytes);
     let daemon = site.start();
-    let url = format!(
-        "http://{}/devices/dev-1/firmware",
-        daemon.address_after("downloads listening on http://")
-    );
+    let http = daemon.address_after("downloads listening on http://");
+    let url = format!("http://{http}/devices/dev-1/firmware");
     let file = site.path().join("image");
     std::fs::write(&file, &bytes[..123_457]).unwrap();
     let curl = Command::new("curl")
@@ -317,6 +316,11 @@ fn curl_resumes_and_gets_the_image() {
         .status();
     assert!(curl.unwrap().success());
     assert!(std::fs::read(&file).unwrap() == bytes);
+    // By now all of it is in memory.
+    for id in ["dev-2", "dev-3"] {
+        let whole = get(http, &format!("/devices/{id}/firmware"), &[]);
+        assert!(whole.status == 200 && whole.body == bytes, "{id}");
+    }
     // What curl had already was not served by this server: 30 blocks and a part of the next. An
     // MQTT connection of the same device knows of it.
     let mut device = Client::connect(daemon.mqtt(), &Connect::id("dev-1"));

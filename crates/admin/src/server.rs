@@ -1,8 +1,14 @@
 //! Connections: how many, how slow they may be, and how they end.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Router, extract::Request};
+use hook::Seldom;
 use hyper::{
     body::Incoming,
     server::conn::http1,
@@ -24,6 +30,7 @@ use tracing::{debug, warn};
 
 use crate::{
     doors::{LocalAddress, PeerAddress},
+    places::Places,
     stall::Stall,
 };
 
@@ -34,8 +41,13 @@ pub type TlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 /// Bounds on what one listener's clients may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once; further ones wait in the listener's queue until one ends.
+    /// Connections at once; further ones wait in the listener's queue until one ends. One address
+    /// gets three quarters of them, and more of it are closed at once: whoever opens all that it can
+    /// leaves room for the others.
     pub connections: usize,
+    /// Whether an address stands for many clients, and so may have all of them: this machine's own
+    /// does, where a proxy runs on it.
+    pub is_shared: fn(IpAddr) -> bool,
     /// How long the headers of a request may take, the first and each further one of a
     /// connection: an idle connection ends after this, too.
     pub headers: Duration,
@@ -49,6 +61,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections: 256,
+            is_shared: |address| address.to_canonical().is_loopback(),
             headers: Duration::from_secs(10),
             stall: Duration::from_secs(10),
             drain: Duration::from_secs(3),
@@ -75,6 +88,8 @@ pub async fn serve_with(
     limits: Limits,
 ) {
     let permits = Arc::new(Semaphore::new(limits.connections));
+    let (places, crowded) =
+        (Places::new((limits.connections * 3).div_ceil(4), usize::MAX), Seldom::default());
     let connections = TaskTracker::new();
     loop {
         let next = tokio::select! {
@@ -82,12 +97,19 @@ pub async fn serve_with(
             next = accept(&listener, &permits) => next,
         };
         match next {
-            Ok(Some((socket, permit))) => {
+            Ok(Some((socket, peer, permit))) => {
+                let place = places.take(&hook::network(peer.ip()).to_string());
+                if place.is_none() && !(limits.is_shared)(peer.ip()) {
+                    if let Some(times) = crowded.note() {
+                        warn!(address = %peer.ip(), times, "connections of HTTP refused: their address has three quarters of all");
+                    }
+                    continue;
+                }
                 let tls = tls.as_ref().map(|source| source());
                 let task = connection(socket, tls, router.clone(), cancel.clone(), limits);
                 connections.spawn(async move {
                     task.await;
-                    drop(permit);
+                    drop((place, permit));
                 });
             }
             Ok(None) => break,
@@ -107,10 +129,10 @@ pub async fn serve_with(
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> io::Result<Option<(TcpStream, OwnedSemaphorePermit)>> {
+) -> io::Result<Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)>> {
     let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return Ok(None) };
-    let (socket, _) = listener.accept().await?;
-    Ok(Some((socket, permit)))
+    let (socket, peer) = listener.accept().await?;
+    Ok(Some((socket, peer, permit)))
 }
 
 async fn connection(

@@ -300,6 +300,31 @@ async fn connections_beyond_the_bound_wait_their_turn() {
 }
 
 #[tokio::test]
+async fn one_address_leaves_room_for_others() {
+    let running = run(Limits { connections: 4, is_shared: |_| false, ..Limits::default() }).await;
+    let from = async |source: [u8; 4]| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        let mut socket = socket.connect(running.address).await.unwrap();
+        // The server may have closed it.
+        let request = b"GET /open HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let _ = socket.write_all(request).await;
+        socket
+    };
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(TcpStream::connect(running.address).await.unwrap());
+    }
+    let patience = Duration::from_secs(5);
+    let answer = async |socket| tokio::time::timeout(patience, rest(socket)).await.unwrap();
+    assert_eq!(answer(from([127, 0, 0, 1]).await).await, "");
+    assert!(answer(from([127, 0, 0, 2]).await).await.starts_with("HTTP/1.1 200"));
+    silent.pop();
+    // Its place may be free a moment later.
+    while answer(from([127, 0, 0, 1]).await).await.is_empty() {}
+}
+
+#[tokio::test]
 async fn a_stop_ends_idle_connections_and_returns() {
     let running = run(Limits::default()).await;
     let mut idle = TcpStream::connect(running.address).await.unwrap();

@@ -84,7 +84,7 @@ pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
             Turn::Late => {
                 let text = "too many CONNECTs at once, try again later";
                 let failed = Failed::refused(protocol, reason::CONNECTION_RATE_EXCEEDED, text);
-                tell(&mut io, &failed, max).await;
+                tell(&mut io, &failed, max, &exchange.totals).await;
                 return Err(failed);
             }
         }
@@ -92,7 +92,7 @@ pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     match admit(connect, certificate_cn, address, &exchange).await {
         Ok(admitted) => admitted.begin(io, rest, exchange).await,
         Err(failed) => {
-            tell(&mut io, &failed, max).await;
+            tell(&mut io, &failed, max, &exchange.totals).await;
             Err(failed)
         }
     }
@@ -113,7 +113,7 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
                 }
                 Err(error) => {
                     let failed = Failed::from(error);
-                    tell(io, &failed, u32::MAX).await;
+                    tell(io, &failed, u32::MAX, &exchange.totals).await;
                     return Err(failed);
                 }
             },
@@ -144,8 +144,15 @@ async fn until_gone<S: AsyncRead + Unpin>(io: &mut S, rest: &mut Vec<u8>) {
 
 /// The CONNACK of a refusal, as far as it fits the client's Maximum Packet Size. Then the connection
 /// is closed [MQTT-3.2.2-7], and nothing behind the CONNECT is looked at [MQTT-3.1.4-6].
-pub(crate) async fn tell<S: AsyncRead + AsyncWrite + Unpin>(io: &mut S, failed: &Failed, max: u32) {
+pub(crate) async fn tell<S: AsyncRead + AsyncWrite + Unpin>(
+    io: &mut S,
+    failed: &Failed,
+    max: u32,
+    totals: &Totals,
+) {
     let Failed::Refused { protocol, code, text } = failed else { return };
+    // It is one however long the client takes to close.
+    Totals::count(&totals.connects_refused);
     if max < SMALLEST_CONNACK {
         return;
     }
@@ -203,6 +210,7 @@ async fn admit(
     let client_id: Arc<str> =
         if assigned_id { assign_id().into() } else { connect.client_id.as_str().into() };
     let request = ConnectRequest {
+        connection: exchange.registry.next_connection(),
         client_id: client_id.clone(),
         assigned_id,
         username: connect.username.take(),
@@ -219,7 +227,7 @@ async fn admit(
         .await
         .map_err(|Reason { kind, text }| Failed::refused(protocol, reason_code(kind), text))?;
     let client = Arc::new(Client {
-        connection: exchange.registry.next_connection(),
+        connection: request.connection,
         id: client_id.clone(),
         assigned_id,
         identity,
@@ -340,10 +348,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         match greeted {
             Ok(Ok(connection)) => return Some(connection),
-            Ok(Err(error)) => tracing::debug!(%address, %error, "connection refused"),
-            Err(_) => tracing::debug!(%address, "no CONNECT in time"),
+            Ok(Err(error)) => {
+                tracing::debug!(%address, %error, "connection refused");
+                if !matches!(error, Failed::Refused { .. }) {
+                    Totals::count(&totals.connects_refused);
+                }
+            }
+            Err(_) => {
+                tracing::debug!(%address, "no CONNECT in time");
+                Totals::count(&totals.connects_refused);
+            }
         }
-        Totals::count(&totals.connects_refused);
         None
     }
 }

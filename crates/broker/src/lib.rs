@@ -108,7 +108,7 @@ mod websocket;
 mod writer;
 
 pub use journal::Persistence;
-pub use listener::{BindError, Door, Listeners, bind};
+pub use listener::{BindError, Door, Listeners, bind, bind_socket};
 pub use server::{NOT_OPEN, Server, StartError};
 pub use settings::{Limits, Settings};
 pub use tls::{Tls, TlsError, TlsFiles, TlsPart};

@@ -67,7 +67,15 @@ pub fn bind(addresses: &[SocketAddr]) -> Result<Listeners, BindError> {
     Listeners::default().and(addresses, &Door::Plain)
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+/// Binds one address, for whatever is spoken there.
+///
+/// # Errors
+/// It cannot be bound.
+pub fn bind_socket(address: SocketAddr) -> Result<std::net::TcpListener, BindError> {
+    listening(address).map_err(|source| BindError { address, source })
+}
+
+fn listening(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // `[::]` and `0.0.0.0` may stand side by side.
@@ -77,7 +85,7 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 impl Listeners {
@@ -87,7 +95,8 @@ impl Listeners {
     /// The first address that cannot be bound; then none is.
     pub fn and(mut self, addresses: &[SocketAddr], door: &Door) -> Result<Listeners, BindError> {
         for &address in addresses {
-            let listener = bind_one(address).map_err(|source| BindError { address, source })?;
+            let listener = TcpListener::from_std(bind_socket(address)?)
+                .map_err(|source| BindError { address, source })?;
             self.0.push((listener, door.clone()));
         }
         Ok(self)

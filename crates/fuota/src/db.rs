@@ -21,6 +21,7 @@ mod tables;
 mod users;
 
 use std::{
+    collections::VecDeque,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -307,14 +308,18 @@ fn prepare(connection: &mut Connection, found: usize) -> rusqlite::Result<()> {
     migrate(connection, found)
 }
 
+/// All of it or nothing: what is cut short or has no room leaves a file that the older program
+/// still takes.
 fn migrate(connection: &mut Connection, found: usize) -> rusqlite::Result<()> {
-    for (number, script) in MIGRATIONS.iter().enumerate().skip(found) {
-        let transaction = connection.transaction()?;
-        transaction.execute_batch(script)?;
-        transaction.pragma_update(None, "user_version", (number + 1) as i64)?;
-        transaction.commit()?;
+    if found == MIGRATIONS.len() {
+        return Ok(());
     }
-    Ok(())
+    let transaction = connection.transaction()?;
+    for script in MIGRATIONS.iter().skip(found) {
+        transaction.execute_batch(script)?;
+    }
+    transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    transaction.commit()
 }
 
 /// Held by the writer: where it panicked, the broker says why nothing is written any more.
@@ -338,12 +343,14 @@ fn write(
     commit_time: &hook::Histogram,
 ) {
     let mut said: Option<Instant> = None;
+    // Dropped behind what says why: whoever waits for one of them hears of its end by that.
+    let mut group = VecDeque::new();
     let _last = Last(problem);
     while let Ok(first) = jobs.recv() {
-        let mut group = vec![first];
+        group.push_back(first);
         group.extend(jobs.try_iter().take(GROUP - 1));
         let began = Instant::now();
-        let (results, committed) = write_group(&mut connection, &group);
+        let (results, committed) = write_group(&mut connection, group.make_contiguous());
         commit_time.observe(began.elapsed());
         let failure =
             committed.as_ref().err().or(results.iter().find_map(|result| result.as_ref().err()));
@@ -361,7 +368,8 @@ fn write(
             _ => {}
         }
         *problem.lock() = reason;
-        for (job, mut result) in group.into_iter().zip(results) {
+        for mut result in results {
+            let Some(job) = group.pop_front() else { break };
             if let Some((path, meanwhile)) = job.copy {
                 meanwhile();
                 let copied = connection.execute("VACUUM INTO ?1", [path.to_string_lossy()]);

@@ -274,13 +274,6 @@ impl DeviceState {
         (newest && self.pinning.is_none()).then(|| Op::Transfer(transfer.row(id)))
     }
 
-    /// No connection goes on answering from this transfer.
-    pub fn leave(&self, transfer: &Arc<Transfer>) {
-        for link in &self.links {
-            link.state.lock().leave(transfer);
-        }
-    }
-
     /// The newest connection with a downlink: where offers go (rule 3).
     pub fn newest_downlink(&self) -> Option<(Arc<Link>, Qos)> {
         self.links.iter().rev().find_map(|link| {

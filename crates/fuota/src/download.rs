@@ -15,8 +15,8 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use hook::{
-    Client, ConnectRequest, ConnectVerdict, Identity, Outbox, Outgoing, Protocol, ReasonKind,
-    Refused, Sink, clock,
+    Class, Client, ConnectRequest, ConnectVerdict, Identity, Outbox, Outgoing, Protocol,
+    ReasonKind, Refused, Sink, clock,
 };
 use tokio::sync::mpsc;
 
@@ -37,6 +37,8 @@ use crate::{
 const PART: NonZeroU32 = NonZeroU32::MIN.saturating_add(64 * 1024 - 1);
 /// Parts that wait to be sent: then the engine waits, too.
 const QUEUE: usize = 16;
+/// Room beside them for what ends the body: nothing would tell the engine that it was lost.
+const WORDS: usize = 4;
 /// How long the engine may take to answer. A cap may make a part wait for long.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// The longest validity of a link.
@@ -121,6 +123,9 @@ impl Sink for Queue {
         if !self.open.load(Ordering::Relaxed) {
             return Err(Refused::Closed);
         }
+        if message.class == Class::Block && self.sender.capacity() <= WORDS {
+            return Err(Refused::Full);
+        }
         self.sender.try_send(message).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refused::Full,
             mpsc::error::TrySendError::Closed(_) => Refused::Closed,
@@ -128,7 +133,7 @@ impl Sink for Queue {
     }
 
     fn pending_blocks(&self) -> usize {
-        QUEUE - self.sender.capacity().min(QUEUE)
+        QUEUE.saturating_sub(self.sender.capacity().saturating_sub(WORDS))
     }
 
     fn is_open(&self) -> bool {
@@ -151,6 +156,7 @@ impl Service {
         let (id, identity) = match caller {
             Caller::Device { id, user, token } => {
                 let request = ConnectRequest {
+                    connection: 0,
                     client_id: id.into(),
                     assigned_id: false,
                     username: user.or(token.map(|_| "Token")).map(str::to_owned),
@@ -210,7 +216,7 @@ impl Service {
         if name.as_deref() != Some(id) {
             return Err(FetchError::Forbidden("the token is another device's".into()));
         }
-        let (sender, messages) = mpsc::channel(QUEUE);
+        let (sender, messages) = mpsc::channel(QUEUE + WORDS);
         let open = Arc::new(Queue { sender, open: AtomicBool::new(true) });
         let outbox = Outbox::new(Arc::clone(&open) as Arc<dyn Sink>);
         let link = Arc::new(Link::new(Arc::new(client), outbox, name));
@@ -367,17 +373,20 @@ impl Image {
             ..Request::default()
         };
         fetch.engine.request(&fetch.link, request);
-        stream::unfold(Body { fetch, left: total, sent: None }, |mut body| async move {
+        let body = Body { fetch, total, left: total, sent: None };
+        stream::unfold(body, |mut body| async move {
             body.settle();
             if body.left == 0 {
                 return None;
             }
             let problem = match body.fetch.next().await {
-                Some((Spoken::Block(bytes), message)) => {
+                Some((Spoken::Block(bytes), message)) if body.is_next(&message) => {
                     body.left -= 1;
                     body.sent = Some(message);
                     return Some((Ok(bytes), body));
                 }
+                // Bytes in the wrong place would be another image.
+                Some((Spoken::Block(_), _)) => "the server lost its place in the image".into(),
                 Some((Spoken::Error(text), _)) => text,
                 Some((Spoken::Offer(_) | Spoken::Nothing, _)) => "the image was replaced".into(),
                 None => "the image could not be read in time".into(),
@@ -390,12 +399,19 @@ impl Image {
 
 struct Body {
     fetch: Fetch,
+    /// Parts in all, and those that are still to come.
+    total: u32,
     left: u32,
     /// The part that was given out last.
     sent: Option<Outgoing>,
 }
 
 impl Body {
+    /// Whether it is the part that comes now: nothing in the bytes says so.
+    fn is_next(&self, message: &Outgoing) -> bool {
+        message.receipt.as_ref().is_some_and(|(_, index)| *index == self.total - self.left)
+    }
+
     fn settle(&mut self) {
         if let Some((receipt, tag)) = self.sent.take().and_then(|message| message.receipt) {
             receipt.written(tag);

@@ -202,6 +202,11 @@ impl Fuota {
         self.service().look_again().await;
     }
 
+    /// Whoever listens to changes comes to the end: a stop has begun, and nothing more is told.
+    pub fn end_listeners(&self) {
+        self.engine.events.close();
+    }
+
     /// Watches the store, drives the timers and writes progress, until cancelled. Returns when
     /// everything is written. To be called once.
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) {

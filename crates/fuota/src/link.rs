@@ -235,11 +235,13 @@ impl LinkState {
             && !transfer.stalled.load(Ordering::Relaxed)
     }
 
-    /// Serves nothing of this transfer any more.
-    pub fn leave(&mut self, transfer: &Arc<Transfer>) {
-        if self.lane.as_ref().is_some_and(|lane| Arc::ptr_eq(&lane.transfer, transfer)) {
-            self.lane = None;
-        }
+    /// Serves nothing of this transfer any more. Returns what was asked for and is not answered, as
+    /// [`Window::abandon`] does.
+    #[must_use]
+    pub fn leave(&mut self, transfer: &Arc<Transfer>) -> Option<Wanted> {
+        self.lane.take_if(|lane| Arc::ptr_eq(&lane.transfer, transfer))?;
+        // A window that was never used stays without memory.
+        self.window.last_request.and_then(|_| self.window.abandon())
     }
 
     /// The device hears of this image on this connection.

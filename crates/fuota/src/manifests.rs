@@ -112,7 +112,10 @@ impl Engine {
     /// The outbox was full when a manifest or a block was due.
     pub fn announce_again(self: &Arc<Self>, link: &Arc<Link>) {
         let mut state = link.state.lock();
-        self.send_waiting(link, &mut state);
+        if state.window.retries {
+            state.window.retries = false;
+            self.send_due(link, &mut state);
+        }
         let Some(transfer) = state.lane.as_ref().map(|lane| Arc::clone(&lane.transfer)) else {
             return;
         };

@@ -92,6 +92,16 @@ impl Engine {
         self.moved(device, &mut state, transfer, &next);
     }
 
+    /// No connection goes on answering from this transfer. What was asked for gets its answer once
+    /// the device is unlocked, since that may be another offer.
+    pub fn leave(&self, state: &DeviceState, transfer: &Arc<Transfer>) {
+        for link in &state.links {
+            if let Some(wanted) = link.state.lock().leave(transfer) {
+                self.timers.at(Instant::now(), Event::Unanswered(Arc::downgrade(link), wanted));
+            }
+        }
+    }
+
     /// Writes down that a transfer moved. The device is locked by the caller.
     pub fn moved(
         &self,
@@ -113,10 +123,9 @@ impl Engine {
         next: &UpdateState,
     ) -> Vec<Op> {
         if !next.is_servable() {
-            // No connection goes on answering from it.
+            self.leave(state, transfer);
             for link in &state.links {
                 let mut on_link = link.state.lock();
-                on_link.leave(transfer);
                 if *next == UpdateState::Cancelled
                     && on_link.announced.contains(&transfer.pin.digest)
                 {

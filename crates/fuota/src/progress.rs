@@ -108,7 +108,7 @@ impl Engine {
             }
         } else if !window.paced.is_empty() {
             "its next block waits for its turn under a cap on bytes a second".into()
-        } else if window.open > 0 || !window.waiting.is_empty() {
+        } else if window.open > 0 {
             "its connection takes nothing of what was sent to it".into()
         } else {
             let asked = window.last_request.map(|last| now.saturating_duration_since(last));

@@ -218,22 +218,25 @@ impl Engine {
     /// Only while [`crate::accounts::Accounts::change`] is held.
     pub async fn forget(
         &self,
-        device: &Device,
+        device: &Arc<Device>,
         mut ops: Vec<Op>,
         text: &'static str,
     ) -> Result<(), ServiceError> {
         // First from memory: what writes progress must not bring its row back.
-        let row = self.registry.forget(device).ok_or_else(|| {
+        let forgotten = self.registry.forget(device).ok_or_else(|| {
             ServiceError::Unavailable("an offer to it is just being written".into())
         })?;
-        self.fleet.lock().remove_device(&device.id);
+        let places = self.fleet.lock().remove_device(&device.id);
         ops.push(Op::DeviceGone(device.id.to_string()));
-        let written = self.db.commit(ops).await;
-        if written.is_err() {
-            self.registry.load(Device::from_row(row, self.settings().rotation_grace));
+        if let Err(error) = self.db.commit(ops).await {
+            // With all that it experienced: else it would be offered again what it failed with.
+            self.registry.remember(device, forgotten);
+            self.fleet.lock().put_back(&device.id, places);
+            self.rollouts.notify_one();
+            return Err(ServiceError::Unavailable(error.to_string()));
         }
         self.end_account(&device.id, text);
-        written.map_err(|error| ServiceError::Unavailable(error.to_string()))
+        Ok(())
     }
 }
 

@@ -8,7 +8,13 @@ use std::sync::{
 use dashmap::{DashMap, Entry};
 use tokio::time::Instant;
 
-use crate::{catalog::Site, db::DeviceRow, device::Device, link::Link, secret::TokenHash};
+use crate::{
+    catalog::Site,
+    device::{Device, OldToken},
+    link::Link,
+    secret::TokenHash,
+    transfer::Transfer,
+};
 
 /// See [the module](self).
 #[derive(Default)]
@@ -19,6 +25,20 @@ pub struct Registry {
     /// Living connections that may be devices, by connection number.
     links: DashMap<u64, Arc<Link>>,
     unregistered: AtomicUsize,
+}
+
+/// What a device that is forgotten loses at once; all else of it goes with the last who holds it.
+pub struct Forgotten {
+    registered: bool,
+    token: Option<TokenHash>,
+    old_token: Option<OldToken>,
+    transfer: Option<Arc<Transfer>>,
+}
+
+impl Forgotten {
+    fn tokens(&self) -> impl Iterator<Item = TokenHash> + use<> {
+        self.token.into_iter().chain(self.old_token.map(|old| old.hash))
+    }
 }
 
 impl Registry {
@@ -149,26 +169,51 @@ impl Registry {
         }
     }
 
-    /// Takes a device out, with its tokens, and gives what was known of it. What still holds it
-    /// writes nothing of it any more. `None` where an offer is being written for it, or where it
-    /// is forgotten already.
-    pub fn forget(&self, device: &Device) -> Option<DeviceRow> {
+    /// Takes a device out, with its tokens. What still holds it writes nothing of it any more.
+    /// `None` where an offer is being written for it, or where it is forgotten already.
+    pub fn forget(&self, device: &Device) -> Option<Forgotten> {
         let mut state = device.state.lock();
         if state.gone || state.pinning.is_some() {
             return None;
         }
-        let row = device.row(&state);
         state.gone = true;
-        state.transfer = None;
-        let old = state.old_token.take().map(|old| old.hash);
-        for hash in state.token.take().into_iter().chain(old) {
+        let forgotten = Forgotten {
+            registered: std::mem::replace(&mut state.registered, false),
+            token: state.token.take(),
+            old_token: state.old_token.take(),
+            transfer: state.transfer.take(),
+        };
+        for hash in forgotten.tokens() {
             self.tokens.remove(&hash);
         }
         self.devices.remove(&device.id);
-        if !std::mem::replace(&mut state.registered, false) {
+        if !forgotten.registered {
             self.unregistered.fetch_sub(1, Ordering::Relaxed);
         }
-        Some(row)
+        Some(forgotten)
+    }
+
+    /// Takes that back.
+    pub fn remember(&self, device: &Arc<Device>, forgotten: Forgotten) {
+        for hash in forgotten.tokens() {
+            self.tokens.insert(hash, Arc::clone(&device.id));
+        }
+        {
+            let mut state = device.state.lock();
+            let Forgotten { registered, token, old_token, transfer } = forgotten;
+            if !registered {
+                self.unregistered.fetch_add(1, Ordering::Relaxed);
+            }
+            (state.registered, state.token, state.old_token) = (registered, token, old_token);
+            (state.transfer, state.gone) = (transfer, false);
+        }
+        // One that came under its name meanwhile was not registered, and asks the registry again.
+        if let Some(other) = self.devices.insert(Arc::clone(&device.id), Arc::clone(device)) {
+            let mut state = other.state.lock();
+            if !std::mem::replace(&mut state.gone, true) && !state.registered {
+                self.unregistered.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Whose token this is.

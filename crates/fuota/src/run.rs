@@ -101,6 +101,11 @@ impl Engine {
                     self.confirm_due(&device);
                 }
             }
+            Event::Unanswered(link, wanted) => {
+                if let Some(link) = link.upgrade().filter(|link| !link.state.lock().closed) {
+                    self.find_and_serve(&link, wanted);
+                }
+            }
             Event::Deferred(link, lane, wanted) => {
                 if let (Some(link), Some(lane)) = (link.upgrade(), lane.upgrade()) {
                     self.serve_deferred(&link, &lane, wanted);

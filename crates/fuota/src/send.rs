@@ -18,8 +18,19 @@ use crate::{
 /// After what a full outbox is tried again where nothing of ours is in it.
 const FULL_RETRY: Duration = Duration::from_millis(200);
 
+/// What became of a block that was due.
+enum Sent {
+    /// It is with the outbox, or nobody wants it any more.
+    Away,
+    /// The outbox has no room for it; what wakes us then is set.
+    Full(Wanted),
+    /// It is not in the cache.
+    Missing(Wanted),
+}
+
 impl Engine {
-    /// Sends a block from the cache, or has it read.
+    /// Sends a block, when what is due before it was sent: who asks for many, or fetches over HTTP,
+    /// gets them in the order in which they were admitted.
     pub fn answer(
         self: &Arc<Self>,
         link: &Arc<Link>,
@@ -27,20 +38,62 @@ impl Engine {
         lane: &Arc<Lane>,
         wanted: Wanted,
     ) {
+        if !state.window.due.is_empty() {
+            return state.window.due.push_back(wanted);
+        }
+        match self.send_cached(link, state, lane, wanted) {
+            Sent::Away => {}
+            Sent::Full(wanted) => state.window.due.push_back(wanted),
+            Sent::Missing(wanted) => {
+                state.window.due.push_back(wanted);
+                self.read_first(link, state, lane);
+            }
+        }
+    }
+
+    /// Goes on with what is due, after the outbox had no room for it.
+    pub fn send_due(self: &Arc<Self>, link: &Arc<Link>, state: &mut LinkState) {
+        if state.window.due.is_empty() || state.window.reading {
+            return;
+        }
+        let Some(lane) = state.lane.clone() else { return };
+        if self.is_first_missing(link, state, &lane) {
+            self.read_first(link, state, &lane);
+        }
+    }
+
+    /// Sends what is due as far as it is in the cache and the outbox has room. Whether the next one
+    /// must be read.
+    fn is_first_missing(
+        self: &Arc<Self>,
+        link: &Link,
+        state: &mut LinkState,
+        lane: &Arc<Lane>,
+    ) -> bool {
+        while let Some(wanted) = state.window.due.pop_front() {
+            let (wanted, missing) = match self.send_cached(link, state, lane, wanted) {
+                Sent::Away => continue,
+                Sent::Full(wanted) => (wanted, false),
+                Sent::Missing(wanted) => (wanted, true),
+            };
+            state.window.due.push_front(wanted);
+            return missing;
+        }
+        false
+    }
+
+    fn send_cached(
+        self: &Arc<Self>,
+        link: &Link,
+        state: &mut LinkState,
+        lane: &Arc<Lane>,
+        wanted: Wanted,
+    ) -> Sent {
         let range = lane.transfer.pin.range(wanted.index, wanted.size);
-        let Some((offset, length)) = range else { return };
+        let Some((offset, length)) = range else { return Sent::Away };
         match lane.transfer.image.cached(offset, length, &mut state.window.held) {
             Some(data) => self.send_block(link, state, lane, wanted, data),
-            None => {
-                state.window.missing.push_back(wanted);
-                if !state.window.reading
-                    && let Some(runtime) = self.runtime()
-                {
-                    state.window.reading = true;
-                    runtime
-                        .spawn(Arc::clone(self).read_missing(Arc::clone(link), Arc::clone(lane)));
-                }
-            }
+            None => Sent::Missing(wanted),
         }
     }
 
@@ -51,11 +104,13 @@ impl Engine {
         lane: &Arc<Lane>,
         wanted: Wanted,
         data: Bytes,
-    ) {
+    ) -> Sent {
         let length = data.len();
         let (size, tag) = (wanted.size, lane.transfer.pin.tag());
         let block = Block { index: wanted.index, size, echo: &wanted.echo, tag };
-        let Some(said) = state.talk.as_mut().map(|talk| talk.block(block, data)) else { return };
+        let Some(said) = state.talk.as_mut().map(|talk| talk.block(block, data)) else {
+            return Sent::Away;
+        };
         let encoded = said.payload.len();
         let receipt: Arc<dyn hook::Receipt> = match size {
             BlockSize::Pinned => Arc::clone(lane) as _,
@@ -71,11 +126,11 @@ impl Engine {
             }
             // It keeps its place in the window and goes when something was written.
             Err(Refused::Full) => {
-                if state.window.waiting.is_empty() {
+                if !std::mem::replace(&mut state.window.retries, true) {
                     // What fills the outbox may not be ours, and then no receipt wakes us.
                     self.timers.at(Instant::now() + FULL_RETRY, Event::Announce(lane.link.clone()));
                 }
-                state.window.waiting.push_back(wanted);
+                return Sent::Full(wanted);
             }
             Err(Refused::TooLarge) => {
                 state.window.close_one();
@@ -84,11 +139,19 @@ impl Engine {
             }
             Err(Refused::Closed) => state.window.close_one(),
         }
+        Sent::Away
     }
 
-    /// Reads what is not in the cache, one block after the other, for one connection. Ends when
-    /// nothing is missing, or when the connection is in another transfer.
-    async fn read_missing(self: Arc<Self>, link: Arc<Link>, lane: Arc<Lane>) {
+    /// Has the first block of what is due read, and those behind it that are not in the cache.
+    fn read_first(self: &Arc<Self>, link: &Arc<Link>, state: &mut LinkState, lane: &Arc<Lane>) {
+        if let Some(runtime) = self.runtime() {
+            state.window.reading = true;
+            runtime.spawn(Arc::clone(self).read_due(Arc::clone(link), Arc::clone(lane)));
+        }
+    }
+
+    /// Ends when the next one needs no reading, or the connection is in another transfer.
+    async fn read_due(self: Arc<Self>, link: Arc<Link>, lane: Arc<Lane>) {
         let here = |state: &LinkState| {
             !state.closed && state.lane.as_ref().is_some_and(|now| Arc::ptr_eq(now, &lane))
         };
@@ -100,8 +163,9 @@ impl Engine {
                 if !here(&state) {
                     return;
                 }
-                match state.window.missing.pop_front() {
-                    Some(wanted) => wanted,
+                // It keeps its place meanwhile.
+                match state.window.due.front() {
+                    Some(wanted) => wanted.clone(),
                     None => {
                         state.window.reading = false;
                         return;
@@ -109,7 +173,7 @@ impl Engine {
                 }
             };
             let range = lane.transfer.pin.range(wanted.index, wanted.size);
-            let Some((offset, length)) = range else { continue };
+            let (offset, length) = range.unwrap_or_default();
             let began = Instant::now();
             let mut read = lane.transfer.image.read(offset, length).await;
             if let Err(error) = &read
@@ -125,8 +189,17 @@ impl Engine {
             if !here(&state) {
                 return;
             }
+            state.window.due.pop_front();
             match read {
-                Ok(data) => self.send_block(&link, &mut state, &lane, wanted, data),
+                Ok(data) => {
+                    if let Sent::Full(wanted) =
+                        self.send_block(&link, &mut state, &lane, wanted, data)
+                    {
+                        state.window.due.push_front(wanted);
+                        state.window.reading = false;
+                        return;
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(device = %lane.device.id, index = wanted.index, %error, "a block could not be read");
                     state.window.close_one();
@@ -139,19 +212,8 @@ impl Engine {
                     self.send_error(&link, &mut state, &Trouble::Unavailable(text), &wanted.echo);
                 }
             }
-        }
-    }
-
-    /// Sends what the outbox had no room for, as far as it has now.
-    pub fn send_waiting(self: &Arc<Self>, link: &Arc<Link>, state: &mut LinkState) {
-        for _ in 0..state.window.waiting.len() {
-            let (Some(lane), Some(wanted)) = (state.lane.clone(), state.window.waiting.pop_front())
-            else {
-                return;
-            };
-            let before = state.window.waiting.len();
-            self.answer(link, state, &lane, wanted);
-            if state.window.waiting.len() > before {
+            if !self.is_first_missing(&link, &mut state, &lane) {
+                state.window.reading = false;
                 return;
             }
         }

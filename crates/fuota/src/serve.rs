@@ -172,7 +172,6 @@ impl Engine {
         let pin = &lane.transfer.pin;
         if lane.transfer.stopped.load(Ordering::Relaxed) {
             // It was stopped just now, while the connection came to it.
-            state.lane = None;
             self.send_error(link, state, &Trouble::Nothing(CANCELLED.into()), &wanted.echo);
             return Then::Nothing;
         }
@@ -332,7 +331,7 @@ impl Engine {
             let now = state.lane.clone().filter(|now| Arc::ptr_eq(&now.transfer, &lane.transfer));
             if let Some(now) = now {
                 state.window.close_one();
-                self.send_waiting(link, &mut state);
+                self.send_due(link, &mut state);
                 if !now.transfer.overwritten.load(Ordering::Relaxed) {
                     then = self.serve_queued(link, &mut state, &now);
                 } else {
@@ -341,8 +340,7 @@ impl Engine {
                 }
             } else if state.lane.is_none() && !transfer.is_servable() {
                 // It was stopped amid them: the answer to all is one error.
-                outdated = state.window.next_queued(u32::MAX);
-                state.window.backlog.clear();
+                outdated = state.window.abandon();
             }
         }
         self.then(link, lane, then);

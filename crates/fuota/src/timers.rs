@@ -21,6 +21,8 @@ pub enum Event {
     Nudge(Weak<Link>),
     /// A block that is asked for too often may be answered again (rule 17).
     Deferred(Weak<Link>, Weak<Lane>, Wanted),
+    /// A request is not answered from the image that it was for.
+    Unanswered(Weak<Link>, Wanted),
     /// A device that got everything may be confirmed or silent (rule 19).
     Confirm(Weak<Device>),
     /// A rate lets the next transfer begin.

@@ -1,6 +1,6 @@
 //! The admin interface on a thread of its own.
 
-use std::{io, net::SocketAddr, sync::Arc, thread};
+use std::{net::SocketAddr, sync::Arc, thread};
 
 use anyhow::{Context as _, anyhow};
 use axum::Router;
@@ -16,20 +16,8 @@ pub struct Doors(Vec<std::net::TcpListener>);
 /// # Errors
 /// The first that cannot be bound, with the reason.
 pub fn bind(key: &'static str, addresses: &[SocketAddr]) -> anyhow::Result<Doors> {
-    let one = |address: &SocketAddr| -> anyhow::Result<std::net::TcpListener> {
-        let listener = std::net::TcpListener::bind(address).map_err(|error| {
-            let reason = match error.kind() {
-                io::ErrorKind::AddrInUse => "the port is taken by another program".to_owned(),
-                io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
-                io::ErrorKind::PermissionDenied => {
-                    "ports below 1024 need the privilege for it".to_owned()
-                }
-                _ => error.to_string(),
-            };
-            anyhow!("{key}: cannot listen on {address}: {reason}")
-        })?;
-        listener.set_nonblocking(true).context(key)?;
-        Ok(listener)
+    let one = |address: &SocketAddr| {
+        broker::bind_socket(*address).map_err(|error| anyhow!("{key}: {error}"))
     };
     addresses.iter().map(one).collect::<anyhow::Result<_>>().map(Doors)
 }
@@ -105,4 +93,20 @@ pub async fn serve(
         }
     }
     serving.join_all().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The system would let the one have what the other asks for.
+    #[test]
+    fn all_addresses_of_both_families_may_stand_side_by_side() {
+        let any = bind("admin.listen", &["[::]:0".parse().unwrap()]).unwrap();
+        let port = any.local_addrs()[0].port();
+        bind("admin.listen", &[([0, 0, 0, 0], port).into()]).unwrap();
+        let taken = bind("admin.listen", &[([0, 0, 0, 0], 0).into(), any.local_addrs()[0]]);
+        let error = taken.err().unwrap().to_string();
+        assert!(error.contains("admin.listen: cannot listen on [::]"), "{error}");
+    }
 }

@@ -189,7 +189,7 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
         close_doors.clone(),
     ));
     tokio::spawn(certificates.clone().watch(close_doors.clone()));
-    let (server, fuota) = (Arc::clone(&server), Arc::clone(&fuota));
+    let (server, listened_to) = (Arc::clone(&server), Arc::clone(&fuota));
     let reload = Reload::new(config, Parts { level, files, server, fuota, store, certificates });
     tokio::spawn(reload.run(hangups, close_doors.clone()));
     // To the end of the stop, which may take longer than the watchdog waits.
@@ -220,6 +220,8 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
     }
     // Bounded as well: see admin::Limits::drain.
     let _ = downloads_task.await;
+    // They would hold the admin interface to the end of its patience.
+    listened_to.end_listeners();
     close_admin.cancel();
     admin_thread.ended().await;
     stop_fuota.cancel();

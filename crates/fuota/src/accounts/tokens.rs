@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use hook::clock;
 use parking_lot::Mutex;
 
 use crate::{
@@ -126,6 +127,10 @@ impl Service {
             )));
         }
         let created = unix_now();
+        if new.expires_in_days.is_some() && !clock::is_set(created) {
+            let text = "the machine's clock is not set, so that no token could end";
+            return Err(ServiceError::Unavailable(text.into()));
+        }
         let row = UserTokenRow {
             id: self.new_token_id()?,
             user: user.into(),
@@ -205,7 +210,7 @@ impl Service {
         }
         let mut tokens = engine.tokens.0.lock();
         let row = tokens.get_mut(&engine.key.user_token(token.as_bytes()))?;
-        if row.expires.is_some_and(|expires| expires <= now) {
+        if has_ended(row.expires, now) {
             return None;
         }
         let user = engine.accounts.get(&row.user)?;
@@ -216,6 +221,12 @@ impl Service {
         }
         Some(TokenLogin { user: row.user.clone(), id: row.id.clone(), role: user.role })
     }
+}
+
+/// Whether a token opens nothing any more. While the clock is not set, that may be so of each that
+/// ends.
+fn has_ended(expires: Option<u64>, now: u64) -> bool {
+    expires.is_some_and(|expires| expires <= now || !clock::is_set(now))
 }
 
 fn view(row: &UserTokenRow) -> TokenView {
@@ -232,5 +243,21 @@ fn detail(row: &UserTokenRow) -> String {
     match row.label.is_empty() {
         true => format!("token {}", row.id),
         false => format!("token {}: {}", row.id, row.label),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_clock_makes_a_token_last() {
+        let now = clock::EARLIEST + 1_000;
+        assert!(!has_ended(None, now) && !has_ended(None, 60), "it does not end");
+        assert!(!has_ended(Some(now + 1), now) && has_ended(Some(now), now));
+        assert!(
+            has_ended(Some(now), 60),
+            "the machine has just started, and nobody told it the time"
+        );
     }
 }

@@ -115,6 +115,25 @@ fn an_older_program_refuses_a_newer_file() {
     assert!(error.contains("99") && error.contains("newer fuotad"), "{error}");
 }
 
+/// Or the older program, which may be all that is at hand, refuses what the newer one left.
+#[test]
+fn an_upgrade_is_made_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fuota.db");
+    let old = Connection::open(&path).unwrap();
+    for script in &MIGRATIONS[..10] {
+        old.execute_batch(script).unwrap();
+    }
+    old.pragma_update(None, "user_version", 10).unwrap();
+    // What the last script makes.
+    old.execute_batch("CREATE TABLE ending (name TEXT)").unwrap();
+    assert!(Db::open(&path).is_err());
+    assert_eq!(version(&old).unwrap(), 10);
+    old.execute_batch("DROP TABLE ending").unwrap();
+    drop(old);
+    assert!(Db::open(&path).is_ok());
+}
+
 #[test]
 fn failures_that_were_known_before_the_upgrade_still_are() {
     let dir = tempfile::tempdir().unwrap();

@@ -74,7 +74,7 @@ impl Engine {
             }
             match transfer.stop() {
                 Some(next) => self.moved(&device, &mut state, &transfer, &next),
-                None => state.leave(&transfer),
+                None => self.leave(&state, &transfer),
             }
         }
     }

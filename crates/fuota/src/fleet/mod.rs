@@ -320,12 +320,25 @@ impl Fleet {
         }
     }
 
-    /// A device is forgotten.
-    pub fn remove_device(&mut self, device: &str) {
+    /// A device is forgotten. Gives its places.
+    pub fn remove_device(&mut self, device: &str) -> Vec<(i64, Member)> {
         self.starts.end(device);
+        let mut places = Vec::new();
         for (id, deployment) in &mut self.deployments {
-            if deployment.take(device).is_some() {
+            if let Some(member) = deployment.take(device) {
                 self.due.insert(*id);
+                places.push((*id, member));
+            }
+        }
+        places
+    }
+
+    /// It is not: it has its places again.
+    pub fn put_back(&mut self, device: &Arc<str>, places: Vec<(i64, Member)>) {
+        for (id, member) in places {
+            if let Some(deployment) = self.deployments.get_mut(&id) {
+                deployment.put(device, member);
+                self.due.insert(id);
             }
         }
     }

@@ -30,19 +30,20 @@ const MAX_ASKED_WORDS: usize = 1 << 14;
 const MAX_REPEATS: usize = 1 << 16;
 /// Ranges of blocks that may wait for room in the window.
 const MAX_BACKLOG: usize = 2048;
+
 /// What one connection asked for from one transfer.
 #[derive(Default)]
 pub struct Window {
-    /// Accepted and not yet written: in the outbox, waiting or being read.
+    /// Accepted and not yet written: in the outbox, due or paced.
     pub open: u32,
-    /// Ready to be sent, but the outbox was full.
-    pub waiting: VecDeque<Wanted>,
+    /// To be sent in this order: the outbox has no room for the first one, or it is being read.
+    pub due: VecDeque<Wanted>,
     /// Named by requests for many blocks, and not yet their turn.
     pub backlog: VecDeque<(Range<u32>, BlockSize, Option<ImageTag>, Echo)>,
-    /// Not in the cache: being read, or next to be.
-    pub missing: VecDeque<Wanted>,
-    /// Whether a task reads those.
+    /// Whether a task reads the first of what is due.
     pub reading: bool,
+    /// Whether a timer is set that tries again, since the outbox had no room.
+    pub retries: bool,
     /// The caps on bytes a second that its blocks pay into.
     pub buckets: Vec<Arc<Bucket>>,
     /// Admitted, and waiting for their turn under those.
@@ -194,6 +195,17 @@ impl Window {
             self.backlog.pop_front();
         }
         Some(wanted)
+    }
+
+    /// Gives up what was asked for and is not with the outbox. Returns the first of it, whose answer
+    /// is that of all.
+    pub fn abandon(&mut self) -> Option<Wanted> {
+        let mut given_up: VecDeque<_> = self.due.drain(..).chain(self.paced.drain(..)).collect();
+        self.open = self.open.saturating_sub(given_up.len() as u32);
+        self.turn = None;
+        let first = given_up.pop_front().or_else(|| self.next_queued(u32::MAX));
+        self.backlog.clear();
+        first
     }
 
     /// The receipt of blocks of this size.

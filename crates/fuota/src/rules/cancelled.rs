@@ -240,6 +240,25 @@ async fn rule_10_what_was_stopped_is_served_no_more_to_one_that_has_it() {
     }
 }
 
+/// No block is on its way whose receipt could bring the answer.
+#[tokio::test]
+async fn rule_10_a_request_that_waits_for_its_turn_is_answered() {
+    let site = Site::with(|settings| settings.device_bytes_per_second = Some(100)).await;
+    let firmware = site.upload("pump-1.0.0.bin", &[1; 250]).await;
+    let id = site.deploy(&firmware, ALL, r#""all""#).await;
+    let mut device = site.listening("dev-1").await;
+    device.manifest().await;
+    device.ask(0);
+    device.block().await;
+    device.ask(1);
+    device.ask(2);
+    device.nothing();
+    drop(site.act(id, Act::Cancel).await);
+    assert!(device.error().await.contains("cancelled by an operator"));
+    // One answer is enough for both.
+    silence(&site, &mut device).await;
+}
+
 #[tokio::test]
 async fn rule_10_nor_is_it_offered_over_http() {
     let site = Site::with(|settings| settings.confirm_after = Duration::from_secs(3600)).await;

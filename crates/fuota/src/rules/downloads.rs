@@ -103,3 +103,69 @@ async fn rule_20_the_cap_on_bytes_a_second_holds_for_downloads() {
     tokio::time::resume();
     assert!((600_000.0..690_000.0).contains(&rate), "{rate} bytes a second");
 }
+
+/// No two parts of it are equal.
+fn varied(size: usize) -> Vec<u8> {
+    (0..size / 4 + 1).flat_map(|word| (word as u32).to_be_bytes()).take(size).collect()
+}
+
+async fn body(image: Image, from: u64, to: u64) -> Vec<u8> {
+    let parts: Vec<_> = image.read(from, to).collect().await;
+    parts.into_iter().flat_map(|part| part.expect("a part")).collect()
+}
+
+/// More parts than wait to be sent, with all of them in memory.
+#[tokio::test]
+async fn a_long_body_is_the_image_in_its_order() {
+    let site = Site::start().await;
+    let bytes = varied(3_000_000);
+    site.drop_file("pump-1.0.0.bin", &bytes).await;
+    for turn in 0..3 {
+        let image = fetch(&site, &format!("dev-{turn}")).await.image().await.unwrap().unwrap();
+        assert!(body(image, 0, 3_000_000).await == bytes, "turn {turn}");
+    }
+}
+
+/// The end is in memory, and what comes before it is not.
+#[tokio::test]
+async fn a_body_is_the_image_in_its_order_whatever_is_in_memory() {
+    let site = Site::start().await;
+    let bytes = varied(1_100_000);
+    site.drop_file("pump-1.0.0.bin", &bytes).await;
+    let image = async || fetch(&site, "dev-1").await.image().await.unwrap().unwrap();
+    let end = body(image().await, 1_060_000, 1_060_100).await;
+    assert!(end == bytes[1_060_000..1_060_100]);
+    assert!(body(image().await, 0, 1_100_000).await == bytes);
+}
+
+/// Its response ends with that, wherever the parts are that were not sent: with the queue full, all
+/// of them admitted or not, or waiting under a cap.
+#[tokio::test]
+async fn rule_10_one_whose_update_is_stopped_hears_so_amid_a_body() {
+    for (size, capped) in [(3_000_000, false), (6_400_000, false), (900_000, true)] {
+        let mut site = Site::start().await;
+        let firmware = site.upload("pump-1.0.0.bin", &varied(size)).await;
+        let id = site.deploy(&firmware, r#"{"all":true}"#, r#""all""#).await;
+        let image = fetch(&site, "warm").await.image().await.unwrap().unwrap();
+        assert_eq!(body(image, 0, size as u64).await.len(), size);
+        if capped {
+            site.configure(|settings| settings.device_bytes_per_second = Some(2 * 64 * 1024)).await;
+        }
+        for begins in [false, true] {
+            let device = format!("dev-{begins}");
+            let image = fetch(&site, &device).await.image().await.unwrap().unwrap();
+            let mut parts = std::pin::pin!(image.read(0, size as u64));
+            if begins {
+                parts.next().await.unwrap().unwrap();
+            }
+            let who = ann();
+            site.service.act_on_deployment(id, Act::Cancel, Some(&device), &who).await.unwrap();
+            let mut ends = None;
+            while let Some(part) = parts.next().await {
+                ends = part.err();
+            }
+            let ends = ends.expect("an end before its end").to_string();
+            assert!(ends.contains("cancelled by an operator"), "{size} {begins}: {ends}");
+        }
+    }
+}

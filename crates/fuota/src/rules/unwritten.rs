@@ -102,3 +102,29 @@ async fn a_file_that_came_while_nothing_could_be_written_is_offered_when_it_can(
     assert_eq!(site.service.deployment(1).unwrap().counts["downloaded"], 1);
     assert_eq!(site.service.firmware()[0].state, crate::FirmwareState::Accepted);
 }
+
+/// Then nothing has changed: it is not as one that was never offered anything.
+#[tokio::test]
+async fn rule_13_a_device_that_could_not_be_removed_knows_what_it_experienced() {
+    let site = Site::start().await;
+    site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
+    let mut device = site.listening("dev-1").await;
+    device.manifest().await;
+    device.download(0, 3).await;
+    site.until_state("dev-1", "downloaded").await;
+    device.end();
+    site.service.0.flush();
+    site.until_all_is_written().await;
+    site.forbid_writing(&["device"]);
+    unavailable(site.service.remove_device("dev-1", &ann()).await);
+    site.allow_writing();
+    let is_as_before = async |site: &Site| {
+        assert_eq!(site.service.device("dev-1").unwrap().state.as_deref(), Some("downloaded"));
+        assert_eq!(site.count(1, "downloaded"), 1);
+        let mut device = site.listening("dev-1").await;
+        device.nothing();
+        device.end();
+    };
+    is_as_before(&site).await;
+    is_as_before(&site.crash().await).await;
+}
