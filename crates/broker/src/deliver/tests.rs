@@ -1,5 +1,11 @@
 use super::*;
-use crate::{Server, Settings, handshake::Opened, message::Message, writer::Writer};
+use crate::{
+    Server, Settings,
+    backlog::{Backlog, Owed},
+    handshake::Opened,
+    message::Message,
+    writer::Writer,
+};
 use std::{
     pin::Pin,
     task::{Context, Waker},
@@ -235,4 +241,33 @@ async fn plugins_messages_have_their_order() {
     connection.taken.blocks.push_back(outgoing(Class::Block, once));
     let full = said(&mut connection, &[sized(once, WRITE_BYTES as usize)]);
     assert!(full.len() > WRITE_BYTES as usize && connection.taken.blocks.len() == 1);
+}
+
+/// What is retained has a part of each write that QoS 0 leaves to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_qos_0_leaves_room_for_what_is_retained() {
+    let server = Server::start(Settings::default(), Vec::new()).unwrap();
+    let (mut connection, _client) = connected(&server).await;
+    let retained = &server.exchange().retained;
+    for n in 0..96 {
+        let message = Arc::into_inner(sized(Qos::AtMostOnce, 2000).message).unwrap();
+        let topic = format!("r/{n}").into();
+        retained.store(false, |sequence| {
+            Arc::new(Message { topic, retain: true, sequence, ..message })
+        });
+    }
+    let owed = Owed {
+        filter: "r/#".into(),
+        qos: Qos::AtMostOnce,
+        identifier: None,
+        newest: retained.newest(),
+        after: None,
+    };
+    let mut backlog = Box::<Backlog>::default();
+    backlog.subscribe(owed, true, 0, 1);
+    backlog.acknowledged(1);
+    connection.backlog = Some(backlog);
+    let first = said(&mut connection, &[(); 96].map(|()| sized(Qos::AtMostOnce, 2000)));
+    assert!(first.len() >= WRITE_BYTES as usize);
+    assert_eq!(96 - connection.taken.lossy.len(), 25, "three quarters");
 }
