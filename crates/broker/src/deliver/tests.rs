@@ -142,6 +142,7 @@ async fn no_alias_makes_a_packet_too_large() {
     assert_eq!(head(31), [0x30, 38, 0, 1, b't', 3, 0x23, 0, 1], "it is set");
     assert_eq!(head(32), [0x30, 38, 0, 0, 3, 0x23, 0, 1], "it is used");
     assert_eq!(head(34), plain, "it has no room, and the topic has");
+    assert_eq!(said(&mut connection, &[sized(Qos::AtMostOnce, 35)]), b"", "neither has");
 }
 
 #[tokio::test(flavor = "multi_thread")]
