@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use store::FirmwareStore;
 use tokio::{
     runtime::Handle,
-    sync::{Notify, Semaphore},
+    sync::{Notify, Semaphore, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -92,6 +92,8 @@ pub struct Engine {
     /// It was not when this run began.
     pub first_run: bool,
     pub store_problem: Mutex<Option<String>>,
+    /// How many events of the store are taken in.
+    pub taken_in: watch::Sender<u64>,
     pub status_files: Arc<StatusFiles>,
     runtime: OnceLock<Handle>,
 }
@@ -221,6 +223,7 @@ impl Engine {
             scanned: AtomicBool::new(loaded.scanned),
             first_run: !loaded.scanned,
             store_problem: Mutex::new(None),
+            taken_in: watch::Sender::new(0),
             status_files,
             runtime: OnceLock::new(),
         });

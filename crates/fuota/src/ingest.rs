@@ -36,6 +36,7 @@ impl Engine {
                 self.tell_site();
             }
         }
+        self.taken_in.send_modify(|number| *number += 1);
     }
 
     async fn ingest(self: &Arc<Self>, batch: Batch) {

@@ -515,7 +515,9 @@ impl Watcher {
     }
 
     async fn send(&self, event: Event) -> Result<(), Closed> {
-        self.events.send(event).await.map_err(|_| Closed)
+        self.events.send(event).await.map_err(|_| Closed)?;
+        self.shared.told.fetch_add(1, Ordering::AcqRel);
+        Ok(())
     }
 }
 
