@@ -89,9 +89,20 @@ fn ranges_conditions_and_what_is_past_the_end() {
     assert_eq!(said.status, 204);
     eventually("updated", || (state()["state"] == "updated").then_some(()));
     assert_eq!(get(http, path, &[]).status, 204, "it has it");
-    for (body, status) in [("nonsense", 400), (r#"{"state":"well"}"#, 400), ("{}", 204)] {
-        assert_eq!(request(http, "POST", "/devices/dev-1/status", &[], body).status, status);
+    for (body, status) in [
+        ("nonsense", 400),
+        ("[]", 400),
+        (r#" ["7.7.7"]"#, 400),
+        (r#"{"version":""}"#, 400),
+        (r#"{"version":" "}"#, 400),
+        (r#"{"state":"well"}"#, 400),
+        (r#" {"model":"m"}"#, 204),
+        ("{}", 204),
+    ] {
+        let answer = request(http, "POST", "/devices/dev-1/status", &[], body);
+        assert_eq!(answer.status, status, "{body}");
     }
+    assert_eq!(state()["version"], "1.4.2");
 }
 
 #[test]

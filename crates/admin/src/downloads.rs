@@ -99,8 +99,15 @@ async fn status(
     if !is_called_json(&parts.headers) {
         fetch.tolerated(Tolerated::ReportNotCalledJson);
     }
+    // A list would be read as the members in their order.
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|first| *first != b'{') {
+        return Err(Problem::bad_request("the report cannot be read: expected a JSON object"));
+    }
     let report: HttpReport = serde_json::from_slice(&body)
         .map_err(|error| Problem::bad_request(format!("the report cannot be read: {error}")))?;
+    if report.version.as_deref().is_some_and(|version| version.trim().is_empty()) {
+        return Err(Problem::bad_request("version is empty: name the version, or leave it out"));
+    }
     fetch.report(report).map_err(Problem::bad_request)?;
     Ok(StatusCode::NO_CONTENT)
 }
