@@ -259,3 +259,42 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     found.sort();
     found
 }
+
+#[test]
+fn no_merge_is_left_undone() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut folders = vec![root];
+    let mut undone = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("folder") {
+            let entry = entry.expect("entry");
+            let (path, name) = (entry.path(), entry.file_name());
+            let kind = entry.file_type().expect("kind");
+            if kind.is_dir() && !["target", ".git", "node_modules"].iter().any(|it| name == *it) {
+                folders.push(path);
+            } else if kind.is_file()
+                && let Ok(text) = fs::read_to_string(&path)
+                && text.lines().any(is_merge_marker)
+            {
+                undone.push(path);
+            }
+        }
+    }
+    assert!(undone.is_empty(), "conflict markers in {undone:?}");
+}
+
+fn is_merge_marker(line: &str) -> bool {
+    ['<', '>'].iter().any(|&sign| {
+        let rest = line.trim_start_matches(sign);
+        line.len() - rest.len() == 7 && (rest.is_empty() || rest.starts_with(' '))
+    })
+}
+
+#[test]
+fn a_merge_marker_is_told_from_others() {
+    let sign = |sign: &str| sign.repeat(7);
+    assert!(is_merge_marker(&format!("{} HEAD", sign("<"))));
+    assert!(is_merge_marker(&format!("{} branch", sign(">"))));
+    assert!(!is_merge_marker(&format!("{}<", sign("<"))));
+    assert!(!is_merge_marker("<< HEAD") && !is_merge_marker(&format!(" {}", sign(">"))));
+}

@@ -89,9 +89,78 @@ fn ranges_conditions_and_what_is_past_the_end() {
     assert_eq!(said.status, 204);
     eventually("updated", || (state()["state"] == "updated").then_some(()));
     assert_eq!(get(http, path, &[]).status, 204, "it has it");
-    for (body, status) in [("nonsense", 400), (r#"{"state":"well"}"#, 400), ("{}", 204)] {
-        assert_eq!(request(http, "POST", "/devices/dev-1/status", &[], body).status, status);
+    for (body, status) in [
+        ("nonsense", 400),
+        ("[]", 400),
+        (r#" ["7.7.7"]"#, 400),
+        (r#"{"version":""}"#, 400),
+        (r#"{"version":" "}"#, 400),
+        (r#"{"state":"well"}"#, 400),
+        (r#" {"model":"m"}"#, 204),
+        ("{}", 204),
+    ] {
+        let answer = request(http, "POST", "/devices/dev-1/status", &[], body);
+        assert_eq!(answer.status, status, "{body}");
     }
+    assert_eq!(state()["version"], "1.4.2");
+}
+
+#[test]
+fn a_device_amid_an_image_hears_that_the_update_is_over() {
+    let bytes = image(3, 300_000);
+    let site = site();
+    site.drop_file("pump-1.4.2.bin", &bytes);
+    let daemon = site.start();
+    let http = daemon.address_after("downloads listening on http://");
+    let path = "/devices/dev-1/firmware";
+    assert_eq!(get(http, path, &["Range: bytes=0-99999"]).status, 206);
+    let cancelled = daemon.admin().request("POST", "/api/v1/deployments/1/cancel", None);
+    assert_eq!(cancelled.status, 200, "{}", cancelled.body);
+    let tag = format!("\"{}\"", sha256(&bytes));
+    let (is, of) = (format!("If-Match: {tag}"), format!("If-Range: {tag}"));
+    for headers in [
+        &["Range: bytes=100000-"][..],
+        &["Range: bytes=100000-", &is],
+        &["Range: bytes=100000-", &of],
+        &[&is],
+    ] {
+        let answer = get(http, path, headers);
+        let said: serde_json::Value = serde_json::from_slice(&answer.body).expect("a problem");
+        assert_eq!(answer.status, 410, "{headers:?}");
+        assert!(said["detail"].as_str().unwrap().contains("cancelled"), "{said}");
+    }
+    // Whoever asks anew is told that there is nothing.
+    for headers in [&[][..], &["Range: bytes=0-"]] {
+        assert_eq!(get(http, path, headers).status, 204, "{headers:?}");
+    }
+}
+
+#[test]
+fn whatever_is_wrong_with_an_address_is_said_as_a_problem() {
+    let site = site();
+    let daemon = site.start();
+    let http = daemon.address_after("downloads listening on http://");
+    let signature = "0".repeat(64);
+    let link = |end: &str| format!("/links/d1/{end}/{signature}");
+    for (method, path, status) in [
+        ("GET", link("abc"), 400),
+        ("GET", link("-1"), 400),
+        ("GET", link("100000000000000000000000"), 400),
+        ("GET", "/links/%ff/1/2".to_owned(), 400),
+        ("GET", "/devices/%ff/firmware".to_owned(), 400),
+        ("POST", "/devices/%ff/status".to_owned(), 400),
+        ("POST", "/devices/d1/firmware".to_owned(), 405),
+        ("DELETE", "/devices/d1/status".to_owned(), 405),
+        ("GET", "/nope".to_owned(), 404),
+    ] {
+        let answer = request(http, method, &path, &[], "");
+        assert_eq!(answer.status, status, "{method} {path}");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{path}");
+        let said: serde_json::Value = serde_json::from_slice(&answer.body).expect("a problem");
+        assert!(said["detail"].as_str().is_some_and(|text| text.len() > 10), "{said}");
+    }
+    let nope = daemon.admin().request("GET", "/api/v1/nope", None);
+    assert!(nope.body.contains("nothing at /api/v1/nope"), "{}", nope.body);
 }
 
 #[test]

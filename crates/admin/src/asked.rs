@@ -83,6 +83,21 @@ pub fn asked(
     (asked, spaces.then_some(Tolerated::RangeWithSpaces))
 }
 
+/// Whether a request goes on with an image that was begun: it names that image, or a range that is
+/// not its beginning.
+pub fn continues(headers: &HeaderMap) -> bool {
+    let Some(range) = headers.get(header::RANGE) else {
+        return headers.contains_key(header::IF_MATCH);
+    };
+    let begins = |range: &str| {
+        let first = range.split_once('=').and_then(|(_, range)| range.split_once('-'));
+        first.and_then(|(first, _)| number(first.trim())).is_none_or(|first| first == 0)
+    };
+    headers.contains_key(header::IF_MATCH)
+        || headers.contains_key(header::IF_RANGE)
+        || range.to_str().is_ok_and(|range| !begins(range))
+}
+
 /// Whether a list names something that `holds`, or everything. It may stand on several lines.
 fn any(headers: &HeaderMap, name: HeaderName, holds: impl Fn(&str) -> bool) -> bool {
     let lines = headers.get_all(name).iter().filter_map(|line: &HeaderValue| line.to_str().ok());
@@ -157,6 +172,27 @@ mod tests {
         assert_eq!(with(&twice), (WHOLE, Some(Tolerated::SeveralRanges)));
         let head = by(Method::HEAD, &[(header::RANGE, "bytes=5-")]);
         assert_eq!(head, (WHOLE, Some(Tolerated::RangeWithoutGet)));
+    }
+
+    #[test]
+    fn a_request_that_goes_on_names_its_image_or_a_later_part() {
+        for (headers, expected) in [
+            (&[][..], false),
+            (&[(header::RANGE, "bytes=0-")], false),
+            (&[(header::RANGE, "bytes=0-99")], false),
+            (&[(header::RANGE, "nonsense")], false),
+            (&[(header::IF_RANGE, "\"ab\"")], false),
+            (&[(header::IF_NONE_MATCH, "\"ab\"")], false),
+            (&[(header::RANGE, "bytes=100-")], true),
+            (&[(header::IF_MATCH, "\"ab\"")], true),
+            (&[(header::RANGE, "bytes=0-9"), (header::IF_RANGE, "\"ab\"")], true),
+        ] {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(name, HeaderValue::from_static(value));
+            }
+            assert_eq!(continues(&map), expected, "{headers:?}");
+        }
     }
 
     #[test]

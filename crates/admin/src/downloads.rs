@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, Path, Request, State},
+    extract::{DefaultBodyLimit, Path, Request, State, rejection::PathRejection},
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -19,10 +19,12 @@ use fuota::{
 use futures_util::{StreamExt as _, stream};
 
 use crate::{
-    asked::{Asked, asked},
+    asked::{Asked, asked, continues},
     doors::PeerAddress,
+    extract::{Id, unusable_path},
     places::{Place, Places},
     problem::Problem,
+    routes::method_not_allowed,
 };
 
 /// The most bytes of a report.
@@ -50,6 +52,7 @@ pub fn downloads(service: Service) -> Router {
         .fallback(async |uri: Uri| {
             Problem::not_found(format!("there is nothing at {}", uri.path()))
         })
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_REPORT))
         // How many there are in all is the listener's to say.
         .with_state(Downloads { service, places: Places::new(OF_ONE_DEVICE, usize::MAX) })
@@ -58,7 +61,7 @@ pub fn downloads(service: Service) -> Router {
 /// GET and HEAD: what this device should run, by its token.
 async fn own(
     State(Downloads { service, places }): State<Downloads>,
-    Path(id): Path<String>,
+    Id(id): Id,
     parts: Parts,
 ) -> Result<Response, Problem> {
     let fetch = by_token(&service, &id, &parts).await?;
@@ -68,9 +71,16 @@ async fn own(
 /// The same by a link, which is all the proof.
 async fn linked(
     State(Downloads { service, places }): State<Downloads>,
-    Path((id, expires, signature)): Path<(String, u64, String)>,
+    path: Result<Path<(String, String, String)>, PathRejection>,
     parts: Parts,
 ) -> Result<Response, Problem> {
+    let Path((id, expires, signature)) =
+        path.map_err(|rejection| unusable_path(&rejection.body_text()))?;
+    let expires = expires.parse().map_err(|_| {
+        Problem::bad_request(
+            "the end of the link is no number of seconds since 1970: use the link as it was made",
+        )
+    })?;
     let caller = Caller::Link { id: &id, expires, signature: &signature };
     let fetch = service.caller(caller, peer(&parts)).await?;
     respond(fetch, place(&places, &id)?, &parts).await
@@ -79,7 +89,7 @@ async fn linked(
 /// POST: what a device says about itself.
 async fn status(
     State(Downloads { service, places }): State<Downloads>,
-    Path(id): Path<String>,
+    Id(id): Id,
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let (parts, body) = request.into_parts();
@@ -89,8 +99,15 @@ async fn status(
     if !is_called_json(&parts.headers) {
         fetch.tolerated(Tolerated::ReportNotCalledJson);
     }
+    // A list would be read as the members in their order.
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|first| *first != b'{') {
+        return Err(Problem::bad_request("the report cannot be read: expected a JSON object"));
+    }
     let report: HttpReport = serde_json::from_slice(&body)
         .map_err(|error| Problem::bad_request(format!("the report cannot be read: {error}")))?;
+    if report.version.as_deref().is_some_and(|version| version.trim().is_empty()) {
+        return Err(Problem::bad_request("version is empty: name the version, or leave it out"));
+    }
     fetch.report(report).map_err(Problem::bad_request)?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -169,6 +186,14 @@ impl From<FetchError> for Problem {
 
 async fn respond(fetch: Fetch, place: Place, parts: &Parts) -> Result<Response, Problem> {
     let Some(image) = fetch.image().await? else {
+        if continues(&parts.headers) {
+            // Rule 10: a device amid an image must not take this for an empty part of it.
+            return Err(Problem::new(
+                StatusCode::GONE,
+                "there is no more of this image: the update was cancelled or withdrawn, or the \
+                 device has it; ask without Range and If-Match for what it should run",
+            ));
+        }
         // What the device runs is right, as far as is known, or nothing is for it.
         return Ok(StatusCode::NO_CONTENT.into_response());
     };

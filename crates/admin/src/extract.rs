@@ -179,7 +179,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Ids {
     }
 }
 
-fn unusable_path(text: &str) -> Problem {
+/// An address whose parts cannot be read.
+pub fn unusable_path(text: &str) -> Problem {
     Problem::bad_request(format!("the address cannot be used: {}", cause(text)))
 }
 

@@ -72,7 +72,7 @@ pub fn router(
     let api = api();
     let api = api
         .router
-        .fallback(not_found)
+        .fallback(not_found_in_api)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn(to_the_end))
         // Around the fallbacks as well: without the token nobody learns which addresses exist.
@@ -189,7 +189,12 @@ async fn not_found(uri: Uri) -> Problem {
     Problem::not_found(format!("there is nothing at {}", uri.path()))
 }
 
-async fn method_not_allowed(method: Method) -> Problem {
+/// Below `/api`, which is cut off before the routes there are looked at.
+async fn not_found_in_api(uri: Uri) -> Problem {
+    Problem::not_found(format!("there is nothing at /api{}", uri.path()))
+}
+
+pub(crate) async fn method_not_allowed(method: Method) -> Problem {
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
         format!("{method} is not possible here; the Allow header names what is"),

@@ -13,7 +13,7 @@ pub use release::{
 };
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -274,6 +274,33 @@ fn standing(deployments: &[&Deployment]) -> (FirmwareState, Option<String>) {
     } else {
         let reason = "no deployment offers it: `fuotad deployment create` does".to_owned();
         (FirmwareState::Catalogued, Some(reason))
+    }
+}
+
+impl Catalog {
+    /// Shows those of the files `ways` that are gone: a rollback could give them to a device, so
+    /// it must be possible to withdraw them (rules 10 and 22).
+    pub fn show_ways_back(&mut self, rows: &[FileRow], ways: &HashSet<i64>) {
+        let mut shown: HashSet<_> = self.views.iter().map(|view| view.id.clone()).collect();
+        // Of one that came and went several times the newest.
+        for row in rows.iter().rev() {
+            let gone = row.removed_seq.is_some() && ways.contains(&row.id);
+            let Some(release) = self.files.get(&row.id).filter(|_| gone) else { continue };
+            if !shown.insert(release_id(release)) {
+                continue;
+            }
+            let (state, reason) = match &row.withdrawn {
+                Some(by) => (FirmwareState::Withdrawn, format!("{by} withdrew these bytes")),
+                None => {
+                    let reason = "gone from its place, and kept: a rollback could give it to a \
+                                  device that ran it; `fuotad firmware withdraw` forbids that";
+                    (FirmwareState::Replaced, reason.to_owned())
+                }
+            };
+            // For nobody any more, as an upload.
+            self.views.push(view(release, state, Some(reason), &[], true));
+        }
+        self.views.sort_by(|a, b| (&a.path, a.created).cmp(&(&b.path, b.created)));
     }
 }
 

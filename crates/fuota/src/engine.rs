@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use store::FirmwareStore;
 use tokio::{
     runtime::Handle,
-    sync::{Notify, Semaphore},
+    sync::{Notify, Semaphore, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -92,6 +92,8 @@ pub struct Engine {
     /// It was not when this run began.
     pub first_run: bool,
     pub store_problem: Mutex<Option<String>>,
+    /// How many events of the store are taken in.
+    pub taken_in: watch::Sender<u64>,
     pub status_files: Arc<StatusFiles>,
     runtime: OnceLock<Handle>,
 }
@@ -221,6 +223,7 @@ impl Engine {
             scanned: AtomicBool::new(loaded.scanned),
             first_run: !loaded.scanned,
             store_problem: Mutex::new(None),
+            taken_in: watch::Sender::new(0),
             status_files,
             runtime: OnceLock::new(),
         });
@@ -260,6 +263,17 @@ impl Engine {
         }
     }
 
+    /// What devices run, and what they are being given.
+    pub fn files_of_devices(&self) -> HashSet<i64> {
+        let mut files = HashSet::new();
+        for device in self.registry.all() {
+            let state = device.state.lock();
+            files.extend(state.confirmed);
+            files.extend(state.transfer.as_ref().and_then(|transfer| transfer.pin.file));
+        }
+        files
+    }
+
     /// Computes the catalog anew from the files and from what is known of the devices, and logs
     /// what changed. No device may be locked by the caller.
     pub fn rebuild_catalog(&self) {
@@ -267,9 +281,15 @@ impl Engine {
         let files = self.files.lock();
         let (site, trust) = (self.registry.site(), self.store.tuning().trust);
         let fleet = self.fleet.lock();
-        let catalog =
+        let mut catalog =
             Catalog::build(&files.rows, fleet.deployments.values(), &files.troubles, site, &trust);
+        let removed = files.rows.iter().any(|row| row.removed_seq.is_some());
+        let befores = removed.then(|| fleet.befores());
         drop(fleet);
+        if let Some(befores) = befores {
+            let ways = befores.into_iter().chain(self.files_of_devices()).collect();
+            catalog.show_ways_back(&files.rows, &ways);
+        }
         let before = self.catalog.swap(Arc::new(catalog));
         let now = self.catalog.load();
         let known: HashSet<_> =

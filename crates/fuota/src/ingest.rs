@@ -36,6 +36,7 @@ impl Engine {
                 self.tell_site();
             }
         }
+        self.taken_in.send_modify(|number| *number += 1);
     }
 
     async fn ingest(self: &Arc<Self>, batch: Batch) {
@@ -80,12 +81,7 @@ impl Engine {
         how: &Dropping,
     ) -> (Vec<Op>, MutexGuard<'_, Fleet>) {
         let Applied { mut ops, added, removed, .. } = applied;
-        let mut needed: HashSet<i64> = HashSet::new();
-        for device in self.registry.all() {
-            let state = device.state.lock();
-            needed.extend(state.confirmed);
-            needed.extend(state.transfer.as_ref().and_then(|transfer| transfer.pin.file));
-        }
+        let mut needed = self.files_of_devices();
         let mut fleet = self.fleet.lock();
         let changed = fleet.dropped(&added, &removed, how);
         for op in &changed {
@@ -104,12 +100,7 @@ impl Engine {
     /// What may still be asked for: what is catalogued, what each device runs, and what it ran
     /// before that, which is its way back (rule 22).
     pub fn needed_images(&self) -> HashSet<Digest> {
-        let mut needed: HashSet<i64> = HashSet::new();
-        for device in self.registry.all() {
-            let state = device.state.lock();
-            needed.extend(state.confirmed);
-            needed.extend(state.transfer.as_ref().and_then(|transfer| transfer.pin.file));
-        }
+        let mut needed = self.files_of_devices();
         let files = self.files.lock();
         needed.extend(self.fleet.lock().ways_back());
         let rows = files.rows.iter();

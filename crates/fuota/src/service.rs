@@ -213,14 +213,18 @@ impl Service {
         }
     }
 
-    /// Looks at where firmware is dropped, and waits until it has. Files that take longer than half
-    /// a minute to settle come later.
+    /// Looks at where firmware is dropped, and waits until what was found is in the catalog. Files
+    /// that take longer than half a minute to settle come later.
     ///
     /// # Errors
     /// [`ServiceError::Unavailable`] where it takes longer than a minute.
     pub async fn rescan(&self) -> Result<StoreView, ServiceError> {
-        let looked = tokio::time::timeout(RESCAN, self.0.store.rescanned()).await;
-        looked.map_err(|_| {
+        let look = async {
+            let told = self.0.store.rescanned().await;
+            // The sender lives as long as the engine.
+            let _ = self.0.taken_in.subscribe().wait_for(|taken| *taken >= told).await;
+        };
+        tokio::time::timeout(RESCAN, look).await.map_err(|_| {
             let seconds = RESCAN.as_secs();
             ServiceError::Unavailable(format!("the look takes longer than {seconds} s"))
         })?;

@@ -188,6 +188,13 @@ impl Ledger {
         self.stands.get(path).is_some_and(|stand| stand.activity == Activity::Closed)
     }
 
+    /// Whether there are files of which a notification may say more.
+    pub(crate) fn is_unheard(&self) -> bool {
+        let unheard =
+            |stand: &Stand| matches!(stand.activity, Activity::Silent | Activity::Writing);
+        self.stands.values().any(unheard)
+    }
+
     /// Notes that the file was read as it stands: what was heard of it is used up and says
     /// nothing about its next change.
     pub(crate) fn used(&mut self, path: &str) {

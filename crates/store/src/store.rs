@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) questions: AtomicU64,
     /// Up to which of those the watcher has looked.
     pub(crate) answered: watch::Sender<u64>,
+    /// How many events were told.
+    pub(crate) told: AtomicU64,
     pub(crate) reader: Arc<Reader>,
     /// Rung by a reader that found a copy missing or damaged.
     pub(crate) damaged: Arc<Notify>,
@@ -143,6 +145,7 @@ impl FirmwareStore {
             asked: Notify::new(),
             questions: AtomicU64::new(0),
             answered: watch::Sender::new(0),
+            told: AtomicU64::new(0),
             reader: Arc::new(reader),
             damaged,
             given_up: Mutex::default(),
@@ -189,13 +192,15 @@ impl FirmwareStore {
 
     /// The same, and waits for the end of that look, and for what it saw that settles within
     /// `settle`, or within half a minute where that is longer. It waits as long as the origin takes,
-    /// and for ever where nobody watches.
-    pub async fn rescanned(&self) {
+    /// and for ever where nobody watches. Returns how many events were told up to then: whoever
+    /// took as many in knows what the look found.
+    pub async fn rescanned(&self) -> u64 {
         self.rescan();
         let question = self.shared.questions.load(Ordering::Acquire);
         let mut answered = self.shared.answered.subscribe();
         // The sender lives as long as the store.
         let _ = answered.wait_for(|answered| *answered >= question).await;
+        self.shared.told.load(Ordering::Acquire)
     }
 
     /// Says which images must be kept beside those that lie where firmware is dropped and those

@@ -80,6 +80,8 @@ pub(crate) struct Watcher {
     settles: Option<Instant>,
     /// The question that is to be answered next, and until when what settles is waited for.
     question: Option<(u64, Instant)>,
+    /// Notifications that were late for that question were waited for.
+    listened: bool,
 }
 
 /// A file that may be read.
@@ -118,6 +120,7 @@ impl Watcher {
             unsteady: HashMap::new(),
             settles: None,
             question: None,
+            listened: false,
         }
     }
 
@@ -155,7 +158,15 @@ impl Watcher {
         self.sweep().await;
         let settles = self.settles;
         let over = self.question.take_if(|(_, until)| settles.is_none_or(|at| at > *until));
-        let Some((question, _)) = over else { return Ok(next) };
+        let Some((question, until)) = over else { return Ok(next) };
+        if self.listener.is_some() && !self.listened && self.ledger.is_unheard() {
+            // Perhaps it was closed just before the question. Then the notification is on its way.
+            sleep(LAG).await;
+            self.listened = true;
+            self.question = Some((question, until + LAG));
+            return Ok(Instant::now());
+        }
+        self.listened = false;
         self.shared.answered.send_replace(question);
         // Another one may have come meanwhile.
         let more = self.shared.questions.load(Ordering::Acquire) > question;
@@ -515,7 +526,9 @@ impl Watcher {
     }
 
     async fn send(&self, event: Event) -> Result<(), Closed> {
-        self.events.send(event).await.map_err(|_| Closed)
+        self.events.send(event).await.map_err(|_| Closed)?;
+        self.shared.told.fetch_add(1, Ordering::AcqRel);
+        Ok(())
     }
 }
 

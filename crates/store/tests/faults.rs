@@ -390,6 +390,46 @@ async fn what_was_said_of_a_file_goes_with_it_while_nobody_watches() {
 }
 
 #[tokio::test]
+async fn what_is_said_of_a_name_that_cannot_be_used_is_refused_never() {
+    let mut site = Site::start_with(fast_poll).await;
+    let names = ["pump\n1.bin", "pump\u{1}.bin", "all/pump\t.bin", "\u{7f}pump.bin"];
+    let say = async |site: &Site, path: &str| {
+        let path_text = serde_json::to_string(path).unwrap();
+        let text = format!("{{\"path\": {path_text}, \"state\": \"refused\"}}");
+        site.store.publish_status(path.into(), Some(text.into())).await;
+    };
+    let status = |site: &Site, path: &str| site.root.join(format!("{path}.status.json"));
+    for name in names {
+        site.rename_in(name, b"image");
+        let (path, reason) = site.refused().await;
+        assert_eq!(path, name);
+        assert!(reason.contains("characters"), "{reason}");
+        say(&site, name).await;
+    }
+    // A folder likewise, and what stands beside a file.
+    site.rename_in("all/x\ny/pump.bin", b"image");
+    assert_eq!(site.refused().await.0, "all/x\ny");
+    say(&site, "all/x\ny").await;
+    for ending in ["toml", "sha256", "minisig", "status.json.status.json"] {
+        site.write(&format!("pump\n1.bin.{ending}"), b"{}");
+    }
+    site.store.rescanned().await;
+    site.silence("marker").await;
+    // With the file goes what was said of it, also while nobody watches.
+    let gone = |root: &Path| {
+        for name in names {
+            fs::remove_file(root.join(name)).unwrap();
+        }
+        fs::remove_dir_all(root.join("all/x\ny")).unwrap();
+    };
+    let mut site = site.restart(vec![], gone).await;
+    site.batch().await;
+    for name in names.iter().chain(&["all/x\ny"]) {
+        assert!(!status(&site, name).exists(), "{name:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_lost_copy_is_made_again() {
     let mut site = Site::start().await;
     site.rename_in("pump.bin", &vec![7; 3 << 20]);

@@ -31,7 +31,7 @@ pub enum Command {
     },
     /// Show one file: what it is, and what decided its title, version and model
     Show {
-        /// Its id or its path
+        /// Its path, its id or its SHA-256
         firmware: String,
         /// Print JSON
         #[arg(long)]
@@ -82,7 +82,7 @@ pub enum Command {
     },
     /// Withdraw firmware for good: its bytes are never offered again, and what runs ends
     Withdraw {
-        /// Its id or its path
+        /// Its path, its id or its SHA-256; also of a file that is gone and kept for rollbacks
         firmware: String,
         #[command(flatten)]
         remote: Remote,
@@ -215,10 +215,14 @@ fn sheet(file: &Value) -> String {
 /// The id of the firmware of this id or path.
 pub async fn find(api: &Api, name: &str) -> anyhow::Result<String> {
     let files = api.list(&["firmware"], &[]).await?;
-    // A file that was replaced is listed beside the one that replaced it.
-    let there = |file: &&Value| field(file, "state") != "replaced";
-    let mut found: Vec<_> = files.iter().filter(there).collect();
-    found.retain(|file| field(file, "id") == name || field(file, "path") == name);
+    // A file that was replaced is listed beside the one that replaced it, and is not meant by the
+    // path.
+    let by_path = |file: &&Value| field(file, "path") == name && field(file, "state") != "replaced";
+    let by_content = |file: &&Value| field(file, "id") == name || field(file, "digest") == name;
+    let mut found: Vec<_> = files.iter().filter(by_path).collect();
+    if found.is_empty() {
+        found.extend(files.iter().find(by_content));
+    }
     match found[..] {
         [file] => Ok(field(file, "id")),
         _ => anyhow::bail!("there is no firmware {name:?}; see `fuotad firmware list`"),

@@ -248,6 +248,14 @@ impl Fleet {
         newest.into_values().chain(rollbacks.map(|one| one.file)).collect()
     }
 
+    /// All that a rollback could give to a device, or is giving.
+    pub fn befores(&self) -> HashSet<i64> {
+        let members = self.deployments.values().flat_map(|one| one.members.values());
+        let rollbacks = self.deployments.values();
+        let rollbacks = rollbacks.filter(|one| matches!(one.target, Target::Rollback(_)));
+        members.filter_map(|member| member.before).chain(rollbacks.map(|one| one.file)).collect()
+    }
+
     /// Whether this deployment was cancelled, or cancelled for this device; `None` where it is
     /// over for so long that it is forgotten.
     pub fn has_stopped(&self, id: i64, device: &str) -> Option<bool> {

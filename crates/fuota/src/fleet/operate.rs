@@ -299,7 +299,8 @@ impl Engine {
         Ok(Vec::new())
     }
 
-    /// Rule 10: these bytes are never offered again, and every transfer of them ends.
+    /// Rule 10: these bytes are never offered again, and every transfer of them ends. `firmware` is
+    /// an id or a digest, also of a file that is gone: a rollback could give it out.
     pub async fn withdraw(
         self: &Arc<Self>,
         firmware: &str,
@@ -307,11 +308,11 @@ impl Engine {
     ) -> Result<(), ServiceError> {
         let (written, ids) = {
             let files = &mut *self.files.lock();
-            let present = files
+            let known = files
                 .rows
                 .iter()
-                .find(|row| row.removed_seq.is_none() && firmware_id(row) == firmware);
-            let Some(digest) = present.map(|row| row.digest) else {
+                .find(|row| firmware_id(row) == firmware || row.digest.to_string() == firmware);
+            let Some(digest) = known.map(|row| row.digest) else {
                 return Err(ServiceError::NotFound(format!("there is no firmware {firmware:?}")));
             };
             let mut ops = Vec::new();

@@ -26,7 +26,8 @@ use tokio_util::sync::CancellationToken;
 pub use session::{FakeSink, Session};
 
 use crate::{
-    Act, Acted, Actor, DeploymentView, DeviceView, Fuota, NewDeployment, Service, Settings, Upload,
+    Act, Acted, Actor, DeploymentView, DeviceView, FirmwareState, Fuota, NewDeployment, Service,
+    Settings, Upload,
 };
 
 pub const TOPIC: &str = "tago/data/post";
@@ -249,7 +250,11 @@ impl Site {
         self.store.rescan();
         self.until(path, |site| {
             site.service.status().batches > before
-                && site.service.firmware().iter().all(|view| view.path != path)
+                && site
+                    .service
+                    .firmware()
+                    .iter()
+                    .all(|view| view.path != path || view.state == FirmwareState::Replaced)
         })
         .await;
     }

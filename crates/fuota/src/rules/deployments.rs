@@ -1,7 +1,7 @@
 //! What operators do with deployments (rules 6, 10 to 13 and 22).
 
 use crate::{
-    Act, Actor, DevicePatch, ListenFrom, ServiceError, Settings,
+    Act, Actor, DevicePatch, FirmwareState, ListenFrom, ServiceError, Settings,
     harness::{Session, Site, ann, deployment},
     settings::OnExisting,
 };
@@ -356,6 +356,39 @@ async fn rule_22_a_rollback_gives_back_what_each_had_and_lists_who_had_nothing()
     site.drop_file("pump-3.0.0.bin", &[3; 250]).await;
     let mut device = site.listening("dev-1").await;
     assert_eq!(device.manifest().await["version"], "3.0.0");
+}
+
+#[tokio::test]
+async fn rule_10_what_a_rollback_could_give_out_is_listed_and_can_be_withdrawn() {
+    let site = Site::start().await;
+    site.drop_file("pump-1.0.0.bin", &[1; 250]).await;
+    update(&site, "dev-1", "1.0.0").await.end();
+    // The file goes in one of two ways.
+    site.drop_file("pump-1.0.0.bin", &[3; 250]).await;
+    let digest = store::Digest::of(&[1; 250]).to_string();
+    let shown = |site: &Site| {
+        let views = site.service.firmware();
+        views.into_iter().find(|view| view.digest.as_deref() == Some(&*digest)).unwrap()
+    };
+    assert_eq!(shown(&site).state, FirmwareState::Replaced);
+    site.remove_file("pump-1.0.0.bin").await;
+    site.drop_file("pump-2.0.0.bin", &[2; 250]).await;
+    update(&site, "dev-1", "2.0.0").await.end();
+    let site = site.crash().await;
+    assert_eq!(shown(&site).state, FirmwareState::Replaced);
+    let file = site.dir.path().join("firmware/pump-1.0.0.bin");
+    assert!(!file.with_extension("bin.status.json").exists());
+    let nobody = site.service.withdraw_firmware(&"0".repeat(64), &ann()).await;
+    assert!(matches!(nobody, Err(ServiceError::NotFound(_))), "{nobody:?}");
+    // By its digest and by its id.
+    site.service.withdraw_firmware(&digest, &ann()).await.unwrap();
+    site.service.withdraw_firmware(&shown(&site).id, &ann()).await.unwrap();
+    assert_eq!(shown(&site).state, FirmwareState::Withdrawn);
+    let bad = site.service.deployments(None, None, 9).into_iter().map(|one| one.id);
+    let bad = bad.map(|id| id.parse().unwrap()).max().unwrap();
+    let acted = site.act(bad, Act::Rollback).await;
+    assert!(acted.rollbacks.unwrap().is_empty());
+    assert!(acted.left.unwrap()[0].reason.contains("withdrawn"));
 }
 
 #[tokio::test]

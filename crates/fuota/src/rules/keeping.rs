@@ -237,3 +237,14 @@ async fn rule_6_what_is_dropped_into_an_empty_place_is_not_held() {
     let mut device = site.listening("dev-1").await;
     assert_eq!(device.manifest().await["version"], "2.0.0");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_that_was_asked_for_ends_when_the_catalog_knows_what_it_found() {
+    let site = Site::start().await;
+    for number in 1..=20 {
+        let path = format!("pump-{number}.0.0.bin");
+        fs::write(site.dir.path().join("firmware").join(&path), [number; 250]).unwrap();
+        site.service.rescan().await.unwrap();
+        assert_eq!(view(&site, &path).state, FirmwareState::Accepted);
+    }
+}

@@ -112,7 +112,7 @@ pub enum FirmwareState {
     Held,
     /// It contradicts an earlier file.
     Conflict,
-    /// Its file was replaced by one that names the same version; it is no longer offered.
+    /// Its file was overwritten or is gone, and it is offered no more; a rollback could give it out.
     Replaced,
 }
 

@@ -173,7 +173,11 @@ impl Survey {
                 Folder::Ignored => {}
                 Folder::Refused(reason) => self.refuse(path, reason),
             }
-        } else if Path::parse(&path).is_err() {
+        } else if Path::parse(&path).is_err()
+            && matches!(paths::classify(&path), paths::Place::Firmware(_))
+        {
+            // Its companions and its status file are called like it: they are not opened, so that
+            // the word on one file is the only one.
             let reason = "its name has characters that cannot be used: rename it";
             self.refuse(path, reason.into());
         } else {
