@@ -350,7 +350,7 @@ impl Snapshot {
     /// # Errors
     /// The directory cannot be made or written.
     pub fn save(&self, directory: &Path) -> io::Result<()> {
-        snapshot::write_snapshot(&Directory::open(directory)?, 1, &self.0)?;
+        snapshot::write_snapshot(&Directory::open(directory)?, 1, &self.0, None)?;
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use bytes::BytesMut;
 use std::{
+    hash::{BuildHasher as _, RandomState},
     io,
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
@@ -11,13 +12,13 @@ use tokio::sync::oneshot;
 
 use super::{
     Entry, JournalError, Last, MOST_BYTES, Shared, Sync, Waiting,
-    file::{self, FORMAT, HEADER},
+    file::{self, BEGINNING},
     image::Image,
-    record::Record,
+    record::{Mark, Record},
     recover::{Recovered, log_name, numbers},
     snapshot::{remove_before, write_snapshot},
-    storage::{LogFile, Storage},
-    sync::{SYNC_EVERY, Syncer},
+    storage::Storage,
+    sync::{SYNC_EVERY, Syncer, Tail},
 };
 
 /// A log is followed by the next one when it is larger than this and than the last snapshot: so
@@ -43,7 +44,13 @@ pub(super) struct Writer {
     entries: Vec<Entry>,
     /// Who waits for the state. Here, so that they hear of a panic when everybody can see it.
     copies: Vec<oneshot::Sender<Image>>,
-    file: Arc<dyn LogFile>,
+    tail: Arc<Tail>,
+    /// The name in the marks of this log.
+    name: u64,
+    /// What its last mark says is synced.
+    marked: u64,
+    /// Nothing has come for [`SYNC_EVERY`].
+    idle: bool,
     number: u64,
     len: u64,
     snapshot_len: u64,
@@ -67,31 +74,33 @@ impl Writer {
         recovered: Recovered,
         shared: Arc<Shared>,
     ) -> Result<Self, JournalError> {
-        let Recovered { image, mut number, mut len, snapshot_len, format } = recovered;
-        let name = log_name(number);
+        let Recovered { image, mut number, len, snapshot_len, name } = recovered;
+        let file_name = log_name(number);
         let opened = (|| {
-            let mut file = storage.open(&name, len)?;
-            if len > 0 && format < FORMAT {
-                // What is written now belongs into a file that an older program refuses. This one
-                // is whole and durable, since the next one relies on it.
+            let begun = if len == 0 {
+                begin_log(&*storage, number)?
+            } else {
+                // Whole and durable, since what comes relies on it.
+                let file = storage.open(&file_name, len)?;
                 file.sync()?;
-                (number, len) = (number + 1, 0);
-                file = storage.open(&log_name(number), 0)?;
-            }
-            if len == 0 {
-                file.append(&file::header())?;
-                storage.sync_names()?;
-            }
+                if let Some(name) = name {
+                    (Tail::new(file, len), name)
+                } else {
+                    // What is written now belongs into a file that an older program refuses.
+                    number += 1;
+                    begin_log(&*storage, number)?
+                }
+            };
             let (snapshots, _) = numbers(&*storage)?;
             remove_before(&*storage, snapshots.last().copied().unwrap_or(0))?;
             // Snapshots that were not completed.
             for name in storage.list()?.iter().filter(|name| name.ends_with(".tmp")) {
                 storage.remove(name)?;
             }
-            Ok(file)
+            Ok(begun)
         })();
-        let file = opened.map_err(|error| JournalError::Io { file: name, error })?;
-        let syncer = Syncer::start(sync, file.clone())
+        let (tail, name) = opened.map_err(|error| JournalError::Io { file: file_name, error })?;
+        let syncer = Syncer::start(sync, tail.clone())
             .map_err(|error| JournalError::Io { file: "its thread".into(), error })?;
         Ok(Writer {
             storage,
@@ -101,9 +110,12 @@ impl Writer {
             image,
             entries: Vec::new(),
             copies: Vec::new(),
-            file,
+            len: tail.written.load(Ordering::Relaxed),
+            tail,
+            name,
+            marked: BEGINNING as u64,
+            idle: false,
             number,
-            len: len.max(HEADER as u64),
             snapshot_len,
             next_snapshot: 0,
             snapshot: None,
@@ -128,6 +140,7 @@ impl Writer {
                 Err(error) => self.failed(&error),
             }
             self.copy();
+            self.write_mark();
             self.look_after_snapshots();
             if stop {
                 return self.end();
@@ -144,13 +157,15 @@ impl Writer {
             let deadline = Instant::now() + TRY_AGAIN;
             while !queue.stop && !self.shared.wake.wait_until(&mut queue, deadline).timed_out() {}
         }
+        self.idle = false;
         while !failing
             && queue.entries.is_empty()
             && queue.copies.is_empty()
             && !queue.stop
             && !self.syncer.failed.load(Ordering::Acquire)
+            && !(self.idle && self.mark().is_some())
         {
-            self.shared.wake.wait_for(&mut queue, SYNC_EVERY);
+            self.idle = self.shared.wake.wait_for(&mut queue, SYNC_EVERY).timed_out();
         }
         self.entries.append(&mut queue.entries);
         self.copies.append(&mut queue.copies);
@@ -160,6 +175,10 @@ impl Writer {
     fn write_entries(&mut self) -> io::Result<()> {
         while !self.entries.is_empty() {
             self.buffer.clear();
+            let mark = self.mark();
+            if let Some(mark) = mark {
+                file::put(&mut self.buffer, &Record::Mark(mark));
+            }
             let (mut count, mut bytes, mut retains) = (0, 0, false);
             for entry in &mut self.entries {
                 bytes += entry.cost();
@@ -176,21 +195,18 @@ impl Writer {
                     break;
                 }
             }
-            if let Err(error) = self.file.append(&self.buffer) {
-                // Where not even that is possible, the file can no longer be trusted.
-                self.whole |= self.file.cut(self.len).is_err();
-                return Err(error);
-            }
+            self.append()?;
             if self.sync == Sync::Always
-                && let Err(error) = self.file.sync()
+                && let Err(error) = self.tail.sync()
             {
                 // The system may have thrown away what it could not write. What is refused now must
                 // not be there if the next start finds this file.
                 self.whole = true;
-                drop(self.file.cut(self.len));
+                self.len -= self.buffer.len() as u64;
+                drop(self.tail.file.cut(self.len));
                 return Err(error);
             }
-            self.len += self.buffer.len() as u64;
+            self.marked = mark.map_or(self.marked, |mark| mark.synced);
             self.shared.written.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
             self.syncer.dirty.store(true, Ordering::Release);
             self.no_longer_waiting(bytes);
@@ -209,12 +225,43 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes the buffer, or nothing.
+    fn append(&mut self) -> io::Result<()> {
+        self.tail.file.append(&self.buffer).inspect_err(|_| {
+            // Where not even that is possible, the file can no longer be trusted.
+            self.whole |= self.tail.file.cut(self.len).is_err();
+        })?;
+        self.len += self.buffer.len() as u64;
+        self.tail.written.store(self.len, Ordering::Release);
+        Ok(())
+    }
+
+    /// What the log does not say yet of how much of it is durable.
+    fn mark(&self) -> Option<Mark> {
+        let synced = self.tail.synced.load(Ordering::Acquire);
+        (synced > self.marked).then_some(Mark { log: self.name, synced })
+    }
+
+    /// Where nothing came for a while, the mark goes alone, and is not synced for its own sake: what
+    /// it says is true, and without it less is known.
+    fn write_mark(&mut self) {
+        let Some(mark) = self.mark().filter(|_| self.idle && !self.whole) else { return };
+        self.buffer.clear();
+        file::put(&mut self.buffer, &Record::Mark(mark));
+        if self.append().is_ok() {
+            self.marked = mark.synced;
+        }
+    }
+
     /// The whole state into a new snapshot, and a new log behind it.
     fn write_whole(&mut self) -> io::Result<()> {
         self.absorb();
         let number = self.number + 1;
-        let len = write_snapshot(&*self.storage, number, &self.image)?;
-        self.begin_log(number)?;
+        // The log first, since the snapshot says that it is there. Where that fails a start sees that
+        // there is nothing in it.
+        let (tail, name) = begin_log(&*self.storage, number)?;
+        let len = write_snapshot(&*self.storage, number, &self.image, Some(name))?;
+        self.go_on_with(number, tail, name);
         self.snapshot_len = len;
         self.whole = false;
         for told in self.held_back.drain(..) {
@@ -257,23 +304,11 @@ impl Writer {
         }
     }
 
-    fn begin_log(&mut self, number: u64) -> io::Result<()> {
-        let name = log_name(number);
-        let begin = || {
-            let file = self.storage.open(&name, 0)?;
-            file.append(&file::header())?;
-            self.storage.sync_names()?;
-            Ok(file)
-        };
-        let file = begin().inspect_err(|_: &io::Error| {
-            // The last one is still written, and is the one that may end in the middle of a record.
-            // Should this fail as well, a start sees that there is nothing in it.
-            drop(self.storage.remove(&name));
-        })?;
-        self.syncer.go_on_with(file.clone());
-        (self.file, self.number, self.len) = (file, number, HEADER as u64);
-        self.next_snapshot = 0;
-        Ok(())
+    fn go_on_with(&mut self, number: u64, tail: Arc<Tail>, name: u64) {
+        self.syncer.go_on_with(tail.clone());
+        (self.tail, self.name, self.number) = (tail, name, number);
+        let begun = BEGINNING as u64;
+        (self.len, self.marked, self.next_snapshot) = (begun, begun, 0);
     }
 
     fn failed(&mut self, error: &io::Error) {
@@ -335,20 +370,24 @@ impl Writer {
         // Not before it has grown by as much again, should this fail.
         self.next_snapshot = self.len + LOG_BYTES;
         // Whole and durable, since the next one relies on it.
-        if let Err(error) = self.file.sync() {
+        if let Err(error) = self.tail.sync() {
             tracing::error!(%error, "the broker's log could not be synced");
             // All of it is written anew at once.
             self.syncer.failed.store(true, Ordering::Release);
             return;
         }
-        if let Err(error) = self.begin_log(self.number + 1) {
-            tracing::warn!(%error, "no new file of the broker's log could be begun; later again");
-            return;
+        match begin_log(&*self.storage, self.number + 1) {
+            Ok((tail, name)) => self.go_on_with(self.number + 1, tail, name),
+            Err(error) => {
+                tracing::warn!(%error, "no new file of the broker's log could be begun; later again");
+                return;
+            }
         }
         self.image.prune(self.pruned);
         self.pruned = self.image.next.sequence;
         let (storage, number, image) = (self.storage.clone(), self.number, self.image.clone());
-        let run = move || write_snapshot(&*storage, number, &image);
+        let name = self.name;
+        let run = move || write_snapshot(&*storage, number, &image, Some(name));
         match std::thread::Builder::new().name("broker-snapshot".into()).spawn(run) {
             Ok(running) => self.snapshot = Some(running),
             Err(error) => tracing::warn!(%error, "no thread for a snapshot; later again"),
@@ -363,7 +402,7 @@ impl Writer {
         }
         // Behind it nobody else syncs, and hears of an error in our place.
         self.syncer.stop();
-        let synced = self.file.sync();
+        let synced = self.tail.sync();
         if let Err(error) = &synced {
             tracing::error!(%error, "the broker's log could not be synced at its end");
         }
@@ -374,11 +413,33 @@ impl Writer {
                 tracing::error!(%error, "the broker's log could not be written anew at its end");
             }
         }
+        self.idle = true;
+        self.write_mark();
         let left = self.entries.len() + self.held_back.len();
         if left > 0 || self.whole {
             tracing::error!(left, "the broker's log could not be written to its end");
         }
     }
+}
+
+/// Makes a log with nothing in it, durable and with a name of its own.
+fn begin_log(storage: &dyn Storage, number: u64) -> io::Result<(Arc<Tail>, u64)> {
+    let file_name = log_name(number);
+    // Drawn by lot.
+    let name = RandomState::new().hash_one(number);
+    let begin = || {
+        let file = storage.open(&file_name, 0)?;
+        file.append(&file::beginning(name))?;
+        file.sync()?;
+        storage.sync_names()?;
+        Ok(file)
+    };
+    let file = begin().inspect_err(|_: &io::Error| {
+        // The last one is still written, and is the one that may end in the middle of a record.
+        // Should this fail as well, a start sees that there is nothing in it.
+        drop(storage.remove(&file_name));
+    })?;
+    Ok((Tail::new(file, BEGINNING as u64), name))
 }
 
 impl Waiting {
