@@ -37,7 +37,7 @@ impl Admitted {
             // For the newer one, whatever time this client takes to read.
             drop(state);
             let failed = overtaken(protocol);
-            tell(&mut io, &failed, client.maximum_packet_size).await;
+            tell(&mut io, &failed, client.maximum_packet_size, &exchange.totals).await;
             return Err(failed);
         }
         exchange.registry.serve(&session);

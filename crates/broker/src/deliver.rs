@@ -351,6 +351,24 @@ mod tests {
         Delivery { id: 0, message, qos, retain: false, subscriptions: None, share: None }
     }
 
+    #[test]
+    fn an_alias_stands_for_the_topic_that_it_was_set_for() {
+        assert!(SentAliases::new(0).is_none());
+        assert_eq!(SentAliases::new(u16::MAX).unwrap().most, SENT_ALIASES);
+        let mut aliases = SentAliases::new(2).unwrap();
+        let sent = delivery(Qos::AtMostOnce);
+        let mut head = Connection::<DuplexStream>::head(&sent, 0, false);
+        for alias in 1..=2 {
+            assert!(!aliases.shorten(&mut head));
+            assert_eq!((head.topic, head.alias, aliases.next()), ("t", None, Some(alias)));
+            aliases.by_topic.insert(format!("t/{alias}").into(), alias);
+        }
+        assert_eq!(aliases.next(), None);
+        head.topic = "t/2";
+        assert!(aliases.shorten(&mut head));
+        assert_eq!((head.topic, head.alias), ("", Some(2)));
+    }
+
     /// Neither a write for each message, nor all of them in one.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_write_is_filled_and_no_more_is_taken() {

@@ -26,6 +26,10 @@ use crate::{
 /// Receivers served at QoS 1 and 2 before others may run.
 pub(crate) const YIELD_AFTER: usize = 256;
 
+/// Who gets a topic is looked up each time where they are more: it costs little beside what they are
+/// sent, and thousands of publishers would each keep a list of thousands.
+const KEPT_RECEIVERS: usize = 64;
+
 /// Why a retained publish was refused, or not retained.
 pub(crate) const NOT_RETAINED: &str =
     "not retained: limits.retained_messages or limits.retained_bytes is reached";
@@ -120,9 +124,12 @@ impl Exchange {
             }
             _ => {
                 let (receivers, version) = self.index.receivers(topic, publisher);
+                let few = receivers.sessions.len() + receivers.groups.len() <= KEPT_RECEIVERS;
                 let receivers = Arc::new(receivers);
-                let route = Route { topic: topic.clone(), version, receivers: receivers.clone() };
-                *cached = Some(Box::new(route));
+                *cached = few.then(|| {
+                    let (topic, receivers) = (topic.clone(), receivers.clone());
+                    Box::new(Route { topic, version, receivers })
+                });
                 receivers
             }
         }
@@ -334,4 +341,32 @@ pub(crate) fn retained_record(message: &Arc<Message>) -> Record {
         instead: None,
         targets: Vec::new(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Server, Settings, index::Entry, topic::check_filter};
+
+    /// What a publisher keeps between two messages is little, however many subscribers there are.
+    #[tokio::test]
+    async fn a_publisher_keeps_no_crowd() {
+        let server = Server::start(Settings::default(), Vec::new()).unwrap();
+        let exchange = server.exchange();
+        let mut cached = None;
+        for number in 1..=KEPT_RECEIVERS as u64 + 1 {
+            let entry = Entry {
+                session: Session::for_test(number),
+                qos: Qos::AtMostOnce,
+                no_local: false,
+                retain_as_published: false,
+                identifier: None,
+                epoch: 0,
+            };
+            exchange.index.insert(check_filter("t").unwrap(), &"t".into(), entry);
+            let receivers = exchange.receivers(&"t".into(), 0, &mut cached);
+            assert_eq!(receivers.sessions.len() as u64, number);
+            assert_eq!(cached.is_some(), number <= KEPT_RECEIVERS as u64, "{number}");
+        }
+    }
 }

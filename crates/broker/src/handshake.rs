@@ -12,6 +12,7 @@ use crate::{
     deliver::text_fits,
     exchange::Exchange,
     inbound::reason_code,
+    leave::{GOODBYE, last_word},
     pace::Turn,
     packet::{ConnAck, Connect, reason},
     quota::Place,
@@ -83,7 +84,7 @@ pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
             Turn::Late => {
                 let text = "too many CONNECTs at once, try again later";
                 let failed = Failed::refused(protocol, reason::CONNECTION_RATE_EXCEEDED, text);
-                tell(&mut io, &failed, max).await;
+                tell(&mut io, &failed, max, &exchange.totals).await;
                 return Err(failed);
             }
         }
@@ -91,7 +92,7 @@ pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     match admit(connect, certificate_cn, address, &exchange).await {
         Ok(admitted) => admitted.begin(io, rest, exchange).await,
         Err(failed) => {
-            tell(&mut io, &failed, max).await;
+            tell(&mut io, &failed, max, &exchange.totals).await;
             Err(failed)
         }
     }
@@ -112,7 +113,7 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
                 }
                 Err(error) => {
                     let failed = Failed::from(error);
-                    tell(io, &failed, u32::MAX).await;
+                    tell(io, &failed, u32::MAX, &exchange.totals).await;
                     return Err(failed);
                 }
             },
@@ -143,8 +144,15 @@ async fn until_gone<S: AsyncRead + Unpin>(io: &mut S, rest: &mut Vec<u8>) {
 
 /// The CONNACK of a refusal, as far as it fits the client's Maximum Packet Size. Then the connection
 /// is closed [MQTT-3.2.2-7], and nothing behind the CONNECT is looked at [MQTT-3.1.4-6].
-pub(crate) async fn tell<S: AsyncWrite + Unpin>(io: &mut S, failed: &Failed, max: u32) {
+pub(crate) async fn tell<S: AsyncRead + AsyncWrite + Unpin>(
+    io: &mut S,
+    failed: &Failed,
+    max: u32,
+    totals: &Totals,
+) {
     let Failed::Refused { protocol, code, text } = failed else { return };
+    // It is one however long the client takes to close.
+    Totals::count(&totals.connects_refused);
     if max < SMALLEST_CONNACK {
         return;
     }
@@ -152,10 +160,13 @@ pub(crate) async fn tell<S: AsyncWrite + Unpin>(io: &mut S, failed: &Failed, max
     let ack = ConnAck { reason: *code, reason_string, ..ConnAck::default() };
     let mut out = bytes::BytesMut::new();
     codec::connack(&mut out, *protocol, &ack);
+    let say = async {
+        io.write_all(&out).await?;
+        io.flush().await?;
+        last_word(io).await
+    };
     // The peer may be gone already; the refusal stands either way.
-    let _ = io.write_all(&out).await;
-    let _ = io.flush().await;
-    let _ = io.shutdown().await;
+    let _: Result<io::Result<()>, _> = tokio::time::timeout(GOODBYE, say).await;
 }
 
 /// A CONNECT that was let in.
@@ -199,6 +210,7 @@ async fn admit(
     let client_id: Arc<str> =
         if assigned_id { assign_id().into() } else { connect.client_id.as_str().into() };
     let request = ConnectRequest {
+        connection: exchange.registry.next_connection(),
         client_id: client_id.clone(),
         assigned_id,
         username: connect.username.take(),
@@ -215,7 +227,7 @@ async fn admit(
         .await
         .map_err(|Reason { kind, text }| Failed::refused(protocol, reason_code(kind), text))?;
     let client = Arc::new(Client {
-        connection: exchange.registry.next_connection(),
+        connection: request.connection,
         id: client_id.clone(),
         assigned_id,
         identity,
@@ -336,10 +348,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         match greeted {
             Ok(Ok(connection)) => return Some(connection),
-            Ok(Err(error)) => tracing::debug!(%address, %error, "connection refused"),
-            Err(_) => tracing::debug!(%address, "no CONNECT in time"),
+            Ok(Err(error)) => {
+                tracing::debug!(%address, %error, "connection refused");
+                if !matches!(error, Failed::Refused { .. }) {
+                    Totals::count(&totals.connects_refused);
+                }
+            }
+            Err(_) => {
+                tracing::debug!(%address, "no CONNECT in time");
+                Totals::count(&totals.connects_refused);
+            }
         }
-        Totals::count(&totals.connects_refused);
         None
     }
 }

@@ -24,7 +24,16 @@ use crate::{
 };
 
 /// How long a goodbye may take to leave.
-const GOODBYE: Duration = Duration::from_secs(1);
+pub(crate) const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Closes behind what was said last. A socket that is closed over unread bytes would take that back
+/// (RFC 1122, 4.2.2.13), so what the peer still sends is read.
+pub(crate) async fn last_word(io: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
+    io.shutdown().await?;
+    let mut unread = [0; 1024];
+    while io.read(&mut unread).await? > 0 {}
+    Ok(())
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Says goodbye, tells the hooks, and leaves the session to whoever comes next. Whatever the
@@ -80,12 +89,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let goodbye = async {
             std::future::poll_fn(|cx| writer.poll_flush(cx, Pin::new(&mut io))).await?;
-            io.shutdown().await?;
-            // A socket closed over unread bytes would take the goodbye back (RFC 1122, 4.2.2.13),
-            // so what the peer still sends is read. A stop of the broker waits for nobody.
-            let mut unread = [0; 1024];
-            while told && end != SessionEnd::Shutdown && io.read(&mut unread).await? > 0 {}
-            Ok(())
+            // A stop of the broker waits for nobody.
+            match told && end != SessionEnd::Shutdown {
+                true => last_word(&mut io).await,
+                false => io.shutdown().await,
+            }
         };
         // The peer may be gone or read nothing; the session does not wait for it.
         let mut goodbye = std::pin::pin!(tokio::time::timeout(GOODBYE, goodbye));

@@ -155,7 +155,9 @@ impl Tls {
         let stream = TlsAcceptor::from(self.config()).accept(io).await?;
         let (_, session) = stream.get_ref();
         let shown = session.peer_certificates().and_then(<[_]>::first);
-        let name = shown.map(|certificate| common_name(certificate).unwrap_or_default());
+        let name = shown.map(|certificate| named(certificate, clock::unix_now())).transpose();
+        let refused = |why| format!("the client's certificate {why}");
+        let name = name.map_err(|why| io::Error::new(io::ErrorKind::InvalidData, refused(why)))?;
         Ok((stream, name))
     }
 }
@@ -259,6 +261,13 @@ fn check_dates(certificate: &CertificateDer<'_>, now: u64) -> Result<(), String>
         return Err(format!("is not valid yet: it will be from {}", validity.not_before));
     }
     Ok(())
+}
+
+/// The name in a client's certificate. Who comes with a ticket was checked when its first one was
+/// given, and gets a new one each time: so whether the certificate is still valid is asked here.
+fn named(certificate: &CertificateDer<'_>, now: u64) -> Result<String, String> {
+    check_dates(certificate, now)?;
+    Ok(common_name(certificate).unwrap_or_default())
 }
 
 /// The one CN of a certificate's subject.

@@ -25,8 +25,8 @@ use crate::{
     session::State,
 };
 
-/// Publishes of one connection that wait to be acknowledged, in bytes, before it is read on: also
-/// those that need not stand in the log, and only follow one that does.
+/// Publishes and subscriptions of one connection that wait to be answered, in bytes, before it is
+/// read on: also publishes that need not stand in the log, and only follow one that does.
 const MOST_BYTES: usize = 1024 * 1024;
 
 /// Why a publish was refused that needs the log.
@@ -38,8 +38,8 @@ pub(crate) struct Unsettled {
     greeting: Option<(Ticket, ConnAck)>,
     /// Each with when it was read.
     publishes: VecDeque<(Box<Pending>, AckKind, u16, Instant)>,
-    /// What they hold, in bytes.
-    publish_bytes: usize,
+    /// What publishes and answers hold, in bytes.
+    bytes: usize,
     steps: VecDeque<(Ticket, Step)>,
     /// The same, each once: a client that repeats itself is answered once.
     under_way: BTreeSet<Step>,
@@ -68,6 +68,14 @@ pub(crate) enum Answer {
     UnsubAck { packet_id: u16, codes: Vec<u8> },
 }
 
+impl Answer {
+    /// What it holds, in bytes.
+    fn cost(&self) -> usize {
+        let (Answer::SubAck { codes, .. } | Answer::UnsubAck { codes, .. }) = self;
+        codes.len()
+    }
+}
+
 impl Unsettled {
     fn is_empty(&self) -> bool {
         self.greeting.is_none()
@@ -83,7 +91,7 @@ impl Unsettled {
     pub fn blocks_publishes(&self, behind: bool) -> bool {
         let waiting = self.publishes.len().max(self.answers.len());
         waiting >= if behind { 1 } else { MOST_WAITING }
-            || self.publish_bytes >= MOST_BYTES
+            || self.bytes >= MOST_BYTES
             || self.hold.is_some()
             || self.publishes.back().is_some_and(|(pending, ..)| pending.waits_for_room())
     }
@@ -137,7 +145,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// What the client learns when `ticket`'s record is written; without one, now.
     pub(crate) fn answer(&mut self, ticket: Option<Ticket>, answer: Answer) {
         match ticket {
-            Some(ticket) => self.unsettled().answers.push_back((ticket, answer)),
+            Some(ticket) => {
+                let unsettled = self.unsettled();
+                unsettled.bytes += answer.cost();
+                unsettled.answers.push_back((ticket, answer));
+            }
             None => self.give(answer),
         }
     }
@@ -218,7 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(crate) fn acknowledge_later(&mut self, pending: Box<Pending>, kind: AckKind, id: u16) {
         let arrived = self.arrived;
         let unsettled = self.unsettled();
-        unsettled.publish_bytes += pending.cost();
+        unsettled.bytes += pending.cost();
         unsettled.publishes.push_back((pending, kind, id, arrived));
     }
 
@@ -263,6 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             && ticket.poll(cx).is_ready()
         {
             if let Some((_, answer)) = unsettled.answers.pop_front() {
+                unsettled.bytes -= answer.cost();
                 self.give(answer);
                 self.look_at_what_waited();
             }
@@ -284,7 +297,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             && let Poll::Ready(result) = pending.poll(cx, &mut self.tally)
         {
             let Some((pending, kind, id, arrived)) = unsettled.publishes.pop_front() else { break };
-            unsettled.publish_bytes -= pending.cost();
+            unsettled.bytes -= pending.cost();
             match result {
                 Ok(()) => {
                     self.encode_ack(kind, id, reason::SUCCESS, None);

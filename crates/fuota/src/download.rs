@@ -156,6 +156,7 @@ impl Service {
         let (id, identity) = match caller {
             Caller::Device { id, user, token } => {
                 let request = ConnectRequest {
+                    connection: 0,
                     client_id: id.into(),
                     assigned_id: false,
                     username: user.or(token.map(|_| "Token")).map(str::to_owned),

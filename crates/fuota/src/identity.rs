@@ -53,6 +53,8 @@ enum Login<'a> {
 impl Engine {
     /// Decides the connect phase. Waits only where a user's password was not verified lately.
     pub async fn identify(self: &Arc<Self>, request: &ConnectRequest) -> ConnectVerdict {
+        // Before anything of the accounts is looked at.
+        self.accounts.cuts.begins(request.connection);
         let certificate = match request.certificate_cn.as_deref() {
             Some(cn) if !is_name(cn) || is_reserved(cn) => {
                 return reject(
@@ -274,6 +276,7 @@ impl Engine {
         address: Option<std::net::SocketAddr>,
     ) -> Result<UserRole, (String, bool)> {
         let request = ConnectRequest {
+            connection: 0,
             client_id: "(admin interface)".into(),
             assigned_id: false,
             username: Some(name.into()),
@@ -386,6 +389,7 @@ impl Engine {
 
     /// [`Engine::end_account`] of many accounts.
     pub fn end_accounts(&self, names: HashSet<Arc<str>>, text: &'static str) {
+        self.accounts.cuts.cut(names.iter());
         let Some(broker) = self.broker.get() else { return };
         let owned = broker.clients().into_iter().filter(|session| {
             session.connected

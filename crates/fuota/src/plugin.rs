@@ -45,7 +45,8 @@ impl Hook for Plugin {
 
     fn session_start(&self, context: Context<'_>, _subscriptions: &[Subscription]) {
         let Context { client, outbox, slot } = context;
-        if !self.0.is_current(client) {
+        let name = self.0.name_of(client);
+        if !self.0.is_current(client) || self.0.accounts.cuts.concern(client, name.as_deref()) {
             if let Some(broker) = self.0.broker.get() {
                 let text = "the account was removed or changed";
                 let reason = Reason::new(ReasonKind::AdministrativeAction, text);
@@ -58,7 +59,6 @@ impl Hook for Plugin {
         }
         let engine = &self.0;
         engine.remember_runtime();
-        let name = engine.name_of(client);
         let link = Arc::new(Link::new(Arc::clone(client), outbox.clone(), name));
         engine.registry.add_link(&link);
         slot.set(Arc::clone(&link));
@@ -335,7 +335,7 @@ impl Engine {
         match found {
             Some((device, forgotten)) => {
                 for old in forgotten {
-                    self.fleet.lock().remove_device(&old.id);
+                    drop(self.fleet.lock().remove_device(&old.id));
                     self.rollouts.notify_one();
                     // Where it cannot be queued now, it is one too many after a restart only.
                     drop(self.db.submit(vec![crate::db::Op::DeviceGone(old.id.to_string())], None));

@@ -209,8 +209,10 @@ impl Registry {
         }
         // One that came under its name meanwhile was not registered, and asks the registry again.
         if let Some(other) = self.devices.insert(Arc::clone(&device.id), Arc::clone(device)) {
-            other.state.lock().gone = true;
-            self.unregistered.fetch_sub(1, Ordering::Relaxed);
+            let mut state = other.state.lock();
+            if !std::mem::replace(&mut state.gone, true) && !state.registered {
+                self.unregistered.fetch_sub(1, Ordering::Relaxed);
+            }
         }
     }
 

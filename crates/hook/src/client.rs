@@ -60,6 +60,8 @@ impl Identity {
 /// The password stands only here: it is dropped when the connect phase has ended.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConnectRequest {
+    /// The [number](Client::connection) that its connection has, or will have; 0 where there is none.
+    pub connection: u64,
     /// The client id; where the client sent an empty one, the id that the broker assigned.
     pub client_id: Arc<str>,
     /// Whether the broker assigned the client id.
@@ -94,7 +96,7 @@ impl std::fmt::Debug for ConnectRequest {
 /// One connection of one client, as hooks see it. Never changes while the connection lives.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// Unique among all connections since the broker's start.
+    /// Unique among all connections since the broker's start, never 0; a later one has a higher one.
     pub connection: u64,
     /// The client id, assigned where the client sent an empty one.
     pub id: Arc<str>,

@@ -4,7 +4,10 @@ use std::{
 };
 
 use super::*;
-use crate::{message::Message, settings::Limits};
+use crate::{
+    message::{Message, Share},
+    settings::Limits,
+};
 use hook::{Class, Outgoing, Qos, SessionEnd};
 
 /// Counts how often it is woken.
@@ -270,4 +273,120 @@ fn a_connection_rests_only_where_nothing_waits_for_it() {
         let _ = inbox.take(&mut Done::default(), &mut Taken::default());
         assert!(inbox.park(&waker));
     }
+}
+
+/// What one of these counts, in bytes.
+fn cost() -> usize {
+    delivery().message.cost()
+}
+
+fn ids<'a>(deliveries: impl IntoIterator<Item = &'a Delivery>) -> Vec<u64> {
+    deliveries.into_iter().map(|delivery| delivery.id).collect()
+}
+
+/// What the connection finds when it takes what is there.
+fn taken(inbox: &Inbox) -> Vec<u64> {
+    let mut taken = Taken::default();
+    inbox.take(&mut Done::default(), &mut taken).unwrap();
+    ids(taken.assured.iter())
+}
+
+#[test]
+fn room_is_taken_when_it_is_reserved_and_given_back_once() {
+    let (inbox, ..) = resting(2);
+    let epoch = inbox.epoch();
+    for reserved in 1..=2 {
+        assert_eq!(inbox.reserve(&numbered(reserved), epoch, None), Pushed::Queued);
+        assert_eq!(inbox.waiting(), (reserved as usize, reserved as usize * cost()));
+    }
+    assert_eq!(inbox.reserve(&numbered(3), epoch, None), Pushed::Full);
+    assert!(inbox.push_reserved(numbered(1), epoch));
+    assert_eq!(inbox.waiting(), (2, 2 * cost()), "it has its room already");
+    inbox.release(&numbered(2), epoch);
+    assert_eq!((inbox.waiting(), taken(&inbox)), ((1, cost()), vec![1]));
+}
+
+#[test]
+fn room_of_an_earlier_epoch_is_nobodys() {
+    let (inbox, ..) = resting(2);
+    let earlier = inbox.epoch();
+    inbox.clear();
+    assert_eq!(inbox.reserve(&delivery(), earlier, None), Pushed::Skipped);
+    assert_eq!(inbox.reserve(&delivery(), inbox.epoch(), None), Pushed::Queued);
+    inbox.release(&delivery(), earlier);
+    assert_eq!(inbox.waiting(), (1, cost()));
+    inbox.close();
+    assert_eq!(inbox.reserve(&delivery(), inbox.epoch(), None), Pushed::Skipped);
+    assert_eq!(inbox.push_assured(delivery(), inbox.epoch(), None), Pushed::Skipped);
+    assert!(!inbox.push_reserved(delivery(), inbox.epoch()));
+}
+
+/// A bound that was lowered takes nothing away.
+#[test]
+fn what_the_log_promised_is_there_whatever_the_bounds_are_now() {
+    let (inbox, ..) = resting(1);
+    for id in 1..=3 {
+        inbox.restore(numbered(id));
+    }
+    assert_eq!((inbox.waiting(), taken(&inbox)), ((3, 3 * cost()), vec![1, 2, 3]));
+}
+
+#[test]
+fn what_has_expired_gives_its_room_back_while_nobody_is_there_to_do_it() {
+    let (inbox, ..) = resting(10);
+    let qos = Qos::AtLeastOnce;
+    let message = Arc::into_inner(Message::plain(qos, Vec::new())).unwrap();
+    let message = Arc::new(Message { expires: Some(std::time::Instant::now()), ..message });
+    inbox.restore(numbered(1));
+    inbox.restore(Delivery { message, ..numbered(2) });
+    inbox.restore(numbered(3));
+    assert!(inbox.take_expired().is_empty(), "its connection does");
+    inbox.detach(Done::default(), &mut VecDeque::new(), (0, 0));
+    assert_eq!(ids(&inbox.take_expired()), [2]);
+    assert_eq!(inbox.waiting(), (2, 2 * cost()));
+    assert!(inbox.take_expired().is_empty());
+    assert_eq!(taken(&inbox), [1, 3]);
+}
+
+#[test]
+fn what_is_shared_and_what_is_not_kept_are_found() {
+    let (inbox, ..) = resting(10);
+    let share = Some(Arc::new(Share("$share/g/t".into())));
+    inbox.restore(numbered(1));
+    inbox.restore(Delivery { share, ..numbered(2) });
+    inbox.restore(numbered(3));
+    assert_eq!(ids(&inbox.shared()), [2]);
+    assert_eq!(ids(&inbox.drop_waiting(|delivery| delivery.id != 1)), [1]);
+    assert_eq!((inbox.waiting(), taken(&inbox)), ((2, 2 * cost()), vec![2, 3]));
+}
+
+/// Whom somebody waited for in vain is not waited for again before three quarters have drained, and
+/// is asked to end.
+#[test]
+fn nobody_waits_for_who_was_late_before_it_has_caught_up() {
+    let (inbox, ..) = resting(8);
+    while inbox.push_assured(delivery(), 0, None) != Pushed::Full {}
+    inbox.late(Kick { end: SessionEnd::Kicked, reason: 0x97, text: "late".into() });
+    let kick = inbox.take(&mut Done::default(), &mut Taken::default()).unwrap_err();
+    assert_eq!((kick.end, kick.reason), (SessionEnd::Kicked, 0x97));
+    assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Dropped);
+    let drained = |count| {
+        let mut done = Done::default();
+        (0..count).for_each(|_| done.count(&delivery()));
+        inbox.take(&mut done, &mut Taken::default()).unwrap();
+    };
+    drained(5);
+    for _ in 0..5 {
+        assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Queued);
+    }
+    assert_eq!(
+        inbox.push_assured(delivery(), 0, None),
+        Pushed::Dropped,
+        "three of eight were left"
+    );
+    drained(6);
+    for _ in 0..6 {
+        assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Queued);
+    }
+    assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Full, "two were");
 }

@@ -191,6 +191,26 @@ mod tests {
         assert!(index.filters.read().is_empty() && index.len() == 0);
     }
 
+    /// Members that are away leave their turns to all others, and not to the next one alone.
+    #[test]
+    fn who_is_away_makes_nobodys_share_larger() {
+        let index = Index::default();
+        for key in 1..=6 {
+            let session = Session::for_test(key);
+            if key >= 4 {
+                assert!(session.inbox.attach(key, || true));
+            }
+            insert(&index, "$share/g/x", entry(&session, Qos::AtLeastOnce, None));
+        }
+        let pick = || index.receivers("x", 0).0.groups[0].pick().unwrap().session.key;
+        assert_eq!((0..7).map(|_| pick()).collect::<Vec<_>>(), [4, 5, 6, 4, 5, 6, 4]);
+        // Fewer than the turn's number are left.
+        for key in 2..=6 {
+            index.remove(check_filter("$share/g/x").unwrap(), key);
+        }
+        assert_eq!([pick(), pick()], [1, 1]);
+    }
+
     #[test]
     fn many_siblings_come_and_go() {
         let index = Index::default();
@@ -263,6 +283,31 @@ mod tests {
             }
             let each = COMPARED.get() as u64 / SESSIONS;
             assert!(each <= 2 * 16, "{filter}: {each} comparisons for one");
+            assert!(index.filters.read().is_empty() && index.len() == 0);
+        }
+    }
+
+    /// As many groups on one filter, made and left in an order of their own.
+    #[test]
+    fn thousands_of_groups_share_a_filter() {
+        use super::subscribers::COMPARED;
+        const GROUPS: u64 = 20_000;
+        for filter in ["site/+/cmd", "site/all/cmd"] {
+            let (index, session) = (Index::default(), Session::for_test(1));
+            COMPARED.set(0);
+            let names = || (0..GROUPS).map(|n| format!("$share/{}/{filter}", n * 7_919 % GROUPS));
+            for name in names() {
+                insert(&index, &name, entry(&session, Qos::AtMostOnce, None));
+                insert(&index, &name, entry(&session, Qos::AtLeastOnce, None));
+            }
+            let (found, _) = index.receivers("site/all/cmd", 0);
+            assert_eq!((found.groups.len() as u64, index.len() as u64), (GROUPS, GROUPS));
+            drop(found);
+            for name in names() {
+                index.remove(check_filter(&name).unwrap(), 1);
+            }
+            let each = COMPARED.get() as u64 / GROUPS;
+            assert!(each <= 3 * 17, "{filter}: {each} comparisons for one");
             assert!(index.filters.read().is_empty() && index.len() == 0);
         }
     }

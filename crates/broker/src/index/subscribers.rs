@@ -78,6 +78,7 @@ pub(crate) struct Group {
     pub share: Arc<Share>,
     /// Sorted by session key.
     members: Vec<Entry>,
+    /// Where the next turn begins: at most the number of members, or it begins anew.
     next: AtomicUsize,
 }
 
@@ -104,13 +105,20 @@ impl Group {
         self.turn().map(|entry| Receiver { share: Some(self.share.clone()), ..Receiver::of(entry) })
     }
 
+    /// The next turn is that of the member behind it: else who comes behind some that are away would
+    /// have all of theirs.
     fn turn(&self) -> Option<&Entry> {
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
-        let turn = |i: usize| &self.members[(start.wrapping_add(i)) % self.members.len()];
-        (0..self.members.len())
-            .map(turn)
-            .find(|entry| entry.session.inbox.is_connected())
-            .or_else(|| (!self.members.is_empty()).then(|| turn(0)))
+        let (before, after) = self
+            .members
+            .split_at_checked(self.next.load(Ordering::Relaxed))
+            .unwrap_or((&[], &self.members));
+        let places = (before.len()..self.members.len()).chain(0..before.len());
+        let mut in_turn = places.zip(after.iter().chain(before));
+        let first = in_turn.clone().next();
+        let connected = in_turn.find(|(_, entry)| entry.session.inbox.is_connected());
+        let (place, entry) = connected.or(first)?;
+        self.next.store(place + 1, Ordering::Relaxed);
+        Some(entry)
     }
 }
 
@@ -123,7 +131,8 @@ pub(super) enum Subscribers {
     Some(Box<Several>),
 }
 
-/// Entries are sorted by session key, so that thousands of sessions can share a filter.
+/// Entries are sorted by session key and groups by name, so that thousands of either can share a
+/// filter.
 #[derive(Default)]
 pub(super) struct Several {
     entries: Vec<Entry>,
@@ -197,26 +206,36 @@ impl Subscribers {
 impl Several {
     fn insert(&mut self, filter: Filter<'_>, entry: Entry) -> bool {
         let Some(name) = filter.share else { return upsert(&mut self.entries, entry) };
-        match self.groups.iter_mut().find(|group| &*group.name == name) {
-            Some(group) => upsert(&mut Arc::make_mut(group).members, entry),
-            None => {
+        match self.find_group(name) {
+            Ok(at) => upsert(&mut Arc::make_mut(&mut self.groups[at]).members, entry),
+            Err(at) => {
                 let share = Arc::new(Share(format!("$share/{name}/{}", filter.levels).into()));
                 let (members, next) = (vec![entry], AtomicUsize::new(0));
-                self.groups.push(Arc::new(Group { name: name.into(), share, members, next }));
+                let group = Group { name: name.into(), share, members, next };
+                self.groups.insert(at, Arc::new(group));
                 true
             }
         }
+    }
+
+    /// Where the group of this name is, or belongs.
+    fn find_group(&self, name: &str) -> Result<usize, usize> {
+        self.groups.binary_search_by(|group| {
+            #[cfg(test)]
+            COMPARED.set(COMPARED.get() + 1);
+            (*group.name).cmp(name)
+        })
     }
 
     fn remove(&mut self, share: Option<&str>, key: u64) {
         match share {
             None => take_out(&mut self.entries, key),
             Some(name) => {
-                let Some(at) = self.groups.iter().position(|g| &*g.name == name) else { return };
+                let Ok(at) = self.find_group(name) else { return };
                 let group = Arc::make_mut(&mut self.groups[at]);
                 take_out(&mut group.members, key);
                 if group.members.is_empty() {
-                    self.groups.swap_remove(at);
+                    self.groups.remove(at);
                 }
             }
         }

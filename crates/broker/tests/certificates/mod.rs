@@ -8,7 +8,10 @@ use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 use tempfile::TempDir;
 use tokio_rustls::rustls::{
     ClientConfig, RootCertStore, SupportedProtocolVersion, pki_types::PrivateKeyDer,
@@ -63,6 +66,14 @@ impl Authority {
         let mut params = Self::client_params(&[name]);
         params.not_before = date_time_ymd(2000, 1, 1);
         params.not_after = date_time_ymd(2001, 1, 1);
+        self.sign(params)
+    }
+
+    /// One that is valid for so long from now on, to the second.
+    pub fn issue_for(&self, name: &str, valid: Duration) -> Issued {
+        let mut params = Self::client_params(&[name]);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        params.not_after = date_time_ymd(1970, 1, 1) + now + valid;
         self.sign(params)
     }
 

@@ -10,7 +10,10 @@ mod support;
 use broker::{Server, Settings, Tls, TlsFiles, TlsPart};
 use certificates::{Authority, files_in};
 use futures_util::{SinkExt, StreamExt};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use support::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -255,6 +258,44 @@ async fn a_resumed_session_keeps_its_name_and_ends_with_the_authority() {
         assert_eq!(*site.names.0.lock(), []);
         std::fs::write(site.dir.path().join("ca.pem"), site.authority.pem()).unwrap();
         site.tls.reload().unwrap();
+    }
+    site.close().await;
+}
+
+/// Each resumption brings a new ticket, so that one after the other would be let in for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resumed_session_ends_with_the_certificate() {
+    let site = Site::open(true, Settings::default());
+    let valid = Duration::from_secs(3);
+    let certificate = site.authority.issue_for("pump-7", valid);
+    let began = Instant::now();
+    let mut versions = [&rustls::version::TLS12, &rustls::version::TLS13]
+        .map(|version| (Arc::new(site.authority.client(Some(&certificate), &[version])), 0))
+        .to_vec();
+    while !versions.is_empty() {
+        assert!(began.elapsed() < PATIENCE, "still let in");
+        let mut refused = Vec::new();
+        for (at, (config, resumed)) in versions.iter_mut().enumerate() {
+            let io = TcpStream::connect(site.addresses[1]).await.unwrap();
+            let name = "localhost".try_into().unwrap();
+            let Ok(stream) = TlsConnector::from(config.clone()).connect(name, io).await else {
+                refused.push(at);
+                continue;
+            };
+            let mut stream = Bytes(stream);
+            let _ = stream.0.write_all(&connect("any", true)).await;
+            match timeout(PATIENCE, stream.hear()).await.unwrap() {
+                Some(_) => {
+                    let kind = stream.0.get_ref().1.handshake_kind().unwrap();
+                    *resumed += usize::from(kind == rustls::HandshakeKind::Resumed);
+                }
+                None => refused.push(at),
+            }
+        }
+        for at in refused.into_iter().rev() {
+            let (_, resumed) = versions.remove(at);
+            assert!(resumed > 0 && began.elapsed() + Duration::from_secs(1) >= valid);
+        }
     }
     site.close().await;
 }

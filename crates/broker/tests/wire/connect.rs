@@ -384,3 +384,21 @@ fn connections_are_limited() {
     site.open().closed();
     first.silent();
 }
+
+/// [MQTT-3.1.4-5]: a client may send on without waiting for the CONNACK, and hears a refusal all the
+/// same: a reset would take it back on its way.
+#[test]
+fn who_sends_on_hears_that_it_was_refused() {
+    let site = site();
+    // An authentication method.
+    let connect = Connect::new(V5, "c").with(&[&[0x15][..], &text("x")].concat());
+    let mut wire = site.open();
+    wire.throw(&[connect.bytes(), vec![0x30; 200_000]].concat());
+    let ack = wire.packet();
+    assert_eq!((ack[0], ack[3]), (0x20, 0x8c), "{ack:02x?}");
+    wire.closed();
+    // What is on its way meets nobody who would reset the connection.
+    for _ in 0..100 {
+        wire.send(&[0x30; 1000]);
+    }
+}

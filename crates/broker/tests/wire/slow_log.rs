@@ -111,6 +111,30 @@ fn what_waits_behind_a_slow_log_is_bounded_in_bytes() {
     }
 }
 
+/// The same for answers to SUBSCRIBE, which have a byte for each filter.
+#[test]
+fn what_is_answered_behind_a_slow_log_is_bounded_in_bytes() {
+    const SUBSCRIBES: u16 = 13;
+    let (site, disk) = first();
+    let mut wire = site.enter(&Connect::lasting(V5, "c"), false);
+    let held = disk.hold();
+    for id in 1..=SUBSCRIBES {
+        let own = format!("f/{id}");
+        let filters = [vec![(&*own, 0)], vec![("a", 0); 100_000]].concat();
+        wire.send(&subscribe(V5, id, &[], &filters));
+    }
+    let held_by_it = || site.broker.client("c").unwrap().subscription_count;
+    // Eleven of these are more than a megabyte, and "a" is one as well.
+    eventually("they are looked at", || held_by_it() > 11);
+    wire.silent();
+    assert_eq!(held_by_it(), 12);
+    drop(held);
+    for id in 1..=SUBSCRIBES {
+        let ack = wire.packet();
+        assert_eq!((ack[0], &ack[4..6]), (0x90, &id.to_be_bytes()[..]));
+    }
+}
+
 /// [MQTT-3.3.1-5]: whoever subscribes is sent a retained message from its beginning on, so a start
 /// finds it too, whatever becomes of the publish.
 #[test]

@@ -14,11 +14,13 @@
 //! | `rule` | one line of `auth.rules`; `pattern`: what a filter covers and overlaps |
 //! | `authorize` | rules and defaults together: may this client do this? |
 //! | `service` | what the admin interface asks and changes |
+//! | `cuts` | logins under way when their account's connections are ended |
 //! | `credential` | what a session of the admin interface hangs on |
 //! | `tokens` | bearer tokens of users for that interface |
 
 mod authorize;
 mod credential;
+mod cuts;
 mod hash;
 mod password;
 mod pattern;
@@ -36,6 +38,7 @@ use tokio::time::Instant;
 
 use crate::{Settings, db::UserRow, secret::Key};
 use authorize::RuleSet;
+use cuts::Cuts;
 use password::PasswordThread;
 use throttle::Throttle;
 use user::Users;
@@ -60,6 +63,7 @@ pub struct Accounts {
     /// removed and tries on must not shut out the people behind the same address.
     unknown: Throttle,
     rules: ArcSwap<RuleSet>,
+    pub cuts: Cuts,
 }
 
 /// What was tried at a login that failed.
@@ -95,6 +99,7 @@ impl Accounts {
             throttle: Arc::default(),
             unknown: Throttle::default(),
             rules: ArcSwap::from_pointee(RuleSet::new(&settings.rules, settings.strict)),
+            cuts: Cuts::default(),
         })
     }
 

@@ -389,7 +389,10 @@ impl Site {
             open: AtomicBool::new(true),
         });
         let client = Arc::new(Client {
-            connection: NEXT.fetch_add(1, Ordering::Relaxed),
+            connection: match request.connection {
+                0 => NEXT.fetch_add(1, Ordering::Relaxed),
+                number => number,
+            },
             id: request.client_id,
             assigned_id: request.assigned_id,
             identity,
@@ -435,6 +438,7 @@ pub fn deployment(firmware: &str, target: &str, rollout: &str) -> NewDeployment 
 /// A CONNECT of this client id without a proof.
 pub fn request(id: &str) -> ConnectRequest {
     ConnectRequest {
+        connection: 0,
         client_id: id.into(),
         assigned_id: false,
         username: None,

@@ -222,6 +222,59 @@ async fn a_removed_or_changed_user_is_out_at_once() {
     assert_eq!(site.service.user("operator").unwrap().role, UserRole::Admin);
 }
 
+/// A CONNECT that was let in, and whose session begins only when that was no longer true: it may have
+/// waited for an older connection of its client id.
+#[tokio::test]
+async fn a_login_under_way_ends_with_what_it_proved() {
+    let site = Site::start().await;
+    add_accounts(&site).await;
+    let mut number = 1 << 40;
+    let mut numbered = |request: ConnectRequest| {
+        number += 1;
+        ConnectRequest { connection: number, ..request }
+    };
+    let cut = DevicePatch { rotate_token: true, now: true, ..DevicePatch::default() };
+    let password = UserPatch { new_password: true, ..UserPatch::default() };
+    let actor = Actor::default();
+    let b = NewDevice { id: "b".into(), ..NewDevice::default() };
+    for (case, login) in [
+        ("token", ConnectRequest { client_id: "x".into(), ..token_request(TOKEN) }),
+        ("password", login("x", "service", PASSWORD)),
+        ("removal", login("x", "device", PASSWORD)),
+        ("id", request("b")),
+    ] {
+        let late = numbered(login);
+        let in_time = numbered(request("y"));
+        let identity = |verdict| match verdict {
+            ConnectVerdict::Accept(identity) => identity,
+            ConnectVerdict::Continue => Identity::ANONYMOUS,
+            other => panic!("{case}: {other:?}"),
+        };
+        let before = identity(site.identify(&late).await);
+        let other = identity(site.identify(&in_time).await);
+        match case {
+            "token" => drop(site.service.set_device("a", cut.clone(), &actor).await.unwrap()),
+            "password" => {
+                drop(site.service.set_user("service", password.clone(), &actor).await.unwrap());
+            }
+            "removal" => site.service.remove_user("device", &actor).await.unwrap(),
+            // Until now it was anybody's.
+            _ => drop(site.service.add_device(b.clone(), None, &actor).await.unwrap()),
+        }
+        site.broker.disconnected.lock().clear();
+        let id = late.client_id.to_string();
+        drop(site.session(late, before, u32::MAX, &[]));
+        drop(site.session(in_time, other, u32::MAX, &[]));
+        assert_eq!(*site.broker.disconnected.lock(), [id], "{case}");
+    }
+    // A login that is looked at from then on counts.
+    site.broker.disconnected.lock().clear();
+    let admin = numbered(login("x", "admin", PASSWORD));
+    let ConnectVerdict::Accept(identity) = site.identify(&admin).await else { panic!() };
+    drop(site.session(admin, identity, u32::MAX, &[]));
+    assert_eq!(*site.broker.disconnected.lock(), [""; 0]);
+}
+
 #[tokio::test]
 async fn a_removed_device_is_forgotten_with_its_token() {
     let site = token_site().await;
@@ -242,6 +295,44 @@ async fn a_removed_device_is_forgotten_with_its_token() {
     let again = NewDevice { id: "a".into(), token: Some(TOKEN.into()), ..NewDevice::default() };
     site.service.add_device(again, None, &Actor::default()).await.unwrap();
     assert_eq!(site.identify(&token_request(TOKEN)).await, accepted("a", Role::Device));
+}
+
+/// What it has got, what it is being given and its places in rollouts are there as before.
+#[tokio::test]
+async fn a_device_that_cannot_be_removed_has_forgotten_nothing() {
+    let site = token_site().await;
+    site.drop_file("all/fw-1.0.0.bin", &[1; 50]).await;
+    let mut device = site.connect_as(token_request(TOKEN)).await.unwrap();
+    device.subscribe(TOPIC);
+    device.manifest().await;
+    device.ask(0);
+    device.next().await;
+    let deployments = |site: &Site| {
+        let all = site.service.deployments(None, None, 10);
+        all.iter().map(|one| one.counts.clone()).collect::<Vec<_>>()
+    };
+    let (before, counts) = (site.service.device("a").unwrap(), deployments(&site));
+    let database = rusqlite::Connection::open(site.dir.path().join("data/fuota.db")).unwrap();
+    database
+        .execute_batch(
+            "CREATE TRIGGER full BEFORE INSERT ON audit
+             BEGIN SELECT RAISE(ABORT, 'full'); END",
+        )
+        .unwrap();
+    let error = site.service.remove_device("a", &Actor::default()).await.unwrap_err();
+    assert!(matches!(error, ServiceError::Unavailable(_)), "{error}");
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    device.end();
+    let after = site.service.device("a").unwrap();
+    assert_eq!((after.state, after.progress), (before.state, before.progress));
+    assert_eq!(deployments(&site), counts);
+    let mut device = site.connect_as(token_request(TOKEN)).await.unwrap();
+    device.subscribe(TOPIC);
+    device.nothing();
+    site.service.remove_device("a", &Actor::default()).await.unwrap();
+    device.end();
+    assert_eq!(site.service.status().devices.registered, 1, "the user that is a device");
+    assert_eq!(site.service.status().devices.total, 1);
 }
 
 #[tokio::test]

@@ -5,7 +5,9 @@
 //! so the first that applies decides as mosquitto does. What differs: mosquitto takes every
 //! subscription and withholds single messages, here a subscription is allowed where one rule
 //! covers it and no earlier denial shares a topic with it. So nobody hears what mosquitto
-//! withheld, and who subscribes to more than it may read hears nothing.
+//! withheld, and who subscribes to more than it may read hears nothing. And mosquitto puts a client id
+//! with `/` into a `%c` as it is. Clients choose their ids: who is called `pump-1/cmd` would have the
+//! topics of pump-1, which has only `pump-1` to itself, so here such an id is allowed nothing by it.
 
 use std::collections::HashMap;
 
@@ -130,6 +132,12 @@ fn entry(
             ));
         }
     };
+    if who == Who::Everybody && substitutions(topic).contains("%c") {
+        note(match verdict {
+            "allow" => "a client whose id holds / is allowed nothing by this",
+            _ => "a client whose id holds / is denied all from the level with %c on",
+        });
+    }
     let (whom, pattern) = match &who {
         Who::Anonymous => ("anonymous".to_owned(), topic.replace('%', "%%")),
         Who::User(name) => (format!("user:{name}"), topic.replace('%', "%%")),
@@ -197,7 +205,9 @@ mod tests {
             ]
         );
         let notes: Vec<_> = translation.notes.iter().map(|(line, _)| *line).collect();
-        assert_eq!((notes, translation.problems), (vec![6, 15, 19, 27, 29], vec![]));
+        assert_eq!((notes, translation.problems), (vec![6, 15, 19, 26, 27, 29], vec![]));
+        let (_, slash) = &translation.notes[3];
+        assert!(slash.contains("holds / is allowed nothing"), "{slash}");
     }
 
     #[test]
@@ -215,6 +225,17 @@ mod tests {
                 "allow any all %%%c/%%x/%%",
             ]
         );
+    }
+
+    /// Both sides of what happens then are in the rules of accounts: `a_name_brings_no_level`.
+    #[test]
+    fn says_where_an_id_with_a_slash_is_another_thing() {
+        let text = "pattern a/%c\npattern deny a/%c\npattern a/%u\ntopic a/%c\npattern 100%%c";
+        let notes = translated(text).notes;
+        let slashes: Vec<_> = notes.iter().filter(|(_, note)| note.contains("holds /")).collect();
+        let lines: Vec<_> =
+            slashes.iter().map(|(line, note)| (*line, note.contains("denied all"))).collect();
+        assert_eq!(lines, [(1, false), (2, true), (5, false)]);
     }
 
     #[test]

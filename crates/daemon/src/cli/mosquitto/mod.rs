@@ -95,7 +95,8 @@ pub async fn run(args: Args, config: Option<&Path>) -> anyhow::Result<()> {
         None => output::text(&block)?,
     }
     eprintln!(
-        "{} rules, for the configuration; they hold from the next start on",
+        "{} rules, for the configuration; they hold once it is read again (kill -HUP), another \
+         auth.mode from the next start on",
         rules.rules.len()
     );
     Ok(())
