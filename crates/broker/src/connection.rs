@@ -252,7 +252,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         for _ in 0..ROUNDS {
             let evicted = self.session.inbox.take(&mut self.done, &mut self.taken)?;
             self.tally.dropped += evicted as u32;
-            if !self.poll_greeting(cx) {
+            if !self.poll_greeting(cx)? {
                 // Nothing else is done before the CONNACK, but another may take over.
                 if self.session.inbox.park(cx.waker()) {
                     return Ok(());

@@ -281,7 +281,7 @@ impl Writer {
             self.no_longer_waiting(entry.cost());
             let Entry { record, waiting } = entry;
             match waiting {
-                Some(Waiting::Wait(told)) => self.held_back.push(told),
+                Some(Waiting::Wait(told) | Waiting::Report(told)) => self.held_back.push(told),
                 Some(told) => told.tell(true),
                 None => {}
             }
@@ -328,7 +328,8 @@ impl Writer {
             let refused = matches!(entry.waiting, Some(Waiting::Refuse(_)));
             *if refused { &mut dropped } else { &mut kept } += entry.cost();
             if !matches!(entry.waiting, Some(Waiting::Wait(_))) {
-                told.extend(entry.waiting.take().map(|waiting| (waiting, !refused)));
+                let reported = matches!(entry.waiting, Some(Waiting::Report(_)));
+                told.extend(entry.waiting.take().map(|it| (it, !refused && !reported)));
             }
             !refused
         });
@@ -418,6 +419,11 @@ impl Writer {
         let left = self.entries.len() + self.held_back.len();
         if left > 0 || self.whole {
             tracing::error!(left, "the broker's log could not be written to its end");
+            *self.shared.problem.lock() = Some(
+                "the broker's log could not be written to its end: what sessions that last did while \
+                 it could not be written is lost"
+                    .into(),
+            );
         }
     }
 }
@@ -445,7 +451,10 @@ fn begin_log(storage: &dyn Storage, number: u64) -> io::Result<(Arc<Tail>, u64)>
 impl Waiting {
     /// Nobody may wait any more.
     fn tell(self, written: bool) {
-        let (Waiting::Refuse(told) | Waiting::Defer(told) | Waiting::Wait(told)) = self;
+        let (Waiting::Refuse(told)
+        | Waiting::Defer(told)
+        | Waiting::Report(told)
+        | Waiting::Wait(told)) = self;
         let _ = told.send(written);
     }
 }

@@ -209,7 +209,7 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
         close_doors.clone(),
     ));
     tokio::spawn(certificates.clone().watch(close_doors.clone()));
-    let (server, listened_to) = (Arc::clone(&server), Arc::clone(&fuota));
+    let (stopped, listened_to) = (Arc::clone(&server), Arc::clone(&fuota));
     let reload = Reload::new(config, Parts { level, files, server, fuota, store, certificates });
     tokio::spawn(reload.run(hangups, close_doors.clone()));
     // To the end of the stop, which may take longer than the watchdog waits.
@@ -248,9 +248,10 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
     if !fuota_task.is_finished() && tokio::time::timeout(LAST_WRITES, fuota_task).await.is_err() {
         error!("the last writes to the database took too long and were given up");
     }
-    match failed {
-        Some(error) => Err(error),
-        None => {
+    match (failed, stopped.log_ready()) {
+        (Some(error), _) => Err(error),
+        (None, Err(lost)) => Err(anyhow!("stopped, but {lost}")),
+        (None, Ok(())) => {
             info!("stopped");
             Ok(())
         }
