@@ -75,6 +75,7 @@ impl Admitted {
             patience,
             topic_alias_maximum: connect.topic_alias_maximum,
             problem_information: connect.problem_information,
+            bridge: connect.bridge,
             rest,
         }));
         // [MQTT-3.1.4-5], [MQTT-3.2.0-1], [MQTT-3.2.0-2]

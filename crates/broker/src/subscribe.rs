@@ -1,4 +1,8 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
+//!
+//! A bridge of MQTT 3.1.1 has no words for what MQTT 5 calls No Local and Retain As Published. It
+//! says with the top bit of its protocol level that it means both with each subscription, or what it
+//! publishes would come back, and retained messages would lose their flag on the way.
 
 use hook::{Protocol, Qos, Reason, SubscribeVerdict, Subscription};
 use std::sync::Arc;
@@ -100,12 +104,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn subscribe(
         &mut self,
         packet_id: u16,
-        options: SubscribeFilter,
+        mut options: SubscribeFilter,
         identifier: Option<u32>,
         made: &mut Made,
     ) -> Result<Qos, u8> {
         let text: Arc<str> = options.filter.as_str().into();
         let filter = check_filter(&text).map_err(|_| reason::TOPIC_FILTER_INVALID)?;
+        if self.bridge {
+            // [MQTT-3.8.3-4]
+            options.no_local = filter.share.is_none();
+            options.retain_as_published = true;
+        }
         let refused = |why: Reason| reason_code(why.kind);
         self.exchange.hooks.authorize_subscribe(&self.client, &text).map_err(refused)?;
         let old = self.session.subscriptions.lock().get(&text).cloned();
