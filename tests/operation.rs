@@ -3,6 +3,7 @@
 
 mod support;
 
+use rustix::process::Signal;
 use std::{fs, net::TcpListener};
 
 use serde_json::Value;
@@ -46,6 +47,25 @@ fn signals_end_it_in_order() {
         // And the lock of `data_dir` is free again.
         site.start().stop();
     }
+}
+
+/// Whoever is in a hurry loses nothing that was acknowledged.
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let site = Site::new();
+    let daemon = site.start();
+    // Somebody to say goodbye to.
+    let mut client = Client::connect(daemon.mqtt(), &Connect::id("client"));
+    client.publish(&Publish::new("t", "kept").qos(1).retained());
+    daemon.send(Signal::TERM);
+    daemon.send(Signal::INT);
+    let ended = daemon.ended();
+    assert!([Some(130), Some(143)].contains(&ended.status.code()), "{}", ended.log.join("\n"));
+    assert!(!ended.said(&["stopped"]), "{}", ended.log.join("\n"));
+    let daemon = site.start();
+    let mut client = Client::connect(daemon.mqtt(), &Connect::id("client"));
+    client.subscribe("t", 0);
+    assert_eq!(client.next_publish().text(), "kept");
 }
 
 #[test]
@@ -168,10 +188,16 @@ fn a_missing_file_that_was_named_is_an_error() {
 
 #[test]
 fn a_second_daemon_on_the_same_data_is_refused() {
-    let site = Site::new();
+    let mut site = Site::new();
     let daemon = site.start();
-    let line = refuses(&site, &["data_dir", "in use"]);
-    assert!(line.contains(&format!("process {}", daemon.pid())), "names the other: {line}");
+    // Also by another name.
+    std::os::unix::fs::symlink("data", site.path().join("link")).unwrap();
+    for name in ["data", "link", "link/../data"] {
+        site.set("data_dir", &format!("{name:?}"));
+        let line = refuses(&site, &["data_dir", "in use"]);
+        assert!(line.contains(&format!("process {}", daemon.pid())), "names the other: {line}");
+    }
+    site.set("data_dir", "\"data\"");
     // The first one is unharmed.
     Client::connect(daemon.mqtt(), &Connect::id("client")).ping();
     // A daemon that was killed leaves no lock behind.

@@ -230,31 +230,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Whether the client takes a packet of this size [MQTT-3.1.2-24].
+    /// Whether the client takes a packet of this size [MQTT-3.1.2-24], by its topic or an alias:
+    /// either may be the shorter one.
     fn fits(&self, delivery: &Delivery) -> bool {
-        if self.client.maximum_packet_size == u32::MAX {
-            return true;
-        }
         let mut head = Self::head(delivery, 1, false);
-        if let Some(aliases) = &self.sent_aliases {
-            aliases.shorten(&mut head);
-        }
+        let aliases = self.sent_aliases.as_ref();
         self.takes(&head)
+            || aliases.is_some_and(|aliases| aliases.shorten(&mut head) && self.takes(&head))
     }
 
     fn takes(&self, head: &PublishHead<'_>) -> bool {
-        codec::publish_len(self.client.protocol, head) <= self.client.maximum_packet_size as usize
+        let most = self.client.maximum_packet_size;
+        most == u32::MAX || codec::publish_len(self.client.protocol, head) <= most as usize
     }
 
     pub(crate) fn encode_delivery(&mut self, delivery: &Delivery, packet_id: u16, dup: bool) {
         let protocol = self.client.protocol;
-        let mut head = Self::head(delivery, packet_id, dup);
-        if let Some(aliases) = &self.sent_aliases
-            && !aliases.shorten(&mut head)
-        {
-            head.alias = aliases.next();
+        let plain = Self::head(delivery, packet_id, dup);
+        let mut head = plain;
+        if let Some(aliases) = &self.sent_aliases {
+            if !aliases.shorten(&mut head) {
+                head.alias = aliases.next();
+            }
             if head.alias.is_some() && !self.takes(&head) {
-                head.alias = None;
+                head = plain;
             }
         }
         if let (Some(alias), Some(aliases)) = (head.alias, &mut self.sent_aliases)
@@ -329,78 +328,4 @@ pub(crate) fn text_fits(text: &str, maximum_packet_size: u32) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Server, Settings, handshake::Opened, message::Message, writer::Writer};
-    use tokio::io::{AsyncWriteExt, DuplexStream};
-    use tokio_util::sync::CancellationToken;
-
-    /// A client of MQTT 5 that is connected, and its end of the connection.
-    async fn connected(server: &Server) -> (Box<Connection<DuplexStream>>, DuplexStream) {
-        let (io, mut client) = tokio::io::duplex(1024);
-        let connect = [0x10, 14, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 0, 0, 0, 1, b'c'];
-        client.write_all(&connect).await.unwrap();
-        let open = std::future::ready(Ok(Opened { io, certificate_cn: None }));
-        let (address, stop) = (([127, 0, 0, 1], 1).into(), CancellationToken::new());
-        let exchange = server.exchange();
-        (Connection::greeted(open, address, exchange, stop).await.unwrap(), client)
-    }
-
-    fn delivery(qos: Qos) -> Delivery {
-        let message = Message::plain(qos, vec![b'x'; 2000]);
-        Delivery { id: 0, message, qos, retain: false, subscriptions: None, share: None }
-    }
-
-    #[test]
-    fn an_alias_stands_for_the_topic_that_it_was_set_for() {
-        assert!(SentAliases::new(0).is_none());
-        assert_eq!(SentAliases::new(u16::MAX).unwrap().most, SENT_ALIASES);
-        let mut aliases = SentAliases::new(2).unwrap();
-        let sent = delivery(Qos::AtMostOnce);
-        let mut head = Connection::<DuplexStream>::head(&sent, 0, false);
-        for alias in 1..=2 {
-            assert!(!aliases.shorten(&mut head));
-            assert_eq!((head.topic, head.alias, aliases.next()), ("t", None, Some(alias)));
-            aliases.by_topic.insert(format!("t/{alias}").into(), alias);
-        }
-        assert_eq!(aliases.next(), None);
-        head.topic = "t/2";
-        assert!(aliases.shorten(&mut head));
-        assert_eq!((head.topic, head.alias), ("", Some(2)));
-    }
-
-    /// Neither a write for each message, nor all of them in one.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_write_is_filled_and_no_more_is_taken() {
-        let server = Server::start(Settings::default(), Vec::new()).unwrap();
-        // 33 of these make a write, and 64 a window.
-        for (qos, left_after_two) in [(Qos::AtMostOnce, 96 - 2 * 33), (Qos::AtLeastOnce, 96 - 64)] {
-            let (mut connection, _client) = connected(&server).await;
-            connection.writer = Writer::default();
-            let queue = match qos {
-                Qos::AtMostOnce => &mut connection.taken.lossy,
-                _ => &mut connection.taken.assured,
-            };
-            queue.extend((0..96).map(|_| delivery(qos)));
-            connection.fill();
-            let first = connection.writer.len();
-            assert!((65_536..65_536 + 2_010).contains(&first), "{qos:?}: {first} bytes");
-            connection.writer = Writer::default();
-            connection.fill();
-            let left = connection.taken.lossy.len() + connection.taken.assured.len();
-            assert_eq!(left, left_after_two, "{qos:?}");
-        }
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn no_kind_of_message_takes_a_whole_write() {
-        let server = Server::start(Settings::default(), Vec::new()).unwrap();
-        let (mut connection, _client) = connected(&server).await;
-        connection.writer = Writer::default();
-        connection.taken.lossy.extend((0..96).map(|_| delivery(Qos::AtMostOnce)));
-        connection.taken.assured.extend((0..96).map(|_| delivery(Qos::AtLeastOnce)));
-        connection.fill();
-        let sent = [&connection.taken.assured, &connection.taken.lossy].map(|left| 96 - left.len());
-        assert_eq!(sent, [17, 33 - 17]);
-    }
-}
+mod tests;

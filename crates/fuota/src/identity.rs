@@ -7,6 +7,7 @@ use hook::{Client, ConnectRequest, ConnectVerdict, Identity, Reason, ReasonKind,
 use crate::{
     accounts::{Failure, Refusal, Tried, User},
     device::Device,
+    dialect::Trouble,
     engine::{Counters, Engine},
     link::Link,
     names::{client_device_id, is_name, is_reserved, token_id},
@@ -400,7 +401,12 @@ impl Engine {
         // Those that are known by the name without a proof, in open mode.
         let links = self.registry.links();
         let known = |link: &&Arc<Link>| link.name.as_ref().is_some_and(|it| names.contains(it));
-        clients.extend(links.iter().filter(known).map(|link| Arc::clone(&link.client.id)));
+        for link in links.iter().filter(known) {
+            clients.insert(Arc::clone(&link.client.id));
+            // A download is no connection of the broker: this is what ends its response.
+            let trouble = Trouble::Nothing(text.into());
+            self.send_error(link, &mut link.state.lock(), &trouble, &None);
+        }
         clients.extend(names);
         let reason = Reason::new(ReasonKind::AdministrativeAction, text);
         for client in clients {

@@ -145,11 +145,9 @@ impl Hook for Plugin {
             }
             // Services and operators read what all devices say there.
             None if is_staff(context.client.identity.role) => SubscribeVerdict::Continue,
-            // It is being disconnected.
-            None => SubscribeVerdict::Reject(Reason::new(
-                ReasonKind::NotAuthorized,
-                "the account was removed or changed",
-            )),
+            // It is being disconnected. Nothing is routed to it; and where its account is still
+            // there, the session goes on with what it subscribed to: a refusal would end that.
+            None => SubscribeVerdict::Consume,
         }
     }
 

@@ -390,3 +390,14 @@ fn nobody_waits_for_who_was_late_before_it_has_caught_up() {
     }
     assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Full, "two were");
 }
+
+#[test]
+fn what_is_promised_is_bounded_in_bytes() {
+    let limits = Limits { queue_bytes: 2 * cost() + 1, ..Limits::default() };
+    let inbox = Inbox::new(Arc::new(LiveLimits::new(&limits)));
+    assert!(inbox.attach(1, || true));
+    for _ in 0..2 {
+        assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Queued);
+    }
+    assert_eq!(inbox.push_assured(delivery(), 0, None), Pushed::Full);
+}

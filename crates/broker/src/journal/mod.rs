@@ -32,6 +32,8 @@ mod form;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod image;
+#[cfg(test)]
+mod power_tests;
 mod record;
 mod recover;
 mod restore;

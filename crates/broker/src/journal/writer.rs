@@ -23,11 +23,12 @@ use super::{
 
 /// A log is followed by the next one when it is larger than this and than the last snapshot: so
 /// the files have a few times the size of what is in them, and each byte is copied a few times.
-const LOG_BYTES: u64 = 16 * 1024 * 1024;
+/// Tests follow each of its steps, and more of them in the same time.
+const LOG_BYTES: u64 = if cfg!(test) { 64 * 1024 } else { 16 * 1024 * 1024 };
 /// Bytes in one write.
 const WRITE_BYTES: usize = 4 * 1024 * 1024;
 /// How often a log that cannot be written is tried again.
-const TRY_AGAIN: Duration = Duration::from_millis(250);
+const TRY_AGAIN: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 250 });
 /// While it cannot be written, so many records are kept to be appended. More are taken into the
 /// state, which is then written as a whole.
 const KEPT_RECORDS: usize = 65_536;
@@ -163,7 +164,7 @@ impl Writer {
             && queue.copies.is_empty()
             && !queue.stop
             && !self.syncer.failed.load(Ordering::Acquire)
-            && !(self.idle && self.mark().is_some())
+            && !self.has_time_for_a_mark()
         {
             self.idle = self.shared.wake.wait_for(&mut queue, SYNC_EVERY).timed_out();
         }
@@ -195,15 +196,17 @@ impl Writer {
                     break;
                 }
             }
-            self.append()?;
+            if let Err(error) = self.append() {
+                self.take_back(count);
+                return Err(error);
+            }
             if self.sync == Sync::Always
                 && let Err(error) = self.tail.sync()
             {
-                // The system may have thrown away what it could not write. What is refused now must
-                // not be there if the next start finds this file.
+                // The system may have thrown away what it could not write.
                 self.whole = true;
                 self.len -= self.buffer.len() as u64;
-                drop(self.tail.file.cut(self.len));
+                self.take_back(count);
                 return Err(error);
             }
             self.marked = mark.map_or(self.marked, |mark| mark.synced);
@@ -225,12 +228,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the buffer, or nothing.
+    /// Writes the buffer.
     fn append(&mut self) -> io::Result<()> {
-        self.tail.file.append(&self.buffer).inspect_err(|_| {
-            // Where not even that is possible, the file can no longer be trusted.
-            self.whole |= self.tail.file.cut(self.len).is_err();
-        })?;
+        self.tail.file.append(&self.buffer)?;
         self.len += self.buffer.len() as u64;
         self.tail.written.store(self.len, Ordering::Release);
         Ok(())
@@ -242,14 +242,35 @@ impl Writer {
         (synced > self.marked).then_some(Mark { log: self.name, synced })
     }
 
+    fn has_time_for_a_mark(&self) -> bool {
+        self.idle && self.mark().is_some()
+    }
+
     /// Where nothing came for a while, the mark goes alone, and is not synced for its own sake: what
     /// it says is true, and without it less is known.
     fn write_mark(&mut self) {
         let Some(mark) = self.mark().filter(|_| self.idle && !self.whole) else { return };
         self.buffer.clear();
         file::put(&mut self.buffer, &Record::Mark(mark));
-        if self.append().is_ok() {
-            self.marked = mark.synced;
+        match self.append() {
+            Ok(()) => self.marked = mark.synced,
+            Err(_) => self.take_back(0),
+        }
+    }
+
+    /// So many entries could not be written for good: what is refused now must not be there if the
+    /// next start finds this file. Where not even that is possible, the file can no longer be
+    /// trusted, and who would be refused hears nothing before another one says what is so.
+    fn take_back(&mut self, count: usize) {
+        if self.tail.file.cut(self.len).is_ok() {
+            return;
+        }
+        self.whole = true;
+        for entry in self.entries.iter_mut().take(count) {
+            entry.waiting = match entry.waiting.take() {
+                Some(Waiting::Refuse(told) | Waiting::Report(told)) => Some(Waiting::Wait(told)),
+                waiting => waiting,
+            };
         }
     }
 

@@ -7,6 +7,9 @@ use tokio::time::Instant;
 use super::{Failure, Tried};
 use crate::{Service, engine::Counters, views::UserRole};
 
+/// What the admin token is among the names that failed at an address; no user can have it.
+const ADMIN_TOKEN: &str = "(admin token)";
+
 impl Service {
     /// The role of a user, and a stamp of its password and role: who logged in while it was
     /// another has to log in again. `None` where there is no such user.
@@ -14,10 +17,12 @@ impl Service {
         self.0.accounts.get(name).map(|user| (user.role, user.stamp))
     }
 
-    /// Whether so many logins failed from this address that it waits.
+    /// Whether so many logins failed from this address that it waits with the admin token as well: that
+    /// is one more account.
     pub fn is_slowed(&self, address: Option<SocketAddr>) -> bool {
         let slowed = |address: SocketAddr| {
-            self.0.accounts.throttle.is_slowed(address.ip(), None, Instant::now())
+            let throttle = &self.0.accounts.throttle;
+            throttle.is_slowed(address.ip(), Some(ADMIN_TOKEN), Instant::now())
         };
         address.is_some_and(slowed)
     }
@@ -26,7 +31,7 @@ impl Service {
     pub fn wrong_admin_token(&self, address: Option<SocketAddr>) {
         Counters::add(&self.0.counters.failed_logins, 1);
         let address = address.map(|address| address.ip());
-        match self.0.accounts.failed(Tried::Password, None, address) {
+        match self.0.accounts.failed(Tried::Password, Some(ADMIN_TOKEN), address) {
             Failure::Noted => {
                 tracing::warn!(?address, reason = "not the admin token", "a login failed");
             }

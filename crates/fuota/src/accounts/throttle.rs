@@ -2,7 +2,7 @@
 //!
 //! The first [`FREE`] failures cost nothing. After each further one the address waits, twice as
 //! long as before and at most [`LONGEST`]: until then no password of it is looked at, but for the
-//! first one of each account that has not failed there. Valid tokens, and passwords that are
+//! first one of each account that has not failed there for [`FORGOTTEN`]. Valid tokens, and passwords that are
 //! remembered as verified, are let in as well. So one client with a wrong password does not shut out
 //! its neighbours behind the same address, and whoever guesses has one guess for each name: after
 //! [`ACCOUNTS`] names the address waits with all of them. Tokens and names that nobody has are
@@ -40,8 +40,8 @@ struct Failures {
     count: u32,
     last: Instant,
     until: Instant,
-    /// Hashes of the names whose passwords were wrong.
-    accounts: Vec<u64>,
+    /// Hashes of the names whose passwords were wrong, and since when.
+    accounts: Vec<(u64, Instant)>,
 }
 
 /// What a failed login means for its address.
@@ -58,9 +58,10 @@ pub enum Failure {
 
 impl Failures {
     /// Whether logins with this name wait while the address does; without a name they do.
-    fn concern(&self, account: Option<u64>) -> bool {
-        let is_new = |account| !self.accounts.contains(&account);
-        !(self.accounts.len() < ACCOUNTS && account.is_some_and(is_new))
+    fn concern(&self, account: Option<u64>, now: Instant) -> bool {
+        let failed = || self.accounts.iter().filter(|(_, at)| now - *at < FORGOTTEN);
+        let is_new = |account| failed().all(|(failed, _)| *failed != account);
+        !(failed().count() < ACCOUNTS && account.is_some_and(is_new))
     }
 }
 
@@ -70,7 +71,7 @@ impl Throttle {
         let account = account.map(|name| self.hasher.hash_one(name));
         let known = self.known.lock();
         let failures = known.get(&network(address));
-        failures.is_some_and(|failures| now < failures.until && failures.concern(account))
+        failures.is_some_and(|failures| now < failures.until && failures.concern(account, now))
     }
 
     /// A login from this address failed, with this name.
@@ -88,16 +89,16 @@ impl Throttle {
             accounts: Vec::new(),
         });
         let waits = now < failures.until;
-        if waits && failures.concern(account) {
+        if waits && failures.concern(account, now) {
             return Failure::Waiting;
         }
         if now - failures.last >= FORGOTTEN {
             failures.count = 0;
-            failures.accounts.clear();
         }
         failures.last = now;
-        if !failures.concern(account) {
-            failures.accounts.extend(account);
+        if !failures.concern(account, now) {
+            failures.accounts.retain(|(_, at)| now - *at < FORGOTTEN);
+            failures.accounts.extend(account.map(|account| (account, now)));
         }
         if waits {
             return Failure::Slowed(failures.until - now);
@@ -177,8 +178,15 @@ mod tests {
         assert_eq!(tried.count(), ACCOUNTS - 2);
         assert!(slowed(Some("good"), now));
         assert!(!slowed(Some("good"), now + LONGEST));
-        throttle.failed(HOME, None, now + FORGOTTEN);
-        assert_eq!(throttle.known.lock()[&HOME].accounts, [0; 0]);
+        // Each for its own time, whatever the address does meanwhile.
+        for minute in 1..=10 {
+            now += LONGEST;
+            throttle.failed(HOME, Some("old"), now);
+            assert_eq!(slowed(Some("good"), now), minute < 10, "minute {minute}");
+        }
+        assert!(!slowed(Some("other"), now));
+        throttle.failed(HOME, Some("other"), now);
+        assert_eq!(throttle.known.lock()[&HOME].accounts.len(), 2, "old and other");
     }
 
     #[test]

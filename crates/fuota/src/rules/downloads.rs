@@ -5,7 +5,7 @@ use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
 use crate::{
-    Act, DropRollout, Limits, Windows,
+    Act, DevicePatch, DropRollout, Limits, NewDevice, Windows,
     download::{Caller, Fetch, Image},
     harness::{Site, ann},
 };
@@ -167,5 +167,43 @@ async fn rule_10_one_whose_update_is_stopped_hears_so_amid_a_body() {
             let ends = ends.expect("an end before its end").to_string();
             assert!(ends.contains("cancelled by an operator"), "{size} {begins}: {ends}");
         }
+    }
+}
+
+/// A response is a connection of its device, and ends with the others: what is read of a large image
+/// after that is what was on its way.
+#[tokio::test]
+async fn rule_28_a_download_ends_with_what_its_device_has_proven() {
+    const SIZE: usize = 6_400_000;
+    const TOKEN: &str = "token-of-dev-1-0123456789";
+    let site = Site::start().await;
+    site.drop_file("pump-1.0.0.bin", &varied(SIZE)).await;
+    let register =
+        NewDevice { id: "dev-1".into(), token: Some(TOKEN.into()), ..NewDevice::default() };
+    let cut = DevicePatch { rotate_token: true, now: true, ..DevicePatch::default() };
+    let mut token = None;
+    for change in ["registered", "cut off", "removed"] {
+        let caller = Caller::Device { id: "dev-1", user: None, token: token.as_deref() };
+        let fetch = site.service.caller(caller, None).await.unwrap();
+        let image = fetch.image().await.unwrap().unwrap_or_else(|| panic!("an image, {change}"));
+        let mut parts = std::pin::pin!(image.read(0, SIZE as u64));
+        parts.next().await.unwrap().unwrap();
+        token = match change {
+            "registered" => {
+                let added = site.service.add_device(register.clone(), None, &ann()).await;
+                Some(added.unwrap().0.token)
+            }
+            "cut off" => site.service.set_device("dev-1", cut.clone(), &ann()).await.unwrap().token,
+            _ => {
+                site.service.remove_device("dev-1", &ann()).await.unwrap();
+                None
+            }
+        };
+        let rest: Vec<_> = parts.collect().await;
+        let Some(Err(end)) = rest.last() else { panic!("{change}: all of it came") };
+        let end = end.to_string();
+        let word = if change == "removed" { "removed" } else { "log in" };
+        assert!(end.contains(word), "{change}: {end}");
+        assert!(rest.len() < 40, "{change}: {} parts", rest.len());
     }
 }

@@ -1,9 +1,6 @@
 //! What is on the network: the daemon's answer, its ports and listeners, their certificates.
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use fuota::AuthMode;
 use serde_json::Value;
@@ -77,10 +74,10 @@ fn ports(config: &Config) -> Vec<Finding> {
     )];
     for (key, addresses) in config.mqtt.listeners().into_iter().chain(others) {
         for address in addresses {
-            if let Err(error) = TcpListener::bind(address) {
+            if let Err(error) = broker::bind_socket(*address) {
                 findings.push(problem(
                     "ports",
-                    format!("{key}: {address} cannot be listened on: {error}"),
+                    format!("{key}: {error}"),
                     format!(
                         "end what has it (ss -ltnp 'sport = :{}'), or choose another",
                         address.port()

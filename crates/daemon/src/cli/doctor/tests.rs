@@ -35,6 +35,21 @@ async fn a_site_before_its_first_start_is_well() {
     assert!(!dir.path().join("data").exists(), "it changes nothing");
 }
 
+/// As the daemon would: all of IPv6 is free where a port of IPv4 is taken.
+#[tokio::test]
+async fn a_port_is_taken_in_its_own_family_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let _other = TcpListener::bind(taken).unwrap();
+    let text = format!(
+        "mqtt.listen = \"[::]:{}\"\nauth.allow_open_network = true\nadmin.listen = {:?}\n",
+        taken.port(),
+        free()
+    );
+    let findings = of(dir.path(), &text).await;
+    assert!(!findings.iter().any(|one| one.check == "ports"), "{findings:?}");
+}
+
 #[tokio::test]
 async fn mistakes_of_the_configuration_come_one_a_line() {
     let dir = tempfile::tempdir().unwrap();
