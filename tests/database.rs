@@ -180,3 +180,21 @@ fn blocks_go_on_while_the_database_cannot_be_written() {
         assert_eq!(row["progress"]["chunks_sent"], 20, "{row}");
     }
 }
+
+/// Somebody may mean it; who does not must not learn it from a set point that is missing.
+#[test]
+fn a_log_of_the_broker_that_is_gone_is_reported() {
+    let site = Site::new();
+    let said = ["WARN", "broker's log in", "is missing", "backup"];
+    for damage in [false, true] {
+        if damage {
+            fs::remove_dir_all(site.path().join("data/broker")).unwrap();
+        }
+        let daemon = site.start();
+        if damage {
+            daemon.expect_log(&said);
+        }
+        let ended = daemon.stop();
+        assert_eq!((ended.status.code(), ended.said(&said)), (Some(0), damage));
+    }
+}

@@ -44,6 +44,9 @@ fn a_full_disk_stops_what_is_to_be_kept_and_nothing_else() {
     let manifest = device.manifest();
     let mut bytes = device.fetch(0);
 
+    let early_id = Connect::id("pump-3").persistent();
+    Device::connect(daemon.mqtt(), &early_id).manifest();
+
     set_largest_file(&daemon, Some(1 << 20));
     let mut client = Client::connect(daemon.mqtt(), &Connect::id("writer").v5());
     let large = Publish::new("state", vec![b'x'; 200_000]).qos(1).retained();
@@ -66,13 +69,20 @@ fn a_full_disk_stops_what_is_to_be_kept_and_nothing_else() {
         bytes.extend(device.fetch(index));
     }
     assert_eq!(sha256(&bytes), sha256(&firmware));
-    let mut late = Device::connect(daemon.mqtt(), &Connect::id("pump-2").persistent());
+    let mut late = Device::connect(daemon.mqtt(), &Connect::id("pump-2"));
     assert_eq!(late.manifest().chunks, manifest.chunks);
     late.fetch(0);
     // 3.1.1 has no code for it: nothing is acknowledged, and the connection ends.
     let mut old = Client::connect(daemon.mqtt(), &Connect::id("old"));
     old.send_publish(&large);
     old.expect_closed();
+
+    // What a session that lasts would be promised is refused, and what it was promised goes on.
+    let mut early = Device::connect(daemon.mqtt(), &early_id);
+    assert_eq!(early.manifest().chunks, manifest.chunks);
+    early.fetch(0);
+    let new = Connect::id("pump-4").persistent();
+    assert!(Client::try_connect(daemon.mqtt(), &new).is_err());
 
     set_largest_file(&daemon, None);
     eventually("the log can be written again", || {

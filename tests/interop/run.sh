@@ -2,7 +2,7 @@
 # Foreign client libraries against the real daemon: the reference's devices on paho-mqtt, and what
 # other programs of a site do, on paho-mqtt, aiomqtt, gmqtt, MQTT.js and mosquitto's commands, over
 # TCP, TLS and WebSocket; devices of other clouds, on tb-mqtt-client, awsiotsdk and rustot, alone and
-# all at once; a mosquitto site that moves; schemathesis on the admin interface; and
+# all at once; a mosquitto site that moves; bridges of mosquitto; schemathesis on the admin interface; and
 # firmware files and signatures of the tools that make them.
 # Usage: tests/interop/run.sh [FUOTAD]; without a binary, the debug build is made and used.
 # What it needs from PyPI and npm goes into target/interop; programs that are missing are installed
@@ -114,6 +114,7 @@ count python3 awsiot.py "$fuotad" "$awsiot"
 count python3 rustot.py "$fuotad" "$rustot"
 count "$new" together.py "$fuotad" "$thingsboard" "$rustot"
 count "$new" migration.py "$fuotad"
+count "$new" bridge.py "$fuotad"
 count "$openapi" openapi.py "$fuotad"
 count "$formats" formats.py "$fuotad"
 echo "interop: $passed passed, $failed failed"

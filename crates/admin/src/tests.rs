@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     Router,
     body::Body,
-    http::{Request, StatusCode},
+    http::{Request, StatusCode, Version},
     middleware,
     routing::post,
 };
@@ -57,6 +57,8 @@ fn router() -> Router {
         .route("/api/thing", post(echo))
         .layer(middleware::from_fn_with_state(Arc::clone(&doors), doors::bearer))
         .route("/open", axum::routing::get(|| async { "open" }))
+        .route("/healthz", axum::routing::get(|| async { "ok" }))
+        .route("/readyz", axum::routing::get(|| async { "ok" }))
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(doors, doors::host_and_origin))
 }
@@ -132,6 +134,22 @@ async fn only_names_that_nobody_else_can_own_are_served() {
         assert_eq!(open(&[("host", host)]).await, StatusCode::BAD_REQUEST, "{host:?}");
     }
     assert_eq!(open(&[]).await, StatusCode::BAD_REQUEST, "no Host at all");
+    // Load balancers ask for these two in HTTP/1.0, which has no Host.
+    let old = async |path: &str, host: Option<&str>, version| {
+        let request = Request::get(path).version(version);
+        let request = match host {
+            Some(host) => request.header("host", host),
+            None => request,
+        };
+        ask(request.body(Body::empty()).unwrap()).await.0
+    };
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(old(path, None, Version::HTTP_10).await, StatusCode::OK, "{path}");
+        assert_eq!(old(path, None, Version::HTTP_11).await, StatusCode::BAD_REQUEST, "{path}");
+        let foreign = old(path, Some("evil.example"), Version::HTTP_10).await;
+        assert_eq!(foreign, StatusCode::FORBIDDEN, "{path}");
+    }
+    assert_eq!(old("/open", None, Version::HTTP_10).await, StatusCode::BAD_REQUEST);
     assert_eq!(
         open(&[("host", "localhost"), ("host", "localhost")]).await,
         StatusCode::BAD_REQUEST

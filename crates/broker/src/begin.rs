@@ -75,6 +75,7 @@ impl Admitted {
             patience,
             topic_alias_maximum: connect.topic_alias_maximum,
             problem_information: connect.problem_information,
+            bridge: connect.bridge,
             rest,
         }));
         // [MQTT-3.1.4-5], [MQTT-3.2.0-1], [MQTT-3.2.0-2]
@@ -158,14 +159,19 @@ fn note_session(
     // Its will is a part of it (MQTT 5.0, 4.1).
     let will = state.will.as_ref().filter(|_| lasts);
     let will = will.map(|will| Record::Will { session: key, will: Some(Box::new(will.clone())) });
+    // What was promised before goes on also while the disk is full.
+    let goes_on = matches!(record, Record::Resume { .. });
     let bytes = record.cost() + will.as_ref().map_or(0, Record::cost);
     let (told, ticket) = Ticket::pair();
-    state.behind.write(journal, &exchange.left, bytes, move |journal| match will {
-        None => journal.note(record, told),
-        Some(will) => {
-            journal.append(record);
-            journal.note(will, told);
-        }
+    state.behind.write(journal, &exchange.left, bytes, move |journal| {
+        let last = match will {
+            None => record,
+            Some(will) => {
+                journal.append(record);
+                will
+            }
+        };
+        if goes_on { journal.note(last, told) } else { journal.report(last, told) }
     });
     Some(ticket)
 }

@@ -109,6 +109,8 @@ pub(crate) struct Parts<S> {
     pub topic_alias_maximum: u16,
     /// Whether it wants reason strings with acknowledgements.
     pub problem_information: bool,
+    /// Another broker that connects as a client.
+    pub bridge: bool,
     /// What came behind the CONNECT.
     pub rest: Vec<u8>,
 }
@@ -127,6 +129,7 @@ pub(crate) struct Connection<S> {
     /// Packet ids that the session's last connection left unacknowledged, to be sent again.
     pub(crate) resend: Queue<u16>,
     pub(crate) problem_information: bool,
+    pub(crate) bridge: bool,
     /// A packet that has not arrived whole, or may not be handled yet.
     partial: BytesMut,
     /// `partial` holds whole packets that had to wait.
@@ -190,6 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             window: parts.window.into(),
             promised: parts.promised,
             problem_information: parts.problem_information,
+            bridge: parts.bridge,
             partial: BytesMut::from(&parts.rest[..]),
             left: false,
             looked: 0,
@@ -252,7 +256,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         for _ in 0..ROUNDS {
             let evicted = self.session.inbox.take(&mut self.done, &mut self.taken)?;
             self.tally.dropped += evicted as u32;
-            if !self.poll_greeting(cx) {
+            if !self.poll_greeting(cx)? {
                 // Nothing else is done before the CONNACK, but another may take over.
                 if self.session.inbox.park(cx.waker()) {
                     return Ok(());

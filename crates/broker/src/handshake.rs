@@ -17,7 +17,9 @@ use crate::{
     packet::{ConnAck, Connect, reason},
     quota::Place,
     registry::Claimed,
+    session::Session,
     topic::check_name,
+    unsettled::UNWRITABLE,
 };
 
 /// The largest CONNECT: client id, will topic, will payload, user name and password have 64 KB
@@ -260,6 +262,11 @@ async fn admit(
             "the CONNACK is larger than the Maximum Packet Size",
         );
     }
+    if exchange.log_is_failing()
+        && needs_log(&connect, exchange.registry.find(&client_id).as_deref())
+    {
+        return refused(reason::QUOTA_EXCEEDED, UNWRITABLE);
+    }
     let place = match connect.session_expiry {
         0 => None,
         _ => exchange
@@ -269,6 +276,15 @@ async fn admit(
     };
     let claimed = exchange.registry.claim(&client_id).await.ok_or_else(|| overtaken(protocol))?;
     Ok(Admitted { connect, client, promised, ack, claimed, place })
+}
+
+/// Whether the log is to have what this CONNECT asks for before its client is told: a session that
+/// lasts begins, or is gone.
+fn needs_log(connect: &Connect, session: Option<&Session>) -> bool {
+    match session.is_some_and(Session::is_durable) {
+        true => connect.clean_start,
+        false => connect.session_expiry != 0,
+    }
 }
 
 /// The first user properties, as far as they are remembered: a client is kept as long as its

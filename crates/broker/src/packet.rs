@@ -35,6 +35,8 @@ pub enum Packet<'a> {
 pub struct Connect {
     /// The version, from protocol name and level.
     pub protocol: Protocol,
+    /// Another broker that connects as a client (3.1.1): see [`crate::subscribe`].
+    pub bridge: bool,
     /// As sent; may be empty.
     pub client_id: String,
     /// Clean Session (3.1.1) or Clean Start (5).

@@ -1,6 +1,10 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
+//!
+//! A bridge of MQTT 3.1.1 has no words for what MQTT 5 calls No Local and Retain As Published. It
+//! says with the top bit of its protocol level that it means both with each subscription, or what it
+//! publishes would come back, and retained messages would lose their flag on the way.
 
-use hook::{Qos, Reason, SubscribeVerdict, Subscription};
+use hook::{Protocol, Qos, Reason, SubscribeVerdict, Subscription};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -9,7 +13,7 @@ use crate::{
     codec,
     connection::{Connection, Ending},
     inbound::reason_code,
-    journal::{Record, Ticket},
+    journal::{Journal, Record, Ticket},
     packet::{RetainHandling, Subscribe, SubscribeFilter, Unsubscribe, reason},
     subscriptions::Held,
     topic::check_filter,
@@ -23,6 +27,15 @@ const FILTERS: usize = 64;
 const FILTER_BYTES: usize = 256;
 /// So long they may be together in any case, so that one of any length is taken.
 const LEAST_BYTES: usize = 64 * 1024;
+
+/// What a SUBSCRIBE made of the subscriptions of a session.
+#[derive(Default)]
+struct Made {
+    /// Something that the log has to have.
+    changed: bool,
+    /// Filters that it had not before.
+    new: Vec<Arc<str>>,
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// An answer that the client does not take cannot be given, nor left out [MQTT-3.1.2-24].
@@ -42,9 +55,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let most = self.exchange.limits.subscriptions().max(held).max(FILTERS);
         // One after the other, and one answer [MQTT-3.8.4-1], [MQTT-3.8.4-5], [MQTT-3.9.3-1].
         let mut codes = Vec::with_capacity(filters.len());
+        let mut made = Made::default();
         for (at, options) in filters.into_iter().enumerate() {
             let granted = if at < most {
-                self.subscribe(packet_id, options, identifier)
+                self.subscribe(packet_id, options, identifier, &mut made)
             } else {
                 Err(reason::QUOTA_EXCEEDED)
             };
@@ -53,29 +67,63 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.tally.refused += u32::from(granted.is_err());
         }
         let granted = codes.iter().any(|code| *code < 0x80);
-        let ticket = self.logged_before(granted);
-        self.answer(ticket, Answer::SubAck { packet_id, codes });
+        // What is repeated stands in the log, or waits for it.
+        let waits = self.unsettled.as_ref().is_some_and(|unsettled| unsettled.has_answers());
+        let how = match made.changed || waits {
+            true => Journal::reporting_barrier,
+            false => Journal::barrier,
+        };
+        let ticket = self.logged_before(granted, how);
+        self.answer(ticket, Answer::SubAck { packet_id, codes, new: made.new });
         Ok(())
     }
 
     /// A ticket for all that this session has appended so far, where something was.
-    fn logged_before(&self, something: bool) -> Option<Ticket> {
+    fn logged_before(&self, something: bool, how: fn(&Journal) -> Ticket) -> Option<Ticket> {
         let journal = self.exchange.journal.as_ref();
-        journal.filter(|_| something && self.session.is_durable()).map(|journal| journal.barrier())
+        journal.filter(|_| something && self.session.is_durable()).map(|journal| how(journal))
+    }
+
+    /// Whether nothing can be promised to this session that lasts.
+    fn promises_nothing(&self) -> bool {
+        self.session.is_durable() && self.exchange.log_is_failing()
+    }
+
+    /// The log could not be written when these subscriptions were on their way there.
+    pub(crate) fn take_back(&mut self, packet_id: u16, mut codes: Vec<u8>, new: &[Arc<str>]) {
+        for filter in new {
+            self.unsubscribe(filter);
+        }
+        for code in codes.iter_mut().filter(|code| **code < 0x80) {
+            *code = reason::QUOTA_EXCEEDED;
+            self.tally.refused += 1;
+        }
+        self.answer(None, Answer::SubAck { packet_id, codes, new: Vec::new() });
     }
 
     fn subscribe(
         &mut self,
         packet_id: u16,
-        options: SubscribeFilter,
+        mut options: SubscribeFilter,
         identifier: Option<u32>,
+        made: &mut Made,
     ) -> Result<Qos, u8> {
         let text: Arc<str> = options.filter.as_str().into();
         let filter = check_filter(&text).map_err(|_| reason::TOPIC_FILTER_INVALID)?;
+        if self.bridge {
+            // [MQTT-3.8.3-4]
+            options.no_local = filter.share.is_none();
+            options.retain_as_published = true;
+        }
         let refused = |why: Reason| reason_code(why.kind);
         self.exchange.hooks.authorize_subscribe(&self.client, &text).map_err(refused)?;
-        let known = self.session.subscriptions.lock().get(&text).map(|held| held.consumed);
+        let old = self.session.subscriptions.lock().get(&text).cloned();
+        let known = old.as_ref().map(|held| held.consumed);
         if known.is_none() && !self.has_room_for(&text) {
+            return Err(reason::QUOTA_EXCEEDED);
+        }
+        let is_old = |held: &Held| *held == Held::new(&options, identifier, held.consumed);
+        if self.promises_nothing() && !old.as_ref().is_some_and(is_old) {
             return Err(reason::QUOTA_EXCEEDED);
         }
         let qos = options.qos;
@@ -91,11 +139,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let handling = options.retain_handling;
         let held = Held::new(&options, identifier, consumed);
-        self.log(|session| Record::Subscribe {
-            session,
-            filter: (*text).into(),
-            held: held.clone(),
-        });
+        if old.as_ref() != Some(&held) {
+            made.changed = true;
+            made.new.extend(known.is_none().then(|| text.clone()));
+            self.log(|session| Record::Subscribe {
+                session,
+                filter: (*text).into(),
+                held: held.clone(),
+            });
+        }
         if !consumed {
             self.exchange.index.insert(filter, &text, held.entry(&self.session));
         }
@@ -132,12 +184,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             && held.bytes() + filter.len() <= most.saturating_mul(FILTER_BYTES).max(LEAST_BYTES)
     }
 
+    /// While the log cannot be written nothing changes, where the client can be told. MQTT 3.1.1 has
+    /// no code for it: the UNSUBACK comes when there is room, and all else goes on.
     pub(crate) fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), Ending> {
         self.check_answer(unsubscribe.filters.len())?;
+        if self.promises_nothing() && self.client.protocol == Protocol::V5 {
+            let refusal = |filter: &String| match self.session.subscriptions.lock().get(filter) {
+                Some(_) => reason::IMPLEMENTATION_SPECIFIC_ERROR,
+                None if check_filter(filter).is_err() => reason::TOPIC_FILTER_INVALID,
+                None => reason::NO_SUBSCRIPTION_EXISTED,
+            };
+            let codes = unsubscribe.filters.iter().map(refusal).collect();
+            self.answer(None, Answer::UnsubAck { packet_id: unsubscribe.packet_id, codes });
+            return Ok(());
+        }
         // [MQTT-3.10.4-4], [MQTT-3.10.4-6], [MQTT-3.11.3-1]
         let codes: Vec<u8> =
             unsubscribe.filters.iter().map(|filter| self.unsubscribe(filter)).collect();
-        let ticket = self.logged_before(codes.contains(&reason::SUCCESS));
+        let ticket = self.logged_before(codes.contains(&reason::SUCCESS), Journal::written_before);
         let packet_id = unsubscribe.packet_id;
         self.answer(ticket, Answer::UnsubAck { packet_id, codes });
         Ok(())

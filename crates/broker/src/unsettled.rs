@@ -8,8 +8,9 @@
 use hook::{Protocol, Qos, SessionEnd};
 use std::{
     collections::{BTreeSet, VecDeque},
+    sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -62,8 +63,9 @@ pub(crate) enum Step {
 
 /// An answer that says that something is in the log.
 pub(crate) enum Answer {
-    /// SUBACK: the subscriptions are. Then their retained messages follow.
-    SubAck { packet_id: u16, codes: Vec<u8> },
+    /// SUBACK: the subscriptions are. Then their retained messages follow. Those that were `new` are
+    /// taken back where they are not.
+    SubAck { packet_id: u16, codes: Vec<u8>, new: Vec<Arc<str>> },
     /// UNSUBACK.
     UnsubAck { packet_id: u16, codes: Vec<u8> },
 }
@@ -71,8 +73,10 @@ pub(crate) enum Answer {
 impl Answer {
     /// What it holds, in bytes.
     fn cost(&self) -> usize {
-        let (Answer::SubAck { codes, .. } | Answer::UnsubAck { codes, .. }) = self;
-        codes.len()
+        match self {
+            Answer::SubAck { codes, new, .. } => codes.len() + size_of_val(&**new),
+            Answer::UnsubAck { codes, .. } => codes.len(),
+        }
     }
 }
 
@@ -94,6 +98,11 @@ impl Unsettled {
             || self.bytes >= MOST_BYTES
             || self.hold.is_some()
             || self.publishes.back().is_some_and(|(pending, ..)| pending.waits_for_room())
+    }
+
+    /// Whether an answer to a SUBSCRIBE or UNSUBSCRIBE is still to come.
+    pub fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
     }
 
     /// Whether the client was told nothing yet of a step that it has asked for.
@@ -189,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn give(&mut self, answer: Answer) {
         let protocol = self.client.protocol;
         match answer {
-            Answer::SubAck { packet_id, codes } => {
+            Answer::SubAck { packet_id, codes, .. } => {
                 self.writer.encode(|out| codec::suback(out, protocol, packet_id, &codes));
                 if let Some(backlog) = &mut self.backlog {
                     backlog.acknowledged(packet_id);
@@ -209,16 +218,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Whether the CONNACK has gone, or goes now.
-    pub(crate) fn poll_greeting(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(unsettled) = &mut self.unsettled else { return true };
-        let Some((mut ticket, ack)) = unsettled.greeting.take() else { return true };
-        if ticket.poll(cx).is_pending() {
-            unsettled.greeting = Some((ticket, ack));
-            return false;
+    /// Whether the CONNACK has gone, or goes now. Where the log could not be written, what began is
+    /// over without one: the next CONNECT of this client is refused with the reason.
+    pub(crate) fn poll_greeting(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
+        let Some(unsettled) = &mut self.unsettled else { return Ok(true) };
+        let Some((mut ticket, ack)) = unsettled.greeting.take() else { return Ok(true) };
+        match ticket.poll(cx) {
+            Poll::Pending => {
+                unsettled.greeting = Some((ticket, ack));
+                return Ok(false);
+            }
+            Poll::Ready(Err(Unwritable)) if !ack.session_present => {
+                self.state.expiry = Some(Duration::ZERO);
+                return Err(Ending { end: SessionEnd::Kicked, tell: None, will: false });
+            }
+            Poll::Ready(_) => {}
         }
         self.send_connack(&ack);
-        true
+        Ok(true)
     }
 
     /// Whether the CONNACK is still to come.
@@ -272,13 +289,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         while let Some((ticket, _)) = unsettled.answers.front_mut()
-            && ticket.poll(cx).is_ready()
+            && let Poll::Ready(written) = ticket.poll(cx)
         {
-            if let Some((_, answer)) = unsettled.answers.pop_front() {
-                unsettled.bytes -= answer.cost();
-                self.give(answer);
-                self.look_at_what_waited();
+            let Some((_, answer)) = unsettled.answers.pop_front() else { break };
+            unsettled.bytes -= answer.cost();
+            match (answer, written) {
+                (answer, Ok(())) => self.give(answer),
+                (Answer::SubAck { packet_id, codes, new }, Err(Unwritable)) => {
+                    self.take_back(packet_id, codes, &new);
+                }
+                // The log is gone.
+                (Answer::UnsubAck { .. }, Err(Unwritable)) => {}
             }
+            self.look_at_what_waited();
         }
         if unsettled.hold.as_mut().is_some_and(|ticket| ticket.poll(cx).is_ready()) {
             unsettled.hold = None;

@@ -15,7 +15,7 @@ const DEFAULT_URL: &str = "file:firmware";
 /// The folders that the watched directory knows.
 const FOLDERS: [&str; 4] = ["all", "groups", "models", "devices"];
 /// The firmware database: where it exists, this is not the first start.
-const DATABASE: &str = "fuota.db";
+pub const DATABASE: &str = "fuota.db";
 
 /// What is watched, as start-up prints it.
 pub fn shown(config: &Config) -> String {

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -35,6 +35,8 @@ pub struct Device {
     pub unwritten: AtomicBool,
     /// Seconds since 1970; 0 while it was never seen.
     seen: AtomicU64,
+    /// When, in nanoseconds of this process; 0 while it was not seen in it.
+    acted: AtomicU64,
 }
 
 /// Locked before a link's state where both are needed.
@@ -112,6 +114,9 @@ impl OldToken {
     }
 }
 
+/// From when [`Device::idle_order`] counts.
+static FIRST: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+
 impl Device {
     pub fn new(id: Arc<str>, stored: bool) -> Device {
         Device {
@@ -121,6 +126,7 @@ impl Device {
             dirty: AtomicBool::new(false),
             unwritten: AtomicBool::new(false),
             seen: AtomicU64::new(0),
+            acted: AtomicU64::new(0),
         }
     }
 
@@ -185,6 +191,8 @@ impl Device {
     /// It was seen now.
     pub fn touch(&self) {
         self.seen.store(unix_now(), Ordering::Relaxed);
+        let now = u64::try_from(FIRST.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.acted.store(now, Ordering::Relaxed);
         self.dirty.store(true, Ordering::Relaxed);
     }
 
@@ -192,6 +200,12 @@ impl Device {
     pub fn speaks(&self, dialect: &str) {
         self.state.lock().dialect = Some(dialect.into());
         self.dirty.store(true, Ordering::Relaxed);
+    }
+
+    /// The larger, the later it was seen: exactly where that was in this process, and after all that
+    /// were seen before it.
+    pub fn idle_order(&self) -> (u64, u64) {
+        (self.acted.load(Ordering::Relaxed), self.seen.load(Ordering::Relaxed))
     }
 
     /// Seconds since 1970.

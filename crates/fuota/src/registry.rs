@@ -121,7 +121,7 @@ impl Registry {
                 !state.registered && state.links.is_empty() && state.pinning.is_none()
             })
             .collect();
-        idle.sort_by_key(|device| device.last_seen());
+        idle.sort_by_key(|device| device.idle_order());
         idle.truncate(room);
         idle.retain(|device| {
             let mut state = device.state.lock();
@@ -251,5 +251,28 @@ impl Registry {
             site.titles.extend(state.title.clone());
         }
         site
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rule 5, also among those that were seen within one second, or before the last start.
+    #[test]
+    fn the_longest_idle_is_forgotten_first() {
+        let registry = Registry::default();
+        let device = |id: &str, limit| registry.get_or_create(&id.into(), limit).unwrap();
+        let all = ["c", "a", "e", "b", "d"];
+        let devices: Vec<_> = all.iter().map(|id| device(id, 5).0).collect();
+        let order = [3, 0, 4, 2];
+        order.iter().for_each(|at| devices[*at].touch());
+        // The second one was not seen since the start.
+        for (number, at) in [1].iter().chain(&order).enumerate() {
+            let forgotten = device(&format!("new-{number}"), 5).1;
+            let names: Vec<&str> = forgotten.iter().map(|device| &*device.id).collect();
+            assert_eq!(names, [all[*at]], "{number}");
+            registry.get(&format!("new-{number}")).unwrap().touch();
+        }
     }
 }

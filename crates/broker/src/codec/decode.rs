@@ -78,6 +78,10 @@ fn end(rest: &[u8]) -> Result<()> {
     }
 }
 
+/// The protocol level of a bridge that speaks 3.1.1: its top bit asks for a subscriber that gets back
+/// nothing of what it publishes, and the RETAIN flag as it was published.
+const BRIDGE: u8 = 0x80 | 4;
+
 /// Decodes a CONNECT of any version.
 ///
 /// # Errors
@@ -97,8 +101,10 @@ pub fn decode_connect(frame: &[u8]) -> Result<Connect> {
     let level = read::byte(&mut rest)?;
     let protocol = match (name, level) {
         (b"MQTT", 4) => Protocol::V311,
+        // In no standard, but in mosquitto and what has learned from it.
+        (b"MQTT", BRIDGE) => Protocol::V311,
         (b"MQTT", 5) => Protocol::V5,
-        // A bridge sets the top bit; with 4 or less below it, it expects the CONNACK of 3.1.1.
+        // A bridge sets the top bit; with 3 below it, it expects the CONNACK of 3.1.
         (b"MQTT", _) if level & 0x7f > 4 => {
             return Err(CodecError { protocol: Some(Protocol::V5), ..unsupported });
         }
@@ -107,7 +113,9 @@ pub fn decode_connect(frame: &[u8]) -> Result<Connect> {
         // [MQTT-3.1.2-1]
         _ => return Err(CodecError::protocol("the protocol name is not MQTT")),
     };
-    connect(protocol, rest).map_err(|error| CodecError { protocol: Some(protocol), ..error })
+    let connect = connect(protocol, rest);
+    let connect = connect.map(|connect| Connect { bridge: level == BRIDGE, ..connect });
+    connect.map_err(|error| CodecError { protocol: Some(protocol), ..error })
 }
 
 fn connect(protocol: Protocol, mut rest: &[u8]) -> Result<Connect> {
@@ -145,6 +153,7 @@ fn connect(protocol: Protocol, mut rest: &[u8]) -> Result<Connect> {
     let password = if password { Some(read::binary(rest)?.to_vec()) } else { None };
     end(rest)?;
     Ok(Connect {
+        bridge: false,
         protocol,
         client_id,
         clean_start,

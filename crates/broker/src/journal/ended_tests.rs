@@ -34,7 +34,7 @@ impl Storage for Broken {
 
 impl LogFile for Broken {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        assert_eq!(bytes, super::file::header(), "the disk is broken");
+        assert!(super::file::name(bytes).is_some(), "the disk is broken");
         Ok(())
     }
     fn cut(&self, _: u64) -> io::Result<()> {

@@ -13,7 +13,7 @@ use super::{
         decode_held, decode_message, decode_owed, encode_held, encode_message, encode_owed, head,
         take_text, text, u8, u16, u32, u64,
     },
-    record::{Next, Owner, Published, Record, Retained, Target, Unknown},
+    record::{Mark, Next, Owner, Published, Record, Retained, Target, Unknown},
     wall_seconds,
 };
 use crate::{message::Message, session::Will};
@@ -40,6 +40,8 @@ mod kind {
     pub const SERVED: u8 = 18;
     pub const WILL: u8 = 19;
     pub const WILL_OVER: u8 = 20;
+    // Since format 3.
+    pub const MARK: u8 = 21;
 }
 
 impl Record {
@@ -137,6 +139,10 @@ impl Record {
                 head(out, kind::SERVED, *session);
                 out.put_u64(*backlog);
             }
+            Record::Mark(mark) => {
+                head(out, kind::MARK, mark.log);
+                out.put_u64(mark.synced);
+            }
             Record::Next(next) => {
                 head(out, kind::NEXT, next.session);
                 out.put_u64(next.delivery);
@@ -211,6 +217,7 @@ fn decode(input: &mut &[u8]) -> Result<Record, Unknown> {
             Record::Serve { session, backlog, delivery, what }
         }
         kind::SERVED => Record::Served { session, backlog: u64(input)? },
+        kind::MARK => Record::Mark(Mark { log: session, synced: u64(input)? }),
         kind::NEXT => Record::Next(Next { session, delivery: u64(input)?, sequence: u64(input)? }),
         _ => return Err(Unknown),
     })

@@ -143,6 +143,7 @@ impl Image {
             Record::Served { session, backlog } => self.with(session, |s| {
                 s.backlogs.remove(&backlog);
             }),
+            Record::Mark(_) => {}
             Record::Next(next) => {
                 self.next.session = self.next.session.max(next.session);
                 self.next.delivery = self.next.delivery.max(next.delivery);

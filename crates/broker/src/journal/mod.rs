@@ -19,8 +19,10 @@
 //! | `restore` | from a state to sessions |
 //!
 //! **When the log cannot be written** (the disk is full), publishes that need it are refused with
-//! 0x97. Everything else goes on: what sessions do is kept in memory and written when it can be;
-//! only a QoS 2 exchange of a lasting session waits, since going on could deliver twice.
+//! 0x97, and so is what a session that lasts would be promised: that it begins, that it is gone, a
+//! subscription or its end. What was promised goes on: a session that is there is resumed, with
+//! its will, and what it gets and acknowledges is kept in memory and written when it can be; only a
+//! QoS 2 exchange waits, since going on could deliver twice.
 
 #[cfg(test)]
 mod ended_tests;
@@ -96,6 +98,8 @@ enum Waiting {
     Refuse(oneshot::Sender<bool>),
     /// It is kept, and the one who waits goes on.
     Defer(oneshot::Sender<bool>),
+    /// It is kept until the one who waits, who hears of it, has taken it back.
+    Report(oneshot::Sender<bool>),
     /// It is kept, and the one who waits goes on waiting.
     Wait(oneshot::Sender<bool>),
 }
@@ -227,10 +231,30 @@ impl Journal {
         self.push(Some(record), Some(Waiting::Defer(told)));
     }
 
-    /// The same for all that was appended before.
+    /// The same for what is promised to a client, which hears where it cannot be written. The record
+    /// is kept all the same: another must take it back.
+    pub fn report(&self, record: Record, told: oneshot::Sender<bool>) {
+        self.push(Some(record), Some(Waiting::Report(told)));
+    }
+
+    /// As [`Journal::note`], for all that was appended before.
     pub fn barrier(&self) -> Ticket {
         let (told, ticket) = Ticket::pair();
         self.push(None, Some(Waiting::Defer(told)));
+        ticket
+    }
+
+    /// As [`Journal::report`], for all that was appended before.
+    pub fn reporting_barrier(&self) -> Ticket {
+        let (told, ticket) = Ticket::pair();
+        self.push(None, Some(Waiting::Report(told)));
+        ticket
+    }
+
+    /// When all that was appended before is written, however long that takes.
+    pub fn written_before(&self) -> Ticket {
+        let (told, ticket) = Ticket::pair();
+        self.tell_written(told);
         ticket
     }
 
@@ -352,7 +376,7 @@ impl Snapshot {
     /// # Errors
     /// The directory cannot be made or written.
     pub fn save(&self, directory: &Path) -> io::Result<()> {
-        snapshot::write_snapshot(&Directory::open(directory)?, 1, &self.0)?;
+        snapshot::write_snapshot(&Directory::open(directory)?, 1, &self.0, None)?;
         Ok(())
     }
 }

@@ -244,9 +244,11 @@ async fn nothing_acknowledged_is_lost_behind_any_step() {
     let disk = Disk::default();
     publish(&disk).await;
     let files = disk.0.files.lock();
-    let names: Vec<_> = files.names.keys().collect();
-    assert_eq!(names, ["log-00000003", "snapshot-00000003"], "it was followed twice");
-    assert!(files.durable_names.contains_key("snapshot-00000003"));
+    let names: Vec<_> = files.names.keys().map(String::as_str).collect();
+    // Twice, where the first snapshot was done in time.
+    let followed = [["log-00000002", "snapshot-00000002"], ["log-00000003", "snapshot-00000003"]];
+    assert!(followed.iter().any(|all| names == *all), "it was followed: {names:?}");
+    assert!(files.durable_names.contains_key(names[1]));
 }
 
 #[tokio::test]
@@ -262,7 +264,7 @@ async fn nor_where_any_few_steps_fail() {
 
 async fn fail(steps: usize) {
     // The first are those of the start, which says so and ends.
-    for fails in 4.. {
+    for fails in 5.. {
         let disk = Disk::default();
         *disk.0.fails.lock() = fails..fails + steps;
         publish(&disk).await;

@@ -50,6 +50,9 @@ pub(crate) enum Record {
     Serve { session: u64, backlog: u64, delivery: u64, what: Retained },
     /// All of them have become deliveries, or none is due any more.
     Served { session: u64, backlog: u64 },
+    /// What begins a log, and then says how much of it was synced. At the end of a snapshot it says
+    /// that a log follows, which was made before.
+    Mark(Mark),
     /// The first numbers that are free: only in snapshots.
     Next(Next),
 }
@@ -72,6 +75,15 @@ pub(crate) struct Next {
     pub delivery: u64,
     /// Sequence of retained messages.
     pub sequence: u64,
+}
+
+/// How much of a log was durable when this was written into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// Drawn by lot for each log, so that what clients send cannot look like one of its marks.
+    pub log: u64,
+    /// Bytes from its beginning; 0 in the first one.
+    pub synced: u64,
 }
 
 /// What is known of a session's last connection.

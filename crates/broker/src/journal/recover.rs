@@ -4,8 +4,9 @@ use bytes::BytesMut;
 use std::{collections::BTreeSet, io};
 
 use super::{
-    file::{self, FORMAT, Fault, HEADER},
+    file::{self, BEGINNING, FORMAT, Fault},
     image::Image,
+    record::Record,
     storage::Storage,
 };
 
@@ -60,8 +61,8 @@ pub(super) struct Recovered {
     pub len: u64,
     /// The size of the last snapshot.
     pub snapshot_len: u64,
-    /// The form of that log.
-    pub format: u32,
+    /// The name in its marks; `None` where it is of an older form.
+    pub name: Option<u64>,
 }
 
 /// The name of a log.
@@ -89,16 +90,23 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, JournalError> 
         numbers(storage).map_err(|error| JournalError::Io { file: "it".into(), error })?;
     let mut image = Image::default();
     let (first, mut snapshot_len) = (snapshots.last().copied().unwrap_or(1), 0);
+    let mut followed = false;
     if !snapshots.is_empty() {
         let name = snapshot_name(first);
         let bytes = read(storage, &name)?;
         snapshot_len = bytes.len() as u64;
-        let (_, fault) = file::read(&bytes, |record| image.apply(record));
+        let (_, fault) = file::read(&bytes, |record| {
+            followed |= matches!(record, Record::Mark(_));
+            image.apply(record);
+        });
         // It got its name when it was whole.
         fault.map_or(Ok(()), |fault| Err(error(&name, fault)))?;
     }
     let mut last = logs.range(first..).next_back().copied();
-    let (mut len, mut format) = (0, FORMAT);
+    if followed && last.is_none() {
+        return Err(JournalError::Missing(log_name(first)));
+    }
+    let (mut len, mut name_of_last) = (0, None);
     for number in last.map_or(first..first, |last| first..last + 1) {
         let name = log_name(number);
         if !logs.contains(&number) {
@@ -106,7 +114,11 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, JournalError> 
         }
         let bytes = read(storage, &name)?;
         let (good, fault) = file::read(&bytes, |record| image.apply(record));
-        (len, format) = (good, file::format(&bytes));
+        (len, name_of_last) = (good, file::name(&bytes));
+        if name_of_last.is_none() && file::format(&bytes) == FORMAT {
+            // It was cut while it was made: it is begun again.
+            len = 0;
+        }
         match fault {
             None => {}
             Some(Fault::Torn(_)) if are_empty(storage, logs.range(number + 1..))? => {
@@ -117,7 +129,8 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, JournalError> 
             Some(fault) => return Err(error(&name, fault)),
         }
     }
-    Ok(Recovered { image, number: last.unwrap_or(first), len, snapshot_len, format })
+    let number = last.unwrap_or(first);
+    Ok(Recovered { image, number, len, snapshot_len, name: name_of_last })
 }
 
 /// Whether there is nothing in logs: their beginning failed, and the one before them went on.
@@ -126,7 +139,7 @@ fn are_empty<'a>(
     logs: impl IntoIterator<Item = &'a u64>,
 ) -> Result<bool, JournalError> {
     for number in logs {
-        if read(storage, &log_name(*number))?.len() > HEADER {
+        if read(storage, &log_name(*number))?.len() > BEGINNING {
             return Ok(false);
         }
     }
@@ -142,7 +155,9 @@ fn error(name: &str, fault: Fault) -> JournalError {
     match fault {
         Fault::Foreign => JournalError::Foreign(file),
         Fault::Newer(format) => JournalError::Newer { file, format },
-        Fault::Torn(at) | Fault::Unknown(at) => JournalError::Damaged { file, at },
+        Fault::Torn(at) | Fault::Damaged(at) | Fault::Unknown(at) => {
+            JournalError::Damaged { file, at }
+        }
     }
 }
 
@@ -155,7 +170,7 @@ fn keep_torn(storage: &dyn Storage, name: &str, bytes: &[u8], good: u64) {
         at = good,
         bytes = torn.len(),
         copy,
-        "the broker's log ends in the middle of a record, as after a power cut: it is cut there"
+        "the broker's log ends in the middle of a record, or what was not synced of it is not whole, as after a power cut: it is cut there"
     );
     let kept = storage.open(&copy, 0).and_then(|file| file.append(&BytesMut::from(torn)));
     if let Err(error) = kept {

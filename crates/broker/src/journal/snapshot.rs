@@ -6,6 +6,7 @@ use std::io;
 use super::{
     file,
     image::Image,
+    record::{Mark, Record},
     recover::{log_name, numbers, snapshot_name},
     storage::Storage,
     wall_seconds,
@@ -14,8 +15,14 @@ use super::{
 /// Bytes in one write.
 const WRITE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Writes a snapshot, and then removes what is older. Returns its size.
-pub(super) fn write_snapshot(storage: &dyn Storage, number: u64, image: &Image) -> io::Result<u64> {
+/// Writes a snapshot, and then removes what is older. Returns its size. Where a log of this name was
+/// made before, which goes on from there, it says so: without that log it is not the whole state.
+pub(super) fn write_snapshot(
+    storage: &dyn Storage,
+    number: u64,
+    image: &Image,
+    log: Option<u64>,
+) -> io::Result<u64> {
     let name = snapshot_name(number);
     let unfinished = format!("{name}.tmp");
     let write = || {
@@ -33,6 +40,9 @@ pub(super) fn write_snapshot(storage: &dyn Storage, number: u64, image: &Image) 
             file::put(&mut buffer, &record);
             flush(&mut buffer, WRITE_BYTES);
         });
+        if let Some(log) = log {
+            file::put(&mut buffer, &Record::Mark(Mark { log, synced: 0 }));
+        }
         flush(&mut buffer, 0);
         result?;
         file.sync()?;

@@ -5,7 +5,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -16,19 +16,43 @@ use super::{Sync, storage::LogFile};
 /// How often the log is synced with [`Sync::Os`].
 pub(super) const SYNC_EVERY: Duration = Duration::from_secs(1);
 
+/// The log that is written now, and how much of it is where, in bytes.
+pub(super) struct Tail {
+    pub file: Arc<dyn LogFile>,
+    /// Handed to the system.
+    pub written: AtomicU64,
+    /// Durable.
+    pub synced: AtomicU64,
+}
+
+impl Tail {
+    /// A file that is durable as it is.
+    pub fn new(file: Arc<dyn LogFile>, len: u64) -> Arc<Self> {
+        Arc::new(Tail { file, written: len.into(), synced: len.into() })
+    }
+
+    /// Makes durable what was written before.
+    pub fn sync(&self) -> io::Result<()> {
+        let written = self.written.load(Ordering::Acquire);
+        self.file.sync()?;
+        self.synced.fetch_max(written, Ordering::AcqRel);
+        Ok(())
+    }
+}
+
 /// Syncs the log once a second beside the writer, which goes on meanwhile.
 pub(super) struct Syncer {
     /// Something was appended since the last sync.
     pub dirty: Arc<AtomicBool>,
     /// A sync has failed since somebody looked.
     pub failed: Arc<AtomicBool>,
-    file: Arc<Mutex<Arc<dyn LogFile>>>,
+    file: Arc<Mutex<Arc<Tail>>>,
     stop: Option<std::sync::mpsc::SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Syncer {
-    pub fn start(sync: Sync, file: Arc<dyn LogFile>) -> io::Result<Self> {
+    pub fn start(sync: Sync, file: Arc<Tail>) -> io::Result<Self> {
         let mut syncer = Syncer {
             dirty: Arc::default(),
             failed: Arc::default(),
@@ -64,7 +88,7 @@ impl Syncer {
     }
 
     /// From now on another file is written.
-    pub fn go_on_with(&self, file: Arc<dyn LogFile>) {
+    pub fn go_on_with(&self, file: Arc<Tail>) {
         *self.file.lock() = file;
     }
 

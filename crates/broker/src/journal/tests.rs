@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     file::{self, Fault, HEADER},
     image::{Image, Promised},
-    record::{Next, Owner, Published, Record, Retained, Target},
+    record::{Mark, Next, Owner, Published, Record, Retained, Target},
 };
 use crate::{
     backlog::Owed,
@@ -202,6 +202,7 @@ fn record() -> impl Strategy<Value = Record> {
             |(session, backlog)| Record::Served { session, backlog }),
         2 => session().prop_flat_map(|session| prop::option::of(will(session)).prop_map(
             move |will| Record::Will { session, will })),
+        1 => any::<[u64; 2]>().prop_map(|[log, synced]| Record::Mark(Mark { log, synced })),
         1 => any::<[u64; 3]>().prop_map(|[session, delivery, sequence]| Record::Next(Next {
             session: session / 2, delivery: delivery / 2, sequence: sequence / 2 })),
     ]
@@ -265,7 +266,7 @@ proptest! {
         let (good, fault) = file::read(&bytes, |record| read.push(format!("{record:?}")));
         prop_assert!(good as usize <= at);
         // A cut between two records leaves nothing to see.
-        let torn = fault == Some(Fault::Torn(good));
+        let torn = matches!(fault, Some(Fault::Torn(at) | Fault::Damaged(at)) if at == good);
         prop_assert!(torn || cut && good as usize == at, "{good} {fault:?}");
         let written: Vec<String> = records.iter().map(|record| format!("{record:?}")).collect();
         prop_assert!(read.len() < written.len() && written.starts_with(&read));

@@ -2,6 +2,7 @@
 
 use bytes::BytesMut;
 use std::{
+    hash::{BuildHasher as _, RandomState},
     io,
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
@@ -11,13 +12,13 @@ use tokio::sync::oneshot;
 
 use super::{
     Entry, JournalError, Last, MOST_BYTES, Shared, Sync, Waiting,
-    file::{self, FORMAT, HEADER},
+    file::{self, BEGINNING},
     image::Image,
-    record::Record,
+    record::{Mark, Record},
     recover::{Recovered, log_name, numbers},
     snapshot::{remove_before, write_snapshot},
-    storage::{LogFile, Storage},
-    sync::{SYNC_EVERY, Syncer},
+    storage::Storage,
+    sync::{SYNC_EVERY, Syncer, Tail},
 };
 
 /// A log is followed by the next one when it is larger than this and than the last snapshot: so
@@ -44,7 +45,13 @@ pub(super) struct Writer {
     entries: Vec<Entry>,
     /// Who waits for the state. Here, so that they hear of a panic when everybody can see it.
     copies: Vec<oneshot::Sender<Image>>,
-    file: Arc<dyn LogFile>,
+    tail: Arc<Tail>,
+    /// The name in the marks of this log.
+    name: u64,
+    /// What its last mark says is synced.
+    marked: u64,
+    /// Nothing has come for [`SYNC_EVERY`].
+    idle: bool,
     number: u64,
     len: u64,
     snapshot_len: u64,
@@ -68,31 +75,33 @@ impl Writer {
         recovered: Recovered,
         shared: Arc<Shared>,
     ) -> Result<Self, JournalError> {
-        let Recovered { image, mut number, mut len, snapshot_len, format } = recovered;
-        let name = log_name(number);
+        let Recovered { image, mut number, len, snapshot_len, name } = recovered;
+        let file_name = log_name(number);
         let opened = (|| {
-            let mut file = storage.open(&name, len)?;
-            if len > 0 && format < FORMAT {
-                // What is written now belongs into a file that an older program refuses. This one
-                // is whole and durable, since the next one relies on it.
+            let begun = if len == 0 {
+                begin_log(&*storage, number)?
+            } else {
+                // Whole and durable, since what comes relies on it.
+                let file = storage.open(&file_name, len)?;
                 file.sync()?;
-                (number, len) = (number + 1, 0);
-                file = storage.open(&log_name(number), 0)?;
-            }
-            if len == 0 {
-                file.append(&file::header())?;
-                storage.sync_names()?;
-            }
+                if let Some(name) = name {
+                    (Tail::new(file, len), name)
+                } else {
+                    // What is written now belongs into a file that an older program refuses.
+                    number += 1;
+                    begin_log(&*storage, number)?
+                }
+            };
             let (snapshots, _) = numbers(&*storage)?;
             remove_before(&*storage, snapshots.last().copied().unwrap_or(0))?;
             // Snapshots that were not completed.
             for name in storage.list()?.iter().filter(|name| name.ends_with(".tmp")) {
                 storage.remove(name)?;
             }
-            Ok(file)
+            Ok(begun)
         })();
-        let file = opened.map_err(|error| JournalError::Io { file: name, error })?;
-        let syncer = Syncer::start(sync, file.clone())
+        let (tail, name) = opened.map_err(|error| JournalError::Io { file: file_name, error })?;
+        let syncer = Syncer::start(sync, tail.clone())
             .map_err(|error| JournalError::Io { file: "its thread".into(), error })?;
         Ok(Writer {
             storage,
@@ -102,9 +111,12 @@ impl Writer {
             image,
             entries: Vec::new(),
             copies: Vec::new(),
-            file,
+            len: tail.written.load(Ordering::Relaxed),
+            tail,
+            name,
+            marked: BEGINNING as u64,
+            idle: false,
             number,
-            len: len.max(HEADER as u64),
             snapshot_len,
             next_snapshot: 0,
             snapshot: None,
@@ -129,6 +141,7 @@ impl Writer {
                 Err(error) => self.failed(&error),
             }
             self.copy();
+            self.write_mark();
             self.look_after_snapshots();
             if stop {
                 return self.end();
@@ -145,13 +158,15 @@ impl Writer {
             let deadline = Instant::now() + TRY_AGAIN;
             while !queue.stop && !self.shared.wake.wait_until(&mut queue, deadline).timed_out() {}
         }
+        self.idle = false;
         while !failing
             && queue.entries.is_empty()
             && queue.copies.is_empty()
             && !queue.stop
             && !self.syncer.failed.load(Ordering::Acquire)
+            && !self.has_time_for_a_mark()
         {
-            self.shared.wake.wait_for(&mut queue, SYNC_EVERY);
+            self.idle = self.shared.wake.wait_for(&mut queue, SYNC_EVERY).timed_out();
         }
         self.entries.append(&mut queue.entries);
         self.copies.append(&mut queue.copies);
@@ -161,6 +176,10 @@ impl Writer {
     fn write_entries(&mut self) -> io::Result<()> {
         while !self.entries.is_empty() {
             self.buffer.clear();
+            let mark = self.mark();
+            if let Some(mark) = mark {
+                file::put(&mut self.buffer, &Record::Mark(mark));
+            }
             let (mut count, mut bytes, mut retains) = (0, 0, false);
             for entry in &mut self.entries {
                 bytes += entry.cost();
@@ -177,19 +196,20 @@ impl Writer {
                     break;
                 }
             }
-            if let Err(error) = self.file.append(&self.buffer) {
+            if let Err(error) = self.append() {
                 self.take_back(count);
                 return Err(error);
             }
             if self.sync == Sync::Always
-                && let Err(error) = self.file.sync()
+                && let Err(error) = self.tail.sync()
             {
                 // The system may have thrown away what it could not write.
                 self.whole = true;
+                self.len -= self.buffer.len() as u64;
                 self.take_back(count);
                 return Err(error);
             }
-            self.len += self.buffer.len() as u64;
+            self.marked = mark.map_or(self.marked, |mark| mark.synced);
             self.shared.written.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
             self.syncer.dirty.store(true, Ordering::Release);
             self.no_longer_waiting(bytes);
@@ -208,17 +228,47 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes the buffer.
+    fn append(&mut self) -> io::Result<()> {
+        self.tail.file.append(&self.buffer)?;
+        self.len += self.buffer.len() as u64;
+        self.tail.written.store(self.len, Ordering::Release);
+        Ok(())
+    }
+
+    /// What the log does not say yet of how much of it is durable.
+    fn mark(&self) -> Option<Mark> {
+        let synced = self.tail.synced.load(Ordering::Acquire);
+        (synced > self.marked).then_some(Mark { log: self.name, synced })
+    }
+
+    fn has_time_for_a_mark(&self) -> bool {
+        self.idle && self.mark().is_some()
+    }
+
+    /// Where nothing came for a while, the mark goes alone, and is not synced for its own sake: what
+    /// it says is true, and without it less is known.
+    fn write_mark(&mut self) {
+        let Some(mark) = self.mark().filter(|_| self.idle && !self.whole) else { return };
+        self.buffer.clear();
+        file::put(&mut self.buffer, &Record::Mark(mark));
+        match self.append() {
+            Ok(()) => self.marked = mark.synced,
+            Err(_) => self.take_back(0),
+        }
+    }
+
     /// So many entries could not be written for good: what is refused now must not be there if the
     /// next start finds this file. Where not even that is possible, the file can no longer be
     /// trusted, and who would be refused hears nothing before another one says what is so.
     fn take_back(&mut self, count: usize) {
-        if self.file.cut(self.len).is_ok() {
+        if self.tail.file.cut(self.len).is_ok() {
             return;
         }
         self.whole = true;
         for entry in self.entries.iter_mut().take(count) {
             entry.waiting = match entry.waiting.take() {
-                Some(Waiting::Refuse(told)) => Some(Waiting::Wait(told)),
+                Some(Waiting::Refuse(told) | Waiting::Report(told)) => Some(Waiting::Wait(told)),
                 waiting => waiting,
             };
         }
@@ -228,8 +278,11 @@ impl Writer {
     fn write_whole(&mut self) -> io::Result<()> {
         self.absorb();
         let number = self.number + 1;
-        let len = write_snapshot(&*self.storage, number, &self.image)?;
-        self.begin_log(number)?;
+        // The log first, since the snapshot says that it is there. Where that fails a start sees that
+        // there is nothing in it.
+        let (tail, name) = begin_log(&*self.storage, number)?;
+        let len = write_snapshot(&*self.storage, number, &self.image, Some(name))?;
+        self.go_on_with(number, tail, name);
         self.snapshot_len = len;
         self.whole = false;
         for told in self.held_back.drain(..) {
@@ -249,7 +302,7 @@ impl Writer {
             self.no_longer_waiting(entry.cost());
             let Entry { record, waiting } = entry;
             match waiting {
-                Some(Waiting::Wait(told)) => self.held_back.push(told),
+                Some(Waiting::Wait(told) | Waiting::Report(told)) => self.held_back.push(told),
                 Some(told) => told.tell(true),
                 None => {}
             }
@@ -272,23 +325,11 @@ impl Writer {
         }
     }
 
-    fn begin_log(&mut self, number: u64) -> io::Result<()> {
-        let name = log_name(number);
-        let begin = || {
-            let file = self.storage.open(&name, 0)?;
-            file.append(&file::header())?;
-            self.storage.sync_names()?;
-            Ok(file)
-        };
-        let file = begin().inspect_err(|_: &io::Error| {
-            // The last one is still written, and is the one that may end in the middle of a record.
-            // Should this fail as well, a start sees that there is nothing in it.
-            drop(self.storage.remove(&name));
-        })?;
-        self.syncer.go_on_with(file.clone());
-        (self.file, self.number, self.len) = (file, number, HEADER as u64);
-        self.next_snapshot = 0;
-        Ok(())
+    fn go_on_with(&mut self, number: u64, tail: Arc<Tail>, name: u64) {
+        self.syncer.go_on_with(tail.clone());
+        (self.tail, self.name, self.number) = (tail, name, number);
+        let begun = BEGINNING as u64;
+        (self.len, self.marked, self.next_snapshot) = (begun, begun, 0);
     }
 
     fn failed(&mut self, error: &io::Error) {
@@ -308,7 +349,8 @@ impl Writer {
             let refused = matches!(entry.waiting, Some(Waiting::Refuse(_)));
             *if refused { &mut dropped } else { &mut kept } += entry.cost();
             if !matches!(entry.waiting, Some(Waiting::Wait(_))) {
-                told.extend(entry.waiting.take().map(|waiting| (waiting, !refused)));
+                let reported = matches!(entry.waiting, Some(Waiting::Report(_)));
+                told.extend(entry.waiting.take().map(|it| (it, !refused && !reported)));
             }
             !refused
         });
@@ -350,20 +392,24 @@ impl Writer {
         // Not before it has grown by as much again, should this fail.
         self.next_snapshot = self.len + LOG_BYTES;
         // Whole and durable, since the next one relies on it.
-        if let Err(error) = self.file.sync() {
+        if let Err(error) = self.tail.sync() {
             tracing::error!(%error, "the broker's log could not be synced");
             // All of it is written anew at once.
             self.syncer.failed.store(true, Ordering::Release);
             return;
         }
-        if let Err(error) = self.begin_log(self.number + 1) {
-            tracing::warn!(%error, "no new file of the broker's log could be begun; later again");
-            return;
+        match begin_log(&*self.storage, self.number + 1) {
+            Ok((tail, name)) => self.go_on_with(self.number + 1, tail, name),
+            Err(error) => {
+                tracing::warn!(%error, "no new file of the broker's log could be begun; later again");
+                return;
+            }
         }
         self.image.prune(self.pruned);
         self.pruned = self.image.next.sequence;
         let (storage, number, image) = (self.storage.clone(), self.number, self.image.clone());
-        let run = move || write_snapshot(&*storage, number, &image);
+        let name = self.name;
+        let run = move || write_snapshot(&*storage, number, &image, Some(name));
         match std::thread::Builder::new().name("broker-snapshot".into()).spawn(run) {
             Ok(running) => self.snapshot = Some(running),
             Err(error) => tracing::warn!(%error, "no thread for a snapshot; later again"),
@@ -378,7 +424,7 @@ impl Writer {
         }
         // Behind it nobody else syncs, and hears of an error in our place.
         self.syncer.stop();
-        let synced = self.file.sync();
+        let synced = self.tail.sync();
         if let Err(error) = &synced {
             tracing::error!(%error, "the broker's log could not be synced at its end");
         }
@@ -389,17 +435,47 @@ impl Writer {
                 tracing::error!(%error, "the broker's log could not be written anew at its end");
             }
         }
+        self.idle = true;
+        self.write_mark();
         let left = self.entries.len() + self.held_back.len();
         if left > 0 || self.whole {
             tracing::error!(left, "the broker's log could not be written to its end");
+            *self.shared.problem.lock() = Some(
+                "the broker's log could not be written to its end: what sessions that last did while \
+                 it could not be written is lost"
+                    .into(),
+            );
         }
     }
+}
+
+/// Makes a log with nothing in it, durable and with a name of its own.
+fn begin_log(storage: &dyn Storage, number: u64) -> io::Result<(Arc<Tail>, u64)> {
+    let file_name = log_name(number);
+    // Drawn by lot.
+    let name = RandomState::new().hash_one(number);
+    let begin = || {
+        let file = storage.open(&file_name, 0)?;
+        file.append(&file::beginning(name))?;
+        file.sync()?;
+        storage.sync_names()?;
+        Ok(file)
+    };
+    let file = begin().inspect_err(|_: &io::Error| {
+        // The last one is still written, and is the one that may end in the middle of a record.
+        // Should this fail as well, a start sees that there is nothing in it.
+        drop(storage.remove(&file_name));
+    })?;
+    Ok((Tail::new(file, BEGINNING as u64), name))
 }
 
 impl Waiting {
     /// Nobody may wait any more.
     fn tell(self, written: bool) {
-        let (Waiting::Refuse(told) | Waiting::Defer(told) | Waiting::Wait(told)) = self;
+        let (Waiting::Refuse(told)
+        | Waiting::Defer(told)
+        | Waiting::Report(told)
+        | Waiting::Wait(told)) = self;
         let _ = told.send(written);
     }
 }

@@ -41,6 +41,51 @@ fn a_second_connect_ends_the_connection() {
     }
 }
 
+/// Level 4 with the top bit set, as mosquitto's bridges say it: 3.1.1, but nothing comes back of what
+/// it publishes, and RETAIN stays as it was published.
+#[test]
+fn a_bridge_gets_no_echo_and_retain_as_published() {
+    let site = site();
+    let hello = |clean: u8| {
+        let head = [&text("MQTT")[..], &[0x84, clean << 1, 0, 0], &text("bridge")].concat();
+        frame(0x10, &head)
+    };
+    for clean in [0, 1] {
+        let mut bridge = site.open();
+        bridge.version = V4;
+        bridge.send(&hello(clean));
+        bridge.expect(&[0x20, 2, 0, 0]);
+        bridge.subscribe("both/#", 2);
+        bridge.subscribe("$share/g/shared", 1);
+        let mut other = site.subscriber(V4, "other", "#", 0);
+        for qos in 0..=2 {
+            bridge.publish(Publish::new("both/x", "mine").qos(qos, 7));
+            match qos {
+                0 => {}
+                1 => bridge.expect(&puback(7)),
+                _ => bridge.expect(&pubrec(7)),
+            }
+            assert_eq!(other.received().text(), "mine");
+        }
+        bridge.send(&pubrel(7));
+        bridge.expect(&pubcomp(7));
+        bridge.silent();
+        for retain in [false, true] {
+            let publish = Publish::new("both/y", "theirs").qos(1, 1);
+            site.publish(if retain { publish.retained() } else { publish });
+            let got = bridge.received();
+            assert_eq!((got.text(), got.first & 1), ("theirs", u8::from(retain)));
+            bridge.send(&puback(got.id));
+        }
+        site.publish(Publish::new("both/y", "").qos(1, 1).retained());
+        let got = bridge.received();
+        bridge.send(&puback(got.id));
+        bridge.publish(Publish::new("shared", "to anybody"));
+        assert_eq!(bridge.received().text(), "to anybody");
+        bridge.vanish();
+    }
+}
+
 /// [MQTT-3.1.2-1], [MQTT-3.1.2-2]
 #[test]
 fn other_protocols_are_refused() {
@@ -56,7 +101,7 @@ fn other_protocols_are_refused() {
         wire.send(&named(name, level));
         wire
     };
-    for (name, level) in [("MQIsdp", 3), ("MQTT", 3)] {
+    for (name, level) in [("MQIsdp", 3), ("MQTT", 3), ("MQIsdp", 0x83)] {
         let mut wire = refused(name, level);
         wire.expect(&[0x20, 2, 0, 1]);
         wire.closed();

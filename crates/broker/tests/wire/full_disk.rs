@@ -21,6 +21,8 @@ fn a_full_disk_stops_only_what_needs_it() {
         five.publish(Publish::new("kept", "before").qos(1, 1));
         five.expect(&puback(1));
         let before = reader.received();
+        let mut late = site.enter(&Connect::lasting(V4, "late"), false);
+        late.subscribe("late", 1);
         assert_eq!(brief.received().text(), "before");
 
         disk.set_full(true);
@@ -57,7 +59,8 @@ fn a_full_disk_stops_only_what_needs_it() {
         assert_eq!(new.received().text(), "until the end", "what was refused is not retained");
         // So do sessions: what they do now is written when it can be.
         reader.send(&puback(before.id));
-        let mut late = site.enter(&Connect::lasting(V4, "late"), false);
+        late.vanish();
+        let mut late = site.enter(&Connect::lasting(V4, "late"), true);
         late.subscribe("late", 1);
         late.vanish();
         // A backup of this moment has what was answered, though it is not written.
@@ -102,4 +105,116 @@ fn qos_2_waits_for_a_full_disk() {
     second.enter(&lasting, true).expect_publish(Publish::new("t", "x").qos(2, id).dup());
     disk.set_full(false);
     wire.expect(&pubrel(id));
+}
+
+/// What a session that lasts would be promised is refused while the log cannot have it, so that
+/// nothing is missing after a kill; what it has goes on.
+#[test]
+fn a_full_disk_makes_no_promises_to_sessions() {
+    let (site, disk) = first();
+    let old = Connect::lasting(V5, "old");
+    let three = Connect::lasting(V4, "three");
+    for (connect, version) in [(&old, V5), (&three, V4)] {
+        let mut wire = site.enter(connect, false);
+        wire.subscribe("held", 1);
+        wire.send(&subscribe(version, 3, &[], &[("kept", 0)]));
+        wire.expect(&suback(version, 3, &[0]));
+        wire.leave();
+    }
+    disk.set_full(true);
+    let mut full = site.client(V5, "full");
+    full.publish(Publish::new("r", "lost").qos(1, 4).retained());
+    assert_eq!(full.packet()[4], 0x97);
+
+    for version in BOTH {
+        let new = Connect::lasting(version, "new");
+        let mut wire = site.greet(&new);
+        let ack = wire.packet();
+        assert_eq!(ack[3], if version == V5 { 0x97 } else { 3 }, "{ack:02x?}");
+        wire.closed();
+        // One that ends with its connection has nothing to lose.
+        let mut brief = site.client(version, "new");
+        brief.subscribe("brief", 1);
+        brief.leave();
+    }
+    // The end of an old one would be undone by a kill.
+    let mut clean = site.greet(&Connect::new(V5, "old"));
+    assert_eq!(clean.packet()[3], 0x97);
+    let mut wire = site.enter(&old, true);
+    wire.send(&subscribe(V5, 5, &[], &[("held", 1), ("new", 1), ("kept", 1)]));
+    wire.expect(&suback(V5, 5, &[1, 0x97, 0x97]));
+    wire.send(&unsubscribe(V5, 6, &["held", "none"]));
+    wire.expect(&unsuback(V5, 6, &[0x83, 0x11]));
+    let mut other = site.enter(&three, true);
+    other.send(&subscribe(V4, 5, &[], &[("held", 1), ("new", 1)]));
+    other.expect(&suback(V4, 5, &[1, 0x80]));
+    // 3.1.1 has no code: its answer waits, and nothing else does.
+    other.send(&unsubscribe(V4, 6, &["held"]));
+    other.send(&[0xc0, 0]);
+    other.expect(&[0xd0, 0]);
+
+    let (second, _) = killed(&disk);
+    for client in ["old", "three"] {
+        let filters = second.broker.client(client).expect("the session").subscriptions;
+        let filters: Vec<_> = filters.iter().map(|it| (&*it.filter, it.qos as u8)).collect();
+        assert_eq!(filters, [("held", 1), ("kept", 0)], "{client}");
+    }
+    assert!(second.broker.client("new").is_none());
+    disk.set_full(false);
+    other.expect(&unsuback(V4, 6, &[]));
+    wire.send(&subscribe(V5, 7, &[], &[("new", 1)]));
+    eventually("the log is written", || site.server.log_ready().is_ok());
+    // It may have come before that.
+    let code = *wire.packet().last().unwrap();
+    assert!([1, 0x97].contains(&code), "{code:02x}");
+}
+
+/// Who meets the disk first, when nobody knows that it is full.
+#[test]
+fn the_first_to_meet_a_full_disk_is_promised_nothing() {
+    let lasting = Connect::lasting(V5, "c");
+    let (site, disk) = first();
+    let mut wire = site.enter(&lasting, false);
+    wire.subscribe("old", 1);
+    disk.set_full(true);
+    wire.send(&subscribe(V5, 5, &[], &[("old", 1), ("new", 1)]));
+    wire.expect(&suback(V5, 5, &[0x97, 0x97]));
+    site.client(V4, "w").publish(Publish::new("new", "x"));
+    wire.silent();
+    let (second, _) = killed(&disk);
+    assert_eq!(second.broker.client("c").expect("the session").subscriptions.len(), 1);
+
+    let (site, disk) = first();
+    disk.set_full(true);
+    site.greet(&lasting).closed();
+    let mut wire = site.greet(&lasting);
+    assert_eq!(wire.packet()[3], 0x97, "now it is known");
+    disk.set_full(false);
+    eventually("the log is written", || site.server.log_ready().is_ok());
+    site.enter(&lasting, false).leave();
+    // What is answered must be there: 3.1.1 hears nothing.
+    let mut wire = site.enter(&Connect::lasting(V4, "three"), false);
+    wire.subscribe("t", 1);
+    disk.set_full(true);
+    wire.send(&unsubscribe(V4, 6, &["t"]));
+    wire.silent();
+    disk.set_full(false);
+    wire.expect(&unsuback(V4, 6, &[]));
+}
+
+/// A stop on a full disk says that something is lost.
+#[test]
+fn a_stop_that_cannot_write_says_so() {
+    let (site, disk) = first();
+    let lasting = Connect::lasting(V5, "c");
+    let mut wire = site.enter(&lasting, false);
+    wire.subscribe("t", 1);
+    site.publish(Publish::new("t", "x").qos(1, 1));
+    let id = wire.received().id;
+    disk.set_full(true);
+    wire.send(&puback(id));
+    eventually("it is known", || site.server.log_ready().is_err());
+    site.cancel.cancel();
+    let lost = || site.server.log_ready().is_err_and(|why| why.contains("is lost"));
+    eventually("the end of the log", lost);
 }

@@ -211,9 +211,18 @@ fn nothing_is_owed_without_a_promise() {
 #[test]
 fn what_was_taken_and_never_sent_comes_later() {
     let (site, disk) = first();
-    publish_retained(&site, 2, 2);
-    disk.set_full(true);
     let mut wire = site.enter(&lasting(1), false);
+    wire.subscribe("r/+", 2);
+    publish_retained(&site, 2, 2);
+    for _ in 0..2 {
+        let id = wire.received().id;
+        wire.send(&pubrec(id));
+        wire.expect(&pubrel(id));
+        wire.send(&pubcomp(id));
+    }
+    wire.silent();
+    disk.set_full(true);
+    // The same once more: what is retained comes again.
     wire.subscribe("r/+", 2);
     wire.silent();
     wire.vanish();

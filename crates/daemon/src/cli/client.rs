@@ -35,6 +35,9 @@ pub enum Command {
     Show {
         /// Its client id
         id: String,
+        /// Print JSON, as it does in any case
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         remote: Remote,
     },
@@ -86,7 +89,7 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
             }
             output::text(&table.render())
         }
-        Command::Show { id, remote } => {
+        Command::Show { id, json: _, remote } => {
             output::json(&Api::new(&remote, config)?.get(&["clients", &id]).await?)
         }
         Command::Disconnect { id, remote } => {

@@ -81,6 +81,9 @@ pub enum Command {
         /// Follow its update until that has an outcome; fails unless it is a good one
         #[arg(long)]
         watch: bool,
+        /// Print JSON, as it does in any case
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         remote: Remote,
     },
@@ -235,7 +238,7 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
             let devices = Api::new(&remote, config)?.list(&["devices"], &query).await?;
             if json { output::json(&devices) } else { output::text(&table(&devices)) }
         }
-        Command::Show { id, watch: true, remote } => {
+        Command::Show { id, watch: true, json: _, remote } => {
             watch::device(&Api::new(&remote, config)?, &id).await
         }
         Command::Show { id, remote, .. } => {

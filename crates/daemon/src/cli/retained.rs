@@ -37,6 +37,9 @@ pub enum Command {
     Show {
         /// The topic
         topic: String,
+        /// Print JSON, as it does in any case
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         remote: Remote,
     },
@@ -76,7 +79,7 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
             }
             output::text(&table.render())
         }
-        Command::Show { topic, remote } => {
+        Command::Show { topic, json: _, remote } => {
             if topic.contains(['+', '#']) {
                 bail!("{topic:?} is a filter and not a topic; `retained list` takes filters");
             }

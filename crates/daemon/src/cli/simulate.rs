@@ -18,7 +18,7 @@ use crate::config::Config;
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// How many devices
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     devices: u32,
     /// Address of the broker [default: the first of mqtt.listen in the configuration]
     #[arg(long, value_name = "HOST:PORT")]

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::{
-    api::{Api, Remote},
+    api::{Api, ApiError, Remote},
     output,
     repeat::Repeat,
     secret_file,
@@ -64,6 +64,9 @@ pub enum Command {
     Show {
         /// Its name
         name: String,
+        /// Print JSON, as it does in any case
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         remote: Remote,
     },
@@ -160,7 +163,7 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
             let headers = repeat.headers();
             show(&api.send_with(Method::POST, &["users"], &[], &headers, Some(&body)).await?, json)
         }
-        Command::Show { name, remote } => {
+        Command::Show { name, json: _, remote } => {
             output::json(&Api::new(&remote, config)?.get(&["users", &name]).await?)
         }
         Command::Token(command) => token(command, config).await,
@@ -181,10 +184,10 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
             if new_password {
                 patch.insert("new_password".into(), true.into());
             }
-            anyhow::ensure!(
-                !patch.is_empty(),
-                "nothing to change is named; see `fuotad user set --help`"
-            );
+            if patch.is_empty() {
+                let nothing = "nothing to change is named; see `fuotad user set --help`";
+                return Err(ApiError::Usage(nothing.into()).into());
+            }
             show(&api.send(Method::PATCH, &["users", &name], &[], Some(&patch)).await?, json)
         }
         Command::Remove { name, remote } => {

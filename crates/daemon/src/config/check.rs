@@ -6,15 +6,20 @@ use fuota::AuthMode;
 
 use super::{Config, read::Reader};
 
+/// A key, and what it lists.
+type Listens<'a> = (&'static str, &'a [SocketAddr]);
+
 /// Shorter admin tokens can be guessed.
 const SHORTEST_TOKEN: usize = 16;
 
 /// Notes every contradiction.
 pub fn check(config: &Config, reader: &mut Reader<'_>) {
     check_mqtt(config, reader);
+    check_twice(config, reader);
     if let Some(address) = beyond_loopback(&config.admin.listen)
         && config.admin.tls.is_none()
         && !config.admin.allow_plain_network
+        && !reader.is_wrong(&["admin.allow_plain_network"])
     {
         reader.problem(
             "admin.listen",
@@ -57,6 +62,7 @@ fn check_mqtt(config: &Config, reader: &mut Reader<'_>) {
         if let Some(address) = beyond_loopback(addresses)
             && config.auth.mode == AuthMode::Open
             && !config.auth.allow_open_network
+            && !reader.is_wrong(&["auth.mode", "auth.allow_open_network"])
         {
             reader.problem(
                 name,
@@ -75,6 +81,37 @@ fn check_mqtt(config: &Config, reader: &mut Reader<'_>) {
     }
 }
 
+/// The system would call the second one taken, and nobody would look for the first in this file.
+fn check_twice(config: &Config, reader: &mut Reader<'_>) {
+    let others: [Listens<'_>; 2] =
+        [("http.listen", &config.http.listen), ("admin.listen", &config.admin.listen)];
+    let mut seen: Vec<(&str, SocketAddr)> = Vec::new();
+    for (name, addresses) in config.mqtt.listeners().into_iter().chain(others) {
+        // The default that stands in for it is in nobody's way.
+        let known = !reader.is_wrong(&[name]);
+        for address in addresses.iter().filter(|address| known && address.port() != 0) {
+            let twice = seen.iter().find(|(_, other)| overlap(*address, *other));
+            match twice.copied() {
+                Some((first, other)) if other == *address && first == name => {
+                    reader.problem(name, &format!("names {address} twice"));
+                }
+                Some((first, other)) => {
+                    reader.problem(name, &format!("names {address}, and {first} names {other}"));
+                }
+                None => seen.push((name, *address)),
+            }
+        }
+    }
+}
+
+/// Whether only one of them can be listened on. All addresses of a family hold each of them.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let all = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port()
+        && one.is_ipv4() == other.is_ipv4()
+        && (all || one.ip() == other.ip())
+}
+
 fn check_store(config: &Config, reader: &mut Reader<'_>) {
     let url = &config.store.url;
     if let Some(bucket) = url.strip_prefix("s3://") {
@@ -91,7 +128,8 @@ fn check_store(config: &Config, reader: &mut Reader<'_>) {
         );
     }
     let s3 = &config.store.s3;
-    if s3.access_key_id.is_some() != s3.secret_access_key.is_some() {
+    let keys = ["store.s3.access_key_id", "store.s3.secret_access_key"];
+    if s3.access_key_id.is_some() != s3.secret_access_key.is_some() && !reader.is_wrong(&keys) {
         reader.problem(
             "store.s3.access_key_id",
             "and store.s3.secret_access_key go together; one of them is missing",
@@ -100,6 +138,7 @@ fn check_store(config: &Config, reader: &mut Reader<'_>) {
     if let Some(endpoint) = &s3.endpoint
         && endpoint.starts_with("http://")
         && !s3.allow_http
+        && !reader.is_wrong(&["store.s3.allow_http"])
     {
         reader.problem(
             "store.s3.endpoint",

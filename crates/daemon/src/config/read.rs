@@ -20,12 +20,14 @@ pub struct Reader<'a> {
     tree: &'a Tree,
     /// A sentence for each problem so far.
     pub problems: Vec<String>,
+    /// The keys whose value could not be read.
+    wrong: Vec<&'static str>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader over what is set.
     pub fn new(tree: &'a Tree) -> Self {
-        Reader { tree, problems: Vec::new() }
+        Reader { tree, problems: Vec::new(), wrong: Vec::new() }
     }
 
     /// A whole number within bounds.
@@ -209,7 +211,14 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// What is set, or the default of the table; `None` where there is neither or it is wrong.
+    /// Whether what is set for one of these keys could not be read: what follows from it is no
+    /// problem of its own.
+    pub fn is_wrong(&self, names: &[&str]) -> bool {
+        self.wrong.iter().any(|name| names.contains(name))
+    }
+
+    /// What is set, or the default of the table where that is wrong or nothing is; `None` where there
+    /// is no default either.
     fn value<T>(
         &mut self,
         name: &'static str,
@@ -228,13 +237,11 @@ impl<'a> Reader<'a> {
         parse: impl Fn(&Raw) -> Option<T>,
     ) -> Option<T> {
         let key = keys::find(name)?;
-        let Some(entry) = self.tree.entries.get(name) else {
-            return if key.default.is_empty() {
-                None
-            } else {
-                parse(&Raw::Text(key.default.to_owned()))
-            };
+        let default = || match key.default {
+            "" => None,
+            default => parse(&Raw::Text(default.to_owned())),
         };
+        let Some(entry) = self.tree.entries.get(name) else { return default() };
         let value = parse(&entry.raw);
         let unset = is_text(&entry.raw, "") && key.default.is_empty();
         if value.is_none() && !unset {
@@ -244,6 +251,8 @@ impl<'a> Reader<'a> {
                 false => "the given value".to_owned(),
             };
             self.problems.push(format!("{place}: {name} must be {expected}, not {found}"));
+            self.wrong.push(name);
+            return default();
         }
         value
     }

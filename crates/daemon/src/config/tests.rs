@@ -382,7 +382,7 @@ fn how_drops_are_rolled_out_is_left_to_the_mode_unless_named() {
 
 #[test]
 fn the_network_must_be_meant() {
-    for address in ["0.0.0.0:1883", "[::]:1883", "192.0.2.1:1883", "[::ffff:192.0.2.1]:1883"] {
+    for address in ["0.0.0.0:1884", "[::]:1884", "192.0.2.1:1884", "[::ffff:192.0.2.1]:1884"] {
         let line = error(&format!("mqtt.listen = [\"127.0.0.1:1\", \"{address}\"]"));
         assert!(line.contains("set auth.allow_open_network = true"), "{line}");
         load(&format!("mqtt.listen = \"{address}\"\nauth.allow_open_network = true"));
@@ -478,4 +478,68 @@ fn rules_are_read_and_each_wrong_one_is_named() {
     assert!(line.contains("auth.rules") && line.contains("allow everybody all a"), "{line}");
     assert!(load("auth.strict = true").auth.strict);
     assert!(error("auth.mode = \"closed\"").contains("auth.mode"));
+}
+
+/// One look finds all mistakes, whatever else is wrong; what follows from another is none.
+#[test]
+fn each_mistake_is_listed_beside_the_others() {
+    let text = r#"
+        limits.inflight = 0
+        store.settle = "2"
+        log.level = "loud"
+        admin.token = "short"
+        store.url = "ftp://x"
+        store.s3.access_key_id = "alone"
+        mqtt.listen = "0.0.0.0:1"
+    "#;
+    let site = Site::new();
+    let error = site.load(text, &[]).unwrap_err();
+    let said = error.problems().join("\n");
+    for key in [
+        "limits.inflight",
+        "store.settle",
+        "log.level",
+        "admin.token",
+        "store.url",
+        "store.s3.access_key_id",
+        "mqtt.listen",
+    ] {
+        assert!(said.contains(&format!("{key} ")), "{key}: {said}");
+    }
+    assert_eq!(error.problems().len(), 7, "{said}");
+    assert!(error.to_string().contains("(and 6 more"), "{error}");
+    // Nobody knows what was meant.
+    let line = site.error("auth.mode = \"closed\"\nmqtt.listen = \"0.0.0.0:1\"", &[]);
+    assert!(line.contains("auth.mode must be"), "{line}");
+}
+
+#[test]
+fn an_address_is_named_once() {
+    let twice = error("mqtt.listen = [\"127.0.0.1:1\", \"127.0.0.1:1\"]");
+    assert!(twice.contains("mqtt.listen names 127.0.0.1:1 twice"), "{twice}");
+    let two = error("mqtt.listen = \"127.0.0.1:1\"\nmqtt.ws.listen = \"127.0.0.1:1\"");
+    assert!(two.contains("mqtt.ws.listen names 127.0.0.1:1, and mqtt.listen names"), "{two}");
+    let all = "auth.allow_open_network = true\nmqtt.listen = \"0.0.0.0:1\"\n";
+    let held = error(&format!("{all}admin.listen = \"127.0.0.1:1\""));
+    assert!(
+        held.contains("admin.listen names 127.0.0.1:1, and mqtt.listen names 0.0.0.0"),
+        "{held}"
+    );
+    load("mqtt.listen = [\"127.0.0.1:0\", \"127.0.0.1:0\", \"[::1]:1\", \"127.0.0.1:1\"]");
+}
+
+/// JSON has words of its own for text, numbers and what is not there.
+#[test]
+fn the_overview_is_plain_json() {
+    let config = load("log.level = \"warn\"\nmqtt.listen = [\"127.0.0.1:1\"]\nlimits.inflight = 5");
+    let json = serde_json::to_value(&config.settings).unwrap();
+    let of = |key: &str| {
+        let all = json.as_array().unwrap();
+        all.iter().find(|one| one["key"] == key).unwrap()["value"].clone()
+    };
+    assert_eq!(of("log.level"), "warn");
+    assert_eq!(of("mqtt.listen"), serde_json::json!(["127.0.0.1:1"]));
+    assert_eq!(of("limits.inflight"), 5);
+    assert_eq!((of("log.format"), of("log.clients")), ("text".into(), false.into()));
+    assert_eq!(of("store.quota"), serde_json::Value::Null);
 }

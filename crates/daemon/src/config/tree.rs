@@ -34,6 +34,20 @@ pub enum Raw {
     Table(BTreeMap<String, Raw>),
 }
 
+impl Raw {
+    /// As JSON has it; what is in a table stays out.
+    pub fn json(&self) -> serde_json::Value {
+        match self {
+            Raw::Text(text) => text.as_str().into(),
+            Raw::Integer(number) => (*number).into(),
+            Raw::Float(number) => (*number).into(),
+            Raw::Bool(value) => (*value).into(),
+            Raw::List(items) => items.iter().map(Raw::json).collect(),
+            Raw::Table(_) => self.to_string().into(),
+        }
+    }
+}
+
 impl fmt::Display for Raw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

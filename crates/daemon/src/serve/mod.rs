@@ -23,6 +23,7 @@ mod webhooks;
 
 use std::{
     io::Write as _,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -37,7 +38,7 @@ use crate::{
     backup::Backups,
     certificates::Certificates,
     config::{Config, Secret},
-    firmware_dir,
+    firmware_dir::{self, DATABASE},
     lock::DataDir,
     logging, panics,
     plugins::client_log::ClientLog,
@@ -89,6 +90,24 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     result
 }
 
+/// Somebody may have moved it away to start without what was in it; or it was lost, and nobody
+/// would notice before a set point is missed.
+fn warn_of_a_missing_log(data_dir: &Path) {
+    let directory = data_dir.join("broker");
+    let is_of_the_log = |name: &str| name.starts_with("log-") || name.starts_with("snapshot-");
+    let is_there = std::fs::read_dir(&directory).is_ok_and(|entries| {
+        entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_of_the_log))
+    });
+    if data_dir.join(DATABASE).exists() && !is_there {
+        warn!(
+            "the broker's log in {} is missing, though this is not the first start: the broker begins \
+             without the sessions and retained messages that it had; if that is not meant, stop it and \
+             put back that directory from a backup",
+            directory.display()
+        );
+    }
+}
+
 async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut files = OpenFiles::claim()?;
@@ -104,6 +123,7 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
     let doors = admin_thread::bind("admin.listen", &config.admin.listen)?;
     let downloads = admin_thread::bind("http.listen", &config.http.listen)?;
 
+    warn_of_a_missing_log(&config.data_dir);
     let store = store::FirmwareStore::open(settings::store(config)).map_err(one_error)?;
     let fuota =
         fuota::Fuota::open(settings::fuota(config), Arc::clone(&store)).map_err(one_error)?;
@@ -189,7 +209,7 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
         close_doors.clone(),
     ));
     tokio::spawn(certificates.clone().watch(close_doors.clone()));
-    let (server, listened_to) = (Arc::clone(&server), Arc::clone(&fuota));
+    let (stopped, listened_to) = (Arc::clone(&server), Arc::clone(&fuota));
     let reload = Reload::new(config, Parts { level, files, server, fuota, store, certificates });
     tokio::spawn(reload.run(hangups, close_doors.clone()));
     // To the end of the stop, which may take longer than the watchdog waits.
@@ -228,9 +248,10 @@ async fn serve(config: &Config, token: &Secret, level: logging::Level) -> anyhow
     if !fuota_task.is_finished() && tokio::time::timeout(LAST_WRITES, fuota_task).await.is_err() {
         error!("the last writes to the database took too long and were given up");
     }
-    match failed {
-        Some(error) => Err(error),
-        None => {
+    match (failed, stopped.log_ready()) {
+        (Some(error), _) => Err(error),
+        (None, Err(lost)) => Err(anyhow!("stopped, but {lost}")),
+        (None, Ok(())) => {
             info!("stopped");
             Ok(())
         }

@@ -342,9 +342,13 @@ fn a_refused_connect_says_which_version_its_answer_needs() {
     let refused = |bytes: Vec<u8>| -> CodecError { first(&bytes, V5).unwrap_err() };
     // A version that does not exist yet is newer than 5; what is older reads the form of 3.1.1,
     // as do bridges, which set the top bit of the level.
-    for (name, level, answer) in
-        [("MQTT", 6, V5), ("MQTT", 3, V311), ("MQIsdp", 3, V311), ("MQTT", 0x84, V311)]
-    {
+    for (name, level, answer) in [
+        ("MQTT", 6, V5),
+        ("MQTT", 3, V311),
+        ("MQIsdp", 3, V311),
+        ("MQIsdp", 0x83, V311),
+        ("MQTT", 0x85, V5),
+    ] {
         let error = refused(hello(name, level));
         assert_eq!(error.reason, UNSUPPORTED_PROTOCOL_VERSION, "{name} {level}");
         assert_eq!(error.protocol, Some(answer), "{name} {level}");

@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::{
-    api::{Api, Remote},
+    api::{Api, ApiError, Remote},
     firmware, output,
     repeat::Repeat,
     table::field,
@@ -284,10 +284,10 @@ pub async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> 
         }
         Command::Set { id, change, json, remote } => {
             let patch = change.patch();
-            anyhow::ensure!(
-                !patch.is_empty(),
-                "nothing to change is named; see `fuotad deployment set --help`"
-            );
+            if patch.is_empty() {
+                let nothing = "nothing to change is named; see `fuotad deployment set --help`";
+                return Err(ApiError::Usage(nothing.into()).into());
+            }
             let api = Api::new(&remote, config)?;
             let one = api.send(Method::PATCH, &["deployments", &id], &[], Some(&patch)).await?;
             if json {

@@ -16,6 +16,9 @@ use crate::config::Config;
 /// Options.
 #[derive(clap::Args, Debug)]
 pub struct Args {
+    /// Address of the admin interface [default: from the configuration]
+    #[arg(long, env = "FUOTAD_URL", value_name = "URL")]
+    url: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -65,7 +68,7 @@ fn problem(check: &'static str, says: impl Into<String>, advice: impl Into<Strin
 
 /// Looks, prints, and fails where something is a problem.
 pub async fn run(args: &Args, config: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let findings = look(config).await;
+    let findings = look(config, args.url.as_deref()).await;
     let healthy = findings.iter().all(|finding| finding.verdict != Verdict::Problem);
     let report = Report { healthy, findings };
     if args.json {
@@ -97,7 +100,7 @@ fn shown(report: &Report) -> String {
     }
 }
 
-async fn look(file: Option<&Path>) -> Vec<Finding> {
+async fn look(file: Option<&Path>, url: Option<&str>) -> Vec<Finding> {
     let config = match Config::load(file) {
         Ok(config) => config,
         Err(error) => {
@@ -113,7 +116,7 @@ async fn look(file: Option<&Path>) -> Vec<Finding> {
         Some(file) => ok("configuration", format!("{} is fine", file.display())),
         None => ok("configuration", "there is no broker.toml here; the defaults apply"),
     }];
-    let running = network::ask(&config).await;
+    let running = network::ask(&config, url).await;
     findings.extend(network::daemon(&config, &running));
     findings.extend(network::doors(&config));
     findings.extend(network::certificates(&config));

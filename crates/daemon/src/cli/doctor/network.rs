@@ -13,8 +13,27 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Certificates that end sooner are worth a word.
 const RENEW_SECONDS: u64 = 21 * 24 * 3600;
 
-/// What `/readyz` of a running daemon says; else why nobody answers.
-pub(super) async fn ask(config: &Config) -> Result<Value, String> {
+/// What `/readyz` of a running daemon says, at `url` where that is given; else why nobody answers.
+pub(super) async fn ask(config: &Config, url: Option<&str>) -> Result<Value, String> {
+    let base = match url {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => address(config)?,
+    };
+    // Only whether it is well is asked, and nothing secret is sent: the name in its certificate
+    // may be another than this address.
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(PATIENCE)
+        .tls_danger_accept_invalid_certs(true)
+        .build()
+        .map_err(|error| error.to_string())?;
+    let answer = http.get(format!("{base}/readyz")).send().await;
+    let answer = answer.map_err(|error| error.without_url().to_string())?;
+    answer.json().await.map_err(|_| "what answers there is no fuotad".to_owned())
+}
+
+/// Where the configuration says that the admin interface is.
+fn address(config: &Config) -> Result<String, String> {
     let Some(address) = config.admin.listen.first() else {
         return Err("admin.listen has no address".into());
     };
@@ -26,17 +45,7 @@ pub(super) async fn ask(config: &Config) -> Result<Value, String> {
             SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
         });
     }
-    // Only whether it is well is asked, and nothing secret is sent: the name in its certificate
-    // may be another than this address.
-    let http = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(PATIENCE)
-        .tls_danger_accept_invalid_certs(true)
-        .build()
-        .map_err(|error| error.to_string())?;
-    let answer = http.get(format!("{scheme}://{address}/readyz")).send().await;
-    let answer = answer.map_err(|error| error.without_url().to_string())?;
-    answer.json().await.map_err(|_| "what answers there is no fuotad".to_owned())
+    Ok(format!("{scheme}://{address}"))
 }
 
 pub(super) fn daemon(config: &Config, running: &Result<Value, String>) -> Vec<Finding> {

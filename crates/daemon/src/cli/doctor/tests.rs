@@ -6,7 +6,7 @@ async fn of(dir: &Path, text: &str) -> Vec<Finding> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let file = dir.join("broker.toml");
     fs::write(&file, text).unwrap();
-    look(Some(&file)).await
+    look(Some(&file), None).await
 }
 
 /// Ports that nobody has: of a listener that is closed again.
