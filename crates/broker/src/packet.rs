@@ -35,7 +35,7 @@ pub enum Packet<'a> {
 pub struct Connect {
     /// The version, from protocol name and level.
     pub protocol: Protocol,
-    /// Another broker that connects as a client (3.1.1): see [`crate::subscribe`].
+    /// Another broker that connects as a client (3.1.1): see `subscribe.rs`.
     pub bridge: bool,
     /// As sent; may be empty.
     pub client_id: String,
