@@ -69,6 +69,9 @@ pub fn get(rest: &[u8], echo: Echo) -> (Request, bool) {
     (request, empty_range)
 }
 
+/// No image has as many blocks: what lies there is past the end of each.
+const FARTHEST: u32 = u32::MAX - 1;
+
 type Asked = (u64, NonZeroU32, u32, Vec<Range<u32>>);
 
 fn asked(rest: &[u8], empty_range: &mut bool) -> Result<Asked, Problem> {
@@ -102,10 +105,9 @@ fn ranges(rest: &[u8], empty_range: &mut bool) -> Result<Vec<Range<u32>>, Proble
     for [a, b, c, d, e, f, g, h] in pairs {
         let first = u32::from_be_bytes([*a, *b, *c, *d]);
         let count = u32::from_be_bytes([*e, *f, *g, *h]);
-        // An image has fewer blocks than that.
-        let end = first.saturating_add(count).min(u32::MAX - 1);
-        if first < end {
-            ranges.push(first..end);
+        if count > 0 {
+            let first = first.min(FARTHEST);
+            ranges.push(first..first.saturating_add(count).min(FARTHEST).max(first + 1));
         } else {
             *empty_range = true;
         }
@@ -121,7 +123,10 @@ fn bitmap(rest: &[u8]) -> Result<Vec<Range<u32>>, Problem> {
     if bits.len() > MAX_BITMAP {
         return Err(format!("the bitmap has more than {MAX_BITMAP} bytes"));
     }
-    Ok(runs(u32::from_be_bytes(*base), bits, usize::MAX))
+    let runs = runs(u32::from_be_bytes(*base), bits, usize::MAX);
+    let only_past = runs.is_empty() && bits.iter().any(|byte| *byte != 0);
+    #[expect(clippy::single_range_in_vec_init, reason = "one run")]
+    Ok(if only_past { vec![FARTHEST..FARTHEST + 1] } else { runs })
 }
 
 /// The fields of a message: a tag, a length, a value each.

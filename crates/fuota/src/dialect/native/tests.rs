@@ -89,6 +89,21 @@ fn what_is_wrong_is_said() {
     }
 }
 
+/// Past the end of each image, and not malformed: the device hears which mistake it made.
+#[test]
+fn blocks_that_no_image_has_are_past_its_end() {
+    let head = with(&[&[GET], &IMAGE_7, &[0x10, 0]]);
+    for (kind, what) in [
+        (RANGES, &[0xff; 8][..]),
+        (RANGES, &[0xff, 0xff, 0xff, 0xff, 0, 0, 0, 1]),
+        (RANGES, &[0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 9]),
+        (BITMAP, &[0xff, 0xff, 0xff, 0xff, 1]),
+    ] {
+        let request = asks(&with(&[&head, &[kind], what])).unwrap();
+        assert_eq!(request, (u32::MAX - 1, vec![]), "{what:?}");
+    }
+}
+
 #[test]
 fn hello_and_status_report() {
     let hello = [&[HELLO, VERSION, 3], &b"1.2"[..], &[MODEL, 2], b"m1", &[99, 1, 0]].concat();
