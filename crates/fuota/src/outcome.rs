@@ -161,6 +161,9 @@ impl Engine {
     /// What a device says about itself.
     pub fn report(self: &Arc<Self>, link: &Arc<Link>, report: Report) {
         let Some(device) = self.device_of(link) else { return };
+        // A device that does not know its version yet says nothing with it.
+        let version = report.version.filter(|version| !version.trim().is_empty());
+        let report = Report { version, ..report };
         if let Some(model) = &report.model {
             self.learn_model(&device, model);
         }

@@ -113,6 +113,21 @@ async fn rule_13_at_most_three_offers_of_one_image() {
 }
 
 #[tokio::test]
+async fn rule_19_an_empty_version_says_nothing() {
+    let site = Site::start().await;
+    site.drop_file("pump-1.0.0.bin", &[1; 150]).await;
+    let mut device = downloaded(&site, "dev-1").await;
+    site.until_state("dev-1", "downloaded").await;
+    for version in ["", " "] {
+        device.publish(status(version));
+    }
+    let view = site.service.device("dev-1").unwrap();
+    assert_eq!((view.version, view.state.as_deref()), (None, Some("downloaded")));
+    device.publish(status("1.0.0"));
+    site.until_state("dev-1", "updated").await;
+}
+
+#[tokio::test]
 async fn a_model_fills_an_empty_value_only() {
     let site = Site::start().await;
     let with_model = |model: &str| hook::ConnectRequest {
