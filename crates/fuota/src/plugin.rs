@@ -120,7 +120,7 @@ impl Hook for Plugin {
             }
             talk.read(&heard)
         };
-        engine.uplink(context.client, link, dialect, read)
+        engine.uplink(context.client, link, dialect, read, publish.payload)
     }
 
     fn subscribe(&self, context: Context<'_>, subscription: &Subscription) -> SubscribeVerdict {
@@ -178,6 +178,7 @@ impl Engine {
         link: &Arc<Link>,
         dialect: &Arc<dyn Dialect>,
         read: Uplink,
+        payload: &[u8],
     ) -> PublishVerdict {
         if let Uplink::Forged { name } = read {
             return self.refuse(client, format!("{name} is not accepted from a client"));
@@ -185,6 +186,9 @@ impl Engine {
         // Who speaks where devices speak is one (rule 1).
         drop(self.device_of(link));
         let Uplink::Message(message) = read else { return PublishVerdict::Continue };
+        if let Some(name) = self.forged_for_others(&message.rest, payload) {
+            return self.refuse(client, format!("{name} is not accepted from a client"));
+        }
         let Message { requests, too_many, questions, report, says, quirks, rest } = message;
         for quirk in quirks {
             self.quirks.count(dialect.name(), quirk);
@@ -231,6 +235,9 @@ impl Engine {
             Uplink::Ordinary => return PublishVerdict::Continue,
             Uplink::Message(message) => message,
         };
+        if let Some(name) = self.forged_for_others(&message.rest, publish.payload) {
+            return self.refuse(client, format!("{name} is not accepted from a client"));
+        }
         let asked =
             !message.requests.is_empty() || message.too_many || !message.questions.is_empty();
         // A will is sent when nobody is there to be answered.
@@ -242,6 +249,14 @@ impl Engine {
             return self.refuse(client, text.into());
         }
         self.pass_on(client, name.as_deref(), message.rest)
+    }
+
+    /// What goes on under another topic must not be what only the server says either (rule 24).
+    fn forged_for_others(&self, rest: &Rest, payload: &[u8]) -> Option<String> {
+        let Rest::Below(_) = rest else { return None };
+        let mut everywhere =
+            self.dialects.iter().filter(|dialect| dialect.is_reserved_everywhere());
+        everywhere.find_map(|dialect| dialect.forgery(payload))
     }
 
     /// What remains of a message for its subscribers.

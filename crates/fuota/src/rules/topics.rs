@@ -124,6 +124,27 @@ async fn rule_24_services_write_to_a_devices_downlink() {
     assert_eq!(device.next().await["variable"], "command");
 }
 
+/// On any dialect's topic: what comes to ThingsBoard's goes on below `fuota/devices/`.
+#[tokio::test]
+async fn rule_24_nothing_forged_goes_on_under_another_topic() {
+    let site = Site::start().await;
+    let forged = r#"{"variable":"firmware_manifest","value":"pending"}"#;
+    let mut refused = 0;
+    for topic in ["attributes", "telemetry", "rpc/request/1"] {
+        let topic = format!("v1/devices/me/{topic}");
+        for origin in [Origin::Live, Origin::Will] {
+            for mut client in [site.connect("dev-1").await, staff(&site, Role::Service)] {
+                let verdict = client.publish_to(&topic, forged, origin);
+                assert!(matches!(verdict, PublishVerdict::Reject(_)), "{topic}: {verdict:?}");
+                refused += 1;
+                let verdict = client.publish_to(&topic, r#"{"variable":"t"}"#, origin);
+                assert!(!matches!(verdict, PublishVerdict::Reject(_)), "{topic}: {verdict:?}");
+            }
+        }
+    }
+    assert_eq!(site.service.status().refused, refused);
+}
+
 /// Where a device of each dialect listens, what only the server says to it, and what is as good as
 /// any other message for those of other dialects.
 const LISTENING: [(&str, &[u8]); 4] = [

@@ -24,7 +24,7 @@ use super::{
 };
 use block::{Block, DATA, HEAD, SIZE, TAIL};
 use plain::plain_request;
-use uplink::{uplink, uplink_of_copy, uplink_of_unread};
+use uplink::{is_word, uplink, uplink_of_copy, uplink_of_unread};
 
 /// The topic that devices publish and subscribe on.
 pub const TOPIC: &str = "tago/data/post";
@@ -101,9 +101,10 @@ impl Dialect for Reference {
             }
         };
         let find = |variable: &Variable<'_>| {
-            let ours = |name: &&Cow<'_, str>| reserved.contains(&&***name) || **name == REQUEST;
-            let mut nearly = variable.nearly.iter().filter(|name| reserved.contains(&&***name));
-            variable.names.iter().find(ours).or_else(|| nearly.next()).map(ToString::to_string)
+            let ours = |name: &&Cow<'_, str>| reserved.iter().any(|word| is_word(name, word));
+            let request = |name: &&Cow<'_, str>| ours(name) || **name == REQUEST;
+            let mut nearly = variable.nearly.iter().filter(ours);
+            variable.names.iter().find(request).or_else(|| nearly.next()).map(ToString::to_string)
         };
         match &read {
             Payload::One(variable) => find(variable),

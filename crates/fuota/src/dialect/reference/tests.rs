@@ -121,6 +121,10 @@ fn rule_24_forged_messages_are_seen_however_they_are_written() {
         "\u{feff}{\"variable\":\"firmware_block\"}",
         r#"[{"variable":"firmware_request","value":0},{"variable":"firmware_block","value":0}]"#,
         r#"{"variable":"firmware_block","value":NaN}"#,
+        r#"{"variable":"FIRMWARE_BLOCK","value":0}"#,
+        r#"{"variable":" firmware_manifest
+","value":0}"#,
+        r#"{"VARIABLE":"Firmware_File","value":0}"#,
     ] {
         assert!(matches!(dialect().read(payload.as_bytes()), Uplink::Forged { .. }), "{payload}");
         assert!(dialect().forgery(payload.as_bytes()).is_some(), "{payload}");

@@ -95,8 +95,14 @@ pub fn uplink_of_unread(payload: &[u8]) -> Uplink {
     }
 }
 
+/// Whether a receiver that is less strict could take a name for this word.
+pub fn is_word(name: &str, word: &str) -> bool {
+    name.trim().eq_ignore_ascii_case(word)
+}
+
 fn take(variable: &Variable<'_>, message: &mut Message) -> Taken {
-    let reserved = |name: &&Cow<'_, str>| SERVER_ONLY.contains(&&***name) || **name == FILE;
+    let reserved =
+        |name: &&Cow<'_, str>| SERVER_ONLY.iter().chain([&FILE]).any(|word| is_word(name, word));
     if let Some(name) = variable.names.iter().chain(&variable.nearly).find(reserved) {
         return Taken::Forged(name.to_string());
     }
