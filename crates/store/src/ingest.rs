@@ -33,7 +33,7 @@ pub struct Ingested {
 
 /// What the readers of formats know, which is more with each number. What an older one said of a file
 /// is not used again: it may have taken what would brick a device.
-const READERS: u32 = 1;
+const READERS: u32 = 2;
 
 /// What was found out about a file when it was read. To be kept with it, as JSON, so that it need
 /// not be read again by the same readers.

@@ -279,6 +279,15 @@ pub(crate) fn unpack<R: Read + Seek, W: Write + Seek>(
 
 /// What an image says that was unpacked, beside what its wrapping said.
 pub(crate) fn joined(outer: Header, inner: Header) -> Header {
+    // A build number may stand in one of them alone.
+    let core = |version: &str| version.split('+').next().map(str::to_owned);
+    let differ = match (&outer.version, &inner.version) {
+        (Some(outer), Some(inner)) if core(outer) != core(inner) => Some(format!(
+            "the archive names version {outer}, and the image in it is {inner}: that is what devices \
+             will report"
+        )),
+        _ => None,
+    };
     Header {
         format: outer.format,
         title: outer.title.or(inner.title),
@@ -288,7 +297,7 @@ pub(crate) fn joined(outer: Header, inner: Header) -> Header {
         hardware: if outer.hardware.is_empty() { inner.hardware } else { outer.hardware },
         security_counter: inner.security_counter.or(outer.security_counter),
         signed: outer.signed || inner.signed,
-        warnings: [outer.warnings, inner.warnings].concat(),
+        warnings: [outer.warnings, inner.warnings, Vec::from_iter(differ)].concat(),
     }
 }
 

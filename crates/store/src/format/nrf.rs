@@ -32,6 +32,7 @@ struct Manifest {
 #[derive(Deserialize)]
 struct File {
     file: String,
+    size: Option<u64>,
     soc: Option<String>,
     board: Option<String>,
     #[serde(rename = "version_MCUBOOT")]
@@ -94,6 +95,15 @@ pub(super) fn examine<R: Read + Seek>(
             ));
         }
     };
+    if let Some(named) = file.size.filter(|named| *named != size) {
+        return refuse(format!(
+            "its manifest.json names {named} bytes for {:?}, which has {size}: build it again",
+            file.file
+        ));
+    }
+    if size == 0 {
+        return refuse("the image in it is empty: build it again");
+    }
     if size > limit {
         return refuse(format!(
             "the image in it has {size} bytes, more than store.max_size allows ({limit})"

@@ -496,6 +496,23 @@ fn archives_of_nordic() {
     assert!(refusal(&damaged).contains("damaged"));
 }
 
+#[test]
+fn what_an_archive_of_nordic_says_of_its_image_is_compared() {
+    let app = fixture("mcuboot.bin");
+    let of = |about: &str, app: &[u8]| {
+        let manifest = format!(r#"{{"format-version":0,"files":[{{"file":"app.bin",{about}}}]}}"#);
+        archive(&[("manifest.json", manifest.as_bytes()), ("app.bin", app)])
+    };
+    for (version, warns) in [("9.9.9", true), ("1.2.3", false), ("1.2.3+5", false)] {
+        let bytes = of(&format!(r#""size":{},"version_MCUBOOT":"{version}""#, app.len()), &app);
+        let (header, _) = read(&bytes).unwrap();
+        let warned = header.warnings.iter().any(|warning| warning.contains("names version 9.9.9"));
+        assert_eq!((warned, header.version.as_deref()), (warns, Some("1.2.3+4")), "{version}");
+    }
+    assert!(refusal(&of(r#""size":99"#, &app)).contains("names 99 bytes"));
+    assert!(refusal(&of(r#""board":"b""#, b"")).contains("is empty"));
+}
+
 /// A zip archive of these entries.
 fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
