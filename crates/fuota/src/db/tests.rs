@@ -115,16 +115,22 @@ fn an_older_program_refuses_a_newer_file() {
     assert!(error.contains("99") && error.contains("newer fuotad"), "{error}");
 }
 
+/// As an older program has left it.
+fn of_version_10(path: &Path) -> Connection {
+    let old = Connection::open(path).unwrap();
+    for script in &MIGRATIONS[..10] {
+        old.execute_batch(script).unwrap();
+    }
+    old.pragma_update(None, "user_version", 10).unwrap();
+    old
+}
+
 /// Or the older program, which may be all that is at hand, refuses what the newer one left.
 #[test]
 fn an_upgrade_is_made_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("fuota.db");
-    let old = Connection::open(&path).unwrap();
-    for script in &MIGRATIONS[..10] {
-        old.execute_batch(script).unwrap();
-    }
-    old.pragma_update(None, "user_version", 10).unwrap();
+    let old = of_version_10(&path);
     // What the last script makes.
     old.execute_batch("CREATE TABLE ending (name TEXT)").unwrap();
     assert!(Db::open(&path).is_err());
@@ -138,11 +144,7 @@ fn an_upgrade_is_made_whole_or_not_at_all() {
 fn failures_that_were_known_before_the_upgrade_still_are() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("fuota.db");
-    let old = Connection::open(&path).unwrap();
-    for script in &MIGRATIONS[..10] {
-        old.execute_batch(script).unwrap();
-    }
-    old.pragma_update(None, "user_version", 10).unwrap();
+    let old = of_version_10(&path);
     // The first is in its second wave, the second was resumed in its first.
     for (id, wave, forgiven) in [(1, 1, 0), (2, 0, 1)] {
         old.execute(

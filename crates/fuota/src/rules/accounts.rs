@@ -317,16 +317,10 @@ async fn a_device_that_cannot_be_removed_has_forgotten_nothing() {
         all.iter().map(|one| one.counts.clone()).collect::<Vec<_>>()
     };
     let (before, counts) = (site.service.device("a").unwrap(), deployments(&site));
-    let database = rusqlite::Connection::open(site.dir.path().join("data/fuota.db")).unwrap();
-    database
-        .execute_batch(
-            "CREATE TRIGGER full BEFORE INSERT ON audit
-             BEGIN SELECT RAISE(ABORT, 'full'); END",
-        )
-        .unwrap();
+    site.forbid_writing(&["audit"]);
     let error = site.service.remove_device("a", &Actor::default()).await.unwrap_err();
     assert!(matches!(error, ServiceError::Unavailable(_)), "{error}");
-    database.execute_batch("DROP TRIGGER full").unwrap();
+    site.allow_writing();
     device.end();
     let after = site.service.device("a").unwrap();
     assert_eq!((after.state, after.progress), (before.state, before.progress));

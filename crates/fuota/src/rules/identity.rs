@@ -267,13 +267,7 @@ async fn rule_28_a_rotation_that_cannot_be_written_changes_nothing() {
         let actor = Actor::default();
         let rotate = DevicePatch { rotate_token: true, ..DevicePatch::default() };
         let shown = site.service.set_device("a", rotate, &actor).await.unwrap().token.unwrap();
-        let database = rusqlite::Connection::open(site.dir.path().join("data/fuota.db")).unwrap();
-        database
-            .execute_batch(
-                "CREATE TRIGGER full BEFORE INSERT ON audit
-                 BEGIN SELECT RAISE(ABORT, 'full'); END",
-            )
-            .unwrap();
+        site.forbid_writing(&["audit"]);
         let patch = DevicePatch {
             rotate_token: true,
             now,
